@@ -1,0 +1,1 @@
+-- Views for DBAs, in schema verification. Installed by `smslogd migrate`.

@@ -1,0 +1,186 @@
+/**
+ * The settings: one table that reads them, checks them, prints them and documents them.
+ */
+import { readFileSync } from 'node:fs';
+import { z } from 'zod';
+import { SmslogdError } from './errors.ts';
+
+const text = z.string().min(1);
+const identifier = text.regex(/^[a-z0-9_]{1,63}$/, 'lower-case letters, digits and underscores, at most 63');
+const whole = (low: number, high: number) =>
+  z.coerce
+    .number(`a whole number from ${low} to ${high}`)
+    .int(`a whole number from ${low} to ${high}`)
+    .min(low)
+    .max(high);
+const minutes = z.coerce.number('a number of minutes').positive('more than 0').max(525_600, 'at most a year');
+const webAddress = z.url({ protocol: /^https?$/, error: 'an http:// or https:// address' });
+const databaseAddress = z.url({ protocol: /^postgres(ql)?$/, error: 'postgres://user@host:port/database' });
+const timezone = text.refine(isTimezone, 'an IANA time zone such as Europe/Kyiv');
+const LOOPS = ['mirror', 'poller'] as const;
+const loops = text
+  .transform((value) => value.split(',').map((name) => name.trim()))
+  .pipe(z.array(z.enum(LOOPS, `some of ${LOOPS.join(',')}`)).min(1));
+
+interface Setting {
+  readonly type: z.ZodType;
+  /** the default in its written form; absent: there is none */
+  readonly initial?: string;
+  readonly secret?: true;
+  readonly about: string;
+}
+
+const SETTINGS = {
+  DATABASE_URL: { type: databaseAddress, secret: true, about: 'for queries; TLS by `sslmode` as in libpq (required)' },
+  DATABASE_REPLICATION_URL: {
+    type: databaseAddress,
+    secret: true,
+    about: 'for the replication stream, direct where `DATABASE_URL` goes through a pooler; default `DATABASE_URL`',
+  },
+  SOURCE_TABLE: { type: text, initial: 'verification.verifications', about: 'the source, `schema.table`' },
+  SOURCE_TIMEZONE: { type: timezone, initial: 'UTC', about: "of the source's timestamps without time zone" },
+  REPORT_TIMEZONE: {
+    type: timezone,
+    initial: 'Europe/Kyiv',
+    about: 'whose days and hours the views use; `migrate` puts it into the database',
+  },
+  SLOT_NAME: { type: identifier, initial: 'smslogd', about: 'the replication slot' },
+  PUBLICATION_NAME: { type: text.max(63), initial: 'smslogd', about: 'the publication' },
+  SNAPSHOT: {
+    type: z.enum(['initial', 'never'], 'initial or never'),
+    initial: 'initial',
+    about: '`initial` copies existing rows at the first start, `never` does not',
+  },
+  SMS_BODY: {
+    type: z.enum(['full', 'masked'], 'full or masked'),
+    initial: 'full',
+    about: '`masked`: always `****` for the code, and the code column is not published',
+  },
+  OTP_CODE_TEXT: { type: text, initial: 'Код авторизації дій в системі eHealth: ', about: 'text before the code' },
+  IP2SMS_URL: { type: webAddress, about: 'where SMS are sent (required for the poller and `send`)' },
+  IP2SMS_STATUS_URL: {
+    type: webAddress,
+    about: 'where statuses are asked for; default `IP2SMS_URL` with `/ip2sms-request/` for `/ip2sms/`',
+  },
+  IP2SMS_LOGIN: { type: text, secret: true, about: 'Basic authorization (required likewise)' },
+  IP2SMS_PASSWORD: { type: text, secret: true, about: 'Basic authorization (required likewise)' },
+  IP2SMS_SOURCE: { type: text, about: 'alpha name, for `send`' },
+  IP2SMS_FORMAT: { type: z.enum(['xml', 'json'], 'xml or json'), initial: 'xml', about: '`xml` or `json`' },
+  IP2SMS_MAX_CONCURRENCY: { type: whole(1, 10_000), initial: '64', about: 'ceiling of the adaptive limit' },
+  IP2SMS_MAX_RPS: { type: whole(0, 1_000_000), initial: '0', about: 'requests a second; 0: no limit' },
+  IP2SMS_TIMEOUT_MS: { type: whole(100, 600_000), initial: '8000', about: 'of a whole request' },
+  SMS_STATUSES_EXPIRATION: { type: minutes, initial: '35', about: 'life of an SMS in minutes; decimals are allowed' },
+  SMS_STATUSES_GIVE_UP: { type: minutes, initial: '4320', about: 'minutes until Terminated without any answer' },
+  RETENTION_DAYS: {
+    type: whole(0, 36_500),
+    initial: '0',
+    about: '0: keep for ever; else older rows leave, counters stay',
+  },
+  HTTP_HOST: { type: text, initial: '127.0.0.1', about: 'the container image sets `0.0.0.0`' },
+  HTTP_PORT: { type: whole(0, 65_535), initial: '9464', about: 'metrics, health and status page; 0: any free port' },
+  LOG_LEVEL: {
+    type: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], 'debug, info, warn or error'),
+    initial: 'info',
+    about: 'JSON lines on stdout',
+  },
+  LOOPS: { type: loops, initial: 'mirror,poller', about: 'which loops `run` turns' },
+} as const satisfies Record<string, Setting>;
+
+export type SettingName = keyof typeof SETTINGS;
+type Value<N extends SettingName> = z.output<(typeof SETTINGS)[N]['type']>;
+type Optional = { [N in SettingName]: (typeof SETTINGS)[N] extends { initial: string } ? never : N }[SettingName];
+
+/** The settings under their own names. Those without a default are undefined where nothing is set. */
+export type Config = Readonly<
+  { [N in Exclude<SettingName, Optional>]: Value<N> } & { [N in Optional]: Value<N> | undefined }
+>;
+
+/** What a command cannot work without. */
+export type Need = 'database' | 'gateway';
+
+const NEEDED: Record<Need, readonly SettingName[]> = {
+  database: ['DATABASE_URL'],
+  gateway: ['IP2SMS_URL', 'IP2SMS_LOGIN', 'IP2SMS_PASSWORD'],
+};
+
+/**
+ * Reads the settings from `env` (`NAME`, or `NAME_FILE` with the path of a file that holds the value). An empty value counts as unset.
+ * Throws config_invalid with a line for each wrong setting: its name and the form it wants, never its value.
+ */
+export function loadConfig(env: NodeJS.ProcessEnv, needs: readonly Need[] = []): Config {
+  const values: Record<string, unknown> = {};
+  const problems: string[] = [];
+  for (const name of settingNames()) {
+    const setting: Setting = SETTINGS[name];
+    let given: string | undefined;
+    try {
+      given = written(env, name);
+    } catch {
+      problems.push(`${name}_FILE: the file cannot be read`);
+      continue;
+    }
+    const source = given ?? setting.initial;
+    if (source === undefined) {
+      values[name] = undefined;
+      continue;
+    }
+    const parsed = setting.type.safeParse(source);
+    if (parsed.success) values[name] = parsed.data;
+    else
+      problems.push(`${name}: must be ${[...new Set(parsed.error.issues.map((issue) => issue.message))].join(', ')}`);
+  }
+  for (const need of needs) {
+    for (const name of NEEDED[need]) {
+      if (values[name] === undefined && !problems.some((line) => line.startsWith(name)))
+        problems.push(`${name}: is required`);
+    }
+  }
+  if (problems.length > 0) throw new SmslogdError('config_invalid', `wrong settings:\n  ${problems.join('\n  ')}`);
+  values['DATABASE_REPLICATION_URL'] ??= values['DATABASE_URL'];
+  values['IP2SMS_STATUS_URL'] ??= statusAddress(values['IP2SMS_URL'] as string | undefined);
+  return Object.freeze(values) as Config;
+}
+
+function written(env: NodeJS.ProcessEnv, name: SettingName): string | undefined {
+  const path = env[`${name}_FILE`];
+  const value = path === undefined || path === '' ? env[name] : readFileSync(path, 'utf8').replace(/\r?\n$/, '');
+  return value === '' ? undefined : value;
+}
+
+function statusAddress(sending: string | undefined): string | undefined {
+  return sending?.replace(/\/ip2sms\/(?=$|\?)/, '/ip2sms-request/');
+}
+
+function isTimezone(name: string): boolean {
+  try {
+    Intl.DateTimeFormat('en', { timeZone: name });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+export function settingNames(): SettingName[] {
+  return Object.keys(SETTINGS) as SettingName[];
+}
+
+/** `NAME=value` lines of the settings in force; a secret that is set shows as `****`. */
+export function describeConfig(config: Config): string {
+  return settingNames()
+    .map((name) => {
+      const setting: Setting = SETTINGS[name];
+      const value = config[name];
+      if (value === undefined) return `${name}=`;
+      return `${name}=${setting.secret === true ? '****' : String(value)}`;
+    })
+    .join('\n');
+}
+
+/** The settings as the Markdown table that the README shows. */
+export function settingsMarkdown(): string {
+  const rows = settingNames().map((name) => {
+    const { initial, about }: Setting = SETTINGS[name];
+    return `| \`${name}\` | ${initial === undefined ? '' : `\`${initial}\``} | ${about} |`;
+  });
+  return ['| setting | default | |', '|---|---|---|', ...rows].join('\n');
+}

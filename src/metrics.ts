@@ -1,0 +1,188 @@
+/**
+ * Every metric of the contract, on a registry of its own. Names and label values are from closed lists, and every series with a closed
+ * list exists at 0 from the start. HELP says whose figure it is: "database": the same in every daemon, take the max; "process": sum them.
+ */
+import { Counter, Gauge, Histogram, Registry, type OpenMetricsContentType } from 'prom-client';
+import { ERROR_CODES } from './errors.ts';
+import { isFinal, OPEN_STATUSES, SMS_TYPES, STATUSES } from './status.ts';
+
+export const MIRROR_STATES = ['starting', 'snapshot', 'streaming', 'standby', 'repairing', 'stopped'] as const;
+export type MirrorState = (typeof MIRROR_STATES)[number];
+
+export const POLL_RESULTS = [
+  'ok',
+  'unchanged',
+  'timeout',
+  'network',
+  'http_4xx',
+  'http_5xx',
+  'unauthorized',
+  'protocol',
+  'mismatch',
+] as const;
+export type PollResult = (typeof POLL_RESULTS)[number];
+
+/** Fixed list for smslogd_gateway_rejects_total{reason}; any other reason is `other`. */
+export const REJECT_REASONS = [
+  'uniq_key_dupe',
+  'unknown_operator',
+  'no_text',
+  'invalid_number',
+  'prepaid_limit',
+  'prepaid_bill',
+  'text_not_in_templates',
+  'two_numbers_required',
+  'invalid_source',
+  'other',
+] as const;
+export type RejectReason = (typeof REJECT_REASONS)[number];
+
+export const PERIODS = ['today', 'yesterday'] as const;
+export const GROUPS = ['le_2m', 'm2_5', 'm5_30', 'gt_30m'] as const;
+export const SLOT_WAL_STATUSES = ['reserved', 'extended', 'unreserved', 'lost'] as const;
+
+/** Seconds; 120, 300 and 1800 are the bounds of the mission's groups. */
+export const DELIVERY_BUCKETS = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 900, 1800, 3600];
+
+export type Metrics = ReturnType<typeof createMetrics>;
+
+export function createMetrics(version: string) {
+  const registry = new Registry();
+  const openMetrics = new Registry<OpenMetricsContentType>();
+  openMetrics.setContentType(Registry.OPENMETRICS_CONTENT_TYPE);
+  const registers = [registry, openMetrics as unknown as Registry];
+
+  const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
+    new Counter<L>({ name: `smslogd_${name}`, help, labelNames, registers });
+  const gauge = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
+    new Gauge<L>({ name: `smslogd_${name}`, help, labelNames, registers });
+  const histogram = <L extends string>(name: string, help: string, buckets: number[], labelNames: readonly L[] = []) =>
+    new Histogram<L>({ name: `smslogd_${name}`, help, buckets, labelNames, registers });
+
+  const latencyBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 300];
+
+  const metrics = {
+    registry,
+    openMetrics,
+
+    smsTotal: counter('sms_total', 'SMS entered into the log (database)', ['type']),
+    transitions: counter(
+      'sms_status_transitions_total',
+      'Status changes written by this process; from is none where there was no status (process)',
+      ['type', 'from', 'to'],
+    ),
+    final: counter('sms_final_total', 'SMS that this process gave their final status (process)', ['type', 'status']),
+    delivery: histogram(
+      'sms_delivery_seconds',
+      'Delivered SMS: status_changed_at - inserted_at, as this process wrote them (process)',
+      DELIVERY_BUCKETS,
+      ['type'],
+    ),
+    negativeLatency: counter(
+      'sms_negative_latency_total',
+      'Delivered before it was inserted, by the clocks; counts as 0 s (process)',
+    ),
+
+    periodSms: gauge('period_sms', 'SMS of the day by status; untracked: no gateway id is known (database)', [
+      'type',
+      'period',
+      'status',
+    ]),
+    periodDelivered: gauge('period_delivered', 'Delivered SMS of the day by latency group (database)', [
+      'type',
+      'period',
+      'group',
+    ]),
+    periodSuccess: gauge('period_success_ratio', 'Delivered / all whose status is not Accepted or Enroute (database)', [
+      'type',
+      'period',
+    ]),
+    periodKnown: gauge('period_known_ratio', 'SMS with a final status / all (database)', ['type', 'period']),
+    periodOnTime: gauge('period_on_time_ratio', 'Delivered within 2 minutes / all at least 2 minutes old (database)', [
+      'type',
+      'period',
+    ]),
+    open: gauge('sms_open', 'SMS without a final status now (database)', ['type', 'status']),
+    oldestOpenAge: gauge('sms_oldest_open_age_seconds', 'Age of the oldest SMS without a final status (database)', [
+      'type',
+    ]),
+    lastDelivered: gauge(
+      'sms_last_delivered_timestamp_seconds',
+      'Latest status_changed_at of a Delivered SMS (database)',
+      ['type'],
+    ),
+
+    mirrorLagSeconds: gauge(
+      'mirror_lag_seconds',
+      'Source commit to log, now; 0 when caught up (process: take the max)',
+    ),
+    mirrorLagBytes: gauge('mirror_lag_bytes', 'WAL between the server and what is confirmed (process: take the max)'),
+    mirrorLatency: histogram('mirror_latency_seconds', 'Source commit to log commit (process)', latencyBuckets),
+    mirrorTransactions: counter('mirror_transactions_total', 'Source transactions written into the log (process)'),
+    mirrorDuplicates: counter(
+      'mirror_duplicates_skipped_total',
+      'Rows and transactions that came again and were skipped (process)',
+    ),
+    mirrorReconnects: counter('mirror_reconnects_total', 'Replication connections opened after the first (process)'),
+    mirrorState: gauge('mirror_state', '1 for the state that the mirror is in (process)', ['state']),
+    slotRetained: gauge('slot_retained_wal_bytes', 'WAL that the slot keeps on the server (database)'),
+    slotSafe: gauge(
+      'slot_safe_wal_bytes',
+      'WAL that may still be written before the slot is in danger; absent without max_slot_wal_keep_size (database)',
+    ),
+    slotWalStatus: gauge('slot_wal_status', '1 for the wal_status of the slot (database)', ['status']),
+    checkpointTimestamp: gauge('checkpoint_timestamp_seconds', 'When the checkpoint was last written (database)'),
+    reconcileMissing: gauge(
+      'reconcile_missing_rows',
+      'Rows found missing, and filled, by the last light audit (process: take the max)',
+    ),
+    reconcileRows: counter('reconcile_rows_total', 'Rows that a reconcile wrote (process)'),
+
+    pollRequests: counter('poll_requests_total', 'Status requests by how they ended (process)', ['result']),
+    pollDuration: histogram(
+      'poll_request_duration_seconds',
+      'Duration of status requests (process)',
+      [0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 4, 8],
+    ),
+    pollLimit: gauge('poll_concurrency_limit', 'Requests that may be under way at once now (process)'),
+    pollInFlight: gauge('poll_in_flight', 'Requests under way (process)'),
+    pollBreaker: gauge('poll_breaker_open', '1 while the gateway is left alone (process)'),
+    pollDue: gauge('poll_due', 'SMS whose next request is due now (database)'),
+    pollLastSuccess: gauge('poll_last_success_timestamp_seconds', 'Last answered status request (process)'),
+    unknownWords: counter(
+      'poll_unknown_status_words_total',
+      'Status words that are not known, stored as Unknown (process)',
+    ),
+    badDates: counter('poll_bad_dates_total', 'Replies with an empty or broken date (process)'),
+    rejects: counter('gateway_rejects_total', 'Rejected SMS by reason (process)', ['reason']),
+    clockOffset: gauge(
+      'gateway_clock_offset_seconds',
+      "The gateway's clock minus ours, from the HTTP Date of its replies (process)",
+    ),
+
+    errors: counter('errors_total', 'Failures by code (process)', ['code']),
+    buildInfo: gauge('build_info', 'Always 1', ['version', 'node']),
+  };
+
+  for (const type of SMS_TYPES) {
+    metrics.smsTotal.inc({ type }, 0);
+    metrics.delivery.zero({ type });
+    metrics.oldestOpenAge.set({ type }, 0);
+    for (const from of ['none', ...OPEN_STATUSES]) {
+      for (const to of STATUSES) if (from !== to) metrics.transitions.inc({ type, from, to }, 0);
+    }
+    for (const status of STATUSES) if (isFinal(status)) metrics.final.inc({ type, status }, 0);
+    for (const status of OPEN_STATUSES) metrics.open.set({ type, status }, 0);
+    for (const period of PERIODS) {
+      for (const status of [...STATUSES, 'untracked']) metrics.periodSms.set({ type, period, status }, 0);
+      for (const group of GROUPS) metrics.periodDelivered.set({ type, period, group }, 0);
+    }
+  }
+  for (const status of SLOT_WAL_STATUSES) metrics.slotWalStatus.set({ status }, 0);
+  for (const result of POLL_RESULTS) metrics.pollRequests.inc({ result }, 0);
+  for (const reason of REJECT_REASONS) metrics.rejects.inc({ reason }, 0);
+  for (const code of ERROR_CODES) metrics.errors.inc({ code }, 0);
+  metrics.buildInfo.set({ version, node: process.versions.node }, 1);
+  for (const state of MIRROR_STATES) metrics.mirrorState.set({ state }, 0);
+  return metrics;
+}

@@ -1,0 +1,70 @@
+/**
+ * The publication that the slot reads. No column list except in masked mode: one makes the owner's DROP COLUMN and ALTER COLUMN fail.
+ * It publishes `update` only where a gateway id can arrive by one, and where an UPDATE can be published at all: else the owner's fail.
+ */
+import type { Config } from './config.ts';
+import { quoteIdentifier, type Sql } from './db.ts';
+import { SmslogdError } from './errors.ts';
+import type { Source } from './source.ts';
+
+type Names = Pick<Config, 'PUBLICATION_NAME' | 'SMS_BODY'>;
+
+export interface PublicationState {
+  readonly exists: boolean;
+  readonly hasSource: boolean;
+  readonly insert: boolean;
+  readonly update: boolean;
+  readonly viaRoot: boolean;
+  /** the published columns where there is a column list, sorted */
+  readonly columns: readonly string[] | undefined;
+}
+
+export async function describePublication(sql: Sql, config: Names, source: Source): Promise<PublicationState> {
+  const [row] = await sql<
+    { insert: boolean; update: boolean; root: boolean; member: boolean; list: boolean; columns: string | null }[]
+  >`select p.pubinsert as insert, p.pubupdate as update, p.pubviaroot as root,
+           p.puballtables or r.prrelid is not null as member, r.prattrs is not null as list,
+           (select json_agg(a.attname order by a.attname)::text from pg_attribute a
+             where a.attrelid = r.prrelid and a.attnum = any (r.prattrs::int2[])) as columns
+      from pg_publication p left join pg_publication_rel r on r.prpubid = p.oid and r.prrelid = ${source.oid}
+     where p.pubname = ${config.PUBLICATION_NAME}`;
+  return {
+    exists: row !== undefined,
+    hasSource: row?.member ?? false,
+    insert: row?.insert ?? false,
+    update: row?.update ?? false,
+    viaRoot: row?.root ?? false,
+    columns: row?.list === true ? (JSON.parse(row.columns ?? '[]') as string[]) : undefined,
+  };
+}
+
+/** The statements that make the publication what it must be; none where it is. Throws config_invalid for masked mode with REPLICA IDENTITY FULL. */
+export function publicationStatements(config: Names, source: Source, now: PublicationState): string[] {
+  const name = quoteIdentifier(config.PUBLICATION_NAME);
+  const masked = config.SMS_BODY === 'masked';
+  if (masked && source.replicaIdentity === 'f') {
+    throw new SmslogdError(
+      'config_invalid',
+      'SMS_BODY=masked does not work with REPLICA IDENTITY FULL on the source table',
+      {
+        hint: 'With that identity a column list makes every UPDATE of the source fail. Use SMS_BODY=full, or another replica identity.',
+      },
+    );
+  }
+  const update = source.tracksGateway && source.publishesUpdates;
+  const wanted = masked
+    ? ['id', 'phone_number', 'gateway_id', 'gateway_status', 'inserted_at'].filter((column) =>
+        source.columns.has(column),
+      )
+    : undefined;
+  const member = `table ${source.table}${wanted === undefined ? '' : ` (${wanted.map(quoteIdentifier).join(', ')})`}`;
+  const options = `publish = '${update ? 'insert, update' : 'insert'}', publish_via_partition_root = true`;
+  if (!now.exists) return [`create publication ${name} for ${member} with (${options})`];
+  const statements: string[] = [];
+  if (!now.hasSource) statements.push(`alter publication ${name} add ${member}`);
+  else if (String(now.columns) !== String(wanted?.toSorted()))
+    statements.push(`alter publication ${name} set ${member}`);
+  if (!now.insert || now.update !== update || !now.viaRoot)
+    statements.push(`alter publication ${name} set (${options})`);
+  return statements;
+}

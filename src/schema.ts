@@ -1,0 +1,180 @@
+/**
+ * What smslogd owns in the database: numbered forward migrations (node-pg-migrate), then what is computed from the settings: views, roles'
+ * grants and the publication. All under one advisory lock; every DDL under a lock_timeout, so that nobody queues behind it for long.
+ */
+import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { runner } from 'node-pg-migrate';
+import { Client } from 'pg';
+import type { Config } from './config.ts';
+import { openDatabase, pgConfig, quoteIdentifier, quoteLiteral, type Sql } from './db.ts';
+import { codeOf, SmslogdError, toSmslogdError } from './errors.ts';
+import { describePublication, publicationStatements } from './publication.ts';
+import { describeSource } from './source.ts';
+import { pause } from './supervise.ts';
+
+const MIGRATIONS = fileURLToPath(new URL('../migrations/', import.meta.url));
+const SQL_FILES = fileURLToPath(new URL('../sql/', import.meta.url));
+
+/** Any fixed number: two migrations of smslogd exclude each other by it. */
+const LOCK = 7_246_581_903;
+const LOCK_TIMEOUT_MS = 400;
+const TRIES = 60;
+
+export interface MigrateOptions {
+  /** the daemon's role, to be granted what it needs */
+  readonly role?: string;
+  readonly say: (line: string) => void;
+}
+
+/** The numbered migrations that this version brings, in order, without their file ending. */
+export function migrationNames(): string[] {
+  return readdirSync(MIGRATIONS)
+    .filter((file) => file.endsWith('.sql'))
+    .map((file) => file.slice(0, -'.sql'.length))
+    .sort();
+}
+
+/** Creates or upgrades what smslogd owns. Safe to run twice and from two places at once. */
+export async function migrate(config: Config, { role, say }: MigrateOptions): Promise<void> {
+  const client = new Client(pgConfig(config.DATABASE_REPLICATION_URL ?? '', { name: 'migrate' }));
+  client.on('error', () => {});
+  await client.connect();
+  try {
+    await client.query('select pg_advisory_lock($1)', [LOCK]);
+    await client.query(`set lock_timeout = ${LOCK_TIMEOUT_MS}`);
+    await patiently(say, () => applyMigrations(client, say));
+    for (const step of await computedSteps(config, client, role)) {
+      await patiently(say, () => inTransaction(client, step.statements));
+      say(step.name);
+    }
+  } finally {
+    await client.end().catch(() => {});
+  }
+}
+
+/** The SQL that `migrate` would run now, without running it. */
+export async function dryRun(config: Config, role: string | undefined): Promise<string> {
+  const client = new Client(pgConfig(config.DATABASE_REPLICATION_URL ?? '', { name: 'migrate' }));
+  client.on('error', () => {});
+  await client.connect();
+  try {
+    const done = await appliedMigrations(async (text) => (await client.query<{ name: string }>(text)).rows);
+    const files = migrationNames().filter((name) => !done.includes(name));
+    const steps = await computedSteps(config, client, role);
+    return [
+      ...(done.length === 0 ? ['create schema smslogd;'] : []),
+      ...files.map((name) => `-- migrations/${name}.sql\n${readFileSync(`${MIGRATIONS}${name}.sql`, 'utf8').trim()}`),
+      ...steps.map(
+        (step) => `-- ${step.name}\n${step.statements.map((text) => `${text.trim().replace(/;$/, '')};`).join('\n')}`,
+      ),
+    ].join('\n\n');
+  } finally {
+    await client.end().catch(() => {});
+  }
+}
+
+/** Throws schema_missing or schema_older where the database is behind this version. A newer one is no obstacle: it only adds. */
+export async function requireSchema(sql: Sql): Promise<void> {
+  const done = await appliedMigrations(async (text) => await sql.unsafe<{ name: string }[]>(text));
+  if (done.length === 0) throw new SmslogdError('schema_missing', 'the database has no smslogd schema yet');
+  const absent = migrationNames().filter((name) => !done.includes(name));
+  if (absent.length > 0)
+    throw new SmslogdError('schema_older', `the database lacks the migrations ${absent.join(', ')}`);
+}
+
+async function appliedMigrations(query: (text: string) => Promise<readonly { name: string }[]>): Promise<string[]> {
+  const [there] = await query(
+    `select to_regclass('smslogd.migrations')::text as name where to_regclass('smslogd.migrations') is not null`,
+  );
+  if (there === undefined) return [];
+  return (await query('select name from smslogd.migrations order by id')).map((row) => row.name);
+}
+
+const nothing = () => {};
+const SILENT = { debug: nothing, info: nothing, warn: nothing, error: nothing };
+
+async function applyMigrations(client: Client, say: (line: string) => void): Promise<void> {
+  const { rows } = await client.query(`select from pg_namespace where nspname = 'smslogd'`);
+  if (rows.length === 0) await client.query('create schema smslogd');
+  const done = await runner({
+    dbClient: client,
+    dir: MIGRATIONS,
+    direction: 'up',
+    migrationsSchema: 'smslogd',
+    migrationsTable: 'migrations',
+    singleTransaction: true,
+    noLock: true,
+    logger: SILENT,
+  });
+  for (const { name } of done) say(`migration ${name}`);
+}
+
+interface Step {
+  readonly name: string;
+  readonly statements: string[];
+}
+
+/** What follows from the settings and from the files in sql/; only what is not so already. */
+async function computedSteps(config: Config, client: Client, role: string | undefined): Promise<Step[]> {
+  const sql = openDatabase({ ...config, DATABASE_URL: config.DATABASE_REPLICATION_URL }, { max: 1, name: 'migrate' });
+  try {
+    const steps: Step[] = [];
+    const views = readFileSync(`${SQL_FILES}views.sql`, 'utf8');
+    const fingerprint = createHash('sha256').update(views).digest('hex').slice(0, 16);
+    const { rows } = await client.query<{ now: string | null }>(
+      `select obj_description(to_regnamespace('smslogd')::oid, 'pg_namespace') as now`,
+    );
+    const comment = `What smslogd owns; views ${fingerprint}`;
+    if (rows[0]?.now !== comment) {
+      steps.push({ name: 'views', statements: [views, `comment on schema smslogd is ${quoteLiteral(comment)}`] });
+    }
+    steps.push({
+      name: 'settings',
+      statements: [
+        `update smslogd.settings set report_timezone = ${quoteLiteral(config.REPORT_TIMEZONE)} where report_timezone <> ${quoteLiteral(config.REPORT_TIMEZONE)}`,
+        `update smslogd.checkpoint set removed_at = null where slot_name = ${quoteLiteral(config.SLOT_NAME)} and removed_at is not null`,
+      ],
+    });
+    const source = await describeSource(sql, config);
+    const publication = publicationStatements(config, source, await describePublication(sql, config, source));
+    if (publication.length > 0) steps.push({ name: `publication ${config.PUBLICATION_NAME}`, statements: publication });
+    if (role !== undefined) {
+      const grants = readFileSync(`${SQL_FILES}grants.sql`, 'utf8')
+        .replaceAll(':"role"', quoteIdentifier(role))
+        .replaceAll(':source', source.table)
+        .replaceAll(':"source_schema"', source.table.slice(0, source.table.indexOf('.')));
+      steps.push({ name: `grants to ${role}`, statements: [grants] });
+    }
+    return steps;
+  } finally {
+    await sql.end({ timeout: 1 });
+  }
+}
+
+async function inTransaction(client: Client, statements: readonly string[]): Promise<void> {
+  await client.query('begin');
+  try {
+    for (const statement of statements) await client.query(statement);
+    await client.query('commit');
+  } catch (error) {
+    await client.query('rollback').catch(() => {});
+    throw error;
+  }
+}
+
+/** Tries again where a lock was not to be had in time: waiting for it longer would make the owner's statements queue behind ours. */
+async function patiently(say: (line: string) => void, work: () => Promise<void>): Promise<void> {
+  const never = new AbortController().signal;
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      await work();
+      return;
+    } catch (error) {
+      if (codeOf(error) !== '55P03' || attempt === TRIES) throw toSmslogdError(error);
+      if (attempt % 10 === 1) say('a table is locked by somebody else; trying again');
+      await pause(500 + Math.random() * 500, never);
+    }
+  }
+}

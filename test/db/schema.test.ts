@@ -1,0 +1,27 @@
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { migrate, requireSchema } from '../../src/schema.ts';
+import { openDatabase } from '../../src/db.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+
+let db: TestDatabase;
+beforeAll(async () => {
+  db = await createDatabase();
+});
+afterAll(() => db.drop());
+
+test('migrate runs twice and from two places at once without harm', async () => {
+  const said: string[] = [];
+  await Promise.all([1, 2, 3].map(() => migrate(db.config(), { say: (line) => said.push(line) })));
+  expect(said.filter((line) => line.startsWith('migration'))).toEqual([]);
+  const sql = openDatabase(db.config(), { max: 1, name: 'test' });
+  await requireSchema(sql);
+  await sql.end();
+});
+
+test('a row that another service inserts is queued at once, a final one is not', async () => {
+  await db.sql`insert into verification.sms_log (phone_number, type, body, gateway_id, gateway_status)
+               values ('+380000000001', 'medication_request', 'text', '1234567', 'Accepted'),
+                      ('+380000000002', 'medication_request', 'text', '1234568', 'Delivered')`;
+  const queued = await db.sql`select gateway_id, lane from smslogd.sms_poll`;
+  expect([...queued]).toEqual([{ gateway_id: '1234567', lane: 0 }]);
+});
