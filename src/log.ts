@@ -41,7 +41,7 @@ export function logProblem(
 }
 
 /** The stack without its first lines, which repeat the message. */
-function framesOf(error: unknown): string[] | undefined {
+export function framesOf(error: unknown): string[] | undefined {
   if (!(error instanceof Error) || error.stack === undefined) return undefined;
   return error.stack
     .split('\n')

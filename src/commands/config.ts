@@ -1,0 +1,11 @@
+import { describeConfig, loadConfig, settingsMarkdown } from '../config.ts';
+import type { Command } from './command.ts';
+
+export const command: Command = {
+  summary: 'prints the settings in force, secrets masked',
+  flags: { markdown: { type: 'boolean', about: 'prints the table of all settings that the README shows' } },
+  run: async ({ markdown }, { env, print }) => {
+    print(markdown === true ? settingsMarkdown() : describeConfig(loadConfig(env)));
+    return 0;
+  },
+};

@@ -1,0 +1,29 @@
+import { loadConfig } from '../config.ts';
+import { dryRun, migrate } from '../schema.ts';
+import { toSmslogdError } from '../errors.ts';
+import type { Command } from './command.ts';
+
+export const command: Command = {
+  summary: 'creates or upgrades what smslogd owns in the database',
+  details:
+    'Run it as the owner of the source table. Safe to run twice and from two places at once; it never waits long for a lock, so that\n' +
+    'nobody queues behind it. After a teardown it lets the daemons go on.',
+  flags: {
+    'dry-run': { type: 'boolean', about: 'prints the SQL and runs nothing' },
+    role: { type: 'string', value: 'NAME', about: "grants the daemon's role, which must exist, what it needs" },
+  },
+  run: async ({ 'dry-run': dry, role }, { env, print }) => {
+    const config = loadConfig(env, ['database']);
+    const name = typeof role === 'string' ? role : undefined;
+    try {
+      if (dry === true) print(await dryRun(config, name));
+      else {
+        await migrate(config, { ...(name === undefined ? {} : { role: name }), say: print });
+        print('the database is ready');
+      }
+    } catch (error) {
+      throw toSmslogdError(error);
+    }
+    return 0;
+  },
+};
