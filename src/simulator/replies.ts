@@ -1,0 +1,67 @@
+/** What the gateway answers, in every form that ip2sms.md lists. Pure: words in, text out. */
+import { gatewayDate } from './dates.ts';
+
+export const FORMS = ['classic', 'element', 'detail', 'lists'] as const;
+/** of an XML reply; JSON has one form only */
+export type Form = (typeof FORMS)[number];
+
+export interface Answer {
+  readonly id?: string | undefined;
+  /** epoch ms, or the text itself; undefined: an empty date */
+  readonly date?: number | string | undefined;
+  readonly state: string;
+  /** the reason of a refusal */
+  readonly error?: string | undefined;
+  /** repeated from the request */
+  readonly extId?: string | undefined;
+}
+
+export function xmlReply(form: Form, { id, date, state, error, extId }: Answer): string {
+  const written = escapeXml(dateText(date));
+  const word = `<state${error === undefined ? '' : ` error='${escapeXml(error)}'`}>${escapeXml(state)}</state>`;
+  const ext = extId === undefined ? '' : ` ext_id='${escapeXml(extId)}'`;
+  if (id === undefined) return `<status date='${written}'${ext}>${word}</status>`;
+  const own = escapeXml(id);
+  if (form === 'element') return `<status date='${written}'${ext}><id>${own}</id>${word}</status>`;
+  if (form === 'detail') {
+    return (
+      `<status date='${written}' reports="waiting"><state>sending</state><total>1</total><queued>0</queued>` +
+      `<detail${ext}><id>${own}</id>${word}</detail></status>`
+    );
+  }
+  if (form === 'lists') {
+    // the other id of the group comes first: who takes the first state takes a wrong one
+    return (
+      `<status groupid='${GROUP}' date='${written}'${ext}><id>${NEIGHBOUR}</id><id>${own}</id>` +
+      `<state>Enroute</state>${word}</status>`
+    );
+  }
+  return `<status id='${own}' date='${written}'${ext}>${word}</status>`;
+}
+
+const GROUP = '1000001';
+const NEIGHBOUR = '1000002';
+
+/** The id stands as digits, as the gateway writes it, even where they are more than a double holds. */
+export function jsonReply({ id, date, state, error }: Answer): string {
+  if (error !== undefined) return JSON.stringify({ error });
+  const number = id === undefined ? 'null' : /^[1-9][0-9]*$/.test(id) ? id : JSON.stringify(id);
+  return `{"state":{"value":${JSON.stringify(state)}},"id":${number},"date":${JSON.stringify(dateText(date))},"execTime":3}`;
+}
+
+function dateText(date: number | string | undefined): string {
+  if (date === undefined) return '';
+  return typeof date === 'number' ? gatewayDate(date) : date;
+}
+
+const ENTITIES: Readonly<Record<string, string>> = {
+  '&': '&amp;',
+  '<': '&lt;',
+  '>': '&gt;',
+  "'": '&apos;',
+  '"': '&quot;',
+};
+
+function escapeXml(text: string): string {
+  return text.replaceAll(/[&<>'"]/g, (character) => ENTITIES[character]!);
+}
