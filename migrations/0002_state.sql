@@ -23,6 +23,7 @@ create table smslogd.checkpoint (
   horizon         timestamptz,
   reconcile_due   text,
   reconcile_after uuid,
+  reconcile_xid   xid8,
   removed_at      timestamptz
 ) with (fillfactor = 20);
 comment on table smslogd.checkpoint is 'How far the mirror is, one row for each slot; written in the same statement as the rows';
@@ -32,6 +33,7 @@ comment on column smslogd.checkpoint.committed_at is 'Commit time of that source
 comment on column smslogd.checkpoint.horizon is 'Source rows older than this are not the mirror''s (SNAPSHOT=never); null: all are';
 comment on column smslogd.checkpoint.reconcile_due is 'Why a reconcile is due; null when none is';
 comment on column smslogd.checkpoint.reconcile_after is 'The reconcile has passed this source id';
+comment on column smslogd.checkpoint.reconcile_xid is 'Transactions before this one were not all visible when the reconcile began: it looks a second time';
 comment on column smslogd.checkpoint.removed_at is 'Set by teardown: daemons idle until migrate clears it';
 
 create table smslogd.sms_poll (

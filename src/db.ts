@@ -2,7 +2,9 @@
  * PostgreSQL connections: postgres.js for every query, and the same address as a `pg` configuration for the replication stream and
  * the migrations. TLS follows libpq's sslmode in both.
  */
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import type { ConnectionOptions } from 'node:tls';
 import type { ClientConfig } from 'pg';
 import postgres from 'postgres';
@@ -49,21 +51,41 @@ export function isPooled(config: Config): boolean {
   return config.DATABASE_REPLICATION_URL !== config.DATABASE_URL;
 }
 
-/** The address as `pg` takes it. `prefer` counts as off there unless `tls` asks for it: `pg` has no fallback of its own. */
-export function pgConfig(url: string, options: { name: string; tls?: boolean }): ClientConfig {
+/** The address as `pg` takes it. `pg` knows no sslmode=prefer: the server is asked whether it takes TLS. */
+export async function pgConfig(url: string, options: { name: string }): Promise<ClientConfig> {
   const address = addressOf(url);
   const { tls } = address;
+  const encrypted = tls.mode === 'prefer' ? await takesTls(address) : tls.mode === 'on';
   return {
     host: address.host,
     port: address.port,
     database: address.database,
     user: address.user,
     password: address.password,
-    ssl: tls.mode === 'on' || (tls.mode === 'prefer' && options.tls === true) ? tls.options : false,
+    ssl: encrypted && tls.mode !== 'off' ? tls.options : false,
     application_name: `smslogd ${options.name}`,
     connectionTimeoutMillis: 10_000,
     keepAlive: true,
   };
+}
+
+/** Sends PostgreSQL's SSLRequest and reads the one byte that answers it. No answer counts as no: connecting then says why. */
+async function takesTls({ host, port }: Address): Promise<boolean> {
+  if (host.startsWith('/')) return false;
+  const socket = connect({ host, port, timeout: 5_000 });
+  try {
+    const request = Buffer.alloc(8);
+    request.writeInt32BE(8, 0);
+    request.writeInt32BE(80_877_103, 4);
+    socket.once('timeout', () => socket.destroy(new Error('no answer')));
+    socket.write(request);
+    const [answer] = (await once(socket, 'data')) as [Buffer];
+    return answer[0] === 0x53;
+  } catch {
+    return false;
+  } finally {
+    socket.destroy();
+  }
 }
 
 function addressOf(text: string): Address {

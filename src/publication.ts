@@ -26,7 +26,7 @@ export async function describePublication(sql: Sql, config: Names, source: Sourc
            p.puballtables or r.prrelid is not null as member, r.prattrs is not null as list,
            (select json_agg(a.attname order by a.attname)::text from pg_attribute a
              where a.attrelid = r.prrelid and a.attnum = any (r.prattrs::int2[])) as columns
-      from pg_publication p left join pg_publication_rel r on r.prpubid = p.oid and r.prrelid = ${source.oid}
+      from pg_publication p left join pg_publication_rel r on r.prpubid = p.oid and r.prrelid = ${source.oid}::text::oid
      where p.pubname = ${config.PUBLICATION_NAME}`;
   return {
     exists: row !== undefined,

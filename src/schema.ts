@@ -38,7 +38,7 @@ export function migrationNames(): string[] {
 
 /** Creates or upgrades what smslogd owns. Safe to run twice and from two places at once. */
 export async function migrate(config: Config, { role, say }: MigrateOptions): Promise<void> {
-  const client = new Client(pgConfig(config.DATABASE_REPLICATION_URL ?? '', { name: 'migrate' }));
+  const client = new Client(await pgConfig(config.DATABASE_REPLICATION_URL ?? '', { name: 'migrate' }));
   client.on('error', () => {});
   await client.connect();
   try {
@@ -56,7 +56,7 @@ export async function migrate(config: Config, { role, say }: MigrateOptions): Pr
 
 /** The SQL that `migrate` would run now, without running it. */
 export async function dryRun(config: Config, role: string | undefined): Promise<string> {
-  const client = new Client(pgConfig(config.DATABASE_REPLICATION_URL ?? '', { name: 'migrate' }));
+  const client = new Client(await pgConfig(config.DATABASE_REPLICATION_URL ?? '', { name: 'migrate' }));
   client.on('error', () => {});
   await client.connect();
   try {
@@ -165,7 +165,7 @@ async function inTransaction(client: Client, statements: readonly string[]): Pro
 }
 
 /** Tries again where a lock was not to be had in time: waiting for it longer would make the owner's statements queue behind ours. */
-async function patiently(say: (line: string) => void, work: () => Promise<void>): Promise<void> {
+export async function patiently(say: (line: string) => void, work: () => Promise<void>): Promise<void> {
   const never = new AbortController().signal;
   for (let attempt = 1; ; attempt += 1) {
     try {

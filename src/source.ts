@@ -5,14 +5,16 @@
 import { quoteIdentifier, quoteLiteral, quoteTable, type Sql } from './db.ts';
 import type { Config } from './config.ts';
 import { SmslogdError } from './errors.ts';
-import { STATUS_WORDS } from './status.ts';
+import { STATUS_WORDS, statusOfWord, type Status } from './status.ts';
 
 export const NEEDED_COLUMNS = ['id', 'phone_number', 'code', 'inserted_at'] as const;
 
 export interface Source {
   /** quoted, ready for SQL */
   readonly table: string;
-  readonly oid: number;
+  readonly schema: string;
+  readonly name: string;
+  readonly oid: string;
   /** r table, p partitioned table */
   readonly kind: string;
   readonly owner: string;
@@ -30,8 +32,18 @@ export interface Source {
 export async function describeSource(sql: Sql, config: Pick<Config, 'SOURCE_TABLE'>): Promise<Source> {
   const table = quoteTable(config.SOURCE_TABLE);
   const [row] = await sql<
-    { oid: number; kind: string; owner: string; identity: string; key: boolean; names: string; types: string }[]
-  >`select c.oid::int8::int4 as oid, c.relkind::text as kind, pg_get_userbyid(c.relowner) as owner, c.relreplident::text as identity,
+    {
+      oid: number;
+      schema: string;
+      name: string;
+      kind: string;
+      owner: string;
+      identity: string;
+      key: boolean;
+      names: string;
+      types: string;
+    }[]
+  >`select c.oid::text as oid, c.relnamespace::regnamespace::name::text as schema, c.relname::text as name, c.relkind::text as kind, pg_get_userbyid(c.relowner) as owner, c.relreplident::text as identity,
            exists (select from pg_index i where i.indrelid = c.oid and (i.indisprimary and c.relreplident = 'd' or i.indisreplident)) as key,
            (select json_agg(a.attname order by a.attnum)::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as names,
            (select json_agg(format_type(a.atttypid, null) order by a.attnum)::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as types
@@ -50,6 +62,8 @@ export async function describeSource(sql: Sql, config: Pick<Config, 'SOURCE_TABL
   }
   return {
     table,
+    schema: row.schema,
+    name: row.name,
     oid: row.oid,
     kind: row.kind,
     owner: row.owner,
@@ -61,18 +75,28 @@ export async function describeSource(sql: Sql, config: Pick<Config, 'SOURCE_TABL
 }
 
 /**
- * SQL that turns `expression`, the source's inserted_at as a text, into an instant. A type without time zone is read in SOURCE_TIMEZONE.
- * The one rule for the stream and the reconcile.
+ * SQL that turns the source's inserted_at into an instant. A value without time zone is read in SOURCE_TIMEZONE. From the stream it comes as a
+ * text (`streamed`), which ends with +00 where the column has a time zone: the stream's session is in UTC.
  */
-export function instantSql(expression: string, withTimezone: boolean, timezone: string): string {
-  return withTimezone
-    ? `(${expression})::timestamptz`
-    : `((${expression})::timestamp at time zone ${quoteLiteral(timezone)})`;
+export function instantSql(
+  expression: string,
+  form: 'streamed' | 'timestamptz' | 'timestamp',
+  timezone: string,
+): string {
+  const local = `(${expression})::timestamp at time zone ${quoteLiteral(timezone)}`;
+  if (form === 'timestamp') return `(${local})`;
+  if (form === 'timestamptz') return `(${expression})::timestamptz`;
+  return `(case when ${expression} like '%+00' then (${expression})::timestamptz else ${local} end)`;
 }
 
-/** True where the source's inserted_at carries its own time zone. */
-export function insertedAtHasTimezone(source: Source): boolean {
-  return source.columns.get('inserted_at') === 'timestamp with time zone';
+/** The form of the source's inserted_at column for instantSql. */
+export function insertedAtForm(source: Source): 'timestamptz' | 'timestamp' {
+  return source.columns.get('inserted_at') === 'timestamp with time zone' ? 'timestamptz' : 'timestamp';
+}
+
+/** SQL for the SMS text: OTP_CODE_TEXT and the code, or `****` in masked mode. `prefix` and `code` are SQL. */
+export function bodySql(prefix: string, code: string, mode: 'full' | 'masked'): string {
+  return mode === 'masked' ? `(${prefix} || '****')` : `(${prefix} || ${code})`;
 }
 
 /** SQL for the log's gateway_status of a source row: words by the gateway's table, a gateway id without a status is Accepted. */
@@ -82,7 +106,20 @@ export function statusSql(id: string, word: string): string {
                else coalesce(${map}::jsonb ->> lower(trim(${word})), 'Unknown') end`;
 }
 
-/** A column of the source as text, or null where the source has no such column. `alias` is the table's alias. */
+/** The same rule for a row of the stream. `unknownWord`: the word that no table knows, cut to 40 characters. */
+export function statusOfSource(
+  gatewayId: string | null,
+  word: string | null,
+): { status: Status | null; unknownWord?: string } {
+  if (gatewayId === null) return { status: null };
+  if (word === null || word.trim() === '') return { status: 'Accepted' };
+  const status = statusOfWord(word);
+  return status === undefined ? { status: 'Unknown', unknownWord: word.slice(0, 40) } : { status };
+}
+
+/** A column of the source as text, or null where the source has no such column; an empty gateway id is none. `alias` is the table's alias. */
 export function columnSql(source: Source, alias: string, column: string): string {
-  return source.columns.has(column) ? `${alias}.${quoteIdentifier(column)}::text` : 'null::text';
+  const value = `${alias}.${quoteIdentifier(column)}::text`;
+  if (!source.columns.has(column)) return 'null::text';
+  return column === 'gateway_id' ? `nullif(${value}, '')` : value;
 }

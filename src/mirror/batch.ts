@@ -1,0 +1,110 @@
+/**
+ * Gathers decoded changes into the next write. Many source transactions go into one commit of ours; rows of a transaction that is still coming
+ * may be taken early, to bound memory, but its end may not: `end` is always that of a whole transaction, and the log's key makes a replay of
+ * the early rows harmless.
+ *
+ *   begin ── commit_lsn < resumeAt ──> skipped: it is in the log already
+ *         └─ else ──> open: rows are gathered ── commit ──> `end` moves
+ */
+import type { Lsn } from '../lsn.ts';
+import type { Receiver, Row } from './pgoutput.ts';
+
+export interface Batch {
+  /** at most one row for an id */
+  readonly rows: readonly Row[];
+  /** rows, by index, that came by an UPDATE alone: they complete a logged row, or stand in for one that a reconcile is writing */
+  readonly late: readonly boolean[];
+  /** end_lsn of the last whole transaction; undefined: no transaction ended */
+  readonly end: Lsn | undefined;
+  /** commit times of the transactions with new rows that ended in this batch; microseconds since 2000-01-01 UTC */
+  readonly commitTimes: readonly bigint[];
+  /** rows and transactions that came again and were skipped */
+  readonly skipped: number;
+}
+
+export interface Gathering extends Receiver {
+  /** number of rows that wait to be taken */
+  readonly size: number;
+  /** true between Begin and Commit */
+  readonly inTransaction: boolean;
+  /** true when a whole transaction can be taken, or enough rows of one that is still coming */
+  readonly ready: boolean;
+  /** commit time of the oldest transaction that waits to be taken */
+  readonly oldestCommit: bigint | undefined;
+  take(): Batch;
+  /** the log holds everything before `position`: transactions that begin from now on are compared with it */
+  resumeAt(position: Lsn): void;
+}
+
+/** Rows that are worth a write of their own. */
+export const FULL = 5_000;
+
+/** `resumeAt`: end_lsn of the last transaction that the log holds. A transaction whose commit_lsn is below it is skipped, strictly. */
+export function gather(resumeAt: Lsn): Gathering {
+  let held = resumeAt;
+  let rows = new Map<string, { row: Row; late: boolean }>();
+  let end: Lsn | undefined;
+  let commitTimes: bigint[] = [];
+  let skipped = 0;
+  let state: 'outside' | 'open' | 'skipping' = 'outside';
+  let newRows = 0;
+
+  return {
+    get size() {
+      return rows.size;
+    },
+    get inTransaction() {
+      return state !== 'outside';
+    },
+    get ready() {
+      return end !== undefined || rows.size >= FULL;
+    },
+    get oldestCommit() {
+      return commitTimes[0];
+    },
+    begin(commitLsn) {
+      state = commitLsn < held ? 'skipping' : 'open';
+      newRows = 0;
+    },
+    insert(row) {
+      if (state === 'skipping') return;
+      newRows += 1;
+      rows.set(row.id, { row, late: false });
+    },
+    update(row) {
+      if (state === 'skipping' || row.gatewayId === null) return;
+      const known = rows.get(row.id);
+      if (known === undefined) rows.set(row.id, { row, late: true });
+      else if (known.row.gatewayId === null) {
+        known.row.gatewayId = row.gatewayId;
+        known.row.gatewayStatus = row.gatewayStatus;
+      }
+    },
+    commit(endLsn, committedAt) {
+      if (state === 'skipping') skipped += 1;
+      else {
+        end = endLsn;
+        if (newRows > 0) commitTimes.push(committedAt);
+      }
+      state = 'outside';
+    },
+    resumeAt(position) {
+      held = position;
+    },
+    take() {
+      const entries = [...rows.values()];
+      const batch = {
+        rows: entries.map((entry) => entry.row),
+        late: entries.map((entry) => entry.late),
+        end,
+        commitTimes,
+        skipped,
+      };
+      rows = new Map();
+      end = undefined;
+      commitTimes = [];
+      skipped = 0;
+      return batch;
+    },
+  };
+}

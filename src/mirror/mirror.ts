@@ -1,0 +1,233 @@
+/**
+ * The mirror: slot → stream → batch → store (rows and checkpoint in one commit) → acknowledge.
+ *
+ *   starting ── slot in use ──────────────> standby (the supervisor tries again)
+ *            ├─ first start ──────────────> snapshot: streams, and copies what was there before
+ *            ├─ slot or publication mended > repairing: streams, and reconciles
+ *            └─ else ─────────────────────> streaming
+ *
+ * One call of the returned function is one life: whatever fails ends it, everything it opened is closed, and the supervisor begins the next
+ * with new connections. Nothing is acknowledged that is not durable; what was not acknowledged comes again and the log's key sorts it out.
+ */
+import type { Config } from '../config.ts';
+import type { Sql } from '../db.ts';
+import { codeOf, SmslogdError } from '../errors.ts';
+import type { Health } from '../health.ts';
+import { logProblem, type Log } from '../log.ts';
+import { maxLsn, ZERO_LSN } from '../lsn.ts';
+import type { Metrics } from '../metrics.ts';
+import { describePublication, publicationStatements } from '../publication.ts';
+import { describeSource, type Source } from '../source.ts';
+import { pause } from '../supervise.ts';
+import { pump, type Failpoints } from './pump.ts';
+import { reconcile } from './reconcile.ts';
+import { createSlot, describeServer, describeSlot, dropSlot, type Server, type Slot } from './slot.ts';
+import { createStore, type Checkpoint, type Store } from './store.ts';
+
+export interface MirrorDeps {
+  readonly config: Config;
+  readonly sql: Sql;
+  readonly metrics: Metrics;
+  readonly log: Log;
+  readonly health: Pick<Health, 'beat' | 'setMirrorState'>;
+  readonly failpoints?: Failpoints;
+}
+
+const PUBLICATION_CHECK_MS = 10_000;
+const FIRST_START = 'first start';
+
+/** Returns the loop for the supervisor: `works` is called once it streams. */
+export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () => void) => Promise<void> {
+  const { config, sql, metrics, log, health } = deps;
+  const store = createStore(sql, config);
+  let lives = 0;
+
+  return async (signal, works) => {
+    health.beat('mirror');
+    const heartbeat = setInterval(() => health.beat('mirror'), 1_000);
+    try {
+      const server = await describeServer(sql);
+      if (server.walLevel !== 'logical')
+        throw new SmslogdError('wal_level', `wal_level is ${server.walLevel}, it must be logical`);
+      const source = await describeSource(sql, config);
+      const checkpoint = await store.read();
+      requireOurs(checkpoint, config);
+      if (await mendPublication(deps, store, source)) {
+        await store.noteSource(source);
+        const slot = await readySlot(deps, { store, server, checkpoint });
+        await store.identify(server.systemId);
+        if (lives > 0) metrics.mirrorReconnects.inc();
+        lives += 1;
+        await stream(deps, { store, server, source, slot, works }, signal);
+      } else {
+        await withoutPublication(deps, store, source, signal);
+      }
+    } catch (error) {
+      if (!signal.aborted) health.setMirrorState(isStandby(error) ? 'standby' : 'stopped');
+      if (error instanceof SmslogdError && error.code === 'publication_missing')
+        await rebuildForPublication(deps, store);
+      throw error;
+    } finally {
+      clearInterval(heartbeat);
+      log.debug('mirror connection closed');
+    }
+  };
+}
+
+interface Life {
+  readonly store: Store;
+  readonly server: Server;
+  readonly source: Source;
+  readonly slot: Slot;
+  readonly works: () => void;
+}
+
+/** Streams until something ends it, with the reconcile that is due and the look at the publication beside it. */
+async function stream(
+  deps: MirrorDeps,
+  { store, server, source, slot, works }: Life,
+  outer: AbortSignal,
+): Promise<void> {
+  const { config, metrics, log, health, failpoints } = deps;
+  const resumeAt = (await store.read()).lsn ?? ZERO_LSN;
+  await pump(
+    { config, store, log, metrics, failpoints },
+    { source, durable: maxLsn(slot.confirmed, resumeAt), resumeAt, senderTimeoutMs: server.senderTimeoutMs },
+    outer,
+    async (checkpoint, signal) => {
+      const { epoch, reconcileDue } = checkpoint;
+      log.info(
+        { slot: config.SLOT_NAME, epoch: String(epoch), reconcile: reconcileDue ?? 'none' },
+        'the mirror streams',
+      );
+      if (reconcileDue !== undefined) {
+        health.setMirrorState(reconcileDue === FIRST_START ? 'snapshot' : 'repairing');
+        await reconcile({ store, source, epoch, reason: reconcileDue, log, metrics }, signal);
+      }
+      if (signal.aborted) return;
+      health.setMirrorState('streaming');
+      works();
+      await watchPublication(deps, signal);
+    },
+  );
+}
+
+/** The publication can lose the table without an error (from PostgreSQL 18 on it can even vanish): looked at again and again. */
+async function watchPublication({ sql, config }: MirrorDeps, signal: AbortSignal): Promise<void> {
+  for (;;) {
+    await pause(PUBLICATION_CHECK_MS, signal);
+    if (signal.aborted) return;
+    const source = await describeSource(sql, config);
+    if (publicationStatements(config, source, await describePublication(sql, config, source)).length > 0) {
+      throw new SmslogdError('publication_missing', `the publication ${config.PUBLICATION_NAME} has been changed`, {
+        hint: 'smslogd mends it and reconciles, or says what to run.',
+      });
+    }
+  }
+}
+
+/**
+ * Makes the publication what it must be. What passed while it was not is reconciled. Returns false where our role may not: then nothing is
+ * streamed and the log is kept by reconciling alone.
+ */
+async function mendPublication({ sql, config, log }: MirrorDeps, store: Store, source: Source): Promise<boolean> {
+  const statements = publicationStatements(config, source, await describePublication(sql, config, source));
+  if (statements.length === 0) return true;
+  await store.markReconcile('publication mended');
+  try {
+    await sql.unsafe(['set local lock_timeout = 400', ...statements].join(';\n')).simple();
+    log.warn({ publication: config.PUBLICATION_NAME }, 'the publication was not as it must be; mended');
+    return true;
+  } catch (error) {
+    if (codeOf(error) !== '42501') throw error;
+    const problem = new SmslogdError(
+      'publication_missing',
+      `the publication ${config.PUBLICATION_NAME} is not as it must be`,
+      {
+        cause: error,
+        hint: `Run as the owner of the source table: ${statements.join('; ')};`,
+      },
+    );
+    logProblem(log, 'warn', problem);
+    return false;
+  }
+}
+
+async function withoutPublication(deps: MirrorDeps, store: Store, source: Source, signal: AbortSignal): Promise<void> {
+  const { metrics, log, health } = deps;
+  health.setMirrorState('repairing');
+  const { epoch } = await store.acquire();
+  await reconcile({ store, source, epoch, reason: 'no publication', log, metrics }, signal);
+  await pause(PUBLICATION_CHECK_MS, signal);
+}
+
+/** Up to PostgreSQL 17 a slot from before the publication's re-creation never finds it: it reads the catalogue of its time. */
+async function rebuildForPublication({ sql, config }: MirrorDeps, store: Store): Promise<void> {
+  const slot = await describeSlot(sql, config.SLOT_NAME);
+  if (slot === undefined || slot.active) return;
+  await store.markReconcile('publication recreated', { fresh: true });
+  await dropSlot(sql, config.SLOT_NAME);
+}
+
+function requireOurs(checkpoint: Checkpoint, config: Config): void {
+  if (checkpoint.removed) throw new SmslogdError('removed', 'smslogd was removed from this database');
+  if (checkpoint.sourceTimezone !== undefined && checkpoint.sourceTimezone !== config.SOURCE_TIMEZONE) {
+    throw new SmslogdError(
+      'source_timezone',
+      `SOURCE_TIMEZONE is ${config.SOURCE_TIMEZONE}, but the log was filled with ${checkpoint.sourceTimezone}`,
+    );
+  }
+}
+
+/** The slot, made or made again where it must be. That a reconcile is due is committed before the slot exists, so that no crash leaves a gap. */
+async function readySlot(
+  { sql, config, log, health }: MirrorDeps,
+  { store, server, checkpoint }: { store: Store; server: Server; checkpoint: Checkpoint },
+): Promise<Slot> {
+  const found = await describeSlot(sql, config.SLOT_NAME);
+  const reason = whyRebuild(found, server, checkpoint);
+  if (reason === undefined && found !== undefined) {
+    if (found.database !== server.database || found.plugin !== 'pgoutput') {
+      throw new SmslogdError(
+        'config_invalid',
+        `the slot ${config.SLOT_NAME} is not ours: database ${found.database}, plugin ${found.plugin}`,
+        {
+          hint: 'Choose another SLOT_NAME.',
+        },
+      );
+    }
+    if (found.active) throw new SmslogdError('slot_busy', `the slot ${config.SLOT_NAME} is in use by another consumer`);
+    if (checkpoint.lsn !== undefined && checkpoint.lsn > server.currentLsn) {
+      log.warn(
+        { code: 'checkpoint_future' },
+        'the checkpoint is ahead of the server: it is forgotten and the log is reconciled',
+      );
+      await store.markReconcile('checkpoint in the future', { fresh: true });
+    } else if (checkpoint.systemId !== undefined && checkpoint.systemId !== server.systemId) {
+      log.warn('the database is another one than before: the log is reconciled');
+      await store.markReconcile('another database', { fresh: true });
+    }
+    return found;
+  }
+  const first = reason === FIRST_START;
+  health.setMirrorState(first ? 'snapshot' : 'repairing');
+  await store.markReconcile(reason ?? FIRST_START, { fresh: true, horizon: first && config.SNAPSHOT === 'never' });
+  log[first ? 'info' : 'warn']({ slot: config.SLOT_NAME, reason }, 'the replication slot is created');
+  if (found !== undefined) await dropSlot(sql, config.SLOT_NAME);
+  await createSlot(sql, config, server, log);
+  const made = await describeSlot(sql, config.SLOT_NAME);
+  if (made === undefined) throw new SmslogdError('slot_missing', `the slot ${config.SLOT_NAME} is gone again`);
+  return made;
+}
+
+/** Why the slot must be made (again); undefined: it need not. */
+export function whyRebuild(found: Slot | undefined, server: Server, checkpoint: Checkpoint): string | undefined {
+  if (found === undefined) return checkpoint.systemId === undefined ? FIRST_START : 'slot missing';
+  if (found.walStatus === 'lost') return 'slot lost';
+  if (found.confirmed > server.currentLsn) return 'slot in the future';
+  return undefined;
+}
+
+function isStandby(error: unknown): boolean {
+  return error instanceof SmslogdError && error.reaction === 'standby';
+}

@@ -1,0 +1,190 @@
+/**
+ * The hot path of the mirror. Messages are gathered as they arrive; while one batch is being written the next one grows, so that many source
+ * transactions share a commit under load and a single one is written at once when idle. When enough is gathered the socket is paused: memory
+ * stays bounded whatever the backlog or the size of one transaction.
+ */
+import type { Config } from '../config.ts';
+import type { Log } from '../log.ts';
+import type { Lsn } from '../lsn.ts';
+import type { Metrics } from '../metrics.ts';
+import { statusOfSource, type Source } from '../source.ts';
+import { FULL, gather, type Batch } from './batch.ts';
+import { createDecoder } from './pgoutput.ts';
+import { openStream, type Stream } from './stream.ts';
+import type { Checkpoint, Store, Written } from './store.ts';
+
+/** Durable steps where a test can stop the world. */
+export interface Failpoints {
+  /** rows and checkpoint are committed, nothing is acknowledged yet */
+  afterCommit?(batch: Batch): void | Promise<void>;
+  /** a batch is taken but not yet written */
+  beforeWrite?(batch: Batch): void | Promise<void>;
+  /** false: keepalives stay unanswered */
+  readonly answerKeepalives?: boolean;
+}
+
+export interface Pump {
+  readonly config: Config;
+  readonly store: Store;
+  readonly log: Log;
+  readonly metrics: Metrics;
+  readonly failpoints?: Failpoints | undefined;
+}
+
+export interface Start {
+  readonly source: Source;
+  /** what may be acknowledged from the start */
+  readonly durable: Lsn;
+  /** end_lsn of the last transaction in the log */
+  readonly resumeAt: Lsn;
+  readonly senderTimeoutMs: number;
+}
+
+/** Microseconds from 1970 to 2000. */
+const FROM_1970 = 946_684_800_000_000n;
+
+/**
+ * Streams until `outer` aborts or something fails. `beside` runs beside it, with the checkpoint as acquired; it must end when its signal aborts.
+ * On abort the write in hand is finished and acknowledged.
+ */
+export async function pump(
+  deps: Pump,
+  start: Start,
+  outer: AbortSignal,
+  beside: (checkpoint: Checkpoint, signal: AbortSignal) => Promise<void>,
+): Promise<void> {
+  const { config, store, metrics, failpoints } = deps;
+  const stop = new AbortController();
+  const signal = AbortSignal.any([outer, stop.signal]);
+  const gathering = gather(start.resumeAt);
+  const decode = createDecoder(start.source, gathering);
+  const bell = createBell();
+  let stream: Stream | undefined;
+  let paused = false;
+  let inHand: Batch | undefined;
+
+  const opened = await openStream(config, {
+    durable: start.durable,
+    senderTimeoutMs: start.senderTimeoutMs,
+    handlers: {
+      message(payload) {
+        decode(payload);
+        if (gathering.ready) bell.ring();
+        if (!paused && gathering.size >= 2 * FULL) {
+          paused = true;
+          stream?.pause();
+        }
+      },
+      // a keepalive's position may be acknowledged only if all that was received is durable; in a transaction it is that transaction's own
+      keepalive(position, asks) {
+        if (failpoints?.answerKeepalives === false) return;
+        if (inHand !== undefined || gathering.ready || gathering.inTransaction) {
+          if (asks) stream?.repeat();
+          return;
+        }
+        stream?.acknowledge(position);
+        metrics.mirrorLagSeconds.set(0);
+      },
+    },
+  });
+  stream = opened;
+  if (paused) opened.pause();
+
+  const lag = setInterval(() => {
+    metrics.mirrorLagBytes.set(opened.lagBytes);
+    const oldest = inHand?.commitTimes[0] ?? gathering.oldestCommit;
+    if (oldest !== undefined) metrics.mirrorLagSeconds.set(secondsSince(oldest, nowMicros()));
+  }, 1_000);
+
+  const writeOn = async (epoch: bigint) => {
+    while (!signal.aborted) {
+      if (!gathering.ready) {
+        await bell.wait(signal);
+        continue;
+      }
+      inHand = gathering.take();
+      await failpoints?.beforeWrite?.(inHand);
+      if (inHand.rows.length > 0) count(deps, inHand, await store.write(inHand, statusesOf(deps, inHand), epoch));
+      metrics.mirrorDuplicates.inc(inHand.skipped);
+      await failpoints?.afterCommit?.(inHand);
+      if (inHand.end !== undefined) opened.acknowledge(inHand.end);
+      inHand = undefined;
+      if (paused && gathering.size < FULL) {
+        paused = false;
+        opened.resume();
+      }
+    }
+  };
+
+  let tasks: Promise<void>[] = [];
+  try {
+    const checkpoint = await store.acquire();
+    if (checkpoint.lsn !== undefined) gathering.resumeAt(checkpoint.lsn);
+    tasks = [writeOn(checkpoint.epoch), beside(checkpoint, signal)];
+    await Promise.race([...tasks, opened.ended]);
+    stop.abort();
+    await Promise.allSettled(tasks);
+  } catch (error) {
+    // the server may be going down and waiting for this connection: it goes first
+    await opened.close();
+    throw error;
+  } finally {
+    stop.abort();
+    clearInterval(lag);
+    await opened.close();
+    await Promise.allSettled(tasks);
+  }
+}
+
+function count({ metrics }: Pump, batch: Batch, written: Written): void {
+  metrics.mirrorTransactions.inc(batch.commitTimes.length);
+  metrics.mirrorDuplicates.inc(written.duplicates);
+  for (const time of batch.commitTimes) metrics.mirrorLatency.observe(secondsSince(time, written.at));
+  if (batch.commitTimes[0] !== undefined) metrics.mirrorLagSeconds.set(secondsSince(batch.commitTimes[0], written.at));
+}
+
+function statusesOf({ metrics, log }: Pump, { rows }: Batch): (string | null)[] {
+  return rows.map((row) => {
+    const { status, unknownWord } = statusOfSource(row.gatewayId, row.gatewayStatus);
+    if (unknownWord !== undefined) {
+      metrics.unknownWords.inc();
+      log.warn(
+        { id: row.id, word: unknownWord, code: 'unknown_status_word' },
+        'the source has a status word that is not known',
+      );
+    }
+    return status;
+  });
+}
+
+function nowMicros(): bigint {
+  return BigInt(Date.now()) * 1000n - FROM_1970;
+}
+
+function secondsSince(time: bigint, now: bigint): number {
+  return Math.max(0, Number(now - time) / 1e6);
+}
+
+interface Bell {
+  ring(): void;
+  wait(signal: AbortSignal): Promise<void>;
+}
+
+/** One waiter, any number of rings; a ring before the wait is not lost, since the waiter looks first. */
+function createBell(): Bell {
+  let waiting: (() => void) | undefined;
+  return {
+    ring: () => waiting?.(),
+    wait: (signal) =>
+      new Promise((resolve) => {
+        const done = () => {
+          waiting = undefined;
+          signal.removeEventListener('abort', done);
+          resolve();
+        };
+        waiting = done;
+        signal.addEventListener('abort', done);
+        if (signal.aborted) done();
+      }),
+  };
+}

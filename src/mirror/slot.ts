@@ -1,0 +1,106 @@
+/** The replication slot as the server knows it: look, create, drop. Never probed with pg_logical_slot_peek_*: that decodes everything each time. */
+import type { Config } from '../config.ts';
+import type { Sql } from '../db.ts';
+import { codeOf, SmslogdError } from '../errors.ts';
+import type { Log } from '../log.ts';
+import { parseLsn, type Lsn } from '../lsn.ts';
+
+export interface Slot {
+  readonly active: boolean;
+  /** reserved, extended, unreserved or lost; a slot that the server invalidated counts as lost */
+  readonly walStatus: string;
+  readonly confirmed: Lsn;
+  /** the database that it belongs to, and its plugin */
+  readonly database: string;
+  readonly plugin: string;
+}
+
+export interface Server {
+  readonly systemId: string;
+  readonly version: number;
+  readonly database: string;
+  readonly currentLsn: Lsn;
+  readonly walLevel: string;
+  /** 0: the server never hangs up */
+  readonly senderTimeoutMs: number;
+}
+
+export async function describeServer(sql: Sql): Promise<Server> {
+  const [row] = await sql<
+    { id: string; version: number; database: string; lsn: string; level: string; timeout: number }[]
+  >`select (select system_identifier::text from pg_control_system()) as id, current_setting('server_version_num')::int as version,
+           current_database() as database, pg_current_wal_lsn()::text as lsn, current_setting('wal_level') as level,
+           (select setting::int from pg_settings where name = 'wal_sender_timeout') as timeout`;
+  return {
+    systemId: row!.id,
+    version: row!.version,
+    database: row!.database,
+    currentLsn: parseLsn(row!.lsn),
+    walLevel: row!.level,
+    senderTimeoutMs: row!.timeout,
+  };
+}
+
+export async function describeSlot(sql: Sql, name: string): Promise<Slot | undefined> {
+  const [row] = await sql<
+    { active: boolean; status: string | null; confirmed: string | null; database: string; plugin: string }[]
+  >`
+    select active, case when to_jsonb(s) ->> 'invalidation_reason' is not null or (to_jsonb(s) ->> 'conflicting')::bool then 'lost'
+                        else wal_status end as status,
+           confirmed_flush_lsn::text as confirmed, coalesce(database, '') as database, coalesce(plugin, '') as plugin
+      from pg_replication_slots s where slot_name = ${name}`;
+  if (row === undefined) return undefined;
+  return {
+    active: row.active,
+    walStatus: row.status ?? 'lost',
+    confirmed: parseLsn(row.confirmed ?? '0/0'),
+    database: row.database,
+    plugin: row.plugin,
+  };
+}
+
+/**
+ * Creates the slot. The server waits for every transaction that is open at this moment: the oldest one is named in the log while it does.
+ * From PostgreSQL 17 on the slot is a failover slot.
+ */
+export async function createSlot(sql: Sql, config: Config, server: Server, log: Log): Promise<void> {
+  const name = config.SLOT_NAME;
+  const waiting = setInterval(() => {
+    oldestTransaction(sql)
+      .then((oldest) =>
+        log.info(
+          { slot: name, ...oldest },
+          'creating the slot waits for the transactions that were open when it began; the oldest is named here',
+        ),
+      )
+      .catch(() => {});
+  }, 5_000);
+  try {
+    if (server.version >= 170_000)
+      await sql`select pg_create_logical_replication_slot(${name}, 'pgoutput', false, false, true)`;
+    else await sql`select pg_create_logical_replication_slot(${name}, 'pgoutput')`;
+  } catch (error) {
+    // another daemon was quicker
+    if (codeOf(error) === '42710') return;
+    if (codeOf(error) === '55000')
+      throw new SmslogdError('wal_level', `wal_level is ${server.walLevel}, it must be logical`, { cause: error });
+    throw error;
+  } finally {
+    clearInterval(waiting);
+  }
+}
+
+async function oldestTransaction(
+  sql: Sql,
+): Promise<{ oldestPid?: number; oldestSeconds?: number; oldestApplication?: string }> {
+  const [row] = await sql<{ pid: number; seconds: number; application: string }[]>`
+    select pid, extract(epoch from now() - xact_start)::int as seconds, application_name as application
+      from pg_stat_activity where backend_xid is not null and pid <> pg_backend_pid() order by xact_start limit 1`;
+  return row === undefined
+    ? {}
+    : { oldestPid: row.pid, oldestSeconds: row.seconds, oldestApplication: row.application };
+}
+
+export async function dropSlot(sql: Sql, name: string): Promise<void> {
+  await sql`select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = ${name}`;
+}

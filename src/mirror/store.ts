@@ -1,0 +1,280 @@
+/**
+ * All SQL of the mirror that writes: "exactly once" rests on this file.
+ *
+ * - Rows and checkpoint commit in one statement, durably whatever the session's synchronous_commit says: set_config in a CTE that the
+ *   checkpoint's UPDATE reads holds for that very commit.
+ * - Every write reads from the RETURNING of the checkpoint's UPDATE, which finds no row once another daemon has raised the epoch.
+ * - The log's primary key is the last line: what is there stays, except that a row with neither gateway id nor status takes the source's.
+ * - Rows are written in id order everywhere: two statements never wait for each other in a circle.
+ */
+import type { Config } from '../config.ts';
+import { arrayLiteral, type Sql } from '../db.ts';
+import { codeOf, SmslogdError } from '../errors.ts';
+import { formatLsn, parseLsn, type Lsn } from '../lsn.ts';
+import { bodySql, columnSql, insertedAtForm, instantSql, statusSql, type Source } from '../source.ts';
+import type { Batch } from './batch.ts';
+
+export interface Checkpoint {
+  readonly epoch: bigint;
+  /** end_lsn of the last source transaction in the log */
+  readonly lsn: Lsn | undefined;
+  readonly systemId: string | undefined;
+  readonly sourceTimezone: string | undefined;
+  readonly removed: boolean;
+  /** why a reconcile is due */
+  readonly reconcileDue: string | undefined;
+}
+
+export interface Written {
+  /** new rows in the log */
+  readonly inserted: number;
+  /** logged rows that got their gateway id */
+  readonly completed: number;
+  /** rows that were there already */
+  readonly duplicates: number;
+  /** the database's clock at the write; microseconds since 2000-01-01 UTC */
+  readonly at: bigint;
+}
+
+export interface Chunk {
+  /** the last source id that was looked at; undefined: the end is reached */
+  readonly last: string | undefined;
+  readonly looked: number;
+  readonly inserted: number;
+  readonly completed: number;
+}
+
+interface SinkResult {
+  readonly offered: number;
+  readonly held: number;
+  readonly inserted: number;
+  readonly written: number;
+  readonly at: string;
+}
+
+interface ChunkResult {
+  readonly last: string | null;
+  readonly looked: number;
+  readonly inserted: number;
+  readonly written: number;
+}
+
+export type Store = ReturnType<typeof createStore>;
+
+const EPOCH_2000 = `timestamptz '2000-01-01 00:00:00+00'`;
+
+/** What a conflict may change: a row that has neither gateway id nor status takes both. */
+const COMPLETE = `on conflict (id) do update
+     set gateway_id = excluded.gateway_id, gateway_status = excluded.gateway_status, updated_at = now()
+   where l.gateway_id is null and l.gateway_status is null and excluded.gateway_id is not null
+  returning (xmax = 0) as inserted`;
+
+export function createStore(sql: Sql, config: Config) {
+  const slot = config.SLOT_NAME;
+  const kept = config.RETENTION_DAYS === 0 ? `'-infinity'` : `now() - interval '${config.RETENTION_DAYS} days'`;
+  const sink = sinkStatement(config, kept);
+  const fields = sql`epoch::text, lsn::text, system_id, source_timezone, removed_at is not null as removed, reconcile_due`;
+
+  return {
+    /** The checkpoint as it is; makes the row at the very first start. */
+    async read(): Promise<Checkpoint> {
+      await sql`insert into smslogd.checkpoint (slot_name) values (${slot}) on conflict do nothing`;
+      const [row] = await sql<CheckpointRow[]>`select ${fields} from smslogd.checkpoint where slot_name = ${slot}`;
+      return checkpointOf(row);
+    },
+
+    /** Raises the epoch: from now on no statement of an earlier consumer writes. Returns the checkpoint as that consumer left it. */
+    async acquire(): Promise<Checkpoint> {
+      const [row] = await sql<
+        CheckpointRow[]
+      >`update smslogd.checkpoint set epoch = epoch + 1 where slot_name = ${slot} returning ${fields}`;
+      return checkpointOf(row);
+    },
+
+    /**
+     * Commits that a reconcile is due, before the slot that makes it necessary is created: a crash in between leaves no gap.
+     * `fresh`: the positions so far are worthless. `horizon`: rows older than now are not the mirror's.
+     */
+    async markReconcile(
+      reason: string,
+      { fresh = false, horizon = false }: { fresh?: boolean; horizon?: boolean } = {},
+    ): Promise<void> {
+      await sql`update smslogd.checkpoint
+                   set reconcile_due = ${reason}, reconcile_after = null, reconcile_xid = null,
+                       lsn = case when ${fresh} then null else lsn end,
+                       horizon = case when ${horizon} then now() else horizon end
+                 where slot_name = ${slot}`;
+    },
+
+    /** Notes whose database and which time zone the log was filled from. */
+    async identify(systemId: string): Promise<void> {
+      await sql`update smslogd.checkpoint set system_id = ${systemId}, source_timezone = ${config.SOURCE_TIMEZONE}
+                 where slot_name = ${slot} and (system_id is distinct from ${systemId} or source_timezone is distinct from ${config.SOURCE_TIMEZONE})`;
+    },
+
+    /** Tells the queue's trigger whether mirrored rows without a gateway id are to be judged. */
+    async noteSource(source: Source): Promise<void> {
+      await sql`update smslogd.settings set source_tracks_gateway = ${source.tracksGateway}
+                 where source_tracks_gateway <> ${source.tracksGateway}`;
+    },
+
+    /** Writes a batch and its checkpoint; durable when it returns. Throws stepped_down where the epoch is no longer ours. */
+    async write(batch: Batch, statuses: readonly (string | null)[], epoch: bigint): Promise<Written> {
+      const { rows } = batch;
+      const column = (name: 'id' | 'phone' | 'code' | 'insertedAt' | 'gatewayId') =>
+        arrayLiteral(rows.map((row) => row[name]));
+      const [result] = await retryDeadlock(() =>
+        sql.unsafe<SinkResult[]>(sink, [
+          slot,
+          String(epoch),
+          batch.end === undefined ? null : formatLsn(batch.end),
+          String(batch.commitTimes.at(-1) ?? ''),
+          column('id'),
+          column('phone'),
+          column('code'),
+          column('insertedAt'),
+          column('gatewayId'),
+          arrayLiteral(statuses),
+          arrayLiteral(batch.late.map(String)),
+          config.OTP_CODE_TEXT,
+        ]),
+      );
+      const { offered, held, inserted, written, at } = result!;
+      if (offered > 0 && held === 0) throw new SmslogdError('stepped_down', 'another daemon has acquired the slot');
+      return { inserted, completed: written - inserted, duplicates: offered - written, at: BigInt(at) };
+    },
+
+    /**
+     * One chunk of a reconcile: of the `size` source rows that follow `after` in id order those that the log lacks are written, and those
+     * without gateway id and status in the log are completed. Safe to repeat, to resume and to run beside the stream.
+     */
+    async reconcileChunk(source: Source, after: string | undefined, size: number): Promise<Chunk> {
+      const s = (name: string) => columnSql(source, 's', name);
+      const instant = instantSql('s.inserted_at', insertedAtForm(source), config.SOURCE_TIMEZONE);
+      const text = `
+with durable as materialized (select set_config('synchronous_commit', 'on', true)),
+chunk as materialized (
+  select s.id, ${s('phone_number')} as phone, ${s('code')} as code, ${instant} as inserted_at,
+         ${s('gateway_id')} as gateway_id, ${statusSql(s('gateway_id'), s('gateway_status'))} as gateway_status
+    from ${source.table} s where ${after === undefined ? 'true' : 's.id > $3::uuid'} order by s.id limit ${size}),
+written as (
+  insert into verification.sms_log as l (id, phone_number, type, body, gateway_id, gateway_status, inserted_at)
+  select c.id, c.phone, 'verification', ${bodySql('$1::text', 'c.code', config.SMS_BODY)}, c.gateway_id, c.gateway_status, c.inserted_at
+    from chunk c cross join durable
+   where c.inserted_at >= greatest(${kept}, (select coalesce(horizon, '-infinity') from smslogd.checkpoint where slot_name = $2::text))
+     and not exists (select from verification.sms_log k where k.id = c.id
+                        and (k.gateway_id is not null or k.gateway_status is not null or c.gateway_id is null))
+   order by c.id
+  ${COMPLETE})
+select (select max(id::text) from chunk) as last, (select count(*) from chunk)::int as looked,
+       count(*) filter (where inserted)::int as inserted, count(*)::int as written
+  from written`;
+      const parameters = after === undefined ? [config.OTP_CODE_TEXT, slot] : [config.OTP_CODE_TEXT, slot, after];
+      const [result] = await retryDeadlock(() => sql.unsafe<ChunkResult[]>(text, parameters));
+      const { last, looked, inserted, written } = result!;
+      return { last: last ?? undefined, looked, inserted, completed: written - inserted };
+    },
+
+    /** Where a reconcile stands: the source id it has passed, and the transaction that must have ended before its first look. */
+    async reconcilePosition(): Promise<{ after: string | undefined; xid: string | undefined }> {
+      const [row] =
+        await sql`select reconcile_after::text as after, reconcile_xid::text as xid from smslogd.checkpoint where slot_name = ${slot}`;
+      return { after: row?.['after'] ?? undefined, xid: row?.['xid'] ?? undefined };
+    },
+
+    /** Keeps the position, so that a restart resumes there. Throws stepped_down where the epoch is no longer ours. */
+    async keepReconcile(after: string | undefined, xid: string | undefined, epoch: bigint): Promise<void> {
+      const done =
+        await sql`update smslogd.checkpoint set reconcile_after = ${after ?? null}, reconcile_xid = ${xid ?? null}::text::xid8
+                              where slot_name = ${slot} and epoch = ${String(epoch)}::int8 returning 1`;
+      if (done.length === 0) throw new SmslogdError('stepped_down', 'another daemon has acquired the slot');
+    },
+
+    /** The reconcile is done. */
+    async clearReconcile(epoch: bigint): Promise<void> {
+      await sql`update smslogd.checkpoint set reconcile_due = null, reconcile_after = null, reconcile_xid = null
+                 where slot_name = ${slot} and epoch = ${String(epoch)}::int8`;
+    },
+
+    /** A transaction id of now: whatever committed before it is visible once `allEndedBefore` says so. */
+    async currentTransaction(): Promise<string> {
+      const [row] = await sql`select pg_current_xact_id()::text as xid`;
+      return row?.['xid'] as string;
+    },
+
+    /** True when every transaction that began before `xid` has ended and is visible. */
+    async allEndedBefore(xid: string): Promise<boolean> {
+      const [row] = await sql`select pg_snapshot_xmin(pg_current_snapshot()) >= ${xid}::text::xid8 as ended`;
+      return row?.['ended'] === true;
+    },
+  };
+}
+
+/**
+ * The sink: one statement, one round trip. Late rows (by UPDATE) that have nothing to complete are left out first, so that the source's other
+ * updates write nothing at all, not even the checkpoint.
+ */
+function sinkStatement(config: Config, kept: string): string {
+  return `
+with durable as materialized (select set_config('synchronous_commit', 'on', true)),
+arrived as (
+  select u.id, u.phone, u.code, ${instantSql('u.inserted_at', 'streamed', config.SOURCE_TIMEZONE)} as inserted_at,
+         u.gateway_id, u.gateway_status, u.late
+    from unnest($5::text::uuid[], $6::text::text[], $7::text::text[], $8::text::text[], $9::text::text[], $10::text::text[], $11::text::bool[])
+         as u (id, phone, code, inserted_at, gateway_id, gateway_status, late)),
+offered as materialized (
+  select a.* from arrived a
+   where not a.late
+      or (a.inserted_at >= greatest(${kept}, (select coalesce(horizon, '-infinity') from smslogd.checkpoint where slot_name = $1::text))
+          and not exists (select from verification.sms_log k where k.id = a.id and (k.gateway_id is not null or k.gateway_status is not null)))),
+held as (
+  update smslogd.checkpoint c
+     set lsn = coalesce($3::text::pg_lsn, c.lsn), updated_at = now(),
+         committed_at = coalesce(${EPOCH_2000} + nullif($4::text, '')::int8 * interval '1 microsecond', c.committed_at)
+    from durable
+   where c.slot_name = $1::text and c.epoch = $2::text::int8 and c.removed_at is null and exists (select from offered)
+  returning c.epoch),
+written as (
+  insert into verification.sms_log as l (id, phone_number, type, body, gateway_id, gateway_status, inserted_at)
+  select o.id, o.phone, 'verification', ${bodySql('$12::text', 'o.code', config.SMS_BODY)}, o.gateway_id, o.gateway_status, o.inserted_at
+    from offered o cross join held
+   order by o.id
+  ${COMPLETE})
+select (select count(*) from offered)::int as offered, (select count(*) from held)::int as held,
+       count(*) filter (where inserted)::int as inserted, count(*)::int as written,
+       (extract(epoch from clock_timestamp() - ${EPOCH_2000}) * 1000000)::int8::text as at
+  from written`;
+}
+
+/** Tries a statement again that lost a deadlock or a serialization: it has written nothing. */
+async function retryDeadlock<T>(statement: () => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await statement();
+    } catch (error) {
+      const code = codeOf(error);
+      if ((code !== '40P01' && code !== '40001') || attempt === 5) throw error;
+    }
+  }
+}
+
+interface CheckpointRow {
+  readonly epoch: string;
+  readonly lsn: string | null;
+  readonly system_id: string | null;
+  readonly source_timezone: string | null;
+  readonly removed: boolean;
+  readonly reconcile_due: string | null;
+}
+
+function checkpointOf(row: CheckpointRow | undefined): Checkpoint {
+  if (row === undefined) throw new SmslogdError('stepped_down', 'the checkpoint row is gone');
+  return {
+    epoch: BigInt(row.epoch),
+    lsn: row.lsn === null ? undefined : parseLsn(row.lsn),
+    systemId: row.system_id ?? undefined,
+    sourceTimezone: row.source_timezone ?? undefined,
+    removed: row.removed,
+    reconcileDue: row.reconcile_due ?? undefined,
+  };
+}

@@ -1,0 +1,198 @@
+/**
+ * The replication connection. Only this file knows the traps of pg-logical-replication 2.5:
+ *
+ * - `acknowledge(lsn)` sends lsn + 1. In logical replication every position that a consumer holds is already "the next byte", so one more makes
+ *   the slot skip an adjacent commit. We hand it the byte before.
+ * - Its timer acknowledges what was received, written or not: it stays off, and a timer of ours repeats what is durable.
+ * - Its flow control goes on after a failed handler: it stays off. The first failure is latched here and ends the stream.
+ * - Its parser makes Dates and loses microseconds: a plug-in of ours hands the bytes on.
+ * - `isStop()` stays false after a dropped connection, `stop()` waits without limit: only the promise of `subscribe` counts, and the socket is
+ *   destroyed at the end. A new service, hence a new connection, for each try.
+ */
+import type { Socket } from 'node:net';
+import type { Client } from 'pg';
+import { LogicalReplicationService } from 'pg-logical-replication';
+import type { Config } from '../config.ts';
+import { pgConfig, quoteIdentifier, quoteLiteral } from '../db.ts';
+import { codeOf, SmslogdError, toSmslogdError } from '../errors.ts';
+import { formatLsn, lsnBefore, maxLsn, parseLsn, type Lsn } from '../lsn.ts';
+
+export interface StreamHandlers {
+  /** one pgoutput message */
+  message(payload: Buffer): void;
+  /** the server has sent everything before `position`; `asks`: it wants an answer now */
+  keepalive(position: Lsn, asks: boolean): void;
+}
+
+export interface Stream {
+  /** WAL between what the server was last heard to have reached and what is acknowledged */
+  readonly lagBytes: number;
+  /** Tells the server that everything before `position` is durable here. Never goes back. */
+  acknowledge(position: Lsn): void;
+  /** Repeats the last acknowledged position. */
+  repeat(): void;
+  pause(): void;
+  resume(): void;
+  /** Rejects when the stream ends or fails, resolves after close. */
+  readonly ended: Promise<void>;
+  close(): Promise<void>;
+}
+
+type Plugin = Parameters<LogicalReplicationService['subscribe']>[0];
+
+const LONGEST_STATUS_INTERVAL_MS = 10_000;
+const SHORTEST_SILENCE_MS = 10_000;
+
+/**
+ * Opens the stream at the slot's own position. `durable` is what may be acknowledged from the start: the slot's confirmed position or more.
+ * Resolves once the server streams; messages may arrive from then on. Throws slot_busy where another consumer has the slot.
+ */
+export async function openStream(
+  config: Config,
+  options: { durable: Lsn; senderTimeoutMs: number; handlers: StreamHandlers },
+): Promise<Stream> {
+  const client = await pgConfig(config.DATABASE_REPLICATION_URL ?? '', { name: `mirror ${config.SLOT_NAME}` });
+  const service = new LogicalReplicationService(
+    { ...client, options: '-c datestyle=ISO -c timezone=UTC' },
+    { acknowledge: { auto: false, timeoutSeconds: 0 }, flowControl: { enabled: false } },
+  );
+  let durable = options.durable;
+  let serverPosition = options.durable;
+  let paused = false;
+  let lastHeard = performance.now();
+  let failed = false;
+  let fail!: (error: unknown) => void;
+  const failure = new Promise<never>((_, reject) => {
+    fail = (error) => {
+      failed = true;
+      reject(error instanceof Error ? error : new SmslogdError('stream_ended', 'the replication stream failed'));
+    };
+  });
+  failure.catch(() => {});
+
+  /** pg's parser must never see an exception of ours, and after the first failure nothing more may be taken. */
+  const guarded = (work: () => void) => {
+    if (failed) return;
+    lastHeard = performance.now();
+    try {
+      work();
+    } catch (error) {
+      fail(error);
+    }
+  };
+  const plugin = pgoutput(config.PUBLICATION_NAME, (payload) => guarded(() => options.handlers.message(payload)));
+  service.on('heartbeat', (lsn: string, _time: number, asks: boolean) =>
+    guarded(() => {
+      serverPosition = maxLsn(serverPosition, parseLsn(lsn));
+      options.handlers.keepalive(parseLsn(lsn), asks);
+    }),
+  );
+  service.on('error', fail);
+
+  const status = (ask: boolean) => {
+    service.acknowledge(formatLsn(lsnBefore(durable)), ask).catch(fail);
+  };
+  const interval =
+    options.senderTimeoutMs === 0
+      ? LONGEST_STATUS_INTERVAL_MS
+      : Math.min(LONGEST_STATUS_INTERVAL_MS, options.senderTimeoutMs / 3);
+  const silence = Math.max(3 * interval, SHORTEST_SILENCE_MS);
+  const timer = setInterval(() => {
+    if (!paused && performance.now() - lastHeard > silence) {
+      fail(new SmslogdError('stream_stalled', `no byte from the server for ${Math.round(silence / 1000)} s`));
+    }
+    status(true);
+  }, interval);
+
+  const started = new Promise<void>((resolve) => {
+    service.once('start', () => resolve());
+  });
+  const subscribed = service
+    .subscribe(plugin, config.SLOT_NAME, '0/00000000')
+    .then(() => {
+      throw new SmslogdError('stream_ended', 'the server ended the replication stream');
+    })
+    .catch((error: unknown) => {
+      throw streamError(error, config);
+    });
+  subscribed.catch(fail);
+
+  const socket = () => socketOf(service);
+  const close = async () => {
+    clearInterval(timer);
+    failed = true;
+    const raw = socket();
+    await Promise.race([service.stop().catch(() => {}), new Promise((resolve) => setTimeout(resolve, 500).unref())]);
+    raw?.destroy();
+    service.removeAllListeners();
+    service.on('error', () => {});
+  };
+
+  try {
+    await Promise.race([started, failure]);
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  return {
+    get lagBytes() {
+      return Math.max(0, Number(serverPosition - durable));
+    },
+    acknowledge: (position) => {
+      durable = maxLsn(durable, position);
+      status(false);
+    },
+    repeat: () => status(false),
+    pause: () => {
+      paused = true;
+      socket()?.pause();
+    },
+    resume: () => {
+      paused = false;
+      lastHeard = performance.now();
+      socket()?.resume();
+    },
+    ended: failure,
+    close,
+  };
+}
+
+/** The plug-in hands the bytes on. The publication's name is quoted twice: as an identifier in the list, and the list as a literal. */
+function pgoutput(publication: string, receive: (payload: Buffer) => void): Plugin {
+  const publications = quoteLiteral(quoteIdentifier(publication));
+  return {
+    options: {},
+    name: 'pgoutput',
+    parse: receive,
+    start: (client: Client, slot: string, lsn: string) =>
+      client.query(
+        `START_REPLICATION SLOT ${quoteIdentifier(slot)} LOGICAL ${lsn} (proto_version '1', publication_names ${publications})`,
+      ),
+  };
+}
+
+function socketOf(service: LogicalReplicationService): Socket | undefined {
+  const { _connection: connection } = service as unknown as { _connection: { stream?: Socket } | null };
+  return connection?.stream;
+}
+
+/** START_REPLICATION has its own meanings of some SQLSTATEs. */
+function streamError(error: unknown, config: Config): SmslogdError {
+  const code = codeOf(error);
+  const cause = { cause: error };
+  if (code === '55006')
+    return new SmslogdError('slot_busy', `the slot ${config.SLOT_NAME} is in use by another consumer`, cause);
+  if (code === '42704') {
+    const text = error instanceof Error ? error.message : '';
+    return text.includes('publication')
+      ? new SmslogdError('publication_missing', `the publication ${config.PUBLICATION_NAME} does not exist`, cause)
+      : new SmslogdError('slot_missing', `the slot ${config.SLOT_NAME} does not exist`, cause);
+  }
+  // 55000: cannot read from a slot that was invalidated; 58P01: its WAL is gone
+  if (code === '55000' || code === '58P01')
+    return new SmslogdError('slot_lost', `the slot ${config.SLOT_NAME} has lost its WAL`, cause);
+  if (code === undefined && error instanceof Error && /Connection terminated|timeout/i.test(error.message)) {
+    return new SmslogdError('stream_ended', 'the replication connection was dropped', cause);
+  }
+  return toSmslogdError(error);
+}

@@ -1,0 +1,175 @@
+/** What the acknowledged position is, to the byte, and what a crash at each durable step leaves. */
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import type { Batch } from '../../src/mirror/batch.ts';
+import { formatLsn } from '../../src/lsn.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { startMirror, type RunningMirror } from '../support/mirror.ts';
+import { difference, insertMany, insertVerification } from '../support/verifications.ts';
+
+let db: TestDatabase;
+let mirrors: RunningMirror[];
+
+beforeEach(async () => {
+  db = await createDatabase();
+  mirrors = [];
+});
+afterEach(async () => {
+  await Promise.all(mirrors.map((mirror) => mirror.stop()));
+  await db.drop();
+});
+
+function start(options?: Parameters<typeof startMirror>[1]): RunningMirror {
+  const mirror = startMirror(db, options);
+  mirrors.push(mirror);
+  return mirror;
+}
+
+const logged = async () => (await db.sql`select count(*)::int as n from verification.sms_log`)[0]?.['n'] as number;
+const confirmed = async () =>
+  (await db.sql`select confirmed_flush_lsn::text as lsn from pg_replication_slots where slot_name = ${db.name}`)[0]?.['lsn'] as string;
+const checkpoint = async () =>
+  (await db.sql`select lsn::text from smslogd.checkpoint where slot_name = ${db.name}`)[0]?.['lsn'] as string;
+
+/** Fails once, as if the process had died there; the supervisor's next life is the restart. */
+function crashOnce(): { point: () => void; readonly crashed: boolean } {
+  let crashed = false;
+  return {
+    point: () => {
+      if (crashed) return;
+      crashed = true;
+      throw new Error('crash');
+    },
+    get crashed() {
+      return crashed;
+    },
+  };
+}
+
+test('the confirmed position is exactly the durable end_lsn, with keepalives unanswered', async () => {
+  const ends: string[] = [];
+  const afterCommit = (batch: Batch) => {
+    if (batch.end !== undefined) ends.push(formatLsn(batch.end));
+  };
+  const mirror = start({ failpoints: { answerKeepalives: false, afterCommit } });
+  await mirror.streaming();
+  await insertVerification(db.sql);
+  await until('the row', async () => (await logged()) === 1);
+  await until('the slot to be confirmed', async () => (await confirmed()) === (await checkpoint()));
+  expect(ends.at(-1)).toBe(await checkpoint());
+});
+
+test('a commit that touches the acknowledged one comes again after a restart', async () => {
+  // two sessions commit at once until two commit records are adjacent; the mirror acknowledges the first and dies before it writes the second
+  for (let round = 0; round < 40; round += 1) {
+    const seen: { ids: string[]; end: bigint }[] = [];
+    let crash = false;
+    const beforeWrite = () => {
+      if (crash) throw new Error('crash');
+    };
+    const afterCommit = (batch: Batch) => {
+      seen.push({ ids: batch.rows.map((row) => row.id), end: batch.end! });
+      crash = true;
+    };
+    const mirror = startMirror(db, { failpoints: { answerKeepalives: false, beforeWrite, afterCommit } });
+    await mirror.streaming();
+    await Promise.all([insertVerification(db.sql), insertVerification(db.sql)]);
+    await until('one write', () => seen.length > 0);
+    await mirror.stop();
+  }
+  const mirror = start();
+  await mirror.streaming();
+  await insertVerification(db.sql);
+  await until('every row', async () => (await logged()) === 81);
+  expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
+});
+
+test('acknowledging end_lsn leaves the adjacent commit in the slot', async () => {
+  const mirror = start();
+  await mirror.streaming();
+  await mirror.stop();
+  // two transactions whose commit records are adjacent: the second one's commit record starts at the first one's end_lsn
+  const adjacent = async () => {
+    await Promise.all(Array.from({ length: 4 }, () => insertVerification(db.sql)));
+  };
+  for (let round = 0; round < 20; round += 1) await adjacent();
+  let last = 0;
+  const oneByOne = start({
+    failpoints: {
+      answerKeepalives: false,
+      afterCommit: async (batch) => {
+        last += batch.rows.length;
+      },
+    },
+  });
+  await oneByOne.streaming();
+  await until('every row', async () => (await logged()) === 80);
+  await oneByOne.stop();
+  expect(last).toBe(80);
+  expect(await confirmed()).toBe(await checkpoint());
+});
+
+test('a crash after the commit and before the acknowledgement writes every row once', async () => {
+  const crash = crashOnce();
+  const mirror = start({ failpoints: { afterCommit: crash.point } });
+  await mirror.streaming();
+  await insertVerification(db.sql);
+  await until('the crash', () => crash.crashed);
+  await insertVerification(db.sql);
+  await until('both rows', async () => (await logged()) === 2);
+  const skipped = (await mirror.metrics.mirrorDuplicates.get()).values[0]?.value;
+  expect(skipped).toBe(1);
+});
+
+test('a crash in the middle of a big transaction writes every row once', async () => {
+  const crash = crashOnce();
+  let written = 0;
+  const beforeWrite = (batch: Batch) => {
+    written += batch.rows.length;
+    if (written > 12_000) crash.point();
+  };
+  const mirror = start({ failpoints: { beforeWrite } });
+  await mirror.streaming();
+  await insertMany(db.sql, 20_000);
+  await until('the crash', () => crash.crashed);
+  await insertVerification(db.sql);
+  await until('every row', async () => (await logged()) === 20_001);
+  expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
+});
+
+test('an older daemon cannot write behind its successor', async () => {
+  let release: () => void = () => {};
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  let holding = false;
+  const old = start({
+    failpoints: {
+      beforeWrite: () => {
+        holding = true;
+        return held;
+      },
+    },
+  });
+  await old.streaming();
+  await insertVerification(db.sql);
+  await until('the old daemon to hold a batch', () => holding);
+  await db.sql`select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = ${db.name}`;
+  const successor = start();
+  await successor.streaming();
+  await until('the row', async () => (await logged()) === 1);
+  await db.sql`delete from verification.sms_log`;
+  release();
+  await until('the old daemon to stand by', () => old.health.mirrorState === 'standby');
+  expect(await logged()).toBe(0);
+});
+
+test('two daemons: one streams, the other stands by and takes over when the first stops', async () => {
+  const first = start();
+  await first.streaming();
+  const second = start();
+  await until('the second to stand by', () => second.health.mirrorState === 'standby');
+  await first.stop();
+  await second.streaming();
+  await insertVerification(db.sql);
+  await until('the row', async () => (await logged()) === 1);
+});

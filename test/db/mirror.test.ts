@@ -1,0 +1,120 @@
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { startMirror, type RunningMirror } from '../support/mirror.ts';
+import { difference, insertMany, insertVerification } from '../support/verifications.ts';
+
+let db: TestDatabase;
+let mirrors: RunningMirror[];
+
+beforeEach(async () => {
+  db = await createDatabase();
+  mirrors = [];
+});
+afterEach(async () => {
+  await Promise.all(mirrors.map((mirror) => mirror.stop()));
+  await db.drop();
+});
+
+function start(options?: Parameters<typeof startMirror>[1]): RunningMirror {
+  const mirror = startMirror(db, options);
+  mirrors.push(mirror);
+  return mirror;
+}
+
+const logged = async () => (await db.sql`select count(*)::int as n from verification.sms_log`)[0]?.['n'] as number;
+
+test('a new verification becomes one log row with its text and its time to the microsecond', async () => {
+  const mirror = start();
+  await mirror.streaming();
+  const row = await insertVerification(db.sql, { code: 4321, inserted_at: '2026-07-01 12:00:00.000001' });
+  await until('the row', async () => (await logged()) === 1);
+  const [found] = await db.sql`select id, phone_number, type, body, gateway_id, gateway_status, status_changed_at,
+                                      inserted_at = '2026-07-01 12:00:00.000001+00'::timestamptz as exact from verification.sms_log`;
+  expect(found).toEqual({
+    id: row.id,
+    phone_number: row.phone_number,
+    type: 'verification',
+    body: 'Код авторизації дій в системі eHealth: 4321',
+    gateway_id: row.gateway_id,
+    gateway_status: 'Accepted',
+    status_changed_at: null,
+    exact: true,
+  });
+});
+
+test('rows from before the first start are copied once, beside the stream', async () => {
+  await insertMany(db.sql, 12_000);
+  const mirror = start();
+  const live = await insertVerification(db.sql);
+  await mirror.streaming();
+  await until('all rows', async () => (await logged()) === 12_001);
+  expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
+  const [row] = await db.sql`select gateway_status from verification.sms_log where id = ${live.id}`;
+  expect(row?.['gateway_status']).toBe('Accepted');
+});
+
+test('with SNAPSHOT=never rows from before the first start are not copied, new ones are', async () => {
+  await insertMany(db.sql, 10);
+  const mirror = start({ env: { SNAPSHOT: 'never' } });
+  await mirror.streaming();
+  await insertVerification(db.sql);
+  await until('the new row', async () => (await logged()) === 1);
+});
+
+test('updates of attempts_count and mass updates write nothing, not even the checkpoint', async () => {
+  const mirror = start();
+  await mirror.streaming();
+  await insertMany(db.sql, 1000);
+  await until('the rows', async () => (await logged()) === 1000);
+  const state = async () => await db.sql`select xmin::text, * from smslogd.checkpoint`;
+  const before = await state();
+  await db.sql`update verification.verifications set attempts_count = attempts_count + 1`;
+  await db.sql`update verification.verifications set active = false, status = 'expired'`;
+  const [{ lsn }] = (await db.sql`select pg_current_wal_lsn() as lsn`) as unknown as [{ lsn: string }];
+  await until('the updates to be acknowledged', async () => {
+    const [slot] = await db.sql`select confirmed_flush_lsn >= ${lsn}::text::pg_lsn as passed from pg_replication_slots where slot_name = ${db.name}`;
+    return slot?.['passed'] === true;
+  });
+  expect(await state()).toEqual(before);
+  const [row] = await db.sql`select count(*)::int as n, count(*) filter (where updated_at > inserted_at + interval '1 hour')::int as late from verification.sms_log`;
+  expect(row).toEqual({ n: 1000, late: 0 });
+});
+
+test('a gateway id that comes by a later update completes the row once', async () => {
+  const mirror = start();
+  await mirror.streaming();
+  const row = await insertVerification(db.sql, { gateway_id: null, gateway_status: null });
+  await until('the row', async () => (await logged()) === 1);
+  await db.sql`update verification.verifications set gateway_id = '1234567', gateway_status = 'ENROUTE' where id = ${row.id}`;
+  const found = async () => (await db.sql`select gateway_id, gateway_status from verification.sms_log`)[0];
+  await until('the gateway id', async () => (await found())?.['gateway_id'] === '1234567');
+  expect(await found()).toEqual({ gateway_id: '1234567', gateway_status: 'Enroute' });
+  await db.sql`update verification.verifications set gateway_id = '7654321' where id = ${row.id}`;
+  await insertVerification(db.sql);
+  await until('the next row', async () => (await logged()) === 2);
+  const [kept] = await db.sql`select gateway_id from verification.sms_log where id = ${row.id}`;
+  expect(kept?.['gateway_id']).toBe('1234567');
+});
+
+test('insert and update of one verification in one transaction are one complete row', async () => {
+  const mirror = start();
+  await mirror.streaming();
+  await db.sql.begin(async (tx) => {
+    const row = await insertVerification(tx, { gateway_id: null, gateway_status: null });
+    await tx`update verification.verifications set gateway_id = '1234567', gateway_status = 'Accepted' where id = ${row.id}`;
+  });
+  await until('the row', async () => (await logged()) === 1);
+  const [found] = await db.sql`select gateway_id, gateway_status from verification.sms_log`;
+  expect(found).toEqual({ gateway_id: '1234567', gateway_status: 'Accepted' });
+});
+
+test('deletes and truncate of the source change nothing in the log', async () => {
+  const mirror = start();
+  await mirror.streaming();
+  await insertMany(db.sql, 5);
+  await until('the rows', async () => (await logged()) === 5);
+  await db.sql`delete from verification.verifications where id in (select id from verification.verifications limit 2)`;
+  await db.sql`truncate verification.verifications`;
+  await insertVerification(db.sql);
+  await until('the next row', async () => (await logged()) === 6);
+});

@@ -1,0 +1,41 @@
+/** A mirror in this process, on a test's database. */
+import { openDatabase } from '../../src/db.ts';
+import { createHealth, type Health } from '../../src/health.ts';
+import { silentLog, type Log } from '../../src/log.ts';
+import { createMetrics, type Metrics } from '../../src/metrics.ts';
+import { createMirror } from '../../src/mirror/mirror.ts';
+import type { Failpoints } from '../../src/mirror/pump.ts';
+import { supervise } from '../../src/supervise.ts';
+import { until, type TestDatabase } from './database.ts';
+
+export interface RunningMirror {
+  readonly metrics: Metrics;
+  readonly health: Health;
+  /** waits until it streams and has no reconcile to do */
+  streaming(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+export function startMirror(
+  db: TestDatabase,
+  { failpoints, env = {}, log = silentLog }: { failpoints?: Failpoints; env?: Record<string, string>; log?: Log } = {},
+): RunningMirror {
+  const config = db.config(env);
+  const sql = openDatabase(config, { max: 3, name: 'test mirror' });
+  const metrics = createMetrics('test');
+  const health = createHealth(metrics, ['mirror']);
+  const controller = new AbortController();
+  const loop = createMirror({ config, sql, metrics, log, health, ...(failpoints === undefined ? {} : { failpoints }) });
+  const done = supervise({ name: 'mirror', log }, loop, controller.signal);
+  done.catch(() => {});
+  return {
+    metrics,
+    health,
+    streaming: () => until('the mirror to stream', () => health.mirrorState === 'streaming'),
+    stop: async () => {
+      controller.abort();
+      await done.catch(() => {});
+      await sql.end({ timeout: 1 });
+    },
+  };
+}
