@@ -1,7 +1,44 @@
+import { loadConfig } from '../config.ts';
+import { askGateway } from '../doctor/gateway.ts';
+import { lineOf, ok, runChecks, type Check } from '../doctor/check.ts';
+import { needing, type Found } from '../doctor/found.ts';
+import { schemaChecks } from '../doctor/schema.ts';
+import { serverChecks } from '../doctor/server.ts';
 import type { Command } from './command.ts';
+
+export const checks: readonly Check<Found>[] = [
+  {
+    name: 'settings',
+    run: async (found) => {
+      found.config = loadConfig(found.env, ['database']);
+      return ok('valid');
+    },
+  },
+  ...serverChecks,
+  ...schemaChecks,
+  needing('gateway', ['config'], async ({ env, config }) =>
+    config.LOOPS.includes('poller')
+      ? askGateway(loadConfig(env, ['gateway']))
+      : { level: 'skip', says: 'LOOPS leaves the poller out' },
+  ),
+];
 
 export const command: Command = {
   summary: 'checks settings, PostgreSQL and the gateway; a line each, with the fix for what fails',
-  flags: { json: { type: 'boolean', about: 'prints the checks as JSON' } },
-  run: async () => 1,
+  details: 'Changes nothing. Exits 0 where nothing fails (a warning is no failure), else 1.',
+  flags: { json: { type: 'boolean', about: 'prints the results as JSON' } },
+  run: async ({ json }, { env, print }) => {
+    const found: Found = { env };
+    try {
+      const results = await runChecks(checks, found, (result) => {
+        if (json !== true) print(lineOf(result));
+      });
+      const failed = results.filter(({ level }) => level === 'FAIL').length;
+      if (json === true) print(JSON.stringify({ ok: failed === 0, checks: results }, null, 2));
+      else print(failed === 0 ? 'all well' : `${failed} of ${results.length} checks fail`);
+      return failed === 0 ? 0 : 1;
+    } finally {
+      await found.sql?.end({ timeout: 1 });
+    }
+  },
 };

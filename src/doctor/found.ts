@@ -1,0 +1,39 @@
+/** What earlier checks found and later ones need. */
+import type { Config } from '../config.ts';
+import type { Sql } from '../db.ts';
+import type { Source } from '../source.ts';
+import type { Check } from './check.ts';
+
+export interface Found {
+  readonly env: NodeJS.ProcessEnv;
+  config?: Config;
+  /** answers on DATABASE_URL */
+  sql?: Sql;
+  user?: string;
+  systemId?: string;
+  /** the schema is migrated */
+  migrated?: boolean;
+  source?: Source;
+}
+
+type Needed = 'config' | 'sql' | 'migrated' | 'source';
+
+const NAMES: Readonly<Record<Needed, string>> = {
+  config: 'valid settings',
+  sql: 'a database that answers',
+  migrated: 'the schema',
+  source: 'the source table',
+};
+
+/** A check that runs only where everything in `needs` was found; it gets those as present. */
+export function needing<N extends Needed>(
+  name: string,
+  needs: readonly N[],
+  run: (found: Found & Required<Pick<Found, N>>) => ReturnType<Check<Found>['run']>,
+): Check<Found> {
+  return {
+    name,
+    lacks: (found) => needs.filter((need) => found[need] === undefined).map((need) => NAMES[need])[0],
+    run: (found) => run(found as Found & Required<Pick<Found, N>>),
+  };
+}

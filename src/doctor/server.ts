@@ -1,0 +1,117 @@
+/** Checks of the PostgreSQL server: can smslogd reach it, read its WAL and keep a slot there. */
+import { Client } from 'pg';
+import { isPooled, openDatabase, pgConfig, quoteIdentifier } from '../db.ts';
+import { codeOf, SmslogdError } from '../errors.ts';
+import { fail, ok, warn, type Check } from './check.ts';
+import { needing, type Found } from './found.ts';
+
+const OLDEST_VERSION = 150_000;
+
+export const serverChecks: readonly Check<Found>[] = [
+  needing('database', ['config'], async (found) => {
+    const sql = openDatabase(found.config, { max: 1, name: 'doctor' });
+    try {
+      const [row] = await sql<
+        { number: number; version: string; role: string; database: string; standby: boolean; system: string }[]
+      >`select current_setting('server_version_num')::int as number, current_setting('server_version') as version,
+               current_user as role, current_database() as database, pg_is_in_recovery() as standby,
+               (select system_identifier::text from pg_control_system()) as system`;
+      if (row === undefined) throw new SmslogdError('unexpected', 'the database answered nothing');
+      found.sql = sql;
+      found.user = row.role;
+      found.systemId = row.system;
+      if (row.number < OLDEST_VERSION) return fail(`PostgreSQL ${row.version} is too old`, 'Upgrade to 15 or later.');
+      if (row.standby) return fail('this server is a stand-by', 'Point DATABASE_URL at the primary.');
+      return ok(`PostgreSQL ${row.version}, database ${row.database}, role ${row.role}`);
+    } catch (error) {
+      await sql.end({ timeout: 1 });
+      throw error;
+    }
+  }),
+
+  needing('replication connection', ['config', 'sql'], async ({ config, user, systemId }) => {
+    const name = isPooled(config) ? 'DATABASE_REPLICATION_URL' : 'DATABASE_URL';
+    // `replication` is known to pg, not to its types
+    const address = {
+      ...(await pgConfig(config.DATABASE_REPLICATION_URL ?? '', { name: 'doctor' })),
+      replication: 'database',
+    };
+    const client = new Client(address);
+    client.on('error', () => {});
+    try {
+      await client.connect();
+      const { rows } = await client.query<{ systemid: string }>('IDENTIFY_SYSTEM');
+      if (rows[0]?.systemid !== systemId)
+        return fail(
+          'DATABASE_URL and DATABASE_REPLICATION_URL lead to different clusters',
+          'Point both at the same primary.',
+        );
+      return ok(`${name} takes replication connections`);
+    } catch (error) {
+      const code = codeOf(error);
+      // PgBouncer refuses the start-up parameter `replication`
+      if (code === '08P01')
+        return fail(
+          `${name} goes through a pooler`,
+          'Set DATABASE_REPLICATION_URL to the direct address of the server.',
+        );
+      if (code === '42501')
+        return fail(
+          `role ${user} may not replicate`,
+          `alter role ${quoteIdentifier(user ?? '')} replication; -- or your provider's role for it`,
+        );
+      throw error;
+    } finally {
+      await client.end().catch(() => {});
+    }
+  }),
+
+  needing('wal_level', ['sql'], async ({ sql }) => {
+    const level = await setting(sql, 'wal_level');
+    return level === 'logical'
+      ? ok('logical')
+      : fail(`${level}, must be logical`, "alter system set wal_level = 'logical'; -- then restart PostgreSQL");
+  }),
+
+  needing('slots and senders', ['config', 'sql'], async ({ config, sql }) => {
+    const [row] = await sql<
+      { slots: number; mine: number; slotLimit: number; senders: number; reading: number; senderLimit: number }[]
+    >`select (select count(*) from pg_replication_slots)::int as slots,
+             (select count(*) from pg_replication_slots where slot_name = ${config.SLOT_NAME})::int as mine,
+             (select count(*) from pg_replication_slots where slot_name = ${config.SLOT_NAME} and active)::int as reading,
+             current_setting('max_replication_slots')::int as "slotLimit",
+             (select count(*) from pg_stat_replication)::int as senders,
+             current_setting('max_wal_senders')::int as "senderLimit"`;
+    if (row === undefined) throw new SmslogdError('unexpected', 'the database answered nothing');
+    const said = `${row.slots} of ${row.slotLimit} slots and ${row.senders} of ${row.senderLimit} senders in use`;
+    const lines = [
+      ...(row.mine === 0 && row.slots >= row.slotLimit
+        ? [`alter system set max_replication_slots = ${row.slotLimit + 5};`]
+        : []),
+      ...(row.reading === 0 && row.senders >= row.senderLimit
+        ? [`alter system set max_wal_senders = ${row.senderLimit + 5};`]
+        : []),
+    ];
+    return lines.length === 0 ? ok(said) : fail(said, `${lines.join(' ')} -- then restart PostgreSQL`);
+  }),
+
+  needing('wal_sender_timeout', ['sql'], async ({ sql }) => {
+    const timeout = await setting(sql, 'wal_sender_timeout');
+    return ok(timeout === '0' ? '0 (never)' : `${timeout}; smslogd answers at least every third of it`);
+  }),
+
+  needing('max_slot_wal_keep_size', ['sql'], async ({ sql }) => {
+    const limit = await setting(sql, 'max_slot_wal_keep_size');
+    return limit === '-1'
+      ? warn(
+          'no limit: a slot that nobody reads fills the disk',
+          "alter system set max_slot_wal_keep_size = '20GB'; select pg_reload_conf(); -- a size that the disk can spare",
+        )
+      : ok(`${limit}; a slot that falls behind by more is lost and costs one reconcile, no SMS`);
+  }),
+];
+
+async function setting(sql: NonNullable<Found['sql']>, name: string): Promise<string> {
+  const [row] = await sql<{ value: string }[]>`select current_setting(${name}) as value`;
+  return row?.value ?? '';
+}

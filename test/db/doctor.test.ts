@@ -1,0 +1,144 @@
+import { createServer } from 'node:http';
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { command } from '../../src/commands/doctor.ts';
+import type { Result } from '../../src/doctor/check.ts';
+import { migrate } from '../../src/schema.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+
+const ROLE_PASSWORD = 'secret-of-the-role';
+const GATEWAY_PASSWORD = 'secret-of-the-gateway';
+
+let db: TestDatabase;
+let role: string;
+let url: string;
+const gateway = createServer((request, response) => {
+  const login = Buffer.from(`login:${GATEWAY_PASSWORD}`).toString('base64');
+  if (request.headers.authorization === `Basic ${login}`)
+    response.end("<status id='1000001' date=''><state error='x'>Rejected</state></status>");
+  else response.end('401 Unauthorized');
+}).listen(0, '127.0.0.1');
+
+beforeAll(async () => {
+  db = await createDatabase();
+  role = `${db.name}_daemon`;
+  await db.sql.unsafe(`create role ${role} login password '${ROLE_PASSWORD}'`);
+  url = db.url.replace(/postgres:\/\/[^@]+@/, `postgres://${role}:${ROLE_PASSWORD}@`);
+  if (!gateway.listening) await once(gateway, 'listening');
+});
+afterAll(async () => {
+  gateway.close();
+  await db.sql.unsafe(`drop owned by ${role}; drop role ${role}`);
+  await db.drop();
+});
+
+async function doctor(more: Record<string, string> = {}) {
+  const lines: string[] = [];
+  const { port } = gateway.address() as AddressInfo;
+  const env = db.env({
+    DATABASE_URL: url,
+    IP2SMS_URL: `http://127.0.0.1:${port}/ip2sms/`,
+    IP2SMS_PASSWORD: GATEWAY_PASSWORD,
+    ...more,
+  });
+  const io = { env, print: (line: string) => lines.push(line), stdoutIsTerminal: false };
+  const code = await command.run({ json: true }, io);
+  const text = lines.join('\n');
+  expect(text).not.toContain('secret-of');
+  const { checks } = JSON.parse(text) as { checks: Result[] };
+  return { code, checks, of: (name: string) => checks.find((check) => check.name === name) };
+}
+
+test('a role without privileges is told what to grant, and what depends on it is skipped or fails with the same fix', async () => {
+  const { code, of } = await doctor();
+  expect(code).toBe(1);
+  expect(of('database')?.level).toBe('ok');
+  expect(of('replication connection')).toMatchObject({
+    level: 'FAIL',
+    fix: expect.stringContaining(`alter role "${role}" replication`),
+  });
+  expect(of('schema')).toMatchObject({ level: 'FAIL', fix: expect.stringContaining('smslogd migrate --role') });
+  expect(of('privileges')?.level).toBe('skip');
+});
+
+test('after the fixes nothing fails, and what is only worth doing is a warning', async () => {
+  await db.sql.unsafe(`alter role ${role} replication`);
+  await migrate(db.config(), { role, say: () => {} });
+  const { code, checks, of } = await doctor();
+  expect(checks.filter((check) => check.level === 'FAIL')).toEqual([]);
+  expect(code).toBe(0);
+  expect(of('slot')).toMatchObject({ level: 'ok', says: expect.stringContaining('does not exist yet') });
+  expect(of('max_slot_wal_keep_size')).toMatchObject({ level: 'warn', fix: expect.stringContaining('alter system') });
+  expect(of('gateway')?.level).toBe('ok');
+});
+
+test('a privilege that was taken away is named', async () => {
+  await db.sql.unsafe(`revoke update on verification.sms_log from ${role}`);
+  expect((await doctor()).of('privileges')).toMatchObject({
+    level: 'FAIL',
+    says: expect.stringContaining('update on verification.sms_log'),
+  });
+  await db.sql.unsafe(`grant update on verification.sms_log to ${role}`);
+});
+
+test('a publication that is gone or changed comes with the SQL that mends it', async () => {
+  await db.sql`alter publication smslogd set (publish = 'insert, delete')`;
+  const changed = (await doctor()).of('publication');
+  expect(changed).toMatchObject({ level: 'FAIL', fix: expect.stringContaining('alter publication "smslogd" set') });
+  await db.sql`drop publication smslogd`;
+  const gone = (await doctor()).of('publication');
+  expect(gone).toMatchObject({ level: 'FAIL', fix: expect.stringContaining('create publication "smslogd"') });
+  await migrate(db.config(), { say: () => {} });
+  expect((await doctor()).of('publication')?.level).toBe('ok');
+});
+
+test("a slot of another plugin is somebody else's, and so is one of another database", async () => {
+  await db.sql`select pg_create_physical_replication_slot(${db.name})`;
+  expect((await doctor()).of('slot')?.level).toBe('FAIL');
+  await db.sql`select pg_drop_replication_slot(${db.name})`;
+  await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
+  expect((await doctor()).of('slot')).toMatchObject({ level: 'ok', says: expect.stringContaining('nobody reads it') });
+  await db.sql`select pg_drop_replication_slot(${db.name})`;
+});
+
+test('another SOURCE_TIMEZONE than the stored one fails, a teardown and another REPORT_TIMEZONE warn', async () => {
+  const { SLOT_NAME: slot } = db.config();
+  await db.sql`insert into smslogd.checkpoint (slot_name, source_timezone) values (${slot}, 'Europe/Kyiv')`;
+  expect((await doctor()).of('settings in the database')).toMatchObject({
+    level: 'FAIL',
+    fix: 'SOURCE_TIMEZONE=Europe/Kyiv',
+  });
+  await db.sql`update smslogd.checkpoint set source_timezone = 'UTC', removed_at = now()`;
+  expect((await doctor()).of('settings in the database')?.says).toContain('teardown');
+  await db.sql`update smslogd.checkpoint set removed_at = null`;
+  expect((await doctor({ REPORT_TIMEZONE: 'UTC' })).of('settings in the database')?.level).toBe('warn');
+});
+
+test('a refused login fails even where the gateway says it with HTTP 200', async () => {
+  const { code, of } = await doctor({ IP2SMS_PASSWORD: 'secret-of-nobody' });
+  expect(code).toBe(1);
+  expect(of('gateway')).toMatchObject({ level: 'FAIL', says: expect.stringContaining('refuses the login') });
+});
+
+test('a gateway that does not answer fails; without the poller it is not asked', async () => {
+  const dead = { IP2SMS_URL: 'http://127.0.0.1:9/ip2sms/' };
+  expect((await doctor(dead)).of('gateway')?.level).toBe('FAIL');
+  expect((await doctor({ ...dead, LOOPS: 'mirror' })).of('gateway')?.level).toBe('skip');
+});
+
+test('a source without gateway_id is told: logged, not judged', async () => {
+  await db.sql`alter table verification.verifications drop column gateway_id`;
+  expect((await doctor()).of('source table')).toMatchObject({
+    level: 'warn',
+    says: expect.stringContaining('untracked'),
+  });
+});
+
+test('an unreachable database is one FAIL, and wrong settings are named without their values', async () => {
+  const unreachable = await doctor({ DATABASE_URL: `postgres://x:secret-of-x@127.0.0.1:9/x` });
+  expect(unreachable.checks.filter((check) => check.level === 'FAIL').map((check) => check.name)).toEqual(['database']);
+  const wrong = await doctor({ DATABASE_URL: 'secret-of-y', SNAPSHOT: 'sometimes' });
+  expect(wrong.of('settings')?.says).toContain('SNAPSHOT: must be initial or never');
+  expect(wrong.of('gateway')?.level).toBe('skip');
+});

@@ -1,0 +1,112 @@
+import { Client } from 'pg';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { command, teardown } from '../../src/commands/teardown.ts';
+import { pgConfig } from '../../src/db.ts';
+import { migrate } from '../../src/schema.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+
+let db: TestDatabase;
+beforeAll(async () => {
+  db = await createDatabase();
+});
+afterAll(() => db.drop());
+beforeEach(() => migrate(db.config(), { say: () => {} }));
+
+const makeSlot = () => db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
+const slots = () => db.sql`select slot_name, active from pg_replication_slots where slot_name = ${db.name}`;
+const publications = () => db.sql`select pubname from pg_publication`;
+const run = async (): Promise<string[]> => {
+  const said: string[] = [];
+  await teardown(db.sql, db.config(), (line) => said.push(line));
+  return said;
+};
+
+/** Streams from the slot; resolves with the checkpoint's mark as it is when the server ends the stream. */
+async function startReader(): Promise<{ markWhenEnded: Promise<unknown> }> {
+  const reader = new Client({ ...(await pgConfig(db.url, { name: 'reader' })), replication: 'database' } as object);
+  reader.on('error', () => {});
+  await reader.connect();
+  // a stream's query ends only with its connection
+  const ended = reader
+    .query(`START_REPLICATION SLOT ${db.name} LOGICAL 0/0 (proto_version '1', publication_names 'smslogd')`)
+    .catch(() => {});
+  await until('the slot to be read', async () => (await slots())[0]?.['active'] === true);
+  const markWhenEnded = (async () => {
+    await ended;
+    const [row] = await db.sql`select removed_at from smslogd.checkpoint where slot_name = ${db.name}`;
+    await reader.end().catch(() => {});
+    return row?.['removed_at'];
+  })();
+  return { markWhenEnded };
+}
+
+test('teardown marks the checkpoint before it ends the reader, drops slot and publication, and keeps the log', async () => {
+  await db.sql`insert into verification.sms_log (phone_number, type) values ('+380000000001', 'text')`;
+  await makeSlot();
+  const reader = await startReader();
+  const said = await run();
+  expect(await reader.markWhenEnded).toBeInstanceOf(Date);
+  expect(await slots()).toHaveLength(0);
+  expect(await publications()).toHaveLength(0);
+  expect(await db.sql`select from verification.sms_log`).toHaveLength(1);
+  expect(said).toEqual([
+    'checkpoint: marked as removed; running daemons step aside',
+    `slot ${db.name}: ending its reader`,
+    `slot ${db.name}: dropped`,
+    'publication smslogd: dropped',
+  ]);
+});
+
+test('a second teardown finds nothing to drop and is no failure; migrate clears the mark', async () => {
+  await run();
+  expect(await run()).toEqual([
+    'checkpoint: marked as removed; running daemons step aside',
+    `slot ${db.name}: not there`,
+    'publication smslogd: not there',
+  ]);
+  await migrate(db.config(), { say: () => {} });
+  const [row] = await db.sql`select removed_at from smslogd.checkpoint where slot_name = ${db.name}`;
+  expect(row?.['removed_at']).toBeNull();
+  expect(await publications()).toHaveLength(1);
+});
+
+test('a slot of another database is left alone, and nothing else is done', async () => {
+  const other = await createDatabase({ empty: true });
+  try {
+    await other.sql`select pg_create_logical_replication_slot(${other.name}, 'pgoutput')`;
+    await expect(teardown(db.sql, db.config({ SLOT_NAME: other.name }), () => {})).rejects.toMatchObject({
+      code: 'config_invalid',
+    });
+    expect(await publications()).toHaveLength(1);
+    const [mark] = await db.sql`select from smslogd.checkpoint where slot_name = ${other.name}`;
+    expect(mark).toBeUndefined();
+  } finally {
+    await other.drop();
+  }
+});
+
+test('what the role may not drop comes as SQL for the one who may', async () => {
+  const role = `${db.name}_owner`;
+  await db.sql.unsafe(`create role ${role} login password 'x' in role pg_signal_backend;
+    grant usage on schema smslogd to ${role}; grant all on smslogd.checkpoint to ${role}`);
+  await makeSlot();
+  const url = db.url.replace(/postgres:\/\/[^@]+@/, `postgres://${role}:x@`);
+  const io = { env: db.env({ DATABASE_URL: url }), print: () => {}, stdoutIsTerminal: false };
+  await expect(command.run({}, io)).rejects.toMatchObject({
+    code: 'privilege_missing',
+    hint: expect.stringContaining(`select pg_drop_replication_slot('${db.name}');`),
+  });
+  await run();
+  await db.sql.unsafe(`drop owned by ${role}; drop role ${role}`);
+});
+
+test('a database that smslogd never saw has nothing to tear down', async () => {
+  const other = await createDatabase({ empty: true });
+  try {
+    const said: string[] = [];
+    await teardown(other.sql, other.config(), (line) => said.push(line));
+    expect(said[0]).toContain('no schema');
+  } finally {
+    await other.drop();
+  }
+});
