@@ -33,7 +33,7 @@ export async function describeSource(sql: Sql, config: Pick<Config, 'SOURCE_TABL
   const table = quoteTable(config.SOURCE_TABLE);
   const [row] = await sql<
     {
-      oid: number;
+      oid: string;
       schema: string;
       name: string;
       kind: string;

@@ -1,0 +1,101 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { ZERO_LSN, type Lsn } from '../../src/lsn.ts';
+import { FULL, gather } from '../../src/mirror/batch.ts';
+import type { Row } from '../../src/mirror/pgoutput.ts';
+
+const row = (id: string, gatewayId: string | null = '1'): Row => ({
+  id,
+  phone: '+380000000001',
+  code: '1234',
+  insertedAt: '2026-11-20 10:00:00',
+  gatewayId,
+  gatewayStatus: gatewayId === null ? null : 'Accepted',
+});
+const lsn = (value: number) => BigInt(value) as Lsn;
+
+test('a transaction is skipped iff its commit_lsn is below the held position, strictly', () => {
+  fc.assert(
+    fc.property(fc.nat(100), fc.nat(100), (held, commitLsn) => {
+      const gathering = gather(lsn(held));
+      gathering.begin(lsn(commitLsn));
+      gathering.insert(row('a'));
+      gathering.commit(lsn(commitLsn + 10), 0n);
+      const batch = gathering.take();
+      expect(batch.rows.length).toBe(commitLsn < held ? 0 : 1);
+      expect(batch.skipped).toBe(commitLsn < held ? 1 : 0);
+      expect(batch.end).toBe(commitLsn < held ? undefined : lsn(commitLsn + 10));
+    }),
+  );
+});
+
+test('the end that is taken is always that of a whole transaction, and no row is lost or doubled, wherever takes fall', () => {
+  const transactions = fc.array(fc.array(fc.nat(50), { maxLength: 6 }), { maxLength: 12 });
+  fc.assert(
+    fc.property(transactions, fc.infiniteStream(fc.boolean()), (sizes, coins) => {
+      const gathering = gather(ZERO_LSN);
+      const ends = new Set<Lsn | undefined>([undefined]);
+      const taken: string[] = [];
+      const take = () => {
+        const batch = gathering.take();
+        expect(ends.has(batch.end)).toBe(true);
+        taken.push(...batch.rows.map((each) => each.id));
+      };
+      let position = 10;
+      let serial = 0;
+      const sent: string[] = [];
+      for (const rows of sizes) {
+        position += 10;
+        gathering.begin(lsn(position));
+        for (const _ of rows) {
+          serial += 1;
+          sent.push(String(serial));
+          gathering.insert(row(String(serial)));
+          if (coins.next().value === true) take();
+        }
+        ends.add(lsn(position + 5));
+        gathering.commit(lsn(position + 5), 0n);
+        if (coins.next().value === true) take();
+      }
+      take();
+      expect(taken).toEqual(sent);
+    }),
+  );
+});
+
+test('an update in the same batch completes the inserted row and keeps its first gateway id', () => {
+  const gathering = gather(ZERO_LSN);
+  gathering.begin(lsn(1));
+  gathering.insert(row('a', null));
+  gathering.update(row('a', null));
+  gathering.update(row('a', '7'));
+  gathering.update(row('a', '8'));
+  gathering.commit(lsn(2), 0n);
+  const batch = gathering.take();
+  expect(batch.rows.map((each) => each.gatewayId)).toEqual(['7']);
+  expect(batch.late).toEqual([false]);
+});
+
+test('an update alone is late where it brings a gateway id, and nothing where it does not', () => {
+  const gathering = gather(ZERO_LSN);
+  gathering.begin(lsn(1));
+  gathering.update(row('a', '7'));
+  gathering.update(row('b', null));
+  gathering.commit(lsn(2), 5n);
+  const batch = gathering.take();
+  expect(batch.rows.map((each) => each.id)).toEqual(['a']);
+  expect(batch.late).toEqual([true]);
+  expect(batch.commitTimes).toEqual([]);
+});
+
+test('rows of a transaction that is still coming are ready only when they are many', () => {
+  const gathering = gather(ZERO_LSN);
+  gathering.begin(lsn(1));
+  for (let i = 0; i < FULL - 1; i += 1) gathering.insert(row(String(i)));
+  expect(gathering.ready).toBe(false);
+  gathering.insert(row('last'));
+  expect(gathering.ready).toBe(true);
+  expect(gathering.take().end).toBeUndefined();
+  gathering.commit(lsn(2), 0n);
+  expect(gathering.take()).toMatchObject({ rows: [], end: lsn(2), commitTimes: [0n] });
+});

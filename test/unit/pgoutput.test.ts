@@ -1,0 +1,120 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import type { SmslogdError } from '../../src/errors.ts';
+import { createDecoder, type Row } from '../../src/mirror/pgoutput.ts';
+import { begin, commit, insert, relation, remove, update } from '../support/pgoutput.ts';
+
+const SOURCE = { schema: 'verification', name: 'verifications' };
+const COLUMNS = ['id', 'phone_number', 'status', 'code', 'gateway_id', 'gateway_status', 'inserted_at'];
+const ID = '00000000-0000-4000-8000-000000000001';
+
+type Event = ['begin', bigint] | ['insert' | 'update', Row] | ['commit', bigint, bigint];
+
+function decode(messages: readonly Buffer[]): Event[] {
+  const events: Event[] = [];
+  const decoder = createDecoder(SOURCE, {
+    begin: (lsn) => events.push(['begin', lsn]),
+    insert: (row) => events.push(['insert', row]),
+    update: (row) => events.push(['update', row]),
+    commit: (lsn, time) => events.push(['commit', lsn, time]),
+  });
+  for (const message of messages) decoder(message);
+  return events;
+}
+
+test('any text in any column comes out as it went in', () => {
+  const value = fc.option(fc.string({ unit: 'grapheme' }), { nil: null });
+  fc.assert(
+    fc.property(value, value, value, (phone, code, status) => {
+      const row = [
+        { text: ID },
+        phone === null ? null : { text: phone },
+        'new',
+        code === null ? null : { text: code },
+        '12',
+        status === null ? null : { text: status },
+        'now',
+      ];
+      const [event] = decode([relation(1, 'verification', 'verifications', COLUMNS), insert(1, row)]);
+      expect(event).toEqual([
+        'insert',
+        { id: ID, phone, code, gatewayId: '12', gatewayStatus: status, insertedAt: 'now' },
+      ]);
+    }),
+  );
+});
+
+test('borders of a transaction carry the positions: commit_lsn at its begin, end_lsn at its end', () => {
+  expect(decode([begin(0x16_0000_0010n), commit(0x16_0000_0010n, 0x16_0000_0040n, -5n)])).toEqual([
+    ['begin', 0x16_0000_0010n],
+    ['commit', 0x16_0000_0040n, -5n],
+  ]);
+});
+
+test('columns are found by name in the latest relation message, whatever their order', () => {
+  const events = decode([
+    relation(1, 'verification', 'verifications', ['inserted_at', 'code', 'phone_number', 'id']),
+    insert(1, ['t1', '1', '+380000000001', ID]),
+    relation(1, 'verification', 'verifications', ['id', 'phone_number', 'extra', 'inserted_at', 'gateway_id', 'code']),
+    insert(1, [ID, '+380000000001', 'x', 't2', '77', '2']),
+  ]);
+  expect(events).toEqual([
+    ['insert', { id: ID, phone: '+380000000001', code: '1', gatewayId: null, gatewayStatus: null, insertedAt: 't1' }],
+    ['insert', { id: ID, phone: '+380000000001', code: '2', gatewayId: '77', gatewayStatus: null, insertedAt: 't2' }],
+  ]);
+});
+
+test('an update is read behind the old key or the old row; an unchanged value counts as not sent', () => {
+  const values = [ID, '+380000000001', 'new', '1', 'unchanged', null, 't'] as const;
+  for (const old of [
+    undefined,
+    { kind: 'K', values: [ID, null, null, null, null, null, null] } as const,
+    { kind: 'O', values } as const,
+  ]) {
+    const [event] = decode([relation(1, 'verification', 'verifications', COLUMNS), update(1, values, old)]);
+    expect(event).toEqual([
+      'update',
+      { id: ID, phone: '+380000000001', code: '1', gatewayId: null, gatewayStatus: null, insertedAt: 't' },
+    ]);
+  }
+});
+
+test('an empty gateway id is none', () => {
+  const [event] = decode([
+    relation(1, 'verification', 'verifications', COLUMNS),
+    insert(1, [ID, '+380000000001', 'new', '1', { text: '' }, 'Accepted', 't']),
+  ]);
+  expect(event?.[1]).toMatchObject({ gatewayId: null });
+});
+
+test('other tables, deletes, truncates and messages are passed over', () => {
+  const events = decode([
+    relation(2, 'public', 'verifications', COLUMNS),
+    relation(3, 'verification', 'other', ['a']),
+    insert(2, [ID, '+380000000001', 'new', '1', '12', 'Accepted', 't']),
+    insert(3, ['x']),
+    insert(4, ['never described']),
+    relation(1, 'verification', 'verifications', COLUMNS),
+    remove(1, [ID, null, null, null, null, null, null]),
+    Buffer.from('T'),
+    Buffer.from('M'),
+    Buffer.from('O'),
+    Buffer.from('Y'),
+  ]);
+  expect(events).toEqual([]);
+});
+
+test('a needed column that goes is an error that names it; an unknown message is one, too', () => {
+  const codeOf = (messages: readonly Buffer[]) => {
+    try {
+      decode(messages);
+      return 'none';
+    } catch (error) {
+      return `${(error as SmslogdError).code}: ${(error as SmslogdError).message}`;
+    }
+  };
+  expect(codeOf([relation(1, 'verification', 'verifications', ['id', 'phone'])])).toBe(
+    'source_column: the source table has lost the column phone_number, inserted_at',
+  );
+  expect(codeOf([Buffer.from('Z')])).toMatch(/^protocol/);
+});
