@@ -50,7 +50,8 @@ export function createGateway({ form = 'classic', dates = 'change', speed = 1, r
       id = draws < 8 ? makeGatewayId(phone, sentAt, random) : String(6_000_000_000_000 + truth.size + draws);
     }
     const drawn = drawFate(sentAt, random);
-    const fate = speed === 1 ? drawn : drawn.map(({ status, at }) => ({ status, at: sentAt + (at - sentAt) / speed }));
+    const fate =
+      speed === 1 ? drawn : drawn.map(({ status, at }) => ({ status, at: sentAt + Math.round((at - sentAt) / speed) }));
     truth.set(id, fate);
     return { id, fate };
   };

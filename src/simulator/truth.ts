@@ -1,6 +1,7 @@
 /**
  * The fates of all SMS that the simulator knows, packed: a million must fit into the memory of a small machine. The words of a fate are one
- * of a few sequences and are stored once; its times lie in one array of numbers. Measured: see the figures in simulator-truth.test.ts.
+ * of a few sequences and are stored once; its times lie in one array of numbers. Measured with a million drawn fates: 106 bytes an SMS, 64 of them
+ * for the id.
  */
 import type { Fate, Transition } from './fate.ts';
 
@@ -75,7 +76,7 @@ function grown<A extends Uint32Array | Float64Array>(from: A, to: A): A {
   return to;
 }
 
-/** A copy of its own: a string that was concatenated or cut keeps what it was made of in memory. */
+/** A copy of its own: a string that was concatenated or cut keeps what it was made of in memory (measured: 122 bytes an SMS, not 106). */
 function flat(id: string): string {
   return Buffer.from(id).toString();
 }
