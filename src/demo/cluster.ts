@@ -66,7 +66,9 @@ export async function createCluster(options: ClusterOptions = {}): Promise<Clust
   const account = process.getuid?.() === 0 ? ordinaryAccount() : undefined;
   const directory = mkdtempSync(join(tmpdir(), 'smslogd-postgres-'));
   if (account !== undefined) chownSync(directory, account.uid, account.gid);
-  const remains = () => rmSync(directory, { recursive: true, force: true });
+  // a server that was told to stop may still write for a moment
+  const remains = () => rmSync(directory, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
+  process.once('exit', remains);
   try {
     const bin = await usableBinaries(options.package ?? platformPackage(), directory, account);
     const password = randomBytes(12).toString('hex');
@@ -84,6 +86,7 @@ export async function createCluster(options: ClusterOptions = {}): Promise<Clust
       remains,
     });
   } catch (error) {
+    process.off('exit', remains);
     remains();
     throw error;
   }
@@ -116,26 +119,27 @@ async function launch(bin: Binaries, plan: Plan): Promise<Cluster> {
       detached: true,
       cwd: plan.directory,
     });
-    await readyToAccept(child);
     server = child;
+    await readyToAccept(child);
   };
   const stop = async (mode: StopMode = 'fast') => {
     const child = server;
     server = undefined;
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
     child.ref();
     const gone = once(child, 'exit');
     child.kill(mode === 'fast' ? 'SIGINT' : 'SIGQUIT');
     await gone;
   };
   // a server must not outlive the process that made it, whatever ends that
-  const lastResort = () => {
-    server?.kill('SIGQUIT');
-    plan.remains();
-  };
-  process.once('exit', lastResort);
+  const lastResort = () => void server?.kill('SIGQUIT');
+  process.prependOnceListener('exit', lastResort);
 
-  await start();
+  await start().catch(async (error: unknown) => {
+    await stop('immediate');
+    process.off('exit', lastResort);
+    throw error;
+  });
   return {
     port,
     directory: plan.directory,
@@ -147,6 +151,7 @@ async function launch(bin: Binaries, plan: Plan): Promise<Cluster> {
     remove: async () => {
       await stop('immediate');
       process.off('exit', lastResort);
+      process.off('exit', plan.remains);
       plan.remains();
     },
   };
@@ -258,7 +263,8 @@ function ordinaryAccount(): Account {
   return account;
 }
 
-async function freePort(): Promise<number> {
+/** A port of 127.0.0.1 that nobody listens on now. */
+export async function freePort(): Promise<number> {
   const probe = createServer().listen(0, '127.0.0.1');
   await once(probe, 'listening');
   const { port } = probe.address() as { port: number };

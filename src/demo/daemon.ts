@@ -1,0 +1,88 @@
+/** `smslogd run` as a process of its own: started like this very process, its lines in a file, killed and started again. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, openSync, readFileSync } from 'node:fs';
+import { settingNames } from '../config.ts';
+
+/** The contract gives it 10 s after SIGTERM. */
+const STOP_MS = 12_000;
+
+export interface Daemon {
+  start(): void;
+  /** SIGKILL: no goodbye */
+  kill(): Promise<void>;
+  /** SIGTERM; returns the exit code, null where it had to be killed after the time that it has */
+  stop(): Promise<number | null>;
+  /** sentences of its warnings and errors, oldest first, at most 20; they hold no personal data by its contract */
+  problems(): string[];
+}
+
+export interface DaemonOptions {
+  readonly env: NodeJS.ProcessEnv;
+  readonly logFile: string;
+  /** it ended though nobody asked it to */
+  readonly onLost: (how: string) => void;
+}
+
+export function createDaemon({ env, logFile, onLost }: DaemonOptions): Daemon {
+  let child: ChildProcess | undefined;
+  const lastResort = () => void child?.kill('SIGKILL');
+
+  const end = async (signal: NodeJS.Signals, patience: number): Promise<number | null> => {
+    const ending = child;
+    child = undefined;
+    process.off('exit', lastResort);
+    if (ending === undefined) return null;
+    if (ending.exitCode !== null || ending.signalCode !== null) return ending.exitCode;
+    const gone = once(ending, 'exit');
+    const tooLate = setTimeout(() => ending.kill('SIGKILL'), patience);
+    ending.kill(signal);
+    await gone;
+    clearTimeout(tooLate);
+    return ending.exitCode;
+  };
+
+  return {
+    start: () => {
+      const out = openSync(logFile, 'a');
+      // a session of its own: Ctrl-C in the terminal is for the demo, which stops the daemon in its turn
+      const started = spawn(process.execPath, [...process.execArgv, process.argv[1] ?? '', 'run'], {
+        env,
+        stdio: ['ignore', out, out],
+        detached: true,
+      });
+      closeSync(out);
+      child = started;
+      process.once('exit', lastResort);
+      started.once('error', (error) => onLost(error.message));
+      started.once('exit', (code, signal) => {
+        if (child === started) onLost(signal === null ? `exit code ${code}` : signal);
+      });
+    },
+    kill: async () => void (await end('SIGKILL', STOP_MS)),
+    stop: () => end('SIGTERM', STOP_MS),
+    problems: () => problemsIn(readFileSync(logFile, 'utf8')),
+  };
+}
+
+/** The daemon's settings, and nothing of the settings of the shell that the demo was started from. */
+export function daemonEnv(shell: NodeJS.ProcessEnv, settings: Readonly<Record<string, string>>): NodeJS.ProcessEnv {
+  const own = new Set<string>(settingNames().flatMap((name) => [name, `${name}_FILE`]));
+  return { ...Object.fromEntries(Object.entries(shell).filter(([name]) => !own.has(name))), ...settings };
+}
+
+/** Warnings and errors among JSON lines; a line that is no JSON is a crash's last words. */
+export function problemsIn(lines: string): string[] {
+  const found: string[] = [];
+  for (const line of lines.split('\n')) {
+    if (line.trim() === '') continue;
+    try {
+      const { level, code, msg } = JSON.parse(line) as { level?: string; code?: string; msg?: string };
+      if (level === 'warn' || level === 'error' || level === 'fatal')
+        found.push(`${level} ${code === undefined ? '' : `${code}: `}${msg ?? ''}`);
+    } catch {
+      found.push(line);
+    }
+  }
+  return found.slice(-20);
+}

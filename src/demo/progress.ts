@@ -1,0 +1,78 @@
+/** What the demo shows while it runs: lines that stay, and one live line, rewritten on a terminal and printed every 2 s elsewhere. */
+const PRINT_EVERY_MS = 2_000;
+const CLEAR = '\r\u001b[2K';
+
+export interface Screen {
+  /** a line that stays */
+  line(text?: string): void;
+  /** the live line */
+  live(text: string): void;
+}
+
+export interface ScreenOptions {
+  readonly write: (text: string) => void;
+  readonly isTerminal: boolean;
+  /** width of the terminal; a longer live line would wrap and could not be rewritten */
+  readonly columns: () => number;
+  /** monotonic, ms */
+  readonly now?: () => number;
+}
+
+export function createScreen({ write, isTerminal, columns, now = () => performance.now() }: ScreenOptions): Screen {
+  let shown = '';
+  let printed = -Infinity;
+  return {
+    line: (text = '') => {
+      write(`${shown === '' ? '' : CLEAR}${text}\n`);
+      shown = '';
+    },
+    live: (text) => {
+      if (!isTerminal) {
+        if (now() - printed < PRINT_EVERY_MS) return;
+        printed = now();
+        write(`${text}\n`);
+        return;
+      }
+      const cut = text.slice(0, columns() - 1);
+      if (cut === shown) return;
+      write(`${CLEAR}${cut}`);
+      shown = cut;
+    },
+  };
+}
+
+/** The figures of the live line. */
+export interface Snapshot {
+  readonly seconds: number;
+  /** verifications of the history that are in the log */
+  readonly copied: number;
+  /** SMS that the live services wrote, and those of them that are in the log */
+  readonly written: number;
+  readonly logged: number;
+  /** source commit to log, in seconds; undefined: the daemon does not answer */
+  readonly lagSeconds: number | undefined;
+  /** rows without a final status */
+  readonly open: number;
+  /** status requests for each SMS in the log */
+  readonly pollsPerSms: number;
+}
+
+export function progressLine(snapshot: Snapshot): string {
+  const { seconds, copied, written, logged, lagSeconds, open, pollsPerSms } = snapshot;
+  return [
+    `${String(Math.floor(seconds)).padStart(4)} s`,
+    `history ${count(copied, 6)}`,
+    `live ${count(written, 6)}`,
+    `logged ${count(logged, 6)}`,
+    `lag ${(lagSeconds === undefined ? '-' : `${lagSeconds.toFixed(1)} s`).padStart(6)}`,
+    `open ${count(open, 6)}`,
+    `${pollsPerSms.toFixed(2)} polls/SMS`,
+  ].join('   ');
+}
+
+/** A whole number with its thousands apart. */
+export function count(value: number, width = 0): string {
+  return String(value)
+    .replaceAll(/\B(?=(\d{3})+$)/g, ',')
+    .padStart(width);
+}

@@ -1,0 +1,124 @@
+/** The demo's last screen: two tables and a sentence. Pure: figures in, lines out, at most 100 columns. */
+import { isRight, STATUS_LINES, type Audit, type Tally } from './audit.ts';
+import { FLAWS } from './judgement.ts';
+import { count } from './progress.ts';
+import { DEMO_TYPES, type DemoType } from './sms.ts';
+
+/** The mission's figures of one type and one period, as verification.sms_today_vs_yesterday has them. A ratio over nothing is null. */
+export interface Figures {
+  readonly sms: number;
+  readonly success: number | null;
+  readonly undelivered: number;
+  readonly le2m: number;
+  readonly m2to5: number;
+  readonly m5to30: number;
+  readonly gt30m: number;
+  readonly open: number;
+  readonly oldestOpenSeconds: number | null;
+  readonly known: number | null;
+  readonly onTime: number | null;
+}
+
+export type Period = 'today' | 'yesterday';
+
+export type FiguresByType = Readonly<Record<DemoType, Readonly<Record<Period, Figures | undefined>>>>;
+
+const FIGURE_LINES: readonly (readonly [string, (figures: Figures) => string])[] = [
+  ['SMS', ({ sms }) => count(sms)],
+  ['on time (Delivered within 2 min / all)', ({ onTime }) => ratio(onTime)],
+  ['success (Delivered / all that left the start)', ({ success }) => ratio(success)],
+  ['undelivered', ({ undelivered }) => count(undelivered)],
+  ['Delivered in up to 2 min', ({ le2m }) => count(le2m)],
+  ['             2 to 5 min', ({ m2to5 }) => count(m2to5)],
+  ['             5 to 30 min', ({ m5to30 }) => count(m5to30)],
+  ['             more than 30 min', ({ gt30m }) => count(gt30m)],
+  ['open now', ({ open }) => count(open)],
+  ['oldest open', ({ oldestOpenSeconds }) => age(oldestOpenSeconds)],
+  ['known (final / all)', ({ known }) => ratio(known)],
+];
+
+/** Table one: the figures by type, today against yesterday at the same time. */
+export function figuresTable(figures: FiguresByType): string[] {
+  const width = 46;
+  return [
+    `${' '.repeat(width)}${DEMO_TYPES.map((type) => type.padStart(25)).join('  ')}`,
+    `${' '.repeat(width)}${figureCells((_, period) => (period === 'today' ? 'today' : 'yesterday*'))}`,
+    ...FIGURE_LINES.map(([name, write]) => {
+      const row = figureCells((type, period) => {
+        const each = figures[type][period];
+        return each === undefined ? '-' : write(each);
+      });
+      return `${name.padEnd(width)}${row}`;
+    }),
+    '* up to the same time of the day',
+  ];
+}
+
+const COLUMNS: readonly (keyof Tally)[] = ['written', 'logged', 'missing', 'doubled', 'differing'];
+
+function figureCells(cell: (type: DemoType, period: Period) => string): string {
+  return DEMO_TYPES.map((type) => cell(type, 'today').padStart(11) + cell(type, 'yesterday').padStart(14)).join('  ');
+}
+
+/** Table two: what was written against what is logged, by status. `written` counts the true statuses, `logged` those in the log. */
+export function auditTable({ tallies, totals, flaws, behind }: Audit): string[] {
+  const width = 14;
+  const used = STATUS_LINES.filter((status) =>
+    DEMO_TYPES.some((type) => COLUMNS.some((column) => tallies[type].get(status)![column] > 0)),
+  );
+  const found = FLAWS.filter((flaw) => flaws.has(flaw)).map((flaw) => `${flaw} ${count(flaws.get(flaw)!)}`);
+  return [
+    `${' '.repeat(width)}${DEMO_TYPES.map((type) => type.padStart(42)).join('')}`,
+    `${'status'.padEnd(width)}${tallyCells((_, column) => column)}`,
+    ...used.map(
+      (status) => `${status.padEnd(width)}${tallyCells((type, column) => count(tallies[type].get(status)![column]))}`,
+    ),
+    `${'all'.padEnd(width)}${tallyCells((type, column) => count(totals[type][column]))}`,
+    'written: by the true status now; logged: by the status in the log; doubled: rows beyond one an SMS;',
+    'differing: phone, text, gateway id, inserted_at to the microsecond, status or its date untrue',
+    ...(found.length === 0 ? [] : [`differing in: ${found.join(', ')}`]),
+    ...(behind.rows === 0
+      ? []
+      : [
+          `${sms(behind.rows)} moved on after they were last asked for, ${age(behind.longestMs / 1000)} ago at most: behind, not untrue`,
+        ]),
+  ];
+}
+
+function tallyCells(cell: (type: DemoType, column: keyof Tally) => string): string {
+  return DEMO_TYPES.map((type) =>
+    COLUMNS.map((column) => cell(type, column).padStart(column === 'differing' ? 10 : 8)).join(''),
+  ).join('');
+}
+
+/** The result in words, one line. */
+export function resultLine(audit: Audit): string {
+  const all = DEMO_TYPES.reduce(
+    (sum, type) => {
+      for (const column of COLUMNS) sum[column] += audit.totals[type][column];
+      return sum;
+    },
+    { written: 0, logged: 0, missing: 0, doubled: 0, differing: 0 },
+  );
+  if (isRight(audit))
+    return `Result: right. Each of the ${sms(all.written)} is in the log exactly once, with its true fate.`;
+  return (
+    `Result: WRONG. Of ${sms(all.written)} ${count(all.missing)} are missing in the log, ${count(all.doubled)} rows are doubled ` +
+    `and ${count(all.differing)} are untrue.`
+  );
+}
+
+function sms(value: number): string {
+  return `${count(value)} SMS`;
+}
+
+function ratio(value: number | null): string {
+  return value === null ? '-' : value.toFixed(4);
+}
+
+/** Seconds in the unit that suits them. */
+export function age(seconds: number | null): string {
+  if (seconds === null) return '-';
+  if (seconds < 100) return `${Math.round(seconds)} s`;
+  return seconds < 6_000 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3_600)} h`;
+}

@@ -1,0 +1,17 @@
+/** The demo's roles, as in the field: the daemon and the reimbursement service have what they need and nothing else. */
+import { readFileSync } from 'node:fs';
+import { quoteLiteral, type Sql } from '../db.ts';
+
+const ROLES = new URL('../../sql/roles.sql', import.meta.url);
+
+export const DAEMON_ROLE = 'smslogd';
+/** the login of a service that may insert into the log: a member of sms_writer */
+export const SERVICE_ROLE = 'reimbursement';
+
+/** Creates the roles with their logins; `migrate` grants what they may do. */
+export async function createRoles(sql: Sql, password: string): Promise<void> {
+  const secret = quoteLiteral(password);
+  await sql.unsafe(readFileSync(ROLES, 'utf8'));
+  await sql.unsafe(`alter role ${DAEMON_ROLE} login password ${secret};
+                    create role ${SERVICE_ROLE} login password ${secret} in role sms_writer`);
+}

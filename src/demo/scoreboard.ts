@@ -1,0 +1,56 @@
+/** How far the daemon is, seen from outside: counts in the log, and its own lag from /metrics. */
+import type { Sql } from '../db.ts';
+import { OPEN_STATUSES } from '../status.ts';
+
+export interface Score {
+  /** verifications written before the daemon's first start that are in the log */
+  readonly copied: number;
+  /** rows of the log for SMS of the live services */
+  readonly live: number;
+  /** all rows of the log */
+  readonly rows: number;
+  /** rows without a final status */
+  readonly open: number;
+  /** open rows whose life is over */
+  readonly overdue: number;
+}
+
+/** `liveSince`: UTC text; SMS from then on are the live services'. */
+export async function readScore(sql: Sql, liveSince: string, lifeMinutes: number): Promise<Score> {
+  const [score] = await sql<[Score]>`
+    select count(*) filter (where type = 'verification' and inserted_at < since)::int as copied,
+           count(*) filter (where inserted_at >= since)::int as live,
+           count(*)::int as rows,
+           count(*) filter (where open)::int as open,
+           count(*) filter (where open and inserted_at < now() - ${lifeMinutes} * interval '1 minute')::int as overdue
+      from (select type, inserted_at, ${`${liveSince}Z`}::text::timestamptz as since,
+                   gateway_status is null or gateway_status = any (${`{${OPEN_STATUSES.join(',')}}`}::text::text[]) as open
+              from verification.sms_log) l`;
+  return score;
+}
+
+/** The verifications that stand in the source and not yet in the log. */
+export async function waitingVerifications(sql: Sql): Promise<string[]> {
+  const rows = await sql<{ id: string }[]>`
+    select v.id::text as id from verification.verifications v where not exists (select from verification.sms_log l where l.id = v.id)`;
+  return rows.map(({ id }) => id);
+}
+
+/** How many of `ids` the log has not. */
+export async function countAbsent(sql: Sql, ids: readonly string[]): Promise<number> {
+  const [row] = await sql<[{ absent: number }]>`
+    select count(*)::int as absent from unnest(${`{${ids.join(',')}}`}::text::uuid[]) as w (id)
+     where not exists (select from verification.sms_log l where l.id = w.id)`;
+  return row.absent;
+}
+
+/** smslogd_mirror_lag_seconds; undefined where the daemon does not answer at once. */
+export async function readLag(web: string): Promise<number | undefined> {
+  try {
+    const response = await fetch(`${web}/metrics`, { signal: AbortSignal.timeout(1_000) });
+    const value = /^smslogd_mirror_lag_seconds (\S+)$/m.exec(await response.text())?.[1];
+    return value === undefined ? undefined : Number(value);
+  } catch {
+    return undefined;
+  }
+}
