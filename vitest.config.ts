@@ -23,6 +23,8 @@ export default defineConfig({
           fileParallelism: false,
         },
       },
+      // needs programs that npm does not bring: `npm run test:system`
+      { test: { name: 'system', include: ['test/system/**/*.test.ts'], testTimeout: 60_000 } },
     ],
   },
 });
