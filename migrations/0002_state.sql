@@ -36,6 +36,15 @@ comment on column smslogd.checkpoint.reconcile_after is 'The reconcile has passe
 comment on column smslogd.checkpoint.reconcile_xid is 'Transactions before this one were not all visible when the reconcile began: it looks a second time';
 comment on column smslogd.checkpoint.removed_at is 'Set by teardown: daemons idle until migrate clears it';
 
+create table smslogd.sms_refused (
+  id         uuid primary key,
+  sqlstate   text not null,
+  reason     text,
+  refused_at timestamptz not null default now()
+);
+comment on table smslogd.sms_refused is 'Source rows that the log''s constraints refuse, kept aside so that they block nobody; a reconcile tries them again';
+comment on column smslogd.sms_refused.reason is 'The constraint or column that refused it';
+
 create table smslogd.sms_poll (
   id          uuid primary key,
   gateway_id  text,

@@ -65,6 +65,10 @@ const TABLE = {
     reaction: 'fatal',
     hint: 'Set SOURCE_TIMEZONE back: rows already in the log were read with the former one.',
   },
+  row_refused: {
+    reaction: 'retry',
+    hint: 'A constraint of sms_log refuses a source row; it is kept in smslogd.sms_refused. Mend the constraint or the row: a reconcile tries again.',
+  },
   checkpoint_future: {
     reaction: 'retry',
     hint: 'The database is another one or an older copy; smslogd rebuilds the slot and reconciles.',

@@ -4,14 +4,15 @@
  * stays bounded whatever the backlog or the size of one transaction.
  */
 import type { Config } from '../config.ts';
-import type { Log } from '../log.ts';
+import { SmslogdError } from '../errors.ts';
+import { logProblem, type Log } from '../log.ts';
 import type { Lsn } from '../lsn.ts';
 import type { Metrics } from '../metrics.ts';
 import { statusOfSource, type Source } from '../source.ts';
 import { FULL, gather, type Batch } from './batch.ts';
 import { createDecoder } from './pgoutput.ts';
 import { openStream, type Stream } from './stream.ts';
-import type { Checkpoint, Store, Written } from './store.ts';
+import { nowMicros, type Checkpoint, type Store, type Written } from './store.ts';
 
 /** Durable steps where a test can stop the world. */
 export interface Failpoints {
@@ -39,9 +40,6 @@ export interface Start {
   readonly resumeAt: Lsn;
   readonly senderTimeoutMs: number;
 }
-
-/** Microseconds from 1970 to 2000. */
-const FROM_1970 = 946_684_800_000_000n;
 
 /**
  * Streams until `outer` aborts or something fails. `beside` runs beside it, with the checkpoint as acquired; it must end when its signal aborts.
@@ -136,11 +134,18 @@ export async function pump(
   }
 }
 
-function count({ metrics }: Pump, batch: Batch, written: Written): void {
+function count({ metrics, log }: Pump, batch: Batch, written: Written): void {
+  for (const id of written.refused) reportRefused(log, metrics, id);
   metrics.mirrorTransactions.inc(batch.commitTimes.length);
   metrics.mirrorDuplicates.inc(written.duplicates);
   for (const time of batch.commitTimes) metrics.mirrorLatency.observe(secondsSince(time, written.at));
   if (batch.commitTimes[0] !== undefined) metrics.mirrorLagSeconds.set(secondsSince(batch.commitTimes[0], written.at));
+}
+
+/** A row that the log's constraints refuse blocks nobody and is never silent. */
+export function reportRefused(log: Log, metrics: Pick<Metrics, 'errors'>, id: string): void {
+  metrics.errors.inc({ code: 'row_refused' });
+  logProblem(log, 'warn', new SmslogdError('row_refused', 'a constraint of sms_log refuses a source row'), { id });
 }
 
 function statusesOf({ metrics, log }: Pump, { rows }: Batch): (string | null)[] {
@@ -155,10 +160,6 @@ function statusesOf({ metrics, log }: Pump, { rows }: Batch): (string | null)[] 
     }
     return status;
   });
-}
-
-function nowMicros(): bigint {
-  return BigInt(Date.now()) * 1000n - FROM_1970;
 }
 
 function secondsSince(time: bigint, now: bigint): number {

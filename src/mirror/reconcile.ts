@@ -10,6 +10,7 @@ import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import type { Source } from '../source.ts';
 import { pause } from '../supervise.ts';
+import { reportRefused } from './pump.ts';
 import type { Store } from './store.ts';
 
 const CHUNK = 5_000;
@@ -21,7 +22,7 @@ export interface Reconcile {
   readonly epoch: bigint;
   readonly reason: string;
   readonly log: Log;
-  readonly metrics: Pick<Metrics, 'reconcileRows'>;
+  readonly metrics: Pick<Metrics, 'reconcileRows' | 'errors'>;
 }
 
 /** Runs or resumes the reconcile that is due; returns early when `signal` aborts. Throws stepped_down where the epoch is no longer ours. */
@@ -45,6 +46,7 @@ export async function reconcile(
       sum.looked += chunk.looked;
       sum.inserted += chunk.inserted;
       sum.completed += chunk.completed;
+      for (const id of chunk.refused) reportRefused(log, metrics, id);
       metrics.reconcileRows.inc(chunk.inserted + chunk.completed);
       if (chunk.last === undefined) return;
       after = chunk.last;

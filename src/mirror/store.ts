@@ -32,6 +32,8 @@ export interface Written {
   readonly completed: number;
   /** rows that were there already */
   readonly duplicates: number;
+  /** ids of rows that a constraint of the log refuses; they are kept in smslogd.sms_refused */
+  readonly refused: readonly string[];
   /** the database's clock at the write; microseconds since 2000-01-01 UTC */
   readonly at: bigint;
 }
@@ -42,6 +44,8 @@ export interface Chunk {
   readonly looked: number;
   readonly inserted: number;
   readonly completed: number;
+  /** ids of rows that a constraint of the log refuses */
+  readonly refused: readonly string[];
 }
 
 interface SinkResult {
@@ -74,6 +78,49 @@ export function createStore(sql: Sql, config: Config) {
   const kept = config.RETENTION_DAYS === 0 ? `'-infinity'` : `now() - interval '${config.RETENTION_DAYS} days'`;
   const sink = sinkStatement(config, kept);
   const fields = sql`epoch::text, lsn::text, system_id, source_timezone, removed_at is not null as removed, reconcile_due`;
+
+  const sinkOnce = async (batch: Batch, statuses: readonly (string | null)[], epoch: bigint): Promise<Written> => {
+    const { rows } = batch;
+    const column = (name: 'id' | 'phone' | 'code' | 'insertedAt' | 'gatewayId') =>
+      arrayLiteral(rows.map((row) => row[name]));
+    const [result] = await retryDeadlock(() =>
+      sql.unsafe<SinkResult[]>(sink, [
+        slot,
+        String(epoch),
+        batch.end === undefined ? null : formatLsn(batch.end),
+        String(batch.commitTimes.at(-1) ?? ''),
+        column('id'),
+        column('phone'),
+        column('code'),
+        column('insertedAt'),
+        column('gatewayId'),
+        arrayLiteral(statuses),
+        arrayLiteral(batch.late.map(String)),
+        config.OTP_CODE_TEXT,
+      ]),
+    );
+    const { offered, held, inserted, written, at } = result!;
+    if (offered > 0 && held === 0) throw new SmslogdError('stepped_down', 'another daemon has acquired the slot');
+    return { inserted, completed: written - inserted, duplicates: offered - written, refused: [], at: BigInt(at) };
+  };
+
+  /** Keeps a row aside. Of the server's error only names are kept: its message and detail can hold the row's values. */
+  const refuse = async (id: string, error: unknown) => {
+    const { constraint_name: constraint, column_name: column } = error as {
+      constraint_name?: string;
+      column_name?: string;
+    };
+    await sql`insert into smslogd.sms_refused as r (id, sqlstate, reason) values (${id}, ${codeOf(error) ?? ''}, ${constraint ?? column ?? null})
+              on conflict (id) do update set sqlstate = excluded.sqlstate, reason = excluded.reason, refused_at = now()`;
+  };
+
+  const chunkOnce = async (source: Source, after: string | undefined, size: number): Promise<Chunk> => {
+    const text = chunkStatement(config, kept, source, after !== undefined, size);
+    const parameters = after === undefined ? [config.OTP_CODE_TEXT, slot] : [config.OTP_CODE_TEXT, slot, after];
+    const [result] = await retryDeadlock(() => sql.unsafe<ChunkResult[]>(text, parameters));
+    const { last, looked, inserted, written } = result!;
+    return { last: last ?? undefined, looked, inserted, completed: written - inserted, refused: [] };
+  };
 
   return {
     /** The checkpoint as it is; makes the row at the very first start. */
@@ -120,28 +167,28 @@ export function createStore(sql: Sql, config: Config) {
 
     /** Writes a batch and its checkpoint; durable when it returns. Throws stepped_down where the epoch is no longer ours. */
     async write(batch: Batch, statuses: readonly (string | null)[], epoch: bigint): Promise<Written> {
-      const { rows } = batch;
-      const column = (name: 'id' | 'phone' | 'code' | 'insertedAt' | 'gatewayId') =>
-        arrayLiteral(rows.map((row) => row[name]));
-      const [result] = await retryDeadlock(() =>
-        sql.unsafe<SinkResult[]>(sink, [
-          slot,
-          String(epoch),
-          batch.end === undefined ? null : formatLsn(batch.end),
-          String(batch.commitTimes.at(-1) ?? ''),
-          column('id'),
-          column('phone'),
-          column('code'),
-          column('insertedAt'),
-          column('gatewayId'),
-          arrayLiteral(statuses),
-          arrayLiteral(batch.late.map(String)),
-          config.OTP_CODE_TEXT,
-        ]),
-      );
-      const { offered, held, inserted, written, at } = result!;
-      if (offered > 0 && held === 0) throw new SmslogdError('stepped_down', 'another daemon has acquired the slot');
-      return { inserted, completed: written - inserted, duplicates: offered - written, at: BigInt(at) };
+      try {
+        return await sinkOnce(batch, statuses, epoch);
+      } catch (error) {
+        if (!isRefusal(error)) throw error;
+        const { rows, late } = batch;
+        if (rows.length === 1) {
+          await refuse(rows[0]!.id, error);
+          return { inserted: 0, completed: 0, duplicates: 0, refused: [rows[0]!.id], at: nowMicros() };
+        }
+        const half = rows.length >> 1;
+        const first = { ...batch, rows: rows.slice(0, half), late: late.slice(0, half), end: undefined };
+        const second = { ...batch, rows: rows.slice(half), late: late.slice(half) };
+        const one = await this.write(first, statuses.slice(0, half), epoch);
+        const two = await this.write(second, statuses.slice(half), epoch);
+        return {
+          inserted: one.inserted + two.inserted,
+          completed: one.completed + two.completed,
+          duplicates: one.duplicates + two.duplicates,
+          refused: [...one.refused, ...two.refused],
+          at: two.at,
+        };
+      }
     },
 
     /**
@@ -149,30 +196,19 @@ export function createStore(sql: Sql, config: Config) {
      * without gateway id and status in the log are completed. Safe to repeat, to resume and to run beside the stream.
      */
     async reconcileChunk(source: Source, after: string | undefined, size: number): Promise<Chunk> {
-      const s = (name: string) => columnSql(source, 's', name);
-      const instant = instantSql('s.inserted_at', insertedAtForm(source), config.SOURCE_TIMEZONE);
-      const text = `
-with durable as materialized (select set_config('synchronous_commit', 'on', true)),
-chunk as materialized (
-  select s.id, ${s('phone_number')} as phone, ${s('code')} as code, ${instant} as inserted_at,
-         ${s('gateway_id')} as gateway_id, ${statusSql(s('gateway_id'), s('gateway_status'))} as gateway_status
-    from ${source.table} s where ${after === undefined ? 'true' : 's.id > $3::uuid'} order by s.id limit ${size}),
-written as (
-  insert into verification.sms_log as l (id, phone_number, type, body, gateway_id, gateway_status, inserted_at)
-  select c.id, c.phone, 'verification', ${bodySql('$1::text', 'c.code', config.SMS_BODY)}, c.gateway_id, c.gateway_status, c.inserted_at
-    from chunk c cross join durable
-   where c.inserted_at >= greatest(${kept}, (select coalesce(horizon, '-infinity') from smslogd.checkpoint where slot_name = $2::text))
-     and not exists (select from verification.sms_log k where k.id = c.id
-                        and (k.gateway_id is not null or k.gateway_status is not null or c.gateway_id is null))
-   order by c.id
-  ${COMPLETE})
-select (select max(id::text) from chunk) as last, (select count(*) from chunk)::int as looked,
-       count(*) filter (where inserted)::int as inserted, count(*)::int as written
-  from written`;
-      const parameters = after === undefined ? [config.OTP_CODE_TEXT, slot] : [config.OTP_CODE_TEXT, slot, after];
-      const [result] = await retryDeadlock(() => sql.unsafe<ChunkResult[]>(text, parameters));
-      const { last, looked, inserted, written } = result!;
-      return { last: last ?? undefined, looked, inserted, completed: written - inserted };
+      try {
+        return await chunkOnce(source, after, size);
+      } catch (error) {
+        if (!isRefusal(error)) throw error;
+        if (size > 1) return await this.reconcileChunk(source, after, Math.ceil(size / 10));
+        const [row] = await sql.unsafe<{ id: string }[]>(
+          `select s.id::text as id from ${source.table} s where $1::text is null or s.id > $1::text::uuid order by s.id limit 1`,
+          [after ?? null],
+        );
+        if (row === undefined) return { last: undefined, looked: 0, inserted: 0, completed: 0, refused: [] };
+        await refuse(row.id, error);
+        return { last: row.id, looked: 1, inserted: 0, completed: 0, refused: [row.id] };
+      }
     },
 
     /** Where a reconcile stands: the source id it has passed, and the transaction that must have ended before its first look. */
@@ -190,8 +226,9 @@ select (select max(id::text) from chunk) as last, (select count(*) from chunk)::
       if (done.length === 0) throw new SmslogdError('stepped_down', 'another daemon has acquired the slot');
     },
 
-    /** The reconcile is done. */
+    /** The reconcile is done; what it could write after all is no longer refused. */
     async clearReconcile(epoch: bigint): Promise<void> {
+      await sql`delete from smslogd.sms_refused r where exists (select from verification.sms_log l where l.id = r.id)`;
       await sql`update smslogd.checkpoint set reconcile_due = null, reconcile_after = null, reconcile_xid = null
                  where slot_name = ${slot} and epoch = ${String(epoch)}::int8`;
     },
@@ -244,6 +281,40 @@ select (select count(*) from offered)::int as offered, (select count(*) from hel
        count(*) filter (where inserted)::int as inserted, count(*)::int as written,
        (extract(epoch from clock_timestamp() - ${EPOCH_2000}) * 1000000)::int8::text as at
   from written`;
+}
+
+/** A chunk of a reconcile: $1 text before the code, $2 slot, $3 the id to go on after. */
+function chunkStatement(config: Config, kept: string, source: Source, goesOn: boolean, size: number): string {
+  const s = (name: string) => columnSql(source, 's', name);
+  const instant = instantSql('s.inserted_at', insertedAtForm(source), config.SOURCE_TIMEZONE);
+  return `
+with durable as materialized (select set_config('synchronous_commit', 'on', true)),
+chunk as materialized (
+  select s.id, ${s('phone_number')} as phone, ${s('code')} as code, ${instant} as inserted_at,
+         ${s('gateway_id')} as gateway_id, ${statusSql(s('gateway_id'), s('gateway_status'))} as gateway_status
+    from ${source.table} s where ${goesOn ? 's.id > $3::uuid' : 'true'} order by s.id limit ${size}),
+written as (
+  insert into verification.sms_log as l (id, phone_number, type, body, gateway_id, gateway_status, inserted_at)
+  select c.id, c.phone, 'verification', ${bodySql('$1::text', 'c.code', config.SMS_BODY)}, c.gateway_id, c.gateway_status, c.inserted_at
+    from chunk c cross join durable
+   where c.inserted_at >= greatest(${kept}, (select coalesce(horizon, '-infinity') from smslogd.checkpoint where slot_name = $2::text))
+     and not exists (select from verification.sms_log k where k.id = c.id
+                        and (k.gateway_id is not null or k.gateway_status is not null or c.gateway_id is null))
+   order by c.id
+  ${COMPLETE})
+select (select max(id::text) from chunk) as last, (select count(*) from chunk)::int as looked,
+       count(*) filter (where inserted)::int as inserted, count(*)::int as written
+  from written`;
+}
+
+/** True where a constraint, a type or a trigger of the log refused the row itself: data exceptions and integrity violations. */
+function isRefusal(error: unknown): boolean {
+  return /^(22|23)[0-9A-Z]{3}$/.test(codeOf(error) ?? '');
+}
+
+/** The time by our clock; microseconds since 2000-01-01 UTC. */
+export function nowMicros(): bigint {
+  return BigInt(Date.now()) * 1000n - 946_684_800_000_000n;
 }
 
 /** Tries a statement again that lost a deadlock or a serialization: it has written nothing. */

@@ -72,11 +72,13 @@ test('updates of attempts_count and mass updates write nothing, not even the che
   await db.sql`update verification.verifications set active = false, status = 'expired'`;
   const [{ lsn }] = (await db.sql`select pg_current_wal_lsn() as lsn`) as unknown as [{ lsn: string }];
   await until('the updates to be acknowledged', async () => {
-    const [slot] = await db.sql`select confirmed_flush_lsn >= ${lsn}::text::pg_lsn as passed from pg_replication_slots where slot_name = ${db.name}`;
+    const [slot] =
+      await db.sql`select confirmed_flush_lsn >= ${lsn}::text::pg_lsn as passed from pg_replication_slots where slot_name = ${db.name}`;
     return slot?.['passed'] === true;
   });
   expect(await state()).toEqual(before);
-  const [row] = await db.sql`select count(*)::int as n, count(*) filter (where updated_at > inserted_at + interval '1 hour')::int as late from verification.sms_log`;
+  const [row] =
+    await db.sql`select count(*)::int as n, count(*) filter (where updated_at > inserted_at + interval '1 hour')::int as late from verification.sms_log`;
   expect(row).toEqual({ n: 1000, late: 0 });
 });
 
@@ -117,4 +119,27 @@ test('deletes and truncate of the source change nothing in the log', async () =>
   await db.sql`truncate verification.verifications`;
   await insertVerification(db.sql);
   await until('the next row', async () => (await logged()) === 6);
+});
+
+test('a row that a constraint of the log refuses is kept aside and counted, and blocks nobody, on the stream and in a reconcile', async () => {
+  await db.sql`alter table verification.sms_log add constraint no_zeros check (phone_number not like '%0000666')`;
+  const refused = '+380000000666';
+  await insertMany(db.sql, 20);
+  const old = await insertVerification(db.sql, { phone_number: refused });
+  const mirror = start();
+  await mirror.streaming();
+  await db.sql`update verification.verifications set active = false where id = ${old.id}`;
+  const live = await db.sql.begin(async (tx) => {
+    await insertMany(tx, 3);
+    return await insertVerification(tx, { phone_number: refused });
+  });
+  await until('the other rows', async () => (await logged()) === 23);
+  const aside = await db.sql`select id, sqlstate, reason from smslogd.sms_refused order by refused_at`;
+  expect([...aside]).toEqual([
+    { id: old.id, sqlstate: '23514', reason: 'no_zeros' },
+    { id: live.id, sqlstate: '23514', reason: 'no_zeros' },
+  ]);
+  const counted = (await mirror.metrics.errors.get()).values.find(({ labels }) => labels.code === 'row_refused');
+  // the copy, the first row's update and the second row
+  expect(counted?.value).toBe(3);
 });

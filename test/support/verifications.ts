@@ -26,7 +26,10 @@ export function verification(over: Partial<Verification> = {}): Verification {
   };
 }
 
-export async function insertVerification(sql: Sql | TransactionSql, over: Partial<Verification> = {}): Promise<Verification> {
+export async function insertVerification(
+  sql: Sql | TransactionSql,
+  over: Partial<Verification> = {},
+): Promise<Verification> {
   const row = verification(over);
   await sql`insert into verification.verifications
               (id, phone_number, check_digit, status, code, code_expired_at, gateway_id, gateway_status, inserted_at)
