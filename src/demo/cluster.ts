@@ -77,7 +77,7 @@ export async function createCluster(options: ClusterOptions = {}): Promise<Clust
     if (account !== undefined) chownSync(passwordFile, account.uid, account.gid);
     const dataDirectory = join(directory, 'data');
     const init = ['-D', dataDirectory, '-U', 'postgres', '-A', 'scram-sha-256', `--pwfile=${passwordFile}`];
-    runOnce(bin, 'initdb', [...init, '-E', 'UTF8', '--locale=C', '--no-sync']);
+    await runOnce(bin, 'initdb', [...init, '-E', 'UTF8', '--locale=C', '--no-sync']);
     return await launch(bin, {
       directory,
       dataDirectory,
@@ -234,15 +234,26 @@ function libraryEnv(directory: string, native: string): NodeJS.ProcessEnv {
   return { PATH: process.env['PATH'] ?? '', TZ: 'UTC', LC_ALL: 'C', LD_LIBRARY_PATH: path, DYLD_LIBRARY_PATH: path };
 }
 
-function runOnce(bin: Binaries, program: string, flags: string[]): void {
-  const done = spawnSync(join(bin.directory, program), flags, {
+async function runOnce(bin: Binaries, program: string, flags: string[]): Promise<void> {
+  // a group of its own: Ctrl-C in a terminal is for this process, which then decides
+  const child = spawn(join(bin.directory, program), flags, {
     env: bin.env,
     ...bin.account,
-    encoding: 'utf8',
+    stdio: ['ignore', 'ignore', 'pipe'],
+    detached: true,
     cwd: '/',
   });
-  if (done.status !== 0)
-    throw new SmslogdError('embedded_postgres', `${program} failed: ${done.error?.message ?? done.stderr}`);
+  const lastResort = () => void (child.pid !== undefined && process.kill(-child.pid, 'SIGKILL'));
+  process.prependOnceListener('exit', lastResort);
+  let words = '';
+  child.stderr.setEncoding('utf8').on('data', (chunk: string) => (words += chunk));
+  const [failure] = await Promise.race([once(child, 'close'), once(child, 'error')]).catch((error: unknown) => [error]);
+  process.off('exit', lastResort);
+  if (failure !== 0)
+    throw new SmslogdError(
+      'embedded_postgres',
+      `${program} failed: ${failure instanceof Error ? failure.message : words}`,
+    );
 }
 
 /** PostgreSQL refuses to run as root: an account that every system has. */

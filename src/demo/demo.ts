@@ -174,10 +174,7 @@ async function perform(
   });
   const figures = await readFigures(owner);
   const right = isRight(audit) && code === 0;
-  screen.line();
-  for (const line of figuresTable(figures)) screen.line(line);
-  screen.line();
-  for (const line of auditTable(audit)) screen.line(line);
+  for (const line of ['', ...figuresTable(figures), '', ...auditTable(audit)]) screen.line(line);
   if (!right) for (const problem of daemon.problems()) screen.line(`  daemon: ${problem}`);
   screen.line();
   screen.line(resultLine(audit));
@@ -188,7 +185,7 @@ async function writePast(stage: Stage, size: number, random: () => number, scree
   const began = performance.now();
   const { REPORT_TIMEZONE: timezone, OTP_CODE_TEXT: codeText } = stage.config;
   const past = planHistory({ count: size, now: Date.now(), random, timezone, codeText });
-  const onProgress = (written: number) => screen.live(`history: ${count(written)} of ${count(past.length)} SMS`);
+  const onProgress = (written: number) => screen.passing(`history: ${count(written)} of ${count(past.length)} SMS`);
   await writeHistory(
     past,
     { sql: stage.owner, load: (id, fate) => stage.simulator.load(id, fate), onProgress },

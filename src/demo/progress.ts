@@ -7,6 +7,8 @@ export interface Screen {
   line(text?: string): void;
   /** the live line */
   live(text: string): void;
+  /** a live line that is not worth printing where there is no terminal */
+  passing(text: string): void;
 }
 
 export interface ScreenOptions {
@@ -21,23 +23,24 @@ export interface ScreenOptions {
 export function createScreen({ write, isTerminal, columns, now = () => performance.now() }: ScreenOptions): Screen {
   let shown = '';
   let printed = -Infinity;
+  const rewrite = (text: string) => {
+    const cut = text.slice(0, columns() - 1);
+    if (!isTerminal || cut === shown) return;
+    write(`${CLEAR}${cut}`);
+    shown = cut;
+  };
   return {
     line: (text = '') => {
       write(`${shown === '' ? '' : CLEAR}${text}\n`);
       shown = '';
     },
     live: (text) => {
-      if (!isTerminal) {
-        if (now() - printed < PRINT_EVERY_MS) return;
-        printed = now();
-        write(`${text}\n`);
-        return;
-      }
-      const cut = text.slice(0, columns() - 1);
-      if (cut === shown) return;
-      write(`${CLEAR}${cut}`);
-      shown = cut;
+      if (isTerminal) return rewrite(text);
+      if (now() - printed < PRINT_EVERY_MS) return;
+      printed = now();
+      write(`${text}\n`);
     },
+    passing: rewrite,
   };
 }
 

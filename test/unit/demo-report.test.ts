@@ -104,6 +104,7 @@ describe('the screen', () => {
       columns: () => 10,
       now: () => now,
     });
+    screen.passing('not for a file');
     for (; now <= 4_400; now += 400) screen.live(`${now}`);
     expect(out).toBe('0\n2000\n4000\n');
   });
