@@ -69,7 +69,7 @@ async function perform(
 
   const stage = await setStage(random, release);
   const { config, simulator, owner, writer } = stage;
-  screen.line(`A new PostgreSQL ${stage.postgres}, the schema, and a simulator of the IP2SMS gateway.`);
+  screen.phase('database', `PostgreSQL ${stage.postgres}, new, with the schema; the IP2SMS gateway is a simulator`);
   if (interrupt.aborted) return undefined;
 
   const past = await writePast(stage, history, random, screen);
@@ -134,8 +134,9 @@ async function perform(
     await traffic;
   });
   if (!ending.aborted) {
-    screen.line(
-      `Live: an OTP service writes ${VERIFICATIONS_PER_SECOND} verifications a second and works on them, a reimbursement service ${REIMBURSEMENTS_PER_SECOND} SMS.`,
+    screen.phase(
+      'live',
+      `${VERIFICATIONS_PER_SECOND} verifications a second with all that follows, ${REIMBURSEMENTS_PER_SECOND} medication_request`,
     );
     const liveSeconds = seconds === undefined ? Infinity : Math.max(LEAST_LIVE_SECONDS, seconds - elapsed());
     const liveBegan = elapsed();
@@ -145,12 +146,11 @@ async function perform(
   }
   checkTrouble();
 
+  const why = interrupt.aborted ? 'interrupted' : 'the time is up';
+  screen.phase('stopping', `${why}: the services stop, the daemon gets what it needs to catch up`);
   live.abort();
   await traffic;
   checkTrouble();
-  screen.line(
-    `${interrupt.aborted ? 'Interrupted' : 'Time is up'}: the services stop, the daemon gets what it needs to catch up.`,
-  );
   const caughtUp = await waitFor(
     async () => {
       const score = await scoreNow();
@@ -161,9 +161,11 @@ async function perform(
   watching.abort();
   await watch;
   checkTrouble();
+  const stopping = performance.now();
   const code = await daemon.stop();
-  screen.line(
-    `${caughtUp ? 'Caught up' : `Not caught up within ${PATIENCE_SECONDS} s`}; the daemon ended on SIGTERM ${code === 0 ? 'in order' : `with exit code ${code}`}.`,
+  screen.phase(
+    'stopped',
+    `${caughtUp ? 'all is in the log' : `NOT caught up within ${PATIENCE_SECONDS} s`}; the daemon ended on SIGTERM in ${took(stopping)} with exit code ${code}`,
   );
 
   const audit = await auditLog({
@@ -193,14 +195,15 @@ async function writePast(stage: Stage, size: number, random: () => number, scree
   );
   await stage.owner`analyze verification.verifications`;
   const verifications = past.filter(({ type }) => type === 'verification').length;
-  screen.line(
-    `Two days of history: ${count(verifications)} verifications in their table, ${count(past.length - verifications)} reimbursement SMS in the log (${took(began)}).`,
+  screen.phase(
+    'history',
+    `two days, ${count(past.length)} SMS: ${count(verifications)} verifications, ${count(past.length - verifications)} medication_request, written in ${took(began)}`,
   );
   return past;
 }
 
 function sayAddresses(stage: Stage, screen: Screen): void {
-  screen.line('The daemon starts: it copies the verifications and asks the gateway about every SMS.');
+  screen.phase('daemon', 'starts: copies the verifications into the log and asks the gateway about every SMS');
   screen.line();
   screen.line(`  status page   ${stage.web}/`);
   screen.line(`  the log       psql ${stage.psql}`);
@@ -260,25 +263,24 @@ async function settle({ scoreNow, elapsed, screen, past, seconds }: Settling, si
     signal,
   });
   if (signal.aborted) return;
-  screen.line(
-    copied
-      ? `The history is copied (${elapsed().toFixed(1)} s).`
-      : `The history is not copied after ${PATIENCE_SECONDS} s.`,
-  );
+  if (copied) screen.phase('copied', `the whole history is in the log after ${seconds1(elapsed())}`);
+  else screen.phase('NOT COPIED', `the history is not all in the log after ${PATIENCE_SECONDS} s`);
   const patience = seconds === undefined ? SETTLE_SECONDS : seconds * SETTLE_SHARE - elapsed();
   const settled = await waitFor(async () => (await scoreNow()).overdue === 0, { seconds: patience, signal });
   if (signal.aborted) return;
-  screen.line(
-    settled
-      ? `The history is settled: every SMS past its life has its final status (${elapsed().toFixed(1)} s).`
-      : `${count((await scoreNow()).overdue)} SMS of the history are still to be asked about; live traffic begins meanwhile (${elapsed().toFixed(1)} s).`,
+  if (settled)
+    return screen.phase('settled', `every SMS past its life has its final status after ${seconds1(elapsed())}`);
+  const left = (await scoreNow()).overdue;
+  screen.phase(
+    'settling',
+    `goes on beside the live traffic: ${count(left)} SMS past their life are still to be asked for`,
   );
 }
 
 /** What is measured: from the restart until the log holds every verification that stood in the source at that moment. */
 async function killAndRestart(daemon: Daemon, stage: Stage, elapsed: () => number, screen: Screen): Promise<void> {
   await daemon.kill();
-  screen.line(`kill -9: the daemon is gone (${elapsed().toFixed(1)} s); the services go on.`);
+  screen.phase('kill -9', `the daemon is gone after ${seconds1(elapsed())}; the services go on`);
   await pause(DOWN_SECONDS * 1000, new AbortController().signal);
   const waiting = await waitingVerifications(stage.owner);
   const restarted = performance.now();
@@ -286,11 +288,12 @@ async function killAndRestart(daemon: Daemon, stage: Stage, elapsed: () => numbe
   const done = await waitFor(async () => (await countAbsent(stage.owner, waiting)) === 0, {
     seconds: PATIENCE_SECONDS,
   });
-  screen.line(
-    done
-      ? `Started again ${DOWN_SECONDS} s later; ${took(restarted)} after that the log had all ${count(waiting.length)} verifications that waited in the source.`
-      : `Started again, but the log has not caught up within ${PATIENCE_SECONDS} s.`,
-  );
+  if (done)
+    screen.phase(
+      'restarted',
+      `${DOWN_SECONDS} s later; ${took(restarted)} after that the log had all ${count(waiting.length)} verifications that were waiting`,
+    );
+  else screen.phase('restarted', `but the log had NOT caught up after ${PATIENCE_SECONDS} s`);
 }
 
 /** Pauses until `left` seconds are none. */
@@ -299,5 +302,9 @@ async function until(left: () => number, signal: AbortSignal): Promise<void> {
 }
 
 function took(began: number): string {
-  return `${((performance.now() - began) / 1000).toFixed(1)} s`;
+  return seconds1((performance.now() - began) / 1000);
+}
+
+function seconds1(seconds: number): string {
+  return `${seconds.toFixed(1)} s`;
 }

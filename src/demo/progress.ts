@@ -5,6 +5,8 @@ const CLEAR = '\r\u001b[2K';
 export interface Screen {
   /** a line that stays */
   line(text?: string): void;
+  /** a line that stays: what happens now */
+  phase(name: string, text: string): void;
   /** the live line */
   live(text: string): void;
   /** a live line that is not worth printing where there is no terminal */
@@ -29,11 +31,13 @@ export function createScreen({ write, isTerminal, columns, now = () => performan
     write(`${CLEAR}${cut}`);
     shown = cut;
   };
+  const line = (text = '') => {
+    write(`${shown === '' ? '' : CLEAR}${text}\n`);
+    shown = '';
+  };
   return {
-    line: (text = '') => {
-      write(`${shown === '' ? '' : CLEAR}${text}\n`);
-      shown = '';
-    },
+    line,
+    phase: (name, text) => line(`${name.padEnd(11)}${text}`),
     live: (text) => {
       if (isTerminal) return rewrite(text);
       if (now() - printed < PRINT_EVERY_MS) return;
@@ -67,10 +71,15 @@ export function progressLine(snapshot: Snapshot): string {
     `history ${count(copied, 6)}`,
     `live ${count(written, 6)}`,
     `logged ${count(logged, 6)}`,
-    `lag ${(lagSeconds === undefined ? '-' : `${lagSeconds.toFixed(1)} s`).padStart(6)}`,
+    `lag ${duration(lagSeconds).padStart(6)}`,
     `open ${count(open, 6)}`,
     `${pollsPerSms.toFixed(2)} polls/SMS`,
   ].join('   ');
+}
+
+function duration(seconds: number | undefined): string {
+  if (seconds === undefined) return '-';
+  return seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`;
 }
 
 /** A whole number with its thousands apart. */

@@ -41,7 +41,7 @@ const FIGURE_LINES: readonly (readonly [string, (figures: Figures) => string])[]
 export function figuresTable(figures: FiguresByType): string[] {
   const width = 46;
   return [
-    `${' '.repeat(width)}${DEMO_TYPES.map((type) => type.padStart(25)).join('  ')}`,
+    `${'The figures of the day'.padEnd(width)}${DEMO_TYPES.map((type) => type.padStart(25)).join('  ')}`,
     `${' '.repeat(width)}${figureCells((_, period) => (period === 'today' ? 'today' : 'yesterday*'))}`,
     ...FIGURE_LINES.map(([name, write]) => {
       const row = figureCells((type, period) => {
@@ -68,7 +68,7 @@ export function auditTable({ tallies, totals, flaws, behind }: Audit): string[] 
   );
   const found = FLAWS.filter((flaw) => flaws.has(flaw)).map((flaw) => `${flaw} ${count(flaws.get(flaw)!)}`);
   return [
-    `${' '.repeat(width)}${DEMO_TYPES.map((type) => type.padStart(42)).join('')}`,
+    `${'The log'.padEnd(width)}${DEMO_TYPES.map((type) => type.padStart(42)).join('')}`,
     `${'status'.padEnd(width)}${tallyCells((_, column) => column)}`,
     ...used.map(
       (status) => `${status.padEnd(width)}${tallyCells((type, column) => count(tallies[type].get(status)![column]))}`,
