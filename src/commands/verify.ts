@@ -1,39 +1,96 @@
-import { loadConfig } from '../config.ts';
-import { openDatabase } from '../db.ts';
+import { loadConfig, type Config } from '../config.ts';
+import { openDatabase, type Sql } from '../db.ts';
 import { SmslogdError } from '../errors.ts';
-import { audit } from '../mirror/audit.ts';
+import { audit, type Audit } from '../mirror/audit.ts';
+import { createStore } from '../mirror/store.ts';
 import { requireSchema } from '../schema.ts';
-import { describeSource } from '../source.ts';
+import { describeSource, type Source } from '../source.ts';
 import type { Command } from './command.ts';
 
 const UNITS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3_600, d: 86_400 };
 const PATIENCE_MS = 30_000;
+const REPAIR_CHUNK = 5_000;
+const PROGRESS_MS = 5_000;
+
+const MEANINGS: Readonly<Record<keyof Audit, string>> = {
+  source: 'source rows that the log must have',
+  log: 'mirrored rows in the log',
+  missing: 'source rows that the log lacks',
+  incomplete: 'rows whose gateway id the log lacks',
+  doubled: 'rows that the log has more than once',
+  differing: 'rows whose phone number, text or time differs',
+  orphaned: 'logged rows without a source row, newer than the oldest one',
+  settled: 'the mirror had passed the moment of the look',
+};
 
 export const command: Command = {
   summary: 'audits the log against the source: missing, doubled, without a source row',
-  details:
+  details: [
     'Exits 0 if nothing is missing or doubled, else 1. Rows that SNAPSHOT=never or the retention left out are not expected.',
+    'It may run beside the daemon at any time: a row that is merely on its way is waited for, up to half a minute.',
+  ].join('\n'),
   flags: {
     since: { type: 'string', value: 'AGE', about: 'only rows of the last 90m, 24h or 7d; default: all' },
+    repair: { type: 'boolean', about: 'fills what is missing or incomplete first' },
     json: { type: 'boolean', about: 'the counts as one JSON object' },
   },
   run: async (flags, { env, print }) => {
     const config = loadConfig(env, ['database']);
     const sinceSeconds = flags['since'] === undefined ? undefined : readAge(String(flags['since']));
+    const json = flags['json'] === true;
+    const say = progress(json ? () => {} : print);
     const sql = openDatabase(config, { max: 2, name: 'verify' });
     try {
       await requireSchema(sql);
       const source = await describeSource(sql, config);
+      const repaired = flags['repair'] === true ? await repair(sql, config, source, say) : undefined;
       const { signal } = new AbortController();
-      const counts = await audit(sql, config, source, { sinceSeconds, patienceMs: PATIENCE_MS }, signal);
-      if (flags['json'] === true) print(JSON.stringify(counts));
-      else for (const [name, count] of Object.entries(counts)) print(`${name.padEnd(9)} ${String(count).padStart(12)}`);
+      const counts = await audit(
+        sql,
+        config,
+        source,
+        { sinceSeconds, patienceMs: PATIENCE_MS, progress: (looked) => say(`${looked} source rows compared`) },
+        signal,
+      );
+      if (json) print(JSON.stringify({ ...counts, ...(repaired === undefined ? {} : { repaired }) }));
+      else {
+        if (repaired !== undefined) print(`repaired   ${String(repaired).padStart(10)}  rows written`);
+        for (const [name, meaning] of Object.entries(MEANINGS)) {
+          print(`${name.padEnd(10)} ${String(counts[name as keyof Audit]).padStart(10)}  ${meaning}`);
+        }
+      }
       return counts.missing === 0 && counts.doubled === 0 ? 0 : 1;
     } finally {
       await sql.end({ timeout: 1 });
     }
   },
 };
+
+/** Writes what the log lacks, as the daemon's reconcile does; returns the number of rows. */
+async function repair(sql: Sql, config: Config, source: Source, say: (line: string) => void): Promise<number> {
+  const store = createStore(sql, config);
+  let after: string | undefined;
+  let looked = 0;
+  let written = 0;
+  for (;;) {
+    const chunk = await store.reconcileChunk(source, after, REPAIR_CHUNK);
+    looked += chunk.looked;
+    written += chunk.inserted + chunk.completed;
+    if (chunk.last === undefined) return written;
+    after = chunk.last;
+    say(`${looked} source rows looked at, ${written} written`);
+  }
+}
+
+/** Lets a line through every few seconds. */
+function progress(print: (line: string) => void): (line: string) => void {
+  let said = performance.now();
+  return (line) => {
+    if (performance.now() - said < PROGRESS_MS) return;
+    said = performance.now();
+    print(line);
+  };
+}
 
 /** `90m`, `24h`, `7d` → seconds. */
 function readAge(text: string): number {

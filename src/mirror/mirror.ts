@@ -19,6 +19,7 @@ import type { Metrics } from '../metrics.ts';
 import { describePublication, publicationStatements } from '../publication.ts';
 import { describeSource, type Source } from '../source.ts';
 import { pause } from '../supervise.ts';
+import { lackingRows } from './audit.ts';
 import { pump, type Failpoints } from './pump.ts';
 import { reconcile } from './reconcile.ts';
 import { createSlot, describeServer, describeSlot, dropSlot, type Server, type Slot } from './slot.ts';
@@ -34,6 +35,9 @@ export interface MirrorDeps {
 }
 
 const PUBLICATION_CHECK_MS = 10_000;
+const AUDIT_MS = 180_000;
+/** Twice the interval and more, and rows that were there at the last look and on their way. */
+const AUDIT = { sinceSeconds: 900, patienceMs: 60_000 };
 const FIRST_START = 'first start';
 
 /** Returns the loop for the supervisor: `works` is called once it streams. */
@@ -107,9 +111,31 @@ async function stream(
       if (signal.aborted) return;
       health.setMirrorState('streaming');
       works();
-      await watchPublication(deps, signal);
+      await Promise.race([watchPublication(deps, signal), auditAgain(deps, { store, source, epoch }, signal)]);
     },
   );
+}
+
+/** The light audit of the recent past: what it finds missing should not be possible, is shown as a metric, and is filled. */
+async function auditAgain(
+  { sql, config, metrics, log, health }: MirrorDeps,
+  { store, source, epoch }: { store: Store; source: Source; epoch: bigint },
+  signal: AbortSignal,
+): Promise<void> {
+  for (;;) {
+    await pause(AUDIT_MS, signal);
+    if (signal.aborted) return;
+    const missing = await lackingRows(sql, config, source, AUDIT, signal);
+    if (signal.aborted) return;
+    metrics.reconcileMissing.set(missing);
+    if (missing === 0) continue;
+    const reason = 'audit';
+    log.warn({ missing }, 'the audit found rows that the log lacks: it is reconciled');
+    health.setMirrorState('repairing');
+    await store.markReconcile(reason);
+    await reconcile({ store, source, epoch, reason, log, metrics }, signal);
+    health.setMirrorState('streaming');
+  }
 }
 
 /** The publication can lose the table without an error (from PostgreSQL 18 on it can even vanish): looked at again and again. */
