@@ -18,6 +18,8 @@ export interface Checkpoint {
   readonly epoch: bigint;
   /** end_lsn of the last source transaction in the log */
   readonly lsn: Lsn | undefined;
+  /** seconds since the last source transaction in the log was committed */
+  readonly commitAge: number | undefined;
   readonly systemId: string | undefined;
   readonly sourceTimezone: string | undefined;
   readonly removed: boolean;
@@ -77,7 +79,7 @@ export function createStore(sql: Sql, config: Config) {
   const slot = config.SLOT_NAME;
   const kept = config.RETENTION_DAYS === 0 ? `'-infinity'` : `now() - interval '${config.RETENTION_DAYS} days'`;
   const sink = sinkStatement(config, kept);
-  const fields = sql`epoch::text, lsn::text, system_id, source_timezone, removed_at is not null as removed, reconcile_due`;
+  const fields = sql`epoch::text, lsn::text, extract(epoch from now() - committed_at)::float8 as commit_age, system_id, source_timezone, removed_at is not null as removed, reconcile_due`;
 
   const sinkOnce = async (batch: Batch, statuses: readonly (string | null)[], epoch: bigint): Promise<Written> => {
     const { rows } = batch;
@@ -332,6 +334,7 @@ async function retryDeadlock<T>(statement: () => Promise<T>): Promise<T> {
 interface CheckpointRow {
   readonly epoch: string;
   readonly lsn: string | null;
+  readonly commit_age: number | null;
   readonly system_id: string | null;
   readonly source_timezone: string | null;
   readonly removed: boolean;
@@ -343,6 +346,7 @@ function checkpointOf(row: CheckpointRow | undefined): Checkpoint {
   return {
     epoch: BigInt(row.epoch),
     lsn: row.lsn === null ? undefined : parseLsn(row.lsn),
+    commitAge: row.commit_age ?? undefined,
     systemId: row.system_id ?? undefined,
     sourceTimezone: row.source_timezone ?? undefined,
     removed: row.removed,

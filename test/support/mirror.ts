@@ -13,6 +13,8 @@ export interface RunningMirror {
   readonly health: Health;
   /** waits until it streams and has no reconcile to do */
   streaming(): Promise<void>;
+  /** rejects when it fails for good */
+  readonly done: Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -31,6 +33,7 @@ export function startMirror(
   return {
     metrics,
     health,
+    done,
     streaming: () => until('the mirror to stream', () => health.mirrorState === 'streaming'),
     stop: async () => {
       controller.abort();

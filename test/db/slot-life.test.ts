@@ -1,0 +1,167 @@
+/** What can happen to the slot, the publication and the checkpoint: said clearly, mended once, and every row is in the log once. */
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { startMirror, type RunningMirror } from '../support/mirror.ts';
+import { difference, insertMany, insertVerification } from '../support/verifications.ts';
+
+let db: TestDatabase;
+let mirrors: RunningMirror[];
+
+beforeEach(async () => {
+  db = await createDatabase();
+  mirrors = [];
+});
+afterEach(async () => {
+  await Promise.all(mirrors.map((mirror) => mirror.stop()));
+  await db.drop();
+});
+
+async function streaming(): Promise<RunningMirror> {
+  const mirror = startMirror(db);
+  mirrors.push(mirror);
+  await mirror.streaming();
+  return mirror;
+}
+
+const everyRowOnce = () =>
+  until('every row to be in the log', async () => {
+    const { missing, surplus } = await difference(db.sql);
+    return missing === 0 && surplus === 0;
+  });
+const cut = () =>
+  db.sql`select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = ${db.name} and active`;
+const slotFree = () =>
+  until('the slot to be free', async () => {
+    const [slot] = await db.sql`select active from pg_replication_slots where slot_name = ${db.name}`;
+    return slot?.['active'] === false;
+  });
+const due = async () =>
+  (await db.sql`select reconcile_due from smslogd.checkpoint`)[0]?.['reconcile_due'] as string | null;
+
+test('a slot dropped while the daemon is down is made again and what passed is reconciled', async () => {
+  const first = await streaming();
+  await insertMany(db.sql, 10);
+  await everyRowOnce();
+  await first.stop();
+  await slotFree();
+  await db.sql`select pg_drop_replication_slot(${db.name})`;
+  await insertMany(db.sql, 20);
+  await streaming();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  expect(await due()).toBeNull();
+});
+
+test('a slot dropped while the daemon runs is made again and what passed is reconciled', async () => {
+  const mirror = await streaming();
+  await insertMany(db.sql, 10);
+  await everyRowOnce();
+  await db.sql.begin(async (tx) => {
+    await tx`select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = ${db.name}`;
+    for (;;) {
+      const [slot] = await tx`select active from pg_replication_slots where slot_name = ${db.name}`;
+      if (slot?.['active'] === false) break;
+    }
+    await tx`select pg_drop_replication_slot(${db.name})`;
+  });
+  await insertMany(db.sql, 20);
+  await everyRowOnce();
+  await until('it to stream again', () => mirror.health.mirrorState === 'streaming');
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+});
+
+test('a slot recreated by someone else further on leaves no gap', async () => {
+  const first = await streaming();
+  await insertMany(db.sql, 10);
+  await everyRowOnce();
+  await first.stop();
+  await slotFree();
+  await db.sql`select pg_drop_replication_slot(${db.name})`;
+  await insertMany(db.sql, 20);
+  await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
+  await insertMany(db.sql, 5);
+  await streaming();
+  await everyRowOnce();
+});
+
+test('a publication dropped while the daemon is down is made again and what passed is reconciled', async () => {
+  const first = await streaming();
+  await insertMany(db.sql, 10);
+  await everyRowOnce();
+  await first.stop();
+  await db.sql`drop publication smslogd`;
+  await insertMany(db.sql, 20);
+  await streaming();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+});
+
+test('a table taken out of the publication under a running daemon is put back and what passed is reconciled', async () => {
+  await streaming();
+  await db.sql`alter publication smslogd drop table verification.verifications`;
+  await insertMany(db.sql, 20);
+  await everyRowOnce();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+});
+
+test('a checkpoint row that is deleted by hand under a running daemon is made again', async () => {
+  await streaming();
+  await insertMany(db.sql, 10);
+  await everyRowOnce();
+  await db.sql`delete from smslogd.checkpoint`;
+  await insertMany(db.sql, 20);
+  await everyRowOnce();
+});
+
+test('a checkpoint in the future is forgotten and the log is reconciled', async () => {
+  const first = await streaming();
+  await insertMany(db.sql, 10);
+  await everyRowOnce();
+  await first.stop();
+  await db.sql`update smslogd.checkpoint set lsn = pg_current_wal_lsn() + 1073741824`;
+  await insertMany(db.sql, 20);
+  await streaming();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+});
+
+test('a log filled from another database is reconciled', async () => {
+  const first = await streaming();
+  await first.stop();
+  await db.sql`update smslogd.checkpoint set system_id = '1'`;
+  await insertMany(db.sql, 5);
+  await streaming();
+  await everyRowOnce();
+});
+
+test('another SOURCE_TIMEZONE than the one that the log was filled with is refused', async () => {
+  const first = await streaming();
+  await first.stop();
+  const second = startMirror(db, { env: { SOURCE_TIMEZONE: 'Europe/Kyiv' } });
+  await expect(second.done).rejects.toMatchObject({ code: 'source_timezone' });
+  await second.stop();
+});
+
+test('after teardown the daemon idles until migrate, then goes on', async () => {
+  const mirror = await streaming();
+  await db.sql`update smslogd.checkpoint set removed_at = now()`;
+  await cut();
+  await until('it to stand by', () => mirror.health.mirrorState === 'standby');
+  await slotFree();
+  await db.sql`select pg_drop_replication_slot(${db.name})`;
+  await insertVerification(db.sql);
+  await db.sql`update smslogd.checkpoint set removed_at = null`;
+  await everyRowOnce();
+});
+
+test('a replication connection that is cut comes back', async () => {
+  const mirror = await streaming();
+  for (let round = 0; round < 3; round += 1) {
+    await cut();
+    await insertMany(db.sql, 5);
+    await everyRowOnce();
+    await until('it to stream', () => mirror.health.mirrorState === 'streaming');
+  }
+});
