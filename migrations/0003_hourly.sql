@@ -1,16 +1,131 @@
 -- Up Migration
--- Stored counters: one row for each UTC hour of inserted_at, type and status. Recomputed for the hours that changed, never added to.
+-- Stored counters: one row for each UTC hour of inserted_at, type and status. An hour that changed is counted again as a whole, nothing is
+-- ever added to. Which hours changed is noted by triggers in the statement that changed the log, whoever ran it; the daemon (src/figures)
+-- takes the notes and counts in one transaction, and the views count noted hours themselves, so that figures are right at any moment.
+
 create table smslogd.sms_hourly (
-  hour        timestamptz not null,
-  type        text not null,
-  status      text not null,
-  sms         bigint not null,
-  le_2m       bigint not null default 0,
-  m2_5        bigint not null default 0,
-  m5_30       bigint not null default 0,
-  gt_30m      bigint not null default 0,
-  on_time_due bigint not null default 0,
-  buckets     bigint[] not null default '{}',
-  updated_at  timestamptz not null default now(),
+  hour            timestamptz not null,
+  type            text not null,
+  status          text not null,
+  sms             bigint not null,
+  le_2m           bigint not null default 0,
+  m2_5            bigint not null default 0,
+  m5_30           bigint not null default 0,
+  gt_30m          bigint not null default 0,
+  buckets         bigint[] not null default '{}',
+  oldest          timestamptz not null,
+  last_changed_at timestamptz,
   primary key (hour, type, status)
 );
+create index sms_hourly_open_idx on smslogd.sms_hourly (hour) where status in ('Accepted', 'Enroute', 'Pending', 'Unknown');
+comment on table smslogd.sms_hourly is 'Stored counters of the log; hours that stand in changed_hour are out of date until the daemon has counted them again';
+comment on column smslogd.sms_hourly.hour is 'Start of the UTC hour of inserted_at';
+comment on column smslogd.sms_hourly.status is 'gateway_status, or untracked where that is null';
+comment on column smslogd.sms_hourly.le_2m is 'Delivered rows with a latency of at most 2 minutes; a negative latency counts as 0. A Delivered row without status_changed_at is in no group';
+comment on column smslogd.sms_hourly.m2_5 is 'More than 2, at most 5 minutes';
+comment on column smslogd.sms_hourly.m5_30 is 'More than 5, at most 30 minutes';
+comment on column smslogd.sms_hourly.gt_30m is 'More than 30 minutes';
+comment on column smslogd.sms_hourly.buckets is 'Delivered rows in each bucket of smslogd.delivery_bounds() (not summed up), the last one beyond all bounds';
+comment on column smslogd.sms_hourly.oldest is 'The earliest inserted_at';
+comment on column smslogd.sms_hourly.last_changed_at is 'The latest status_changed_at';
+
+-- Retention raises this before it removes rows: the counters of older hours stay as they are.
+alter table smslogd.settings add column frozen_before timestamptz not null default '-infinity';
+comment on column smslogd.settings.frozen_before is 'Hours before this one are never counted again: retention has removed rows of them';
+
+-- Notes are only ever added and taken, never merged: a unique key would make writers of one hour wait for each other.
+create table smslogd.changed_hour (
+  hour timestamptz not null
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+comment on table smslogd.changed_hour is 'UTC hours of the log that changed since they were counted; to have hours counted again, insert them here';
+
+-- A failure to note never refuses the row: the daemon counts the last days again when it starts.
+create function smslogd.note_hours() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  if tg_op = 'TRUNCATE' then
+    insert into smslogd.changed_hour select distinct hour from smslogd.sms_hourly;
+  elsif tg_op = 'UPDATE' then
+    insert into smslogd.changed_hour
+    select date_bin('1 hour', inserted_at, '2000-01-01 00:00+00') from changed
+    union select date_bin('1 hour', inserted_at, '2000-01-01 00:00+00') from former;
+  else
+    insert into smslogd.changed_hour
+    select distinct date_bin('1 hour', inserted_at, '2000-01-01 00:00+00') from changed;
+  end if;
+  return null;
+exception when others then
+  raise warning 'smslogd: the log is written but its counters are not told (%)', sqlstate;
+  return null;
+end $$;
+revoke all on function smslogd.note_hours() from public;
+
+create trigger smslogd_note_inserted after insert on verification.sms_log
+  referencing new table as changed for each statement execute function smslogd.note_hours();
+create trigger smslogd_note_updated after update on verification.sms_log
+  referencing old table as former new table as changed for each statement execute function smslogd.note_hours();
+create trigger smslogd_note_deleted after delete on verification.sms_log
+  referencing old table as changed for each statement execute function smslogd.note_hours();
+create trigger smslogd_note_truncated after truncate on verification.sms_log
+  for each statement execute function smslogd.note_hours();
+-- also where somebody writes with session_replication_role = replica
+alter table verification.sms_log enable always trigger smslogd_note_inserted, enable always trigger smslogd_note_updated,
+  enable always trigger smslogd_note_deleted, enable always trigger smslogd_note_truncated;
+insert into smslogd.changed_hour select distinct date_bin('1 hour', inserted_at, '2000-01-01 00:00+00') from verification.sms_log;
+
+-- The counts read an hour of the log through this index: new page ranges must not wait for a vacuum.
+alter index verification.sms_log_inserted_at_idx set (autosummarize = on);
+
+-- Upper bounds of the buckets in seconds, the same as DELIVERY_BUCKETS in src/metrics.ts; 120, 300 and 1800 bound the groups.
+create function smslogd.delivery_bounds() returns float8[] language sql immutable parallel safe
+as $$ select '{1,2,5,10,20,30,60,120,300,600,900,1800,3600}'::float8[] $$;
+
+-- The one definition of what is counted, for the stored counters and the views: the rows with lo <= inserted_at < hi, by UTC hour, type and
+-- status. due: at least 2 minutes old at `at`; on_time: of these, Delivered within 2 minutes. STABLE: it sees what its caller's statement
+-- sees. Security definer: readers see counts and not rows.
+create function smslogd.count_sms(lo timestamptz, hi timestamptz, at timestamptz)
+returns table (hour timestamptz, type text, status text, sms bigint, due bigint, on_time bigint, le_2m bigint, m2_5 bigint, m5_30 bigint,
+               gt_30m bigint, buckets bigint[], oldest timestamptz, last_changed_at timestamptz)
+language sql stable security definer rows 50 set search_path = pg_catalog, pg_temp set jit = off as $$
+  select b.hour, b.type, coalesce(b.gateway_status, 'untracked'), sum(b.n)::int8, sum(b.due)::int8,
+         coalesce(sum(b.due) filter (where b.bucket <= 8), 0)::int8, coalesce(sum(b.n) filter (where b.bucket <= 8), 0)::int8,
+         coalesce(sum(b.n) filter (where b.bucket = 9), 0)::int8, coalesce(sum(b.n) filter (where b.bucket between 10 and 12), 0)::int8,
+         coalesce(sum(b.n) filter (where b.bucket >= 13), 0)::int8,
+         case when count(b.bucket) = 0 then '{}'
+              else array[coalesce(sum(b.n) filter (where b.bucket = 1), 0), coalesce(sum(b.n) filter (where b.bucket = 2), 0),
+                         coalesce(sum(b.n) filter (where b.bucket = 3), 0), coalesce(sum(b.n) filter (where b.bucket = 4), 0),
+                         coalesce(sum(b.n) filter (where b.bucket = 5), 0), coalesce(sum(b.n) filter (where b.bucket = 6), 0),
+                         coalesce(sum(b.n) filter (where b.bucket = 7), 0), coalesce(sum(b.n) filter (where b.bucket = 8), 0),
+                         coalesce(sum(b.n) filter (where b.bucket = 9), 0), coalesce(sum(b.n) filter (where b.bucket = 10), 0),
+                         coalesce(sum(b.n) filter (where b.bucket = 11), 0), coalesce(sum(b.n) filter (where b.bucket = 12), 0),
+                         coalesce(sum(b.n) filter (where b.bucket = 13), 0), coalesce(sum(b.n) filter (where b.bucket = 14), 0)]::int8[] end,
+         min(b.oldest), max(b.last_changed_at)
+    from (select date_bin('1 hour', l.inserted_at, '2000-01-01 00:00+00') as hour, l.type, l.gateway_status,
+                 -- the number of the first bound that is not less than the latency, 14 beyond all; null: no latency is known
+                 case when l.gateway_status = 'Delivered' and l.status_changed_at is not null then
+                   14 - width_bucket(-date_part('epoch', l.status_changed_at - l.inserted_at),
+                                     '{-3600,-1800,-900,-600,-300,-120,-60,-30,-20,-10,-5,-2,-1}'::float8[]) end as bucket,
+                 count(*) as n, count(*) filter (where l.inserted_at <= $3 - interval '2 minutes') as due,
+                 min(l.inserted_at) as oldest, max(l.status_changed_at) as last_changed_at
+            from verification.sms_log l
+           where l.inserted_at >= $1 and l.inserted_at < $2
+           group by 1, 2, 3, 4) b
+   group by b.hour, b.type, b.gateway_status
+$$;
+
+-- Neighbouring hours as one span. Where they lie scattered, one span over all: the reader leaves out what it did not ask for, and the log is
+-- not read again and again where its rows do not stand in the order of time (a first copy writes them in the order of their ids).
+create function smslogd.spans(hours timestamptz[]) returns table (lo timestamptz, hi timestamptz)
+language sql immutable rows 2 as $$
+  with island as (
+    select min(n.hour) as lo, max(n.hour) + interval '1 hour' as hi
+      from (select h.hour, h.hour - row_number() over (order by h.hour) * interval '1 hour' as island
+              from (select distinct unnest($1) as hour) h) n
+     group by n.island
+  )
+  select i.lo, i.hi from island i where (select count(*) from island) <= 4
+  union all select min(i.lo), max(i.hi) from island i having count(*) > 4
+$$;
+
+-- The moment that the views take for now; a function of its own so that tests can move it.
+create function smslogd.clock() returns timestamptz language sql stable parallel safe as $$ select now() $$;

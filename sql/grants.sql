@@ -1,6 +1,10 @@
--- What the daemon's role needs and nothing else; applied by `smslogd migrate --role NAME`.
+-- What the daemon's role needs and nothing else; applied by `smslogd migrate --role NAME`, as often as one likes.
 grant usage on schema smslogd, verification, :"source_schema" to :"role";
 grant select on :source to :"role";
-grant select, insert, update, delete on verification.sms_log to :"role";
-grant select, insert, update, delete on all tables in schema smslogd to :"role";
-revoke insert, update, delete on smslogd.migrations from :"role";
+grant select, insert, update (gateway_id, gateway_status, status_changed_at, updated_at) on verification.sms_log to :"role";
+grant select on verification.sms_today_vs_yesterday, verification.sms_delivery_hourly, verification.sms_backlog to :"role";
+grant select on all tables in schema smslogd to :"role";
+grant update on smslogd.settings to :"role";
+grant insert, update on smslogd.checkpoint to :"role";
+grant insert, update, delete on smslogd.sms_poll, smslogd.sms_hourly, smslogd.changed_hour to :"role";
+select smslogd.grant_people();

@@ -1,0 +1,60 @@
+/**
+ * The loop that keeps the stored hourly counters, smslogd.sms_hourly.
+ *
+ * How it knows what changed: triggers on the log note the hour of every row that a statement inserts, updates or deletes, whoever runs it
+ * (mirror, poller, reconcile, another service, a DBA by hand), in that statement's own transaction. Looking for changes instead would need an
+ * index on updated_at, which no status update could then avoid; remembering them in the daemon would miss what others write. Notes
+ * are appended, never merged, so that writers do not wait for each other: measured, the cost of a note is below the noise of an insert.
+ *
+ * Why it is right: a turn takes the notes and counts their hours, whole, from one snapshot in one transaction. A change is visible together with
+ * its note, so it is either counted or still noted; nothing is added to a stored number, so nothing can be counted twice, whatever is
+ * killed when. Daemons exclude each other by an advisory lock of that transaction: an older count never replaces a younger one.
+ * Hours before settings.frozen_before (retention has removed rows) are left as they are.
+ *
+ * The net under it: the last days are counted again at each start, in case somebody had disabled the triggers.
+ *
+ * What it costs: at most a tenth of one connection's time, however much there is to count: the pause is nine times the work. Views do not wait for it,
+ * they count stale hours themselves.
+ */
+import type { Sql } from '../db.ts';
+import type { Log } from '../log.ts';
+import { pause } from '../supervise.ts';
+import { noteRecentHours, recountHours } from './store.ts';
+
+/** An SMS is open for three days at most (SMS_STATUSES_GIVE_UP); the rest is margin. */
+const RECENT_DAYS = 8;
+const PAUSE_MS = 5_000;
+const REST = 9;
+
+export interface HourlyDeps {
+  readonly sql: Sql;
+  readonly log: Log;
+  /** told after each turn that succeeded */
+  readonly works?: () => void;
+}
+
+/** Counts changed hours every few seconds until `signal` aborts. Throws what the database throws; safe to start again. */
+export async function runHourly({ sql, log, works }: HourlyDeps, signal: AbortSignal): Promise<void> {
+  await noteRecentHours(sql, RECENT_DAYS);
+  while (!signal.aborted) {
+    const started = performance.now();
+    const done = await recountHours(sql, { wait: false });
+    const took = performance.now() - started;
+    works?.();
+    if (done !== undefined && done.hours > 0) log.debug({ ...done, ms: Math.round(took) }, 'hours counted');
+    await pause(restAfter(took, (done?.left ?? 0) > 0), signal);
+  }
+}
+
+/** Milliseconds to wait after a turn of `took` milliseconds. */
+export function restAfter(took: number, more: boolean): number {
+  return Math.max(more ? 0 : PAUSE_MS, REST * took);
+}
+
+/** Counts all hours that are noted now, waiting for other daemons; after it the stored counters equal the log as it was at the call. */
+export async function refreshHourly(sql: Sql): Promise<void> {
+  for (;;) {
+    const done = await recountHours(sql, { wait: true });
+    if (done === undefined || done.left === 0) return;
+  }
+}

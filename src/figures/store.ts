@@ -1,0 +1,156 @@
+/** All SQL of the figures. What is counted, and how, stands in migrations/0003_hourly.sql and sql/views.sql; here it is only called. */
+import { quoteLiteral, type Sql } from '../db.ts';
+import type { GROUPS, SLOT_WAL_STATUSES } from '../metrics.ts';
+import type { OpenStatus, SmsType, Status } from '../status.ts';
+
+/** Any fixed number: two daemons that count exclude each other by it. */
+const LOCK = 7_246_581_904;
+
+/** Hours counted in one statement: it holds a snapshot, and a long one makes the poller's queue slow. */
+const HOURS_AT_ONCE = 168;
+
+export interface Recount {
+  /** hours that were counted */
+  readonly hours: number;
+  /** noted hours that are left for the next time */
+  readonly left: number;
+}
+
+/**
+ * Counts the noted hours again, the youngest first, takes their notes and stores the counts. Deleting the notes and counting see one
+ * snapshot: what is not counted is still noted. Undefined where another daemon is at it and `wait` is false.
+ *
+ * Two statements sent as one: an implicit transaction, in which the second has a snapshot younger than the lock, and no session state is
+ * left behind (sql.begin would write a rollback to a connection that has just been cut, which postgres.js does not survive).
+ */
+export async function recountHours(sql: Sql, { wait }: { wait: boolean }): Promise<Recount | undefined> {
+  const row = await lastRow<{ ours: boolean; hours: string; noted: string }>(
+    sql,
+    `select ${
+      wait
+        ? `set_config('smslogd.ours', 'true', true) from pg_advisory_xact_lock(${LOCK})`
+        : `set_config('smslogd.ours', pg_try_advisory_xact_lock(${LOCK})::text, true)`
+    };${RECOUNT}`,
+  );
+  if (!row.ours) return undefined;
+  const hours = Number(row.hours);
+  return { hours, left: Number(row.noted) - hours };
+}
+
+const RECOUNT = `
+  with noted as materialized (
+    select distinct hour from smslogd.changed_hour
+     where current_setting('smslogd.ours')::boolean and hour >= (select frozen_before from smslogd.settings)
+  ), hours as materialized (
+    select hour from noted order by hour desc limit ${HOURS_AT_ONCE}
+  ), counted as materialized (
+    select c.* from smslogd.spans(array(select hour from hours)) s
+     cross join lateral smslogd.count_sms(s.lo, s.hi, now()) c
+     where c.hour in (select hour from hours)
+  ), taken as (
+    delete from smslogd.changed_hour n
+     where n.hour in (select hour from hours)
+        or current_setting('smslogd.ours')::boolean and n.hour < (select frozen_before from smslogd.settings)
+  ), gone as (
+    delete from smslogd.sms_hourly h using hours
+     where h.hour = hours.hour
+       and not exists (select from counted c where c.hour = h.hour and c.type = h.type and c.status = h.status)
+  ), stored as (
+    insert into smslogd.sms_hourly as h (hour, type, status, sms, le_2m, m2_5, m5_30, gt_30m, buckets, oldest, last_changed_at)
+    select hour, type, status, sms, le_2m, m2_5, m5_30, gt_30m, buckets, oldest, last_changed_at
+      from counted order by hour, type, status
+    on conflict (hour, type, status) do update
+       set sms = excluded.sms, le_2m = excluded.le_2m, m2_5 = excluded.m2_5, m5_30 = excluded.m5_30, gt_30m = excluded.gt_30m,
+           buckets = excluded.buckets, oldest = excluded.oldest, last_changed_at = excluded.last_changed_at
+     where (h.sms, h.buckets, h.oldest, h.last_changed_at)
+           is distinct from (excluded.sms, excluded.buckets, excluded.oldest, excluded.last_changed_at)
+  )
+  select current_setting('smslogd.ours')::boolean as ours, (select count(*) from hours) as hours, (select count(*) from noted) as noted`;
+
+/** Sends statements as one simple query, an implicit transaction, and returns the first row of the last one. */
+async function lastRow<Row>(sql: Sql, statements: string): Promise<Row> {
+  const results = (await sql.unsafe(statements).simple()) as unknown as Row[][];
+  return results.at(-1)![0]!;
+}
+
+/** Notes the last `days` days, so that they are counted again. */
+export async function noteRecentHours(sql: Sql, days: number): Promise<void> {
+  await sql`insert into smslogd.changed_hour
+            select generate_series(date_bin('1 hour', now(), '2000-01-01 00:00+00') - make_interval(days => ${days}),
+                                   date_bin('1 hour', now(), '2000-01-01 00:00+00'), '1 hour')`;
+}
+
+type StatusCounts = { readonly [S in Lowercase<Status>]: number };
+type GroupCounts = { readonly [G in (typeof GROUPS)[number]]: number };
+
+/** A row of verification.sms_today_vs_yesterday. Ratios over nothing are null, ages are seconds. */
+export interface Period extends StatusCounts, GroupCounts {
+  readonly period: 'today' | 'yesterday_same_time' | 'yesterday';
+  readonly type: SmsType;
+  readonly total: number;
+  readonly finished: number;
+  readonly undelivered: number;
+  readonly success_ratio: number | null;
+  readonly open: number;
+  readonly oldest_open_age: number | null;
+  readonly known_ratio: number | null;
+  readonly on_time_ratio: number | null;
+  readonly untracked: number;
+  readonly settled: boolean;
+}
+
+/** A row of verification.sms_backlog; the age in seconds. */
+export interface Backlog {
+  readonly type: SmsType;
+  readonly status: OpenStatus;
+  readonly open: number;
+  readonly oldest_age: number | null;
+}
+
+/** The slot as PostgreSQL sees it; bytes. */
+export interface Slot {
+  readonly active: boolean;
+  readonly wal_status: (typeof SLOT_WAL_STATUSES)[number] | null;
+  readonly retained: number | null;
+  /** null without max_slot_wal_keep_size */
+  readonly safe: number | null;
+}
+
+/** What the database knows, read in one snapshot. Times are Unix seconds. */
+export interface Facts {
+  readonly at: number;
+  readonly timezone: string;
+  readonly periods: readonly Period[];
+  readonly backlog: readonly Backlog[];
+  readonly totals: readonly { readonly type: SmsType; readonly sms: number; readonly last_delivered: number | null }[];
+  readonly due: number;
+  readonly checkpoint: number | null;
+  readonly slot: Slot | null;
+}
+
+/** Reads all facts in one statement, hence one snapshot; PostgreSQL gives it up after `limitMs` milliseconds. */
+export async function readFacts(sql: Sql, slotName: string, limitMs: number): Promise<Facts> {
+  const slot = quoteLiteral(slotName);
+  const { facts } = await lastRow<{ facts: Facts }>(
+    sql,
+    `set local statement_timeout = ${Math.round(limitMs)};
+     select json_build_object(
+       'at', date_part('epoch', smslogd.clock()),
+       'timezone', (select report_timezone from smslogd.settings),
+       'periods', (select json_agg(to_jsonb(p) || jsonb_build_object('oldest_open_age', date_part('epoch', p.oldest_open_age)))
+                     from verification.sms_today_vs_yesterday p),
+       'backlog', (select json_agg(to_jsonb(b) || jsonb_build_object('oldest_age', date_part('epoch', b.oldest_age)))
+                     from verification.sms_backlog b),
+       'totals', (select coalesce(json_agg(t), '[]')
+                    from (select type, sum(sms) as sms,
+                                 date_part('epoch', max(last_changed_at) filter (where status = 'Delivered')) as last_delivered
+                            from smslogd.sms_hourly_now group by type) t),
+       'due', (select count(*) from smslogd.sms_poll where due_at <= now()),
+       'checkpoint', (select date_part('epoch', updated_at) from smslogd.checkpoint where slot_name = ${slot} and lsn is not null),
+       'slot', (select json_build_object('active', active, 'wal_status', wal_status, 'safe', safe_wal_size,
+                         'retained', case when pg_is_in_recovery() then null else pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) end)
+                  from pg_replication_slots where slot_name = ${slot} and database = current_database())
+     ) as facts`,
+  );
+  return facts;
+}

@@ -1,0 +1,185 @@
+/**
+ * The HTTP side of the daemon: metrics for Prometheus, health for whoever restarts and balances, the status page for people. It only
+ * reads what the parts know of themselves; nothing on it is personal, and nothing can be changed through it.
+ */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import type { Config } from './config.ts';
+import { codeOf, SmslogdError } from './errors.ts';
+import type { Figures } from './figures/gauges.ts';
+import type { Health } from './health.ts';
+import { logProblem, type Log } from './log.ts';
+import type { Metrics } from './metrics.ts';
+import { statusFacts, statusPage, STATUS_PAGE_POLICY } from './status-page.ts';
+import { pause } from './supervise.ts';
+
+export interface HttpDeps {
+  readonly config: Pick<Config, 'HTTP_HOST' | 'HTTP_PORT'>;
+  readonly metrics: Metrics;
+  readonly health: Health;
+  readonly figures: Figures;
+  readonly log: Log;
+  readonly version: string;
+  /** asks the database; absent: /readyz does not depend on it */
+  readonly databaseAnswers?: () => Promise<boolean>;
+}
+
+export interface HttpServer {
+  /** the port in use, also where HTTP_PORT is 0 */
+  readonly port: number;
+  /** Lets running answers end for a second, then closes all. */
+  close(): Promise<void>;
+}
+
+interface Answer {
+  readonly status?: number;
+  readonly type?: string;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body: string;
+}
+
+type Route = (request: IncomingMessage) => Promise<Answer> | Answer;
+
+const READY_LIMIT_MS = 1_000;
+const CLOSE_LIMIT_MS = 1_000;
+
+const HEADERS = {
+  'cache-control': 'no-store',
+  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+  'referrer-policy': 'no-referrer',
+  'x-content-type-options': 'nosniff',
+};
+
+/** Listens on HTTP_HOST:HTTP_PORT. Throws port_in_use. */
+export async function startHttp(deps: HttpDeps): Promise<HttpServer> {
+  const routes = routesOf(deps);
+  const server = createServer({ requestTimeout: 10_000, headersTimeout: 5_000 }, (request, response) => {
+    respond(routes, request, response).catch((error: unknown) => {
+      const problem = logProblem(deps.log, 'warn', error, { part: 'http' });
+      deps.metrics.errors.inc({ code: problem.code });
+      if (response.headersSent) response.destroy();
+      else send(request, response, { status: 500, body: 'the answer could not be made\n' });
+    });
+  });
+  await listen(server, deps.config);
+  return { port: (server.address() as AddressInfo).port, close: () => close(server) };
+}
+
+function routesOf({ metrics, health, figures, version, databaseAnswers }: HttpDeps): ReadonlyMap<string, Route> {
+  const readiness = () => notReady(health, databaseAnswers);
+  const facts = async () => {
+    const [reason] = await Promise.all([readiness(), figures.refresh()]);
+    return statusFacts({ version, health, facts: figures.facts, notReady: reason });
+  };
+  return new Map<string, Route>([
+    [
+      '/metrics',
+      async (request) => {
+        await figures.refresh();
+        const open = (request.headers.accept ?? '').includes('application/openmetrics-text');
+        const registry = open ? metrics.openMetrics : metrics.registry;
+        return { type: registry.contentType, body: await registry.metrics() };
+      },
+    ],
+    [
+      '/healthz',
+      () => {
+        const silent = health.silentLoops();
+        return silent.length === 0
+          ? { body: 'ok\n' }
+          : { status: 503, body: `loops that do not turn: ${silent.join(', ')}\n` };
+      },
+    ],
+    [
+      '/readyz',
+      async () => {
+        const reason = await readiness();
+        return reason === undefined ? { body: 'ready\n' } : { status: 503, body: `not ready: ${reason}\n` };
+      },
+    ],
+    [
+      '/',
+      async () => ({
+        type: 'text/html; charset=utf-8',
+        headers: { 'content-security-policy': STATUS_PAGE_POLICY },
+        body: statusPage(await facts()),
+      }),
+    ],
+    [
+      '/status.json',
+      async () => ({ type: 'application/json; charset=utf-8', body: `${JSON.stringify(await facts())}\n` }),
+    ],
+  ]);
+}
+
+/** Why the daemon does not do its work now; undefined: it does. */
+async function notReady(health: Health, databaseAnswers: HttpDeps['databaseAnswers']): Promise<string | undefined> {
+  const { mirrorState } = health;
+  if (health.loops.includes('mirror') && mirrorState !== 'streaming' && mirrorState !== 'standby') {
+    return `the mirror is ${mirrorState}`;
+  }
+  if (databaseAnswers === undefined) return undefined;
+  const limit = new AbortController();
+  const answered = await Promise.race([
+    databaseAnswers().catch(() => false),
+    pause(READY_LIMIT_MS, limit.signal).then(() => false),
+  ]);
+  limit.abort();
+  return answered ? undefined : 'the database does not answer';
+}
+
+async function respond(
+  routes: ReadonlyMap<string, Route>,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  if (request.method !== 'GET' && request.method !== 'HEAD') {
+    // what it sends is not read: the connection goes
+    const headers = { allow: 'GET, HEAD', connection: 'close' };
+    send(request, response, { status: 405, headers, body: 'GET and HEAD only\n' });
+    return;
+  }
+  const route = routes.get((request.url ?? '/').split('?', 1)[0] ?? '/');
+  send(request, response, route === undefined ? { status: 404, body: 'not found\n' } : await route(request));
+}
+
+function send(request: IncomingMessage, response: ServerResponse, answer: Answer): void {
+  const body = Buffer.from(answer.body);
+  response.writeHead(answer.status ?? 200, {
+    ...HEADERS,
+    'content-type': answer.type ?? 'text/plain; charset=utf-8',
+    'content-length': body.length,
+    ...answer.headers,
+  });
+  response.end(request.method === 'HEAD' ? undefined : body);
+}
+
+async function listen(server: Server, { HTTP_HOST: host, HTTP_PORT: port }: HttpDeps['config']): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (error) => {
+      const reason = codeOf(error);
+      if (reason === 'EADDRINUSE') {
+        reject(new SmslogdError('port_in_use', `something else listens on ${host} port ${port}`, { cause: error }));
+      } else {
+        reject(
+          new SmslogdError('config_invalid', `HTTP_HOST and HTTP_PORT: cannot listen there (${reason ?? error.name})`, {
+            cause: error,
+          }),
+        );
+      }
+    });
+    server.listen({ host, port }, resolve);
+  });
+}
+
+async function close(server: Server): Promise<void> {
+  const closed = new Promise<void>((resolve) => {
+    server.close(() => resolve());
+  });
+  server.closeIdleConnections();
+  const limit = new AbortController();
+  await Promise.race([closed, pause(CLOSE_LIMIT_MS, limit.signal)]);
+  limit.abort();
+  server.closeAllConnections();
+  await closed;
+}
