@@ -1,0 +1,84 @@
+/**
+ * Leaves a gateway alone that does not work. States:
+ *
+ *   closed --- faults in a row -------> open for half a second, doubling to 5 s
+ *   closed --- 401 or 403 ------------> open for a minute, doubling to 15 (asking on may prolong a lock-out)
+ *   closed --- Retry-After -----------> open for that long, at most 5 minutes
+ *   open ----- the time is over ------> trying: one request at a time
+ *   trying --- an answer -------------> closed
+ *   trying --- a fault or a refusal --> open, for longer
+ *
+ * A request that began before the last change of state says nothing any more, save that a refusal or a Retry-After is always heard.
+ */
+export type BreakerEvent = 'answer' | 'fault' | 'unauthorized';
+export type BreakerState = 'closed' | 'open' | 'trying';
+
+export interface Breaker {
+  /** milliseconds of one monotonic clock */
+  state(now: number): BreakerState;
+  /** how long it stays open; 0 where it is not */
+  remaining(now: number): number;
+  /** a request ended that began at `startedAt`; true where the breaker opened or closed by it */
+  note(event: BreakerEvent, startedAt: number, now: number, retryAfterMs?: number): boolean;
+}
+
+/** With fewer faults in a row the concurrency limit alone reacts. */
+const FAULTS_IN_A_ROW = 8;
+const FAULT = { first: 500, longest: 5_000 };
+const REFUSAL = { first: 60_000, longest: 900_000 };
+const LONGEST_RETRY_AFTER = 300_000;
+
+export function createBreaker(): Breaker {
+  let until: number | undefined;
+  let changedAt = -Infinity;
+  let inARow = 0;
+  let faultOpenings = 0;
+  let refusals = 0;
+  let pausedUntil = -Infinity;
+  const open = (now: number, ms: number) => {
+    until = Math.max(until ?? 0, now + ms);
+    changedAt = now;
+    inARow = 0;
+  };
+  const breaker: Breaker = {
+    state: (now) => (until === undefined ? 'closed' : now < until ? 'open' : 'trying'),
+    remaining: (now) => (until === undefined ? 0 : Math.max(0, until - now)),
+    note(event, startedAt, now, retryAfterMs) {
+      const before = breaker.state(now);
+      const stale = startedAt < changedAt;
+      if (event === 'unauthorized') {
+        if (stale) return false;
+        open(now, doubling(REFUSAL, refusals));
+        refusals += 1;
+        return true;
+      }
+      if (retryAfterMs !== undefined && retryAfterMs > 0 && event === 'fault') {
+        const end = now + Math.min(retryAfterMs, LONGEST_RETRY_AFTER);
+        if (end <= pausedUntil && before === 'open') return false;
+        pausedUntil = end;
+        open(now, end - now);
+        return before !== 'open';
+      }
+      if (stale) return false;
+      if (event === 'answer') {
+        inARow = 0;
+        if (before !== 'trying') return false;
+        until = undefined;
+        changedAt = now;
+        faultOpenings = 0;
+        refusals = 0;
+        return true;
+      }
+      inARow += 1;
+      if (before === 'open' || (before === 'closed' && inARow < FAULTS_IN_A_ROW)) return false;
+      open(now, doubling(FAULT, faultOpenings));
+      faultOpenings += 1;
+      return true;
+    },
+  };
+  return breaker;
+}
+
+function doubling({ first, longest }: { first: number; longest: number }, times: number): number {
+  return Math.min(longest, first * 2 ** Math.min(times, 20));
+}

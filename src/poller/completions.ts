@@ -1,0 +1,113 @@
+/**
+ * Gathers what the requests brought and writes it in batches: one statement for what came within a tenth of a second, or for 200 rows. One
+ * batch is written at a time, so that a slow database makes batches larger, not more.
+ */
+import { codeOf, toSmslogdError } from '../errors.ts';
+import type { Change, Completion } from './store.ts';
+
+const BATCH = 200;
+const WAIT_MS = 100;
+const TRIES = 10;
+
+export interface Completions {
+  add(row: Completion): void;
+  /** rows that are not written yet */
+  readonly waiting: number;
+  /** resolves once everything that was added is written, or rejects with what stopped the writing */
+  flush(): Promise<void>;
+}
+
+export interface CompletionsDeps {
+  readonly write: (rows: readonly Completion[]) => Promise<readonly Change[]>;
+  readonly onWritten: (rows: readonly Completion[], changes: readonly Change[]) => void;
+  /** a row that the database does not take, whatever is tried */
+  readonly onRefused: (row: Completion, error: unknown) => void;
+  /** the database cannot be used now: nothing more is written */
+  readonly onFailure: (error: unknown) => void;
+}
+
+export function createCompletions(deps: CompletionsDeps): Completions {
+  let rows: Completion[] = [];
+  let timer: NodeJS.Timeout | undefined;
+  let writing: Promise<void> | undefined;
+  let failure: { error: unknown } | undefined;
+  const works = () => failure === undefined;
+
+  const write = async () => {
+    while (rows.length > 0 && works()) {
+      const batch = rows.slice(0, BATCH);
+      rows = rows.slice(BATCH);
+      try {
+        await writeBatch(deps, batch);
+      } catch (error) {
+        failure = { error };
+        deps.onFailure(error);
+      }
+    }
+  };
+  const start = () => {
+    clearTimeout(timer);
+    timer = undefined;
+    writing ??= write().finally(() => {
+      writing = undefined;
+      if (rows.length > 0 && works()) schedule();
+    });
+  };
+  const schedule = () => {
+    if (rows.length >= BATCH) start();
+    else timer ??= setTimeout(start, WAIT_MS);
+  };
+  return {
+    get waiting() {
+      return rows.length;
+    },
+    add(row) {
+      rows.push(row);
+      if (writing === undefined && works()) schedule();
+    },
+    async flush() {
+      while ((rows.length > 0 || writing !== undefined) && works()) {
+        start();
+        await writing;
+      }
+      clearTimeout(timer);
+      if (failure !== undefined) throw failure.error;
+    },
+  };
+}
+
+/** Deadlocks are tried again; a batch that the database refuses is cut in halves until the row that it refuses stands alone. */
+async function writeBatch(deps: CompletionsDeps, batch: readonly Completion[]): Promise<void> {
+  try {
+    deps.onWritten(batch, await withRetry(() => deps.write(batch)));
+  } catch (error) {
+    if (!isAboutRows(error)) throw error;
+    const [first] = batch;
+    if (batch.length === 1 && first !== undefined) {
+      deps.onRefused(first, error);
+      return;
+    }
+    const middle = Math.ceil(batch.length / 2);
+    await writeBatch(deps, batch.slice(0, middle));
+    await writeBatch(deps, batch.slice(middle));
+  }
+}
+
+/** Runs `work` again where it was the victim of a deadlock. */
+export async function withRetry<T>(work: () => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await work();
+    } catch (error) {
+      if (codeOf(error) !== '40P01' || tries === TRIES) throw error;
+    }
+  }
+}
+
+/** True for what the values of a row can cause (data, constraints, somebody's trigger); false for what concerns every statement. */
+function isAboutRows(error: unknown): boolean {
+  const code = codeOf(error) ?? '';
+  if (!/^[0-9A-Z]{5}$/.test(code)) return false;
+  if (toSmslogdError(error).code !== 'database_failed') return false;
+  return code.startsWith('22') || code.startsWith('23') || code.startsWith('P0') || code.startsWith('44');
+}

@@ -1,0 +1,28 @@
+import { readFileSync } from 'node:fs';
+import type { Config } from '../config.ts';
+
+export interface Credentials {
+  readonly login: string;
+  readonly password: string;
+}
+
+/**
+ * The login as it is now: a secret given by `NAME_FILE` is read again at each call, so that a changed one needs no restart; where the file
+ * cannot be read or is empty, the value from the start stays.
+ */
+export function currentCredentials(
+  config: Pick<Config, 'IP2SMS_LOGIN' | 'IP2SMS_PASSWORD'>,
+  env: NodeJS.ProcessEnv,
+): Credentials {
+  const read = (name: 'IP2SMS_LOGIN' | 'IP2SMS_PASSWORD') => {
+    const path = env[`${name}_FILE`];
+    const known = config[name] ?? '';
+    if (path === undefined || path === '') return known;
+    try {
+      return readFileSync(path, 'utf8').replace(/\r?\n$/, '') || known;
+    } catch {
+      return known;
+    }
+  };
+  return { login: read('IP2SMS_LOGIN'), password: read('IP2SMS_PASSWORD') };
+}

@@ -1,0 +1,180 @@
+/**
+ * The poller: claims SMS that are due, asks the gateway for each, and writes what it says, until each has its final status.
+ *
+ *   claim as many as there are free places (store) -> ask (gateway) -> understand (outcome) -> gather and write (completions)
+ *
+ * A request that fails changes nothing but when it is tried again. The loop ends by `signal`, or by a database that cannot be used.
+ */
+import type { Config } from '../config.ts';
+import type { Sql } from '../db.ts';
+import type { Health } from '../health.ts';
+import { logProblem, type Log } from '../log.ts';
+import type { Metrics } from '../metrics.ts';
+import { pause } from '../supervise.ts';
+import { createCompletions } from './completions.ts';
+import { createConduct } from './conduct.ts';
+import { currentCredentials } from './credentials.ts';
+import { createGateway } from './gateway.ts';
+import { createLanes } from './lanes.ts';
+import { outcomeOf, type Outcome } from './outcome.ts';
+import { createRest } from './rest.ts';
+import { gapAt, LONGEST_GAP_MS } from './schedule.ts';
+import { createPollerStore, type Claimed, type Completion } from './store.ts';
+import { createTally } from './tally.ts';
+import { judgeWithoutGatewayId, upkeep } from './upkeep.ts';
+
+export interface PollerDeps {
+  readonly config: Config;
+  readonly sql: Sql;
+  readonly metrics: Metrics;
+  readonly log: Log;
+  readonly health: Pick<Health, 'beat'>;
+}
+
+const IDLE_MS = 250;
+/** Under load: until a quarter of the places is free, or this. */
+const GATHER_MS = 10;
+/** For what surrounds a request within its lease: the claim's way back, the immediate second try, the wait for the batch, its writing. */
+const LEASE_MARGIN_MS = 10_000;
+const LONGEST_DRAIN_MS = 7_500;
+/** Answers that the database has not taken: with more of them nothing is claimed. */
+const MAX_UNWRITTEN = 2_000;
+
+/** Runs until `signal` aborts; then asks for nothing more, waits for what is under way, writes it, gives the rest back, and returns. */
+export async function runPoller(deps: PollerDeps, signal: AbortSignal): Promise<void> {
+  const { config, sql, metrics, log, health } = deps;
+  const timeout = config.IP2SMS_TIMEOUT_MS;
+  const leaseMs = timeout + LEASE_MARGIN_MS;
+  const store = createPollerStore(sql, leaseMs);
+  await store.writeSettings(config.SMS_STATUSES_EXPIRATION, config.SMS_STATUSES_GIVE_UP);
+
+  const failed = new AbortController();
+  let failure: { error: unknown } | undefined;
+  const fail = (error: unknown) => {
+    failure ??= { error };
+    failed.abort();
+  };
+  const stop = AbortSignal.any([signal, failed.signal]);
+
+  const gateway = createGateway(config, () => currentCredentials(config, process.env));
+  const conduct = createConduct(
+    { metrics, log },
+    { ceiling: config.IP2SMS_MAX_CONCURRENCY, perSecond: config.IP2SMS_MAX_RPS },
+  );
+  const lanes = createLanes();
+  const tally = createTally({ metrics, log });
+  const completions = createCompletions({
+    write: (rows) => store.complete(rows),
+    onWritten: (rows, changes) => tally.written(rows, changes),
+    onRefused: ({ id }, error) => {
+      metrics.errors.inc({ code: logProblem(log, 'error', error, { id }).code });
+    },
+    onFailure: fail,
+  });
+  const upkeepDeps = { config, sql, store, tally, metrics, log };
+  const side = upkeep(upkeepDeps, stop).catch(fail);
+
+  const { rest, wake } = createRest(stop);
+  /** True where a claim is worth its statement, which costs about the same for one row as for many. */
+  const worthAClaim = () => conduct.free() >= Math.max(1, conduct.size() / 4);
+  let releasing = false;
+  const underWay = new Set<Promise<void>>();
+
+  const ask = async (row: Claimed, gatewayId: string): Promise<void> => {
+    const startedAt = performance.now();
+    let outcome: Outcome | undefined;
+    try {
+      const exchange = await gateway.askStatus(gatewayId);
+      if (releasing && exchange.kind !== 'response') {
+        completions.add({ ...nothingLearned(row), gatewayId });
+        return;
+      }
+      outcome = outcomeOf(exchange, gatewayId);
+      const took = performance.now() - startedAt;
+      tally.asked(row.id, outcome, took / 1000);
+      if (exchange.kind === 'response' && exchange.clockOffsetMs !== undefined)
+        metrics.clockOffset.set(exchange.clockOffsetMs / 1000);
+      completions.add({
+        ...nothingLearned(row),
+        gatewayId,
+        result: outcome.again === 'now' ? null : (outcome.result ?? 'protocol'),
+        status: outcome.answer?.status ?? null,
+        date: outcome.answer?.date ?? null,
+        gapMs: outcome.again === 'late' ? LONGEST_GAP_MS : gapAt(row.ageMs + took, Math.random()),
+      });
+    } finally {
+      conduct.ended(outcome, startedAt);
+      lanes.ended(row.lane);
+      if (worthAClaim()) wake();
+    }
+  };
+
+  const claim = async (free: number): Promise<number> => {
+    const size = conduct.size();
+    const wanted = lanes.share(free, size, Math.random());
+    conduct.began(free);
+    let rows: Claimed[] = [];
+    const claimedAt = performance.now();
+    try {
+      rows = await store.claim(wanted, lanes.floors(claimedAt));
+    } finally {
+      conduct.unused(free - rows.length);
+    }
+    lanes.claimed(rows, wanted);
+    const late = performance.now() - claimedAt > LEASE_MARGIN_MS / 2;
+    const unknown: Claimed[] = [];
+    for (const row of rows) {
+      if (row.gatewayId !== null && !late) {
+        track(ask(row, row.gatewayId));
+        continue;
+      }
+      // no request: without an id there is nothing to ask, and a lease that is half over is left to run out
+      if (row.gatewayId === null) unknown.push(row);
+      lanes.ended(row.lane);
+      conduct.ended(undefined, claimedAt);
+    }
+    if (unknown.length > 0) track(judgeWithoutGatewayId(upkeepDeps, unknown));
+    return rows.length;
+  };
+
+  const track = (work: Promise<void>) => {
+    const tracked = work.catch(fail).finally(() => underWay.delete(tracked));
+    underWay.add(tracked);
+  };
+
+  try {
+    while (!stop.aborted) {
+      health.beat('poller');
+      const free = completions.waiting < MAX_UNWRITTEN ? conduct.free() : 0;
+      if (free === 0 || (conduct.inFlight > 0 && !worthAClaim())) {
+        await rest(free > 0 ? GATHER_MS : IDLE_MS);
+        continue;
+      }
+      const rows = await claim(free);
+      if (rows === free) continue;
+      // nothing more is due; only places held by SMS past their life make it worth asking sooner
+      if (lanes.pastIsFull(conduct.size())) await rest(IDLE_MS);
+      else await pause(IDLE_MS, stop);
+    }
+  } catch (error) {
+    fail(error);
+  }
+  await drain();
+  await side;
+  if (failure !== undefined) throw failure.error;
+
+  async function drain(): Promise<void> {
+    const patience = new AbortController();
+    const all = Promise.all(underWay);
+    if (failure === undefined) await Promise.race([all, pause(Math.min(timeout, LONGEST_DRAIN_MS), patience.signal)]);
+    patience.abort();
+    releasing = true;
+    await gateway.close();
+    await Promise.all(underWay);
+    if (failure === undefined) await completions.flush().catch(fail);
+  }
+}
+
+function nothingLearned({ id, attempt }: Claimed): Omit<Completion, 'gatewayId'> {
+  return { id, attempt, result: null, status: null, date: null, gapMs: 0 };
+}

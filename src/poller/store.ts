@@ -1,0 +1,359 @@
+/**
+ * All SQL of the poller. The queue smslogd.sms_poll holds the rows of the log that are not final; the invariants:
+ *
+ * - A claim is a lease: it commits at once, raises `attempt` and puts `due_at` past the lease. What crashes is claimed again then.
+ * - A completion counts only where `attempt` and the gateway id are still the claimed ones, and writes a status only over one that is
+ *   not final and differs. A row leaves the queue in the statement that makes it final, or when it is seen gone or final.
+ * - Rows of the log are locked before those of the queue and both by id, as the log's triggers do it: two statements cannot wait for each other in
+ *   a ring, save with foreign ones, and a victim of that tries again.
+ * - Only the database's clock decides: what is due, what is past its life, what is given up.
+ */
+import { arrayLiteral, type Sql } from '../db.ts';
+import type { PollResult } from '../metrics.ts';
+import { columnSql, statusSql, type Source } from '../source.ts';
+import { OPEN_STATUSES, type SmsType, type Status } from '../status.ts';
+import { FIRST_REQUEST_MS, LATE_SHARE, LONGEST_GAP_MS } from './schedule.ts';
+
+const OPEN = arrayLiteral(OPEN_STATUSES);
+
+export interface Claimed {
+  readonly id: string;
+  /** null: none is known at the end of its life */
+  readonly gatewayId: string | null;
+  /** the fence */
+  readonly attempt: number;
+  readonly lane: 0 | 1 | 2;
+  /** since inserted_at, milliseconds */
+  readonly ageMs: number;
+  /** when it was due, milliseconds since 1970 */
+  readonly dueMs: number;
+}
+
+/** How many rows to claim. Old ones have `old` places for sure, young ones the rest; what one lane leaves, the other takes. */
+export interface Wanted {
+  readonly total: number;
+  readonly old: number;
+  /** at most so many that were past their life when they were queued, and only in places that nothing live takes */
+  readonly past: number;
+}
+
+/** Nothing of a lane is due before its floor, as far as is known (milliseconds since 1970): the scan starts there, past what is dead. */
+export type Floors = readonly [number | null, number | null, number | null];
+
+export interface Completion {
+  readonly id: string;
+  readonly attempt: number;
+  readonly gatewayId: string;
+  /** null: the request did not end (shutdown, wrong login); the row is due again at once */
+  readonly result: Exclude<PollResult, 'unchanged'> | null;
+  readonly status: Status | null;
+  /** milliseconds since 1970; null: the time of the write */
+  readonly date: number | null;
+  /** until it is due again, if it stays open */
+  readonly gapMs: number;
+}
+
+/** A row of the log that was given another status. */
+export interface Change {
+  readonly id: string;
+  readonly type: SmsType;
+  readonly from: Status | 'none';
+  readonly to: Status;
+  /** status_changed_at - inserted_at; may be negative */
+  readonly seconds: number | null;
+}
+
+export type PollerStore = ReturnType<typeof createPollerStore>;
+
+/** `leaseMs`: longer than a request with everything that belongs to it. */
+export function createPollerStore(sql: Sql, leaseMs: number) {
+  /** Writes what the queue's triggers must know; nothing where it is known. Minutes. */
+  async function writeSettings(lifeMinutes: number, giveUpMinutes: number): Promise<void> {
+    await sql`
+      update smslogd.settings set life = v.life, give_up = v.give_up, first_poll = v.first_poll
+        from (select make_interval(secs => ${lifeMinutes * 60}::float8) as life,
+                     make_interval(secs => ${giveUpMinutes * 60}::float8) as give_up,
+                     make_interval(secs => ${FIRST_REQUEST_MS / 1000}::float8) as first_poll) v
+       where (settings.life, settings.give_up, settings.first_poll) is distinct from (v.life, v.give_up, v.first_poll)`;
+  }
+
+  /** Claims what is due. The common table expressions are materialized: else the planner may run a limit many times and claim too much. */
+  async function claim({ total, old, past }: Wanted, floors: Floors): Promise<Claimed[]> {
+    const after = (lane: 0 | 1 | 2) => sql`coalesce(to_timestamp(${floors[lane]}::float8 / 1000), '-infinity')`;
+    const rows = await sql<RawClaim[]>`
+      with aged as materialized (
+        select id, due_at from smslogd.sms_poll where lane = 1 and due_at <= now() and due_at > ${after(1)}
+         order by due_at limit ${old} for update skip locked
+      ), young as materialized (
+        select id, due_at from smslogd.sms_poll where lane = 0 and due_at <= now() and due_at > ${after(0)}
+         order by due_at limit ${total} - (select count(*) from aged) for update skip locked
+      ), more as materialized (
+        select id, due_at from smslogd.sms_poll
+         where lane = 1 and due_at <= now() and due_at > ${after(1)} and id not in (select id from aged)
+         order by due_at limit ${total} - (select count(*) from aged) - (select count(*) from young) for update skip locked
+      ), past as materialized (
+        select id, due_at from smslogd.sms_poll where lane = 2 and due_at <= now() and due_at > ${after(2)}
+         order by due_at
+         limit least(${past}, ${total} - (select count(*) from aged) - (select count(*) from young) - (select count(*) from more))
+           for update skip locked
+      ), due as (
+        select * from aged union all select * from young union all select * from more union all select * from past
+      )
+      update smslogd.sms_poll p
+         set attempt = p.attempt + 1,
+             lane = case when p.lane = 0 and p.sent_at <= now() - interval '10 minutes' then 1 else p.lane end,
+             due_at = now() + greatest(make_interval(secs => ${leaseMs / 1000}::float8),
+                                       least((now() - p.sent_at) * ${LATE_SHARE}::float8, make_interval(secs => ${LONGEST_GAP_MS / 1000}::float8)))
+        from due where p.id = due.id
+      returning p.id, p.gateway_id, p.attempt, p.lane, ${claimTimes(sql)}`;
+    return rows.map(toClaimed);
+  }
+
+  /** Claims only rows without a gateway id: they need no gateway, and so do not wait for it. */
+  async function claimWithoutGatewayId(limit: number): Promise<Claimed[]> {
+    const rows = await sql<RawClaim[]>`
+      with due as materialized (
+        select id, due_at from smslogd.sms_poll where lane in (0, 1, 2) and due_at <= now() and gateway_id is null
+         limit ${limit} for update skip locked
+      )
+      update smslogd.sms_poll p set attempt = p.attempt + 1, due_at = now() + make_interval(secs => ${leaseMs / 1000}::float8)
+        from due where p.id = due.id
+      returning p.id, p.gateway_id, p.attempt, p.lane, ${claimTimes(sql)}`;
+    return rows.map(toClaimed);
+  }
+
+  /** Applies what the gateway said, in one statement; returns the rows of the log that were changed. */
+  async function complete(rows: readonly Completion[]): Promise<Change[]> {
+    const column = (value: (row: Completion) => string | number | null) => arrayLiteral(rows.map(value));
+    return await sql<Change[]>`
+      with said as materialized (
+        select * from unnest(${column((r) => r.id)}::uuid[], ${column((r) => r.attempt)}::int[],
+                             ${column((r) => r.gatewayId)}::text[], ${column((r) => r.result)}::text[],
+                             ${column((r) => r.status)}::text[],
+                             ${column((r) => (r.date === null ? null : new Date(r.date).toISOString()))}::timestamptz[],
+                             ${column((r) => r.gapMs)}::float8[])
+            as said (id, attempt, gateway_id, result, status, date, gap)
+      ), judged as materialized (
+        -- past its life an answer that is not final is the last one
+        select s.id, s.attempt, s.gateway_id, s.result, s.gap, v.expires,
+               case when v.expires then 'Terminated' else s.status end as status,
+               case when v.expires then now() else coalesce(s.date, now()) end as date,
+               l.gateway_id as logged_gateway_id,
+               coalesce(l.gateway_id = s.gateway_id and s.status is not null, false) as answers,
+               l.id is null or coalesce(l.gateway_status <> all (${OPEN}::text[]), false)
+                 or coalesce(l.gateway_id = s.gateway_id and (v.expires or s.status <> all (${OPEN}::text[])), false) as leaves
+          from said s
+          join smslogd.sms_poll p on p.id = s.id and p.attempt = s.attempt and p.gateway_id = s.gateway_id
+          left join verification.sms_log l on l.id = s.id
+         cross join lateral (select coalesce(s.status = any (${OPEN}::text[]) and p.deadline_at <= now(), false) as expires) v
+      ), logged as materialized (
+        select l.id, l.type, l.gateway_status as was, l.inserted_at, j.status, j.date
+          from verification.sms_log l join judged j on j.id = l.id
+         where j.answers and l.gateway_id = j.gateway_id
+           and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
+           and (l.gateway_status is distinct from j.status or l.status_changed_at is null)
+         order by l.id for update of l
+      ), held as materialized (
+        select j.*, g.id is not null as writes, g.type, g.was, g.inserted_at
+          from smslogd.sms_poll p
+          join judged j on j.id = p.id
+          left join logged g on g.id = p.id
+         where (select count(*) from logged) >= 0 and p.attempt = j.attempt and p.gateway_id = j.gateway_id
+         order by p.id for update of p
+      ), wrote as (
+        update verification.sms_log l set gateway_status = h.status, status_changed_at = h.date, updated_at = now()
+          from held h where l.id = h.id and h.writes
+        returning l.id
+      ), left_queue as (
+        delete from smslogd.sms_poll p using held h where p.id = h.id and h.leaves
+      ), waits as (
+        update smslogd.sms_poll p
+           set gateway_id = coalesce(h.logged_gateway_id, p.gateway_id),
+               due_at = case when h.result is null then now()
+                             when p.deadline_at > now() then least(now() + make_interval(secs => h.gap / 1000), p.deadline_at)
+                             else now() + make_interval(secs => h.gap / 1000) end,
+               last_result = case when h.result = 'ok' and (not h.writes or h.was is not distinct from h.status) then 'unchanged'
+                                  else coalesce(h.result, p.last_result) end
+          from held h where p.id = h.id and not h.leaves
+      )
+      select h.id, h.type, coalesce(h.was, 'none') as "from", h.status as "to",
+             extract(epoch from h.date - h.inserted_at)::float8 as seconds
+        from held h join wrote w on w.id = h.id
+       where h.was is distinct from h.status`;
+  }
+
+  /**
+   * Looks the source rows of claimed SMS without a gateway id up once more: an id found there completes the row of the log, whose trigger
+   * queues it again. Returns the statuses that were written.
+   */
+  async function fillFromSource(source: Source, ids: readonly string[]): Promise<Change[]> {
+    const word = columnSql(source, 's', 'gateway_status');
+    const gatewayId = `nullif(trim(${columnSql(source, 's', 'gateway_id')}), '')`;
+    return (await sql.unsafe(
+      `with found as materialized (
+         select l.id, l.gateway_status as was, ${gatewayId} as gateway_id, ${statusSql(gatewayId, word)} as status
+           from ${source.table} s join verification.sms_log l on l.id = s.id
+          where s.id = any ($1::text::uuid[]) and l.gateway_id is null and l.type = 'verification'
+            and (l.gateway_status is null or l.gateway_status = any ($2::text::text[])) and ${gatewayId} is not null
+          order by l.id for update of l
+       ), wrote as (
+         update verification.sms_log l
+            set gateway_id = f.gateway_id, gateway_status = coalesce(l.gateway_status, f.status), updated_at = now()
+           from found f where l.id = f.id
+         returning l.id, l.type, l.gateway_status, l.inserted_at
+       )
+       select w.id, w.type, coalesce(f.was, 'none') as "from", w.gateway_status as "to", null::float8 as seconds
+         from wrote w join found f using (id) where f.was is distinct from w.gateway_status`,
+      [arrayLiteral(ids), OPEN],
+    )) as unknown as Change[];
+  }
+
+  /**
+   * The verdict on claimed rows whose log row still has no gateway id: Unaccepted past their life. Where the source knows no gateway ids,
+   * a mirrored row leaves the queue unjudged.
+   */
+  async function judgeWithoutGatewayId(rows: readonly Claimed[], tracked: boolean): Promise<Change[]> {
+    return await sql<Change[]>`
+      with said as materialized (
+        select * from unnest(${arrayLiteral(rows.map((r) => r.id))}::uuid[], ${arrayLiteral(rows.map((r) => r.attempt))}::int[])
+            as said (id, attempt)
+      ), seen as materialized (
+        select p.id, p.attempt, p.deadline_at <= now() as past, l.id is null as gone, l.gateway_id,
+               coalesce(l.gateway_status <> all (${OPEN}::text[]), false) as final,
+               coalesce(l.type = 'verification' and not ${tracked}::boolean, false) as untracked
+          from said s join smslogd.sms_poll p using (id, attempt) left join verification.sms_log l using (id)
+      ), logged as materialized (
+        select l.id, l.type, l.gateway_status as was, l.inserted_at
+          from verification.sms_log l join seen s on s.id = l.id
+         where s.past and not s.untracked and l.gateway_id is null
+           and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
+         order by l.id for update of l
+      ), held as materialized (
+        select s.*, g.id is not null as writes, g.type, g.was, g.inserted_at
+          from smslogd.sms_poll p join seen s on s.id = p.id left join logged g on g.id = p.id
+         where (select count(*) from logged) >= 0 and p.attempt = s.attempt and p.gateway_id is null
+         order by p.id for update of p
+      ), wrote as (
+        update verification.sms_log l set gateway_status = 'Unaccepted', status_changed_at = now(), updated_at = now()
+          from held h where l.id = h.id and h.writes
+        returning l.id
+      ), left_queue as (
+        delete from smslogd.sms_poll p using held h
+         where p.id = h.id and (h.gone or h.final or h.writes or h.untracked and h.gateway_id is null)
+      ), waits as (
+        update smslogd.sms_poll p
+           set gateway_id = h.gateway_id, due_at = case when h.gateway_id is null then greatest(now(), p.deadline_at) else now() end
+          from held h
+         where p.id = h.id and not (h.gone or h.final or h.writes or h.untracked and h.gateway_id is null)
+      )
+      select h.id, h.type, coalesce(h.was, 'none') as "from", 'Unaccepted' as "to",
+             extract(epoch from now() - h.inserted_at)::float8 as seconds
+        from held h join wrote w on w.id = h.id`;
+  }
+
+  /** Puts claimed rows off, where they cannot be judged now. */
+  async function postpone(rows: readonly Claimed[], gapMs: number): Promise<void> {
+    await sql`
+      update smslogd.sms_poll p set due_at = now() + make_interval(secs => ${gapMs / 1000}::float8)
+        from unnest(${arrayLiteral(rows.map((r) => r.id))}::uuid[], ${arrayLiteral(rows.map((r) => r.attempt))}::int[]) as said (id, attempt)
+       where p.id = said.id and p.attempt = said.attempt`;
+  }
+
+  /**
+   * Terminates at most `limit` rows whose time to wait for any answer is over. One that was queued past its life must have been asked for
+   * once: it waits behind all live ones, and that is not the gateway's fault.
+   */
+  async function giveUp(limit: number): Promise<Change[]> {
+    return await sql<Change[]>`
+      with over as materialized (
+        select p.id, l.id is null or l.gateway_status <> all (${OPEN}::text[]) as stale
+          from smslogd.sms_poll p left join verification.sms_log l using (id)
+         where p.give_up_at <= now() and (p.lane <> 2 or p.attempt > 0)
+         order by p.id limit ${limit}
+      ), logged as materialized (
+        select l.id, l.type, l.gateway_status as was, l.inserted_at
+          from verification.sms_log l join over o on o.id = l.id
+         where l.gateway_status is null or l.gateway_status = any (${OPEN}::text[])
+         order by l.id for update of l
+      ), held as materialized (
+        select p.id, g.id is not null as writes, g.type, g.was, g.inserted_at
+          from smslogd.sms_poll p join over o on o.id = p.id left join logged g on g.id = p.id
+         where (select count(*) from logged) >= 0 and p.give_up_at <= now() and (o.stale or g.id is not null)
+         order by p.id for update of p
+      ), wrote as (
+        update verification.sms_log l set gateway_status = 'Terminated', status_changed_at = now(), updated_at = now()
+          from held h where l.id = h.id and h.writes
+        returning l.id
+      ), left_queue as (
+        delete from smslogd.sms_poll p using held h where p.id = h.id
+      )
+      select h.id, h.type, coalesce(h.was, 'none') as "from", 'Terminated' as "to",
+             extract(epoch from now() - h.inserted_at)::float8 as seconds
+        from held h join wrote w on w.id = h.id`;
+  }
+
+  /** How many blocks the log has now. */
+  async function logBlocks(): Promise<number> {
+    const [row] = await sql<{ blocks: number }[]>`
+      select (pg_relation_size('verification.sms_log') / current_setting('block_size')::int)::float8 as blocks`;
+    return row?.blocks ?? 0;
+  }
+
+  /** Queues what is open in the log's blocks from `from` up to `to` and is not in the queue; returns how many rows. */
+  async function healBlocks(from: number, to: number): Promise<number> {
+    const rows = await sql`
+      insert into smslogd.sms_poll
+      select q.* from verification.sms_log l
+       cross join lateral smslogd.queue_entry(l.id, l.gateway_id, l.gateway_status, l.type, l.inserted_at) q
+       where l.ctid >= ${`(${from},0)`}::tid and l.ctid < ${`(${to},0)`}::tid
+         and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
+         and not exists (select from smslogd.sms_poll p where p.id = l.id)
+      on conflict (id) do nothing`;
+    return rows.count;
+  }
+
+  /** The same for the SMS of the last `minutes`, at most `limit` rows. */
+  async function healRecent(minutes: number, limit: number): Promise<number> {
+    const rows = await sql`
+      insert into smslogd.sms_poll
+      select q.* from verification.sms_log l
+       cross join lateral smslogd.queue_entry(l.id, l.gateway_id, l.gateway_status, l.type, l.inserted_at) q
+       where l.inserted_at > now() - make_interval(secs => ${minutes * 60}::float8)
+         and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
+         and not exists (select from smslogd.sms_poll p where p.id = l.id)
+       limit ${limit}
+      on conflict (id) do nothing`;
+    return rows.count;
+  }
+
+  return {
+    writeSettings,
+    claim,
+    claimWithoutGatewayId,
+    complete,
+    fillFromSource,
+    judgeWithoutGatewayId,
+    postpone,
+    giveUp,
+    logBlocks,
+    healBlocks,
+    healRecent,
+  };
+}
+
+interface RawClaim {
+  readonly id: string;
+  readonly gateway_id: string | null;
+  readonly attempt: number;
+  readonly lane: 0 | 1 | 2;
+  readonly age: number;
+  readonly due: number;
+}
+
+const claimTimes = (sql: Sql) => sql`
+  extract(epoch from now() - p.sent_at)::float8 * 1000 as age, extract(epoch from due.due_at)::float8 * 1000 as due`;
+
+function toClaimed(row: RawClaim): Claimed {
+  const { id, attempt, lane } = row;
+  return { id, gatewayId: row.gateway_id, attempt, lane, ageMs: row.age, dueMs: row.due };
+}

@@ -1,0 +1,68 @@
+/** What the poller counts: changes of the log, requests by how they ended, and what it says about them in the log. */
+import type { Log } from '../log.ts';
+import type { Metrics, RejectReason } from '../metrics.ts';
+import { isFinal } from '../status.ts';
+import { SmslogdError } from '../errors.ts';
+import { logProblem } from '../log.ts';
+import type { Change, Completion } from './store.ts';
+import type { Outcome } from './outcome.ts';
+
+/** Different unknown words that are worth a line in the log; all are counted. */
+const WORDS_SAID = 20;
+
+export interface Tally {
+  /** a request ended: all of it but ok and unchanged, which `written` tells apart */
+  asked(id: string, outcome: Outcome, seconds: number): void;
+  written(rows: readonly Completion[], changes: readonly Change[]): void;
+  changed(changes: readonly Change[]): void;
+}
+
+export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): Tally {
+  const words = new Set<string>();
+  /** by id, from the reply until the row is written */
+  const reasons = new Map<string, RejectReason>();
+  const changed = (changes: readonly Change[]) => {
+    for (const { id, type, from, to, seconds } of changes) {
+      metrics.transitions.inc({ type, from, to });
+      if (!isFinal(to)) continue;
+      metrics.final.inc({ type, status: to });
+      if (to === 'Rejected') metrics.rejects.inc({ reason: reasons.get(id) ?? 'other' });
+      if (to !== 'Delivered' || seconds === null) continue;
+      if (seconds < 0) metrics.negativeLatency.inc();
+      metrics.delivery.observe({ type }, Math.max(0, seconds));
+    }
+  };
+  return {
+    asked(id, { result, answer, why }, seconds) {
+      if (result === undefined) return;
+      metrics.pollDuration.observe(seconds);
+      if (result !== 'ok') metrics.pollRequests.inc({ result });
+      if (result === 'protocol' || result === 'mismatch') {
+        metrics.errors.inc({ code: 'gateway_protocol' });
+        log.debug({ id, result, why }, 'the gateway answered something else than a status');
+      }
+      if (answer === undefined) return;
+      metrics.pollLastSuccess.setToCurrentTime();
+      if (answer.date === undefined) metrics.badDates.inc();
+      if (answer.reason !== undefined) reasons.set(id, answer.reason);
+      if (answer.word === undefined) return;
+      metrics.unknownWords.inc();
+      metrics.errors.inc({ code: 'unknown_status_word' });
+      if (words.has(answer.word) || words.size >= WORDS_SAID) return;
+      words.add(answer.word);
+      const shown = answer.word === '' ? 'that is not a plain word' : `"${answer.word}"`;
+      logProblem(log, 'warn', new SmslogdError('unknown_status_word', `the gateway used the status word ${shown}`), {
+        id,
+      });
+    },
+    written(rows, changes) {
+      changed(changes);
+      const ids = new Set(changes.map(({ id }) => id));
+      for (const { id, result } of rows) {
+        if (result === 'ok') metrics.pollRequests.inc({ result: ids.has(id) ? 'ok' : 'unchanged' });
+        reasons.delete(id);
+      }
+    },
+    changed,
+  };
+}

@@ -1,0 +1,94 @@
+/** What the poller does beside asking, each on its own clock: verdicts that need no gateway, and the healing of the queue. */
+import type { Config } from '../config.ts';
+import type { Sql } from '../db.ts';
+import { logProblem, type Log } from '../log.ts';
+import type { Metrics } from '../metrics.ts';
+import { describeSource } from '../source.ts';
+import { pause } from '../supervise.ts';
+import { withRetry } from './completions.ts';
+import type { Claimed, PollerStore } from './store.ts';
+import type { Tally } from './tally.ts';
+
+export interface UpkeepDeps {
+  readonly config: Config;
+  readonly sql: Sql;
+  readonly store: PollerStore;
+  readonly tally: Tally;
+  readonly metrics: Metrics;
+  readonly log: Log;
+}
+
+const VERDICT_EVERY_MS = 1_000;
+const GIVE_UP_EVERY_MS = 5_000;
+const HEAL_EVERY_MS = 180_000;
+/** Blocks of the log that one statement of the first healing looks at: 4 MiB. */
+const HEAL_BLOCKS = 512;
+const ROWS = 500;
+const POSTPONED_MS = 60_000;
+
+/**
+ * Judges claimed rows whose gateway id is still unknown at the end of their life, after a last look at the source. Where the source cannot
+ * be read there is no verdict: they are looked at again in a minute.
+ */
+export async function judgeWithoutGatewayId(deps: UpkeepDeps, rows: readonly Claimed[]): Promise<void> {
+  const { config, sql, store, tally, log, metrics } = deps;
+  let tracked: boolean;
+  try {
+    const source = await describeSource(sql, config);
+    tracked = source.tracksGateway;
+    if (tracked) {
+      const ids = rows.map(({ id }) => id);
+      tally.changed(await withRetry(() => store.fillFromSource(source, ids)));
+    }
+  } catch (error) {
+    const problem = logProblem(log, 'warn', error, { rows: rows.length });
+    metrics.errors.inc({ code: problem.code });
+    await store.postpone(rows, POSTPONED_MS);
+    return;
+  }
+  tally.changed(await withRetry(() => store.judgeWithoutGatewayId(rows, tracked)));
+}
+
+/** Runs until `signal` aborts; throws what the database throws. */
+export async function upkeep(deps: UpkeepDeps, signal: AbortSignal): Promise<void> {
+  await Promise.all([
+    every(VERDICT_EVERY_MS, signal, async () => {
+      const rows = await deps.store.claimWithoutGatewayId(ROWS);
+      if (rows.length > 0) await judgeWithoutGatewayId(deps, rows);
+      return rows.length === ROWS;
+    }),
+    every(GIVE_UP_EVERY_MS, signal, async () => {
+      const changes = await withRetry(() => deps.store.giveUp(ROWS));
+      deps.tally.changed(changes);
+      return changes.length === ROWS;
+    }),
+    heal(deps, signal),
+  ]);
+}
+
+/** Queues open rows that are not queued: the whole log at first, in pieces, and then the recent ones again and again. */
+async function heal({ config, store, log }: UpkeepDeps, signal: AbortSignal): Promise<void> {
+  let healed = 0;
+  const blocks = await store.logBlocks();
+  for (let from = 0; from <= blocks && !signal.aborted; from += HEAL_BLOCKS) {
+    const to = from + HEAL_BLOCKS;
+    healed += await withRetry(() => store.healBlocks(from, to));
+  }
+  if (healed > 0) log.info({ rows: healed }, 'open SMS that were not queued are queued again');
+  const recent = 2 * config.SMS_STATUSES_EXPIRATION + 60;
+  await pause(HEAL_EVERY_MS, signal);
+  await every(HEAL_EVERY_MS, signal, async () => {
+    const rows = await withRetry(() => store.healRecent(recent, 10 * ROWS));
+    if (rows > 0) log.info({ rows }, 'open SMS that were not queued are queued again');
+    return rows === 10 * ROWS;
+  });
+}
+
+/** Does `work` each `ms` milliseconds, at once again while it says that there is more, and never for more than a twentieth of the time else. */
+async function every(ms: number, signal: AbortSignal, work: () => Promise<boolean>): Promise<void> {
+  while (!signal.aborted) {
+    const startedAt = performance.now();
+    const more = await work();
+    if (!more) await pause(Math.max(ms, 20 * (performance.now() - startedAt)), signal);
+  }
+}
