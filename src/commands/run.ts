@@ -1,0 +1,119 @@
+import closeWithGrace from 'close-with-grace';
+import { loadConfig, type Config } from '../config.ts';
+import { openDatabase, type Sql } from '../db.ts';
+import { SmslogdError } from '../errors.ts';
+import { createFigures } from '../figures/gauges.ts';
+import { runHourly } from '../figures/hourly.ts';
+import { createHealth } from '../health.ts';
+import { startHttp } from '../http.ts';
+import { createLog, logProblem, type Log } from '../log.ts';
+import { createMetrics, type Metrics } from '../metrics.ts';
+import { createMirror } from '../mirror/mirror.ts';
+import { runPoller } from '../poller/poller.ts';
+import { requireSchema } from '../schema.ts';
+import { supervise } from '../supervise.ts';
+import { VERSION } from '../version.ts';
+import type { Command } from './command.ts';
+
+/** A stop takes less than 10 s: what is not done by then is left to the next start, which resumes it. */
+const GRACE_MS = 9_500;
+const SUMMARY_MS = 60_000;
+/** Queries at once: the mirror's write and its reconcile, the poller's claim and completion, the figures, and a spare. */
+const CONNECTIONS = 8;
+
+export const command: Command = {
+  summary: 'the daemon: mirrors, polls, serves metrics',
+  details: [
+    'Runs until SIGTERM or SIGINT: then it finishes what is in hand, gives back what it claimed and exits 0 within 10 s;',
+    'a second signal ends it at once. LOOPS=mirror,poller chooses what it does.',
+  ].join('\n'),
+  run: async (_, { env }) => {
+    const config = readConfig(env);
+    await daemon(config, createLog(config.LOG_LEVEL));
+    return 0;
+  },
+};
+
+/** The gateway's settings are needed only where LOOPS names the poller, as it does by default. */
+function readConfig(env: NodeJS.ProcessEnv): Config {
+  const polls = (env['LOOPS'] || 'poller').includes('poller');
+  return loadConfig(env, polls ? ['database', 'gateway'] : ['database']);
+}
+
+/** Builds every part, turns the loops until a signal or until one of them fails for good, and takes everything down in reverse. */
+async function daemon(config: Config, log: Log): Promise<void> {
+  const metrics = createMetrics(VERSION);
+  const health = createHealth(metrics, config.LOOPS);
+  const sql = openDatabase(config, { max: CONNECTIONS, name: 'daemon' });
+  const stop = new AbortController();
+  let finished: () => void = () => {};
+  const done = new Promise<void>((resolve) => {
+    finished = resolve;
+  });
+  let stopping = false;
+  const signals = closeWithGrace({ delay: GRACE_MS, logger: false }, async ({ signal, err }) => {
+    if (err !== undefined) logProblem(log, 'fatal', err);
+    else log.info({ signal }, 'stopping: finishing what is in hand');
+    stopping = true;
+    stop.abort();
+    await done;
+    log.info('stopped');
+  });
+
+  try {
+    await requireSchema(sql);
+    const onProblem = ({ code }: SmslogdError) => metrics.errors.inc({ code });
+    const figures = createFigures({ config, sql, metrics, log });
+    const http = await startHttp({
+      config,
+      metrics,
+      health,
+      figures,
+      log,
+      version: VERSION,
+      databaseAnswers: () => answers(sql),
+    });
+    log.info({ version: VERSION, loops: config.LOOPS, port: http.port, host: config.HTTP_HOST }, 'smslogd runs');
+    const summary = setInterval(() => void logSummary(log, metrics), SUMMARY_MS);
+    const run = (name: string, loop: (signal: AbortSignal, works: () => void) => Promise<void>) =>
+      supervise({ name, log, onProblem }, loop, stop.signal);
+    const loops = [run('figures', (signal, works) => runHourly({ sql, log, works }, signal))];
+    if (config.LOOPS.includes('mirror')) loops.push(run('mirror', createMirror({ config, sql, metrics, log, health })));
+    if (config.LOOPS.includes('poller')) {
+      loops.push(run('poller', (signal) => runPoller({ config, sql, metrics, log, health }, signal)));
+    }
+    try {
+      await Promise.race(loops);
+    } finally {
+      stop.abort();
+      await Promise.allSettled(loops);
+      clearInterval(summary);
+      await http.close();
+    }
+  } finally {
+    await sql.end({ timeout: 1 });
+    // a signal's handler exits the process once this is known; without a signal it must not stand in the way
+    if (!stopping) signals.uninstall();
+    finished();
+  }
+}
+
+async function answers(sql: Sql): Promise<boolean> {
+  await sql`select 1`;
+  return true;
+}
+
+/** The one info line a minute. */
+async function logSummary(log: Log, metrics: Metrics): Promise<void> {
+  const sum = async (metric: { get(): Promise<{ values: { value: number }[] }> }) =>
+    (await metric.get()).values.reduce((total, { value }) => total + value, 0);
+  log.info(
+    {
+      mirrored: await sum(metrics.mirrorTransactions),
+      polled: await sum(metrics.pollRequests),
+      open: await sum(metrics.open),
+      lagSeconds: await sum(metrics.mirrorLagSeconds),
+    },
+    'running',
+  );
+}

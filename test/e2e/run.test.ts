@@ -1,0 +1,159 @@
+/** The daemon as a process: start, stop, crash and what it says. */
+import { randomUUID } from 'node:crypto';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { startSimulator, type Simulator } from '../../src/simulator/simulator.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { startDaemon, startProcess, type Daemon } from '../support/daemon.ts';
+import { difference, insertMany, insertVerification } from '../support/verifications.ts';
+
+let db: TestDatabase;
+let gateway: Simulator;
+let daemons: Daemon[];
+
+beforeEach(async () => {
+  db = await createDatabase();
+  gateway = await startSimulator({ login: 'login', password: 'password' });
+  daemons = [];
+});
+afterEach(async () => {
+  for (const daemon of daemons) daemon.kill('SIGKILL');
+  await Promise.all(daemons.map((daemon) => daemon.exited));
+  await gateway.close();
+  await db.drop();
+});
+
+function start(env: Record<string, string> = {}): Daemon {
+  const daemon = startDaemon(db.env({ IP2SMS_URL: gateway.url, ...env }));
+  daemons.push(daemon);
+  return daemon;
+}
+
+const streams = (daemon: Daemon) => daemon.line('it streams', (line) => line.includes('"the mirror streams"'));
+const logged = async () => (await db.sql`select count(*)::int as n from verification.sms_log`)[0]?.['n'] as number;
+const now = () => new Date().toISOString().replace('T', ' ').replace('Z', '');
+
+test('an SMS goes the whole way: source, log, gateway, final status, metric', async () => {
+  const daemon = start();
+  const url = await daemon.url();
+  await streams(daemon);
+  const phone = '+380000000042';
+  const id = 'fate-of-one-1234567';
+  gateway.load(id, [
+    { status: 'Accepted', at: Date.now() - 5000 },
+    { status: 'Delivered', at: Date.now() - 1000 },
+  ]);
+  await insertVerification(db.sql, { phone_number: phone, gateway_id: id, inserted_at: now() });
+  await until('it to be delivered', async () => {
+    const [row] = await db.sql`select gateway_status from verification.sms_log`;
+    return row?.['gateway_status'] === 'Delivered';
+  });
+  await until('the counter', async () =>
+    (await (await fetch(`${url}/metrics`)).text()).includes(
+      'smslogd_sms_final_total{type="verification",status="Delivered"} 1',
+    ),
+  );
+  expect((await fetch(`${url}/healthz`)).status).toBe(200);
+  await until('it to be ready', async () => (await fetch(`${url}/readyz`)).status === 200);
+  const said = daemon.lines.join('\n');
+  expect(said).not.toContain(phone.slice(1));
+  expect(said).not.toContain(id);
+});
+
+test('a row that another service inserts is asked for and finished', async () => {
+  const daemon = start();
+  await streams(daemon);
+  gateway.load('7654321', [{ status: 'Undeliverable', at: Date.now() - 1000 }]);
+  await db.sql`insert into verification.sms_log (phone_number, type, body, gateway_id, gateway_status)
+               values ('+380000000043', 'medication_request', 'text', '7654321', 'Accepted')`;
+  await until('its status', async () => {
+    const [row] = await db.sql`select gateway_status from verification.sms_log`;
+    return row?.['gateway_status'] === 'Undeliverable';
+  });
+});
+
+test('SIGTERM ends it with 0 and leaves nothing claimed', async () => {
+  const daemon = start();
+  await streams(daemon);
+  await insertMany(db.sql, 500);
+  await until('the rows', async () => (await logged()) === 500);
+  daemon.kill('SIGTERM');
+  expect(await daemon.exited).toBe(0);
+  const [slot] = await db.sql`select active from pg_replication_slots where slot_name = ${db.name}`;
+  expect(slot?.['active']).toBe(false);
+  expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
+});
+
+test('a second signal ends it at once', async () => {
+  // the log is locked: the write in hand cannot be finished
+  const daemon = start({ LOOPS: 'mirror' });
+  await streams(daemon);
+  const locked = await db.sql.reserve();
+  await locked.unsafe('begin; lock verification.sms_log in access exclusive mode');
+  await insertVerification(db.sql);
+  await until('the write to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
+  daemon.kill('SIGTERM');
+  await daemon.line('it stops', (line) => line.includes('"stopping'));
+  daemon.kill('SIGTERM');
+  expect(await daemon.exited).toBe(1);
+  await locked.unsafe('rollback');
+  locked.release();
+});
+
+test('killed again and again under load, every verification is in the log once', async () => {
+  let writing = true;
+  const writer = (async () => {
+    while (writing) await db.sql.begin(async (tx) => void (await insertVerification(tx, { id: randomUUID() })));
+  })();
+  for (let round = 0; round < 4; round += 1) {
+    const daemon = start();
+    await streams(daemon);
+    const before = await logged();
+    await until('some rows', async () => (await logged()) > before + 50);
+    daemon.kill('SIGKILL');
+    expect(await daemon.exited).toBe('SIGKILL');
+  }
+  writing = false;
+  await writer;
+  const last = start();
+  await streams(last);
+  await until('nothing to be missing', async () => (await difference(db.sql)).missing === 0);
+  expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
+});
+
+test('memory stays bounded under a 200,000-row transaction and a backlog of 200,000 transactions', async () => {
+  const first = start({ LOOPS: 'mirror' });
+  await streams(first);
+  first.kill('SIGTERM');
+  await first.exited;
+  await insertMany(db.sql, 200_000);
+  await db.sql.unsafe(`do $$ begin for i in 1..200000 loop
+    insert into verification.verifications (id, phone_number, check_digit, status, code, code_expired_at, active, gateway_id, gateway_status, inserted_at)
+    values (gen_random_uuid(), '+38000' || lpad(i::text, 7, '0'), 1, 'new', 1234, now(), false, (6614000000000 + i)::text, 'Accepted', clock_timestamp());
+    commit; end loop; end $$`);
+  const daemon = start({ LOOPS: 'mirror' });
+  await streams(daemon);
+  await until('every row', async () => (await logged()) === 400_000, 90);
+  // a bare process with the same modules takes about half of this; unbounded, the backlog alone is over 300 MiB
+  expect(daemon.peakMemory()).toBeLessThan(256 * 1024 * 1024);
+  expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
+});
+
+test('a database without the schema is refused with the command to run', async () => {
+  const empty = await createDatabase({ empty: true });
+  const daemon = startProcess(['run'], empty.env());
+  expect(await daemon.exited).toBe(1);
+  expect(daemon.stderr()).toContain('smslogd migrate');
+  await empty.drop();
+});
+
+test('wrong settings are named, all of them, without their values', async () => {
+  const daemon = startProcess(['run'], {
+    DATABASE_URL: 'mysql://user:hunter2@host/db',
+    HTTP_PORT: 'ninety',
+    IP2SMS_LOGIN: 'x',
+  });
+  expect(await daemon.exited).toBe(1);
+  const said = daemon.stderr();
+  for (const name of ['DATABASE_URL', 'HTTP_PORT', 'IP2SMS_URL', 'IP2SMS_PASSWORD']) expect(said).toContain(name);
+  expect(said).not.toContain('hunter2');
+});
