@@ -1,0 +1,181 @@
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { openDatabase, type Sql } from '../../src/db.ts';
+import { createFigures } from '../../src/figures/gauges.ts';
+import { refreshHourly } from '../../src/figures/hourly.ts';
+import { silentLog } from '../../src/log.ts';
+import { createMetrics, PERIODS, type Metrics } from '../../src/metrics.ts';
+import { OPEN_STATUSES, SMS_TYPES, STATUSES } from '../../src/status.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+
+let db: TestDatabase;
+let sql: Sql;
+let metrics: Metrics;
+beforeAll(async () => {
+  db = await createDatabase();
+  sql = openDatabase(db.config(), { max: 3, name: 'test' });
+});
+beforeEach(async () => {
+  metrics = createMetrics('test');
+  await db.sql`truncate verification.sms_log, smslogd.sms_poll`;
+});
+afterAll(async () => {
+  await sql.end();
+  await db.drop();
+});
+
+const figuresWith = (options: { maxAgeMs?: number; limitMs?: number } = { maxAgeMs: 0 }) =>
+  createFigures({ config: db.config(), sql, metrics, log: silentLog, ...options });
+
+/** Series → value, as Prometheus sees them. */
+async function series(): Promise<Map<string, number>> {
+  const lines = (await metrics.registry.metrics()).split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+  return new Map(
+    lines.map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ') + 1))]),
+  );
+}
+
+test('gauges, views, stored counters and a count by hand agree', async () => {
+  await db.sql`
+    insert into verification.sms_log (phone_number, type, gateway_status, status_changed_at, inserted_at)
+    select '+380000000000', (array['verification', 'medication_request', '2FA'])[1 + g % 3],
+           (array['Accepted', 'Enroute', 'Pending', 'Unknown', 'Delivered', 'Delivered', 'Delivered', 'Expired', 'Deleted', 'Undeliverable',
+                  'Rejected', 'Unaccepted', 'Terminated', null])[1 + g / 3 % 14],
+           at + (array[1, 120, 121, 301, 1801])[1 + g / 5 % 5] * interval '1 second', at
+      from (select g, now() - interval '1 hour' * (g * 7 % 47) - interval '1 second' * (g % 3600) as at from generate_series(1, 3000) g) n`;
+  await refreshHourly(sql);
+  const figures = figuresWith();
+  await figures.refresh();
+  const now = await series();
+
+  const byHand = await db.sql<{ type: string; period: string; status: string; n: number }[]>`
+    select type, case when (inserted_at at time zone 'Europe/Kyiv')::date = (now() at time zone 'Europe/Kyiv')::date then 'today' else 'yesterday' end as period,
+           coalesce(gateway_status, 'untracked') as status, count(*)::int4 as n
+      from verification.sms_log
+     where (inserted_at at time zone 'Europe/Kyiv')::date >= (now() at time zone 'Europe/Kyiv')::date - 1
+     group by 1, 2, 3`;
+  for (const type of SMS_TYPES) {
+    for (const period of PERIODS) {
+      for (const status of [...STATUSES, 'untracked']) {
+        const n = byHand.find((row) => row.type === type && row.period === period && row.status === status)?.n ?? 0;
+        expect(now.get(`smslogd_period_sms{type="${type}",period="${period}",status="${status}"}`)).toBe(n);
+      }
+    }
+  }
+  const views = await db.sql`select * from verification.sms_today_vs_yesterday where period <> 'yesterday_same_time'`;
+  for (const row of views) {
+    const labels = `type="${row['type']}",period="${row['period']}"`;
+    for (const group of ['le_2m', 'm2_5', 'm5_30', 'gt_30m'])
+      expect(now.get(`smslogd_period_delivered{${labels},group="${group}"}`)).toBe(Number(row[group]));
+    for (const ratio of ['success_ratio', 'known_ratio', 'on_time_ratio'])
+      expect(now.get(`smslogd_period_${ratio}{${labels}}`) ?? null).toBe(row[ratio]);
+  }
+  const all = await db.sql`
+    select type, count(*)::int4 as sms, date_part('epoch', max(status_changed_at) filter (where gateway_status = 'Delivered')) as last_delivered,
+           date_part('epoch', now() - min(inserted_at) filter (where gateway_status in ('Accepted', 'Enroute', 'Pending', 'Unknown'))) as age
+      from verification.sms_log group by type`;
+  for (const row of all) {
+    expect(now.get(`smslogd_sms_total{type="${row['type']}"}`)).toBe(row['sms']);
+    expect(now.get(`smslogd_sms_last_delivered_timestamp_seconds{type="${row['type']}"}`)).toBeCloseTo(
+      row['last_delivered'],
+      3,
+    );
+    // the hand's clock is a little later
+    expect(Math.abs(now.get(`smslogd_sms_oldest_open_age_seconds{type="${row['type']}"}`)! - row['age'])).toBeLessThan(
+      60,
+    );
+    for (const status of OPEN_STATUSES) {
+      const [open] =
+        await db.sql`select count(*)::int4 as n from verification.sms_log where type = ${row['type']} and gateway_status = ${status}`;
+      expect(now.get(`smslogd_sms_open{type="${row['type']}",status="${status}"}`)).toBe(open!['n']);
+    }
+  }
+});
+
+test('a ratio over nothing has no series, and goes when its SMS go', async () => {
+  const figures = figuresWith();
+  await figures.refresh();
+  const ratios = async () => [...(await series()).keys()].filter((name) => name.includes('_ratio{'));
+  expect(await ratios()).toEqual([]);
+  await db.sql`insert into verification.sms_log (phone_number, type, gateway_status) values ('+380000000000', 'text', 'Rejected')`;
+  await figures.refresh();
+  expect((await ratios()).sort()).toEqual([
+    'smslogd_period_known_ratio{type="text",period="today"}',
+    'smslogd_period_success_ratio{type="text",period="today"}',
+  ]);
+  await db.sql`delete from verification.sms_log`;
+  await figures.refresh();
+  expect(await ratios()).toEqual([]);
+  expect([...(await series()).keys()].filter((name) => name.includes('last_delivered'))).toEqual([]);
+});
+
+test('smslogd_sms_total counts up and never back', async () => {
+  const figures = figuresWith();
+  const total = async () => {
+    await figures.refresh();
+    return (await series()).get('smslogd_sms_total{type="text"}');
+  };
+  const insert = () =>
+    db.sql`insert into verification.sms_log (phone_number, type) select '+380000000000', 'text' from generate_series(1, 10)`;
+  await insert();
+  expect(await total()).toBe(10);
+  await db.sql`delete from verification.sms_log`;
+  expect(await total()).toBe(10);
+  await insert();
+  expect(await total()).toBe(10);
+  await insert();
+  expect(await total()).toBe(20);
+});
+
+test('slot, checkpoint and queue figures are those of this slot', async () => {
+  const figures = figuresWith();
+  await figures.refresh();
+  expect(
+    [...(await series()).keys()].filter((name) => /slot_retained|slot_safe|checkpoint_timestamp/.test(name)),
+  ).toEqual([]);
+
+  await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
+  await db.sql`insert into smslogd.checkpoint (slot_name, lsn, updated_at) values (${db.name}, '0/1', to_timestamp(1234567890))`;
+  await db.sql`insert into verification.sms_log (phone_number, type, gateway_id, gateway_status, inserted_at)
+               values ('+380000000000', 'text', '1234567', 'Accepted', now() - interval '1 minute')`;
+  await db.sql`update smslogd.sms_poll set due_at = now()`;
+  await figures.refresh();
+  const now = await series();
+  expect(now.get('smslogd_slot_retained_wal_bytes')).toBeGreaterThanOrEqual(0);
+  expect(now.has('smslogd_slot_safe_wal_bytes')).toBe(false);
+  expect(now.get('smslogd_slot_wal_status{status="reserved"}')).toBe(1);
+  expect(now.get('smslogd_slot_wal_status{status="lost"}')).toBe(0);
+  expect(now.get('smslogd_checkpoint_timestamp_seconds')).toBe(1234567890);
+  expect(now.get('smslogd_poll_due')).toBe(1);
+});
+
+test('the database is asked once at a time, and not again while the values are fresh', async () => {
+  const figures = figuresWith({});
+  await Promise.all([figures.refresh(), figures.refresh()]);
+  const first = figures.facts;
+  expect(first).toBeDefined();
+  await figures.refresh();
+  expect(figures.facts).toBe(first);
+});
+
+test('a database that does not answer in time fails no scrape: the last values stay and the failure is counted', async () => {
+  await db.sql`insert into verification.sms_log (phone_number, type, gateway_status) values ('+380000000000', 'text', 'Accepted')`;
+  const figures = figuresWith({ maxAgeMs: 0, limitMs: 150 });
+  await until('a first reading', async () => {
+    await figures.refresh();
+    return figures.facts !== undefined;
+  });
+  await db.sql.begin(async (tx) => {
+    await tx`lock table smslogd.settings in access exclusive mode`;
+    const failures = async () => (await series()).get('smslogd_errors_total{code="database_busy"}') ?? 0;
+    const before = await failures();
+    // resolves though the table stays locked
+    await figures.refresh();
+    expect((await series()).get('smslogd_sms_open{type="text",status="Accepted"}')).toBe(1);
+    await until('the failure to be counted', async () => (await failures()) > before);
+  });
+  await until('a new reading', async () => {
+    const last = figures.facts;
+    await figures.refresh();
+    return figures.facts !== last;
+  });
+});

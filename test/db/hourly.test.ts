@@ -1,0 +1,195 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { openDatabase, type Sql } from '../../src/db.ts';
+import { refreshHourly, restAfter, runHourly } from '../../src/figures/hourly.ts';
+import { recountHours } from '../../src/figures/store.ts';
+import { silentLog } from '../../src/log.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+
+let db: TestDatabase;
+let sql: Sql;
+beforeAll(async () => {
+  db = await createDatabase();
+  sql = openDatabase(db.config(), { max: 4, name: 'test' });
+});
+beforeEach(async () => {
+  await sql`truncate verification.sms_log`;
+  await sql`update smslogd.settings set frozen_before = '-infinity'`;
+  await refreshHourly(sql);
+});
+afterAll(async () => {
+  await sql.end();
+  await db.drop();
+});
+
+const stored = () => sql`select hour, type, status, sms, oldest from smslogd.sms_hourly order by 1, 2, 3`;
+const byHand = () => sql`
+  select date_trunc('hour', inserted_at, 'UTC') as hour, type, coalesce(gateway_status, 'untracked') as status, count(*) as sms, min(inserted_at) as oldest
+    from verification.sms_log group by 1, 2, 3 order by 1, 2, 3`;
+const notes = async () => (await sql`select distinct hour from smslogd.changed_hour`).length;
+
+/** `count` SMS of `hours` hours in the recent past, in no order of time. */
+const insert = (count: number, hours: number) => sql`
+  insert into verification.sms_log (phone_number, type, gateway_status, inserted_at)
+  select '+380000000000', 'verification', case when g % 3 > 0 then 'Accepted' end,
+         now() - interval '1 hour' * ((g::int8 * 7919) % (${hours}::int4 * 60)) / 60.0
+    from generate_series(1, ${count}::int4) g`;
+
+test('what was inserted, changed, moved and deleted is counted again as a whole', async () => {
+  await insert(5000, 40);
+  await refreshHourly(sql);
+  expect([...(await stored())]).toEqual([...(await byHand())]);
+  expect(await notes()).toBe(0);
+
+  await sql`update verification.sms_log set gateway_status = 'Delivered', status_changed_at = now() where random() < 0.3`;
+  await sql`update verification.sms_log set inserted_at = inserted_at - interval '3 days' where random() < 0.1`;
+  await sql`delete from verification.sms_log where random() < 0.1 or inserted_at < now() - interval '100 hours'`;
+  await refreshHourly(sql);
+  expect([...(await stored())]).toEqual([...(await byHand())]);
+
+  await sql`truncate verification.sms_log`;
+  await refreshHourly(sql);
+  expect(await stored()).toHaveLength(0);
+});
+
+test('a change counts also where triggers are off for replicas', async () => {
+  await sql.begin(async (tx) => {
+    await tx`set local session_replication_role = replica`;
+    await tx`insert into verification.sms_log (phone_number, type) values ('+380000000000', 'text')`;
+  });
+  await refreshHourly(sql);
+  expect([...(await stored())]).toEqual([...(await byHand())]);
+});
+
+test('counting again changes nothing and writes nothing', async () => {
+  await insert(500, 10);
+  await refreshHourly(sql);
+  const before = [...(await sql`select h.*, xmin::text from smslogd.sms_hourly h order by hour, type, status`)];
+  await sql`insert into smslogd.changed_hour select distinct hour from smslogd.sms_hourly`;
+  await refreshHourly(sql);
+  expect([...(await sql`select h.*, xmin::text from smslogd.sms_hourly h order by hour, type, status`)]).toEqual(
+    before,
+  );
+});
+
+test('two daemons that count while others write end with the right counts', async () => {
+  const writers = [1, 2].map(async () => {
+    for (let round = 0; round < 25; round += 1) {
+      await insert(40, 30);
+      await sql`update verification.sms_log set gateway_status = 'Delivered', status_changed_at = now()
+                 where id in (select id from verification.sms_log where gateway_status = 'Accepted' order by random() limit 20 for update skip locked)`;
+    }
+  });
+  const written = new AbortController();
+  const daemons = [1, 2].map(async () => {
+    let turns = 0;
+    while (!written.signal.aborted) turns += (await recountHours(sql, { wait: false })) === undefined ? 0 : 1;
+    return turns;
+  });
+  await Promise.all(writers);
+  written.abort();
+  const turns = await Promise.all(daemons);
+  expect(turns.reduce((sum, each) => sum + each)).toBeGreaterThan(2);
+  await refreshHourly(sql);
+  expect([...(await stored())]).toEqual([...(await byHand())]);
+});
+
+test('while another daemon counts, a turn is left out', async () => {
+  await insert(10, 1);
+  await sql.begin(async (tx) => {
+    await tx`select pg_advisory_xact_lock(7246581904)`;
+    expect(await recountHours(sql, { wait: false })).toBeUndefined();
+  });
+  expect(await recountHours(sql, { wait: false })).toMatchObject({ left: 0 });
+});
+
+test('a change that commits after its hour was counted is still noted, and the view has it at once', async () => {
+  const total = async () =>
+    Number(
+      (await sql`select sum(total) as sms from verification.sms_delivery_hourly where type = 'text'`)[0]!['sms'] ?? 0,
+    );
+  const writer = await sql.reserve();
+  await writer`begin`;
+  await writer`insert into verification.sms_log (phone_number, type, inserted_at) values ('+380000000000', 'text', now() - interval '5 hours')`;
+  await sql`insert into verification.sms_log (phone_number, type, inserted_at) values ('+380000000000', 'text', now() - interval '5 hours')`;
+  await refreshHourly(sql);
+  expect(await total()).toBe(1);
+  await writer`commit`;
+  writer.release();
+  expect(await total()).toBe(2);
+  expect(await notes()).toBe(1);
+  await refreshHourly(sql);
+  expect([...(await stored())]).toEqual([...(await byHand())]);
+});
+
+test('a turn that dies before its commit leaves the notes', async () => {
+  await insert(2000, 24);
+  const noted = await notes();
+  const dying = openDatabase(db.config(), { max: 1, name: 'dying' });
+  // it waits for this row when it stores its counts, and is killed there
+  await sql`insert into smslogd.sms_hourly (hour, type, status, sms, oldest)
+            select min(hour), 'verification', 'Accepted', 0, now() from smslogd.changed_hour`;
+  await sql.begin(async (tx) => {
+    await tx`select from smslogd.sms_hourly for update`;
+    const turn = recountHours(dying, { wait: true }).catch((error: unknown) => error);
+    await until('the turn to wait', async () => {
+      const [waiting] =
+        await sql`select pid from pg_stat_activity where application_name = 'smslogd dying' and wait_event_type = 'Lock'`;
+      return waiting !== undefined;
+    });
+    await sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'smslogd dying'`;
+    expect(await turn).toBeInstanceOf(Error);
+  });
+  await dying.end({ timeout: 1 });
+  expect(await notes()).toBe(noted);
+  await refreshHourly(sql);
+  expect([...(await stored())]).toEqual([...(await byHand())]);
+});
+
+test('more hours than one statement takes are counted in turns, the youngest first', async () => {
+  await insert(3000, 400);
+  const first = await recountHours(sql, { wait: true });
+  expect(first).toMatchObject({ hours: 168 });
+  expect(first!.left).toBeGreaterThan(200);
+  const [oldest] = await sql`select min(hour) > now() - interval '169 hours' as recent from smslogd.sms_hourly`;
+  expect(oldest!['recent']).toBe(true);
+  await refreshHourly(sql);
+  expect([...(await stored())]).toEqual([...(await byHand())]);
+});
+
+test('hours that retention has frozen stay as they were counted', async () => {
+  await insert(1000, 20);
+  await refreshHourly(sql);
+  const before = [...(await stored())];
+  await sql`update smslogd.settings set frozen_before = date_trunc('hour', now(), 'UTC') - interval '10 hours'`;
+  await sql`delete from verification.sms_log where inserted_at < (select frozen_before from smslogd.settings)`;
+  await refreshHourly(sql);
+  expect([...(await stored())]).toEqual(before);
+  expect(await notes()).toBe(0);
+  const [view] = await sql`select sum(total)::int4 as sms from verification.sms_delivery_hourly`;
+  expect(view!['sms']).toBe(1000);
+});
+
+test('the loop counts what changes, and at its start also what changed behind the triggers of the last days', async () => {
+  await sql`alter table verification.sms_log disable trigger smslogd_note_inserted`;
+  await insert(100, 100);
+  await sql`alter table verification.sms_log enable always trigger smslogd_note_inserted`;
+  const stop = new AbortController();
+  let turns = 0;
+  const loop = runHourly({ sql, log: silentLog, works: () => (turns += 1) }, stop.signal);
+  await until('the first turn', () => turns > 0);
+  expect([...(await stored())]).toEqual([...(await byHand())]);
+  stop.abort();
+  await Promise.race([
+    loop,
+    delay(20_000).then(() => {
+      throw new Error('the loop does not stop');
+    }),
+  ]);
+});
+
+test('a loop rests nine times as long as it worked, five seconds at least', () => {
+  expect(restAfter(10, false)).toBe(5_000);
+  expect(restAfter(10, true)).toBe(90);
+  expect(restAfter(2_000, false)).toBe(18_000);
+});

@@ -1,0 +1,311 @@
+import { request } from 'node:http';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { Figures } from '../../src/figures/gauges.ts';
+import type { Facts, Period } from '../../src/figures/store.ts';
+import { createHealth, type Health, type LoopName } from '../../src/health.ts';
+import { startHttp, type HttpDeps, type HttpServer } from '../../src/http.ts';
+import { silentLog } from '../../src/log.ts';
+import { createMetrics, type Metrics } from '../../src/metrics.ts';
+
+const NUMBERS = {
+  finished: 100,
+  undelivered: 2,
+  le_2m: 90,
+  m2_5: 5,
+  m5_30: 2,
+  gt_30m: 1,
+  untracked: 0,
+  accepted: 4,
+  enroute: 0,
+  pending: 0,
+  unknown: 0,
+  delivered: 98,
+  expired: 2,
+  deleted: 0,
+  undeliverable: 0,
+  rejected: 0,
+  unaccepted: 0,
+  terminated: 0,
+};
+const period = (type: Period['type'], name: Period['period'], total: number): Period => ({
+  ...NUMBERS,
+  type,
+  period: name,
+  total,
+  success_ratio: 0.98,
+  open: 4,
+  oldest_open_age: 7_500,
+  known_ratio: total === 0 ? null : 0.9615,
+  on_time_ratio: total === 0 ? null : 0.865,
+  settled: false,
+});
+const FACTS: Facts = {
+  at: 1_780_000_000.25,
+  timezone: 'Europe/<Kyiv>',
+  periods: [
+    period('verification', 'today', 1_104),
+    period('verification', 'yesterday', 2_000),
+    period('text', 'today', 0),
+  ],
+  backlog: [{ type: 'verification', status: 'Accepted', open: 4, oldest_age: 7_500 }],
+  totals: [],
+  due: 3,
+  checkpoint: null,
+  slot: null,
+};
+
+let now = 0;
+let metrics: Metrics;
+let health: Health;
+let server: HttpServer | undefined;
+let refreshed: number;
+let facts: Facts | undefined;
+beforeEach(() => {
+  now = 0;
+  refreshed = 0;
+  facts = FACTS;
+  metrics = createMetrics('1.2.3');
+});
+afterEach(async () => {
+  await server?.close();
+  server = undefined;
+});
+
+async function start({
+  loops = ['mirror', 'poller'] as LoopName[],
+  ...more
+}: Partial<HttpDeps> & { loops?: LoopName[] } = {}): Promise<void> {
+  health = createHealth(metrics, loops, () => now);
+  const figures: Figures = {
+    refresh: async () => {
+      refreshed += 1;
+    },
+    get facts() {
+      return facts;
+    },
+  };
+  server = await startHttp({
+    config: { HTTP_HOST: '127.0.0.1', HTTP_PORT: 0 },
+    metrics,
+    health,
+    figures,
+    log: silentLog,
+    version: '1.2.3',
+    databaseAnswers: async () => true,
+    ...more,
+  });
+}
+
+const get = async (path: string, init: RequestInit = {}) =>
+  await fetch(`http://127.0.0.1:${server!.port}${path}`, init);
+
+describe('/metrics', () => {
+  test('is Prometheus text, brought up to date first', async () => {
+    await start();
+    const response = await get('/metrics');
+    expect(response.status).toBe(200);
+    expect(response.headers.get('content-type')).toMatch(/^text\/plain; version=0\.0\.4/);
+    const text = await response.text();
+    expect(text).toContain('# TYPE smslogd_sms_total counter');
+    expect(text).toContain('smslogd_build_info{version="1.2.3"');
+    expect(text).not.toContain('# EOF');
+    expect(refreshed).toBe(1);
+  });
+
+  test('is OpenMetrics for who asks for it', async () => {
+    await start();
+    const response = await get('/metrics', {
+      headers: { accept: 'application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1' },
+    });
+    expect(response.headers.get('content-type')).toMatch(/^application\/openmetrics-text; version=1\.0\.0/);
+    const text = await response.text();
+    expect(text).toContain('# TYPE smslogd_sms counter');
+    expect(text.trimEnd().endsWith('# EOF')).toBe(true);
+  });
+});
+
+describe('/healthz', () => {
+  test('is well while the loops turn, and names the one that does not', async () => {
+    await start();
+    expect((await get('/healthz')).status).toBe(200);
+    now = 61_000;
+    health.beat('mirror');
+    const response = await get('/healthz');
+    expect(response.status).toBe(503);
+    expect(await response.text()).toBe('loops that do not turn: poller\n');
+    health.beat('poller');
+    expect((await get('/healthz')).status).toBe(200);
+  });
+});
+
+describe('/readyz', () => {
+  test.each([
+    ['streaming', 200, 'ready\n'],
+    ['standby', 200, 'ready\n'],
+    ['starting', 503, 'not ready: the mirror is starting\n'],
+    ['snapshot', 503, 'not ready: the mirror is snapshot\n'],
+    ['repairing', 503, 'not ready: the mirror is repairing\n'],
+    ['stopped', 503, 'not ready: the mirror is stopped\n'],
+  ] as const)('with a mirror that is %s answers %d', async (state, status, text) => {
+    await start();
+    health.setMirrorState(state);
+    const response = await get('/readyz');
+    expect(response.status).toBe(status);
+    expect(await response.text()).toBe(text);
+  });
+
+  test('does not ask for a mirror where none is turned', async () => {
+    await start({ loops: ['poller'] });
+    expect((await get('/readyz')).status).toBe(200);
+  });
+
+  test.each([
+    ['says no', async () => false],
+    ['fails', async () => Promise.reject(new Error('no'))],
+    ['is silent', () => new Promise<boolean>(() => {})],
+  ])('is not ready where the database %s', async (_, databaseAnswers) => {
+    await start({ loops: ['poller'], databaseAnswers });
+    const response = await get('/readyz');
+    expect(response.status).toBe(503);
+    expect(await response.text()).toBe('not ready: the database does not answer\n');
+  });
+});
+
+describe('the status page', () => {
+  test('shows the figures side by side, escaped, and lets nothing in but its own style', async () => {
+    await start();
+    health.setMirrorState('streaming');
+    const response = await get('/');
+    expect(response.headers.get('content-type')).toBe('text/html; charset=utf-8');
+    const policy = response.headers.get('content-security-policy');
+    expect(policy).toMatch(/^default-src 'none'; style-src 'sha256-[^']+'; /);
+    expect(policy).not.toContain('unsafe');
+    const page = await response.text();
+    expect(page).toContain('Mirror: streaming.');
+    expect(page).toContain('Europe/&lt;Kyiv&gt;');
+    expect(page).toContain('<td>86.5 %</td>');
+    expect(page).toContain('<td>1,104</td>');
+    expect(page).toContain('<td>4 (2 h 5 min)</td>');
+    // what both kinds of SMS are about always stands there, a type without SMS does not
+    expect(page).toContain('>medication_request<');
+    expect(page).not.toContain('>text<');
+    expect(page).not.toMatch(/<script|src=|https?:/);
+  });
+
+  test('says what is wrong: no database yet, a silent loop, a mirror at work', async () => {
+    facts = undefined;
+    await start();
+    now = 61_000;
+    const page = await (await get('/')).text();
+    expect(page).toContain('The database has not answered yet.');
+    expect(page).toContain('Loops that do not turn: mirror, poller.');
+    expect(page).toContain('Not ready: the mirror is starting.');
+  });
+
+  test('has the same facts as JSON', async () => {
+    await start();
+    const response = await get('/status.json');
+    expect(response.headers.get('content-type')).toBe('application/json; charset=utf-8');
+    expect(await response.json()).toEqual({
+      version: '1.2.3',
+      ready: false,
+      reason: 'the mirror is starting',
+      loops: ['mirror', 'poller'],
+      silent_loops: [],
+      mirror: 'starting',
+      read_at: new Date(FACTS.at * 1000).toISOString(),
+      timezone: FACTS.timezone,
+      periods: FACTS.periods,
+      open: FACTS.backlog,
+      poll_due: 3,
+      slot: null,
+    });
+  });
+});
+
+describe('every answer', () => {
+  test.each(['/metrics', '/healthz', '/readyz', '/', '/status.json', '/nothing'])(
+    '%s carries the headers and has a HEAD',
+    async (path) => {
+      await start();
+      const response = await get(path);
+      const body = await response.arrayBuffer();
+      for (const [name, value] of [
+        ['x-content-type-options', 'nosniff'],
+        ['cache-control', 'no-store'],
+        ['referrer-policy', 'no-referrer'],
+      ] as const)
+        expect(response.headers.get(name)).toBe(value);
+      expect(response.headers.get('content-security-policy')).toContain("default-src 'none'");
+      const head = await get(path, { method: 'HEAD' });
+      expect(head.status).toBe(response.status);
+      expect(head.headers.get('content-type')).toBe(response.headers.get('content-type'));
+      expect(await head.text()).toBe('');
+      // figures such as the process's age may have grown by a digit
+      expect(Math.abs(Number(head.headers.get('content-length')) - body.byteLength)).toBeLessThan(50);
+    },
+  );
+
+  test('is 404 for an unknown path and takes a query for no part of it', async () => {
+    await start();
+    expect((await get('/metricsx')).status).toBe(404);
+    expect((await get('/../etc/passwd')).status).toBe(404);
+    expect((await get('/healthz?verbose')).status).toBe(200);
+  });
+
+  test.each(['POST', 'PUT', 'DELETE', 'OPTIONS'])('refuses %s', async (method) => {
+    await start();
+    const response = await get('/metrics', { method, ...(method === 'POST' ? { body: 'x' } : {}) });
+    expect(response.status).toBe(405);
+    expect(response.headers.get('allow')).toBe('GET, HEAD');
+    expect(refreshed).toBe(0);
+  });
+
+  test('is 500 where it cannot be made, without a word of the failure, which is counted', async () => {
+    await start({ databaseAnswers: undefined as never });
+    metrics.registry.metrics = () => Promise.reject(new Error('+380000000001'));
+    const response = await get('/metrics');
+    expect(response.status).toBe(500);
+    expect(await response.text()).toBe('the answer could not be made\n');
+    const { values } = await metrics.errors.get();
+    expect(values.find((each) => each.labels['code'] === 'unexpected')?.value).toBe(1);
+  });
+});
+
+test('a port in use is a named failure', async () => {
+  await start();
+  const { port } = server!;
+  const first = server;
+  await expect(start({ config: { HTTP_HOST: '127.0.0.1', HTTP_PORT: port } })).rejects.toMatchObject({
+    code: 'port_in_use',
+    message: expect.stringContaining(String(port)) as string,
+  });
+  server = first;
+});
+
+test('an address that is not of this host is a named failure', async () => {
+  await expect(start({ config: { HTTP_HOST: '192.0.2.1', HTTP_PORT: 0 } })).rejects.toMatchObject({
+    code: 'config_invalid',
+  });
+});
+
+test('closing ends connections that are kept open', async () => {
+  await start();
+  const closed = new Promise<void>((resolve) => {
+    // a connection that never sends its request
+    const hanging = request({
+      port: server!.port,
+      host: '127.0.0.1',
+      headers: { 'transfer-encoding': 'chunked' },
+      path: '/healthz',
+      method: 'POST',
+    });
+    hanging.on('error', () => resolve());
+    hanging.on('close', () => resolve());
+    hanging.flushHeaders();
+  });
+  await (await get('/healthz')).text();
+  await server!.close();
+  server = undefined;
+  await expect(closed).resolves.toBeUndefined();
+});
