@@ -6,5 +6,5 @@ grant select on verification.sms_today_vs_yesterday, verification.sms_delivery_h
 grant select on all tables in schema smslogd to :"role";
 grant update on smslogd.settings to :"role";
 grant insert, update on smslogd.checkpoint to :"role";
-grant insert, update, delete on smslogd.sms_poll, smslogd.sms_hourly, smslogd.changed_hour to :"role";
+grant insert, update, delete on smslogd.sms_poll, smslogd.sms_refused, smslogd.sms_hourly, smslogd.changed_hour to :"role";
 select smslogd.grant_people();

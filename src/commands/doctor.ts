@@ -18,7 +18,7 @@ export const checks: readonly Check<Found>[] = [
   ...schemaChecks,
   needing('gateway', ['config'], async ({ env, config }) =>
     config.LOOPS.includes('poller')
-      ? askGateway(loadConfig(env, ['gateway']))
+      ? askGateway(loadConfig(env, ['gateway']), env)
       : { level: 'skip', says: 'LOOPS leaves the poller out' },
   ),
 ];

@@ -1,11 +1,12 @@
 /** Checks of what stands in the database: smslogd's schema, the role's privileges, the source table, the publication. */
-import { quoteIdentifier, quoteLiteral, quoteTable } from '../db.ts';
+import { quoteIdentifier, quoteLiteral } from '../db.ts';
 import { SmslogdError } from '../errors.ts';
 import { describePublication, publicationStatements } from '../publication.ts';
 import { requireSchema } from '../schema.ts';
 import { describeSource } from '../source.ts';
 import { fail, ok, warn, type Check } from './check.ts';
 import { needing, type Found } from './found.ts';
+import { lackingPrivileges } from './privileges.ts';
 
 export const schemaChecks: readonly Check<Found>[] = [
   needing('schema', ['sql'], async (found) => {
@@ -28,22 +29,11 @@ export const schemaChecks: readonly Check<Found>[] = [
     return ok(`${said}, replica identity ${IDENTITIES[source.replicaIdentity] ?? source.replicaIdentity}`);
   }),
 
-  needing('privileges', ['sql', 'migrated', 'config'], async ({ sql, config, user }) => {
-    const source = quoteTable(config.SOURCE_TABLE);
-    const rows = await sql<{ lacking: string }[]>`
-      with wanted (object, privilege) as (
-        select to_regclass(${source})::oid, 'select'
-        union all
-        select 'verification.sms_log'::regclass::oid, unnest(array['select', 'insert', 'update', 'delete'])
-        union all
-        select c.oid, unnest(case c.relname when 'migrations' then array['select'] else array['select', 'insert', 'update', 'delete'] end)
-          from pg_class c where c.relnamespace = 'smslogd'::regnamespace and c.relkind in ('r', 'p')
-      )
-      select privilege || ' on ' || object::regclass as lacking from wanted
-       where object is not null and not has_table_privilege(object, privilege) order by 1`;
-    if (rows.length === 0) return ok(`role ${user} may read the source and write what is smslogd's`);
+  needing('privileges', ['sql', 'migrated', 'source'], async ({ sql, source, user }) => {
+    const lacking = await lackingPrivileges(sql, source);
+    if (lacking.length === 0) return ok(`role ${user} may read the source and write what is smslogd's`);
     return fail(
-      `role ${user} lacks ${rows.map(({ lacking }) => lacking).join(', ')}`,
+      `role ${user} lacks ${lacking.join(', ')}`,
       `smslogd migrate --role ${user} # as the owner of the source table`,
     );
   }),

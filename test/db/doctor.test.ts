@@ -1,9 +1,11 @@
 import { createServer } from 'node:http';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { command } from '../../src/commands/doctor.ts';
 import type { Result } from '../../src/doctor/check.ts';
+import { wantedPrivileges } from '../../src/doctor/privileges.ts';
 import { migrate } from '../../src/schema.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
@@ -73,13 +75,22 @@ test('after the fixes nothing fails, and what is only worth doing is a warning',
   expect(of('gateway')?.level).toBe('ok');
 });
 
-test('a privilege that was taken away is named', async () => {
-  await db.sql.unsafe(`revoke update on verification.sms_log from ${role}`);
-  expect((await doctor()).of('privileges')).toMatchObject({
-    level: 'FAIL',
-    says: expect.stringContaining('update on verification.sms_log'),
-  });
-  await db.sql.unsafe(`grant update on verification.sms_log to ${role}`);
+test('every grant of sql/grants.sql is a wanted privilege', () => {
+  const grants = readFileSync('sql/grants.sql', 'utf8').match(/^grant .*$/gm) ?? [];
+  expect(grants.length).toBeGreaterThan(4);
+  expect(grants.filter((line) => wantedPrivileges(line, { table: '"a"."b"' }).length === 0)).toEqual([]);
+});
+
+test.for([
+  ['update (gateway_status) on verification.sms_log', 'update (gateway_status)', 'verification.sms_log'],
+  ['select on "verification"."verifications"', 'select', 'verification.verifications'],
+  ['delete on smslogd.sms_poll', 'delete', 'smslogd.sms_poll'],
+] as const)('a privilege that was taken away is named: %s', async ([name, privilege, table]) => {
+  await db.sql.unsafe(`revoke ${privilege} on ${table} from ${role}`);
+  const { code, of } = await doctor();
+  expect(code).toBe(1);
+  expect(of('privileges')).toMatchObject({ level: 'FAIL', says: expect.stringContaining(name) });
+  await db.sql.unsafe(`grant ${privilege} on ${table} to ${role}`);
 });
 
 test('a publication that is gone or changed comes with the SQL that mends it', async () => {

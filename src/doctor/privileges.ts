@@ -1,0 +1,51 @@
+/** What the daemon's role lacks of sql/grants.sql: the file that `migrate --role` runs is the only list of what the role needs. */
+import { readFileSync } from 'node:fs';
+import type { Sql } from '../db.ts';
+import type { Source } from '../source.ts';
+
+const GRANTS = new URL('../../sql/grants.sql', import.meta.url);
+
+interface Wanted {
+  readonly kind: 'schema' | 'tables' | 'table' | 'column';
+  /** the schema's or the table's name as SQL writes it */
+  readonly object: string;
+  readonly privilege: string;
+  readonly column?: string;
+}
+
+/** Reads `grant A, B (c, d) on [schema | all tables in schema] X, Y to :"role";` lines; other statements are none of ours. */
+export function wantedPrivileges(sql: string, source: Pick<Source, 'table'>): Wanted[] {
+  const schema = source.table.slice(0, source.table.indexOf('.'));
+  const filled = sql.replaceAll(':"source_schema"', schema).replaceAll(':source', source.table);
+  return [...filled.matchAll(/^grant (.+?) on (schema |all tables in schema )?(.+?) to :"role";$/gm)].flatMap(
+    ([, privileges = '', scope = '', objects = '']) =>
+      objects.split(', ').flatMap((object) =>
+        privileges.split(/, (?![^(]*\))/).flatMap((each): Wanted[] => {
+          const [, privilege = '', columns] = /^(\w+)(?: \((.+)\))?$/.exec(each) ?? [];
+          if (columns !== undefined)
+            return columns.split(', ').map((column) => ({ kind: 'column', object, privilege, column }));
+          return [{ kind: scope === '' ? 'table' : scope === 'schema ' ? 'schema' : 'tables', object, privilege }];
+        }),
+      ),
+  );
+}
+
+/** `update (gateway_id) on verification.sms_log`, and so on; none where the role of `sql` has all. */
+export async function lackingPrivileges(sql: Sql, source: Source): Promise<string[]> {
+  const wanted = JSON.stringify(wantedPrivileges(readFileSync(GRANTS, 'utf8'), source));
+  const rows = await sql<{ lacking: string }[]>`
+    with wanted as (
+      select * from json_to_recordset(${wanted}::text::json) as w (kind text, object text, privilege text, "column" text)
+    ), each as (
+      select 'table' as kind, format('%I.%I', n.nspname, c.relname) as object, w.privilege, null as "column"
+        from wanted w join pg_namespace n on n.oid = to_regnamespace(w.object)::oid
+        join pg_class c on c.relnamespace = n.oid and c.relkind in ('r', 'p', 'v', 'm') where w.kind = 'tables'
+      union select * from wanted where kind <> 'tables'
+    )
+    select privilege || coalesce(' (' || "column" || ')', '') || ' on ' || object as lacking from each
+     where not case kind when 'schema' then has_schema_privilege(to_regnamespace(object)::oid, privilege)
+                         when 'column' then has_column_privilege(object, "column", privilege)
+                         else has_table_privilege(object, privilege) end
+     order by 1`;
+  return rows.map((row) => row.lacking);
+}

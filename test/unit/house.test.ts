@@ -1,0 +1,159 @@
+/** What keeps the house in order: who may import whom, and that the documents tell what is there. */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path/posix';
+import { expect, test } from 'vitest';
+import { settingsMarkdown } from '../../src/config.ts';
+import { SOURCE_DDL } from '../../src/demo/source-table.ts';
+import { wantedPrivileges } from '../../src/doctor/privileges.ts';
+import { ERROR_CODES } from '../../src/errors.ts';
+
+const read = (path: string) => readFileSync(path, 'utf8');
+const filesIn = (folder: string) =>
+  readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name));
+const squeeze = (sql: string) =>
+  sql
+    .replace(/^--.*$/gm, '')
+    .replace(/\s+/g, ' ')
+    .trim();
+const sources = filesIn('src').sort();
+
+/** Rooms by height. A file may import from its own room and from lower ones; rooms of one height don't know each other. */
+const HEIGHTS: readonly (readonly string[])[] = [
+  ['errors', 'lsn'],
+  ['base'],
+  ['mirror', 'poller', 'simulator', 'figures'],
+  // shows the figures
+  ['http'],
+  ['demo', 'doctor'],
+  ['commands'],
+  ['cli'],
+];
+
+/** Files straight in src/ that are no part of the base. */
+const OWN_ROOMS: Readonly<Record<string, string>> = {
+  'src/errors.ts': 'errors',
+  'src/lsn.ts': 'lsn',
+  'src/http.ts': 'http',
+  'src/status-page.ts': 'http',
+  'src/cli.ts': 'cli',
+  'src/command-line.ts': 'cli',
+};
+
+function roomOf(path: string): string {
+  return OWN_ROOMS[path] ?? /^src\/([^/]+)\//.exec(path)?.[1] ?? 'base';
+}
+
+function heightOf(room: string): number {
+  return HEIGHTS.findIndex((rooms) => rooms.includes(room));
+}
+
+function importsOf(path: string): string[] {
+  const specifiers = [...read(path).matchAll(/(?:\bfrom|\bimport\(?) ?'([^']+)'/g)].map((match) => match[1] ?? '');
+  return specifiers.map((each) => (each.startsWith('.') ? join(dirname(path), each) : each));
+}
+
+test('every folder under src is a room that has its height', () => {
+  expect(sources.length).toBeGreaterThan(40);
+  expect(sources.filter((path) => heightOf(roomOf(path)) === -1)).toEqual([]);
+});
+
+test('imports go one way: down, or within a room', () => {
+  const wrong = sources.flatMap((path) =>
+    importsOf(path)
+      .filter((target) => target.startsWith('src/'))
+      .filter((target) => {
+        const [from, to] = [roomOf(path), roomOf(target)];
+        return from !== to && heightOf(to) >= heightOf(from);
+      })
+      .map((target) => `${path} → ${target}`),
+  );
+  expect(wrong).toEqual([]);
+});
+
+test("one file knows the replication library's traps", () => {
+  const importers = sources.filter((path) => importsOf(path).includes('pg-logical-replication'));
+  expect(importers).toEqual(['src/mirror/stream.ts']);
+});
+
+/** Files over the limit, each with the reason why it is one piece. */
+const LONG: Readonly<Record<string, string>> = {
+  'src/mirror/store.ts': 'all SQL of the mirror: "exactly once" is audited in one file',
+  'src/mirror/mirror.ts': 'one life of the mirror with all its beginnings',
+  'src/poller/store.ts': 'all SQL of the poller: claims and completions are audited in one file',
+  'src/demo/cluster.ts': 'one server from its binaries to its removal',
+  'src/demo/demo.ts': 'the run of the play, in order',
+};
+
+test('a file of more than 250 lines has a reason', () => {
+  const long = sources.filter((path) => read(path).trimEnd().split('\n').length > 250);
+  expect(long.filter((path) => LONG[path] === undefined)).toEqual([]);
+  expect(Object.keys(LONG).filter((path) => !sources.includes(path))).toEqual([]);
+});
+
+test("the newcomer's map names every file once, with a line, and none that is gone", () => {
+  const rows = [...read('AGENTS.md').matchAll(/^\| `((?:src|migrations|sql)\/[^`]+)` \| (.+) \|$/gm)];
+  const mapped = rows.map((row) => row[1] ?? '').sort();
+  expect(mapped).toEqual([...sources, ...filesIn('migrations'), ...filesIn('sql')].sort());
+  expect(rows.filter((row) => (row[2] ?? '').length < 15)).toEqual([]);
+});
+
+test('the README shows the settings as they are', () => {
+  expect(read('README.md')).toContain(`\n${settingsMarkdown()}\n`);
+});
+
+/** GitHub's anchor of a heading that is one word. */
+const anchors = new Set([...read('docs/runbook.md').matchAll(/^#+ (\S+)$/gm)].map((row) => row[1]?.toLowerCase()));
+
+test('every error code has its heading in the runbook', () => {
+  expect(ERROR_CODES.filter((code) => !anchors.has(code))).toEqual([]);
+});
+
+test('every alert has its heading in the runbook, and links to it', () => {
+  const rules = read('ops/alerts.yml');
+  const alerts = [...rules.matchAll(/- alert: (\S+)/g)].map((row) => row[1]?.toLowerCase());
+  const links = [...rules.matchAll(/runbook: docs\/runbook\.md#(\S+)/g)].map((row) => row[1]);
+  expect(alerts.length).toBeGreaterThan(3);
+  expect(links).toEqual(alerts);
+  expect(alerts.filter((alert) => !anchors.has(alert))).toEqual([]);
+});
+
+test('every heading that the documents link to is there', () => {
+  const documents = ['README.md', 'AGENTS.md', ...filesIn('docs')];
+  const broken = documents.flatMap((path) =>
+    [...read(path).matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)/g)]
+      .filter((row) => !linkLeads(path, row[1] ?? '', row[2]))
+      .map((row) => `${path}: ${row[0]}`),
+  );
+  expect(broken).toEqual([]);
+});
+
+function linkLeads(from: string, path: string, anchor: string | undefined): boolean {
+  const target = path === '' ? from : join(dirname(from), path);
+  if (!existsSync(target)) return false;
+  if (anchor === undefined) return true;
+  const headings = [...read(target).matchAll(/^#+ (.+)$/gm)].map((row) =>
+    (row[1] ?? '')
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N} _-]/gu, '')
+      .replaceAll(' ', '-'),
+  );
+  return headings.includes(anchor);
+}
+
+test("what the daemon writes in its schema, its role is granted", () => {
+  const granted = wantedPrivileges(read('sql/grants.sql'), { table: '"a"."b"' }).map(
+    ({ privilege, object }) => `${privilege} ${object}`,
+  );
+  const written = sources
+    .filter((path) => ['mirror', 'poller', 'figures'].includes(roomOf(path)))
+    .flatMap((path) => [...read(path).matchAll(/\b(insert|update|delete)(?: into| from)? (smslogd\.[a-z_]+)/g)])
+    .map(([, verb, table]) => `${verb} ${table}`);
+  expect(written).toContain('update smslogd.checkpoint');
+  expect(written.filter((each) => !granted.includes(each))).toEqual([]);
+});
+
+test('the container trial has the source table that the demo and the tests have', () => {
+  expect(squeeze(read('ops/trial/source.sql'))).toContain(squeeze(SOURCE_DDL));
+});
