@@ -32,6 +32,7 @@ export function createCompletions(deps: CompletionsDeps): Completions {
   let writing: Promise<void> | undefined;
   let failure: { error: unknown } | undefined;
   const works = () => failure === undefined;
+  const idle = () => rows.length === 0 && writing === undefined;
 
   const write = async () => {
     while (rows.length > 0 && works()) {
@@ -66,7 +67,7 @@ export function createCompletions(deps: CompletionsDeps): Completions {
       if (writing === undefined && works()) schedule();
     },
     async flush() {
-      while ((rows.length > 0 || writing !== undefined) && works()) {
+      while (!idle() && works()) {
         start();
         await writing;
       }

@@ -1,0 +1,107 @@
+/**
+ * Sends one SMS and logs it. The row is written first, without a gateway id: so nothing is sent that is not logged, and an SMS whose fate we
+ * do not learn is judged like any other (Unaccepted at the end of its life). The answer then completes the row.
+ */
+import { loadConfig } from '../config.ts';
+import { openDatabase, type Sql } from '../db.ts';
+import { SmslogdError, toSmslogdError } from '../errors.ts';
+import { currentCredentials } from '../poller/credentials.ts';
+import { createGateway, type Exchange } from '../poller/gateway.ts';
+import { parseReply, type Reply } from '../poller/reply.ts';
+import { requireSchema } from '../schema.ts';
+import { SMS_TYPES, type SmsType, type Status } from '../status.ts';
+import type { Command, Flags } from './command.ts';
+
+const PHONE = /^\+?([1-9]\d{8,14})$/;
+const LONGEST_TEXT = 2_000;
+
+export const command: Command = {
+  summary: 'sends one SMS through IP2SMS and logs it',
+  details:
+    'For operators who test the channel. Prints the id of the new row in verification.sms_log and its status; the daemon asks for the rest.\n' +
+    'A refused SMS is logged as Rejected, and the exit code is 1.',
+  flags: {
+    to: { type: 'string', value: '+380XXXXXXXXX', about: 'the phone number' },
+    text: { type: 'string', value: 'TEXT', about: 'the text' },
+    type: { type: 'string', value: 'TYPE', about: `one of ${SMS_TYPES.join(', ')}; default text` },
+  },
+  run: async (flags, { env, print }) => {
+    const message = readMessage(flags);
+    const config = loadConfig(env, ['database', 'gateway']);
+    const sql = openDatabase(config, { max: 1, name: 'send' });
+    const gateway = createGateway(config, () => currentCredentials(config, env));
+    try {
+      await requireSchema(sql);
+      const id = await logUnsent(sql, message);
+      const exchange = await gateway.sendSms({ to: message.digits, text: message.text });
+      const reply = understand(exchange);
+      await complete(sql, id, reply);
+      print(`id      ${id}`);
+      print(`status  ${reply.status}`);
+      if (reply.status === 'Rejected')
+        throw new SmslogdError('sms_rejected', `the gateway rejected the SMS: ${reply.reason ?? 'other'}`);
+      return 0;
+    } catch (error) {
+      throw toSmslogdError(error);
+    } finally {
+      await gateway.close();
+      await sql.end({ timeout: 1 });
+    }
+  },
+};
+
+interface Message {
+  readonly digits: string;
+  readonly text: string;
+  readonly type: SmsType;
+}
+
+function readMessage(flags: Flags): Message {
+  const [, digits] = PHONE.exec(String(flags['to'] ?? '')) ?? [];
+  if (digits === undefined) throw new SmslogdError('usage', '--to must be a phone number such as +380XXXXXXXXX');
+  const text = flags['text'];
+  if (typeof text !== 'string' || text.trim() === '' || text.length > LONGEST_TEXT)
+    throw new SmslogdError('usage', `--text must be a text of 1 to ${LONGEST_TEXT} characters`);
+  const type = SMS_TYPES.find((known) => known === (flags['type'] ?? 'text'));
+  if (type === undefined) throw new SmslogdError('usage', `--type must be one of ${SMS_TYPES.join(', ')}`);
+  return { digits, text, type };
+}
+
+/** Throws what keeps the fate of the SMS unknown. */
+function understand(exchange: Exchange): Extract<Reply, { kind: 'status' }> {
+  if (exchange.kind !== 'response') {
+    const what = exchange.kind === 'timeout' ? 'did not answer in time' : 'cannot be reached';
+    throw new SmslogdError('gateway_unreachable', `the gateway ${what}; the SMS is logged without a status`);
+  }
+  const reply = parseReply(exchange.body, undefined);
+  if (exchange.status === 401 || exchange.status === 403 || reply.kind === 'unauthorized')
+    throw new SmslogdError('gateway_unauthorized', 'the gateway refuses the login; the SMS was not sent');
+  if (exchange.status !== 200 || reply.kind !== 'status') {
+    const why = reply.kind === 'protocol' ? reply.why : reply.kind;
+    throw new SmslogdError(
+      'gateway_protocol',
+      `the gateway answered something else than a status (${exchange.status}, ${why})`,
+    );
+  }
+  return reply;
+}
+
+/** The row without what the gateway will say; returns its id. */
+async function logUnsent(sql: Sql, { digits, text, type }: Message): Promise<string> {
+  const [row] = await sql<{ id: string }[]>`
+    insert into verification.sms_log (phone_number, type, body) values (${`+${digits}`}, ${type}, ${text}) returning id`;
+  return row?.id ?? '';
+}
+
+async function complete(
+  sql: Sql,
+  id: string,
+  reply: { id: string | undefined; status: Status; date: number | undefined },
+) {
+  const date = reply.date === undefined ? null : new Date(reply.date);
+  await sql`
+    update verification.sms_log
+       set gateway_id = ${reply.id ?? null}, gateway_status = ${reply.status},
+           status_changed_at = coalesce(${date}::timestamptz, now()), updated_at = now()
+     where id = ${id}`;
+}

@@ -1,0 +1,74 @@
+import { expect, test } from 'vitest';
+import { createBreaker } from '../../src/poller/breaker.ts';
+
+const MINUTE = 60_000;
+
+function faults(breaker: ReturnType<typeof createBreaker>, from: number, count: number): void {
+  for (let i = 0; i < count; i += 1) breaker.note('fault', from, from + i);
+}
+
+test('faults in a row open it; an answer between them does not let it come to that', () => {
+  const breaker = createBreaker();
+  for (let i = 0; i < 50; i += 1) {
+    faults(breaker, i * 10, 7);
+    breaker.note('answer', i * 10, i * 10 + 8);
+  }
+  expect(breaker.state(1000)).toBe('closed');
+  faults(breaker, 1000, 8);
+  expect(breaker.state(1008)).toBe('open');
+});
+
+test('after a while one request is tried: an answer closes it, a fault opens it for longer, up to five seconds', () => {
+  const breaker = createBreaker();
+  faults(breaker, 0, 8);
+  expect(breaker.remaining(7)).toBe(500);
+  let now = 507;
+  const waits: number[] = [];
+  for (let i = 0; i < 6; i += 1) {
+    expect(breaker.state(now)).toBe('trying');
+    breaker.note('fault', now, now);
+    waits.push(breaker.remaining(now));
+    now += breaker.remaining(now);
+  }
+  expect(waits).toEqual([1000, 2000, 4000, 5000, 5000, 5000]);
+  expect(breaker.note('answer', now, now + 1)).toBe(true);
+  expect(breaker.state(now + 1)).toBe('closed');
+});
+
+test('what was under way when it opened says nothing any more', () => {
+  const breaker = createBreaker();
+  faults(breaker, 100, 8);
+  breaker.note('answer', 50, 120);
+  expect(breaker.state(120)).toBe('open');
+  faults(breaker, 100, 50);
+  expect(breaker.remaining(107)).toBe(500);
+});
+
+test('a refused login opens it for a minute, doubling to a quarter of an hour, once for all requests under way', () => {
+  const breaker = createBreaker();
+  breaker.note('unauthorized', 0, 10);
+  breaker.note('unauthorized', 0, 11);
+  expect(breaker.remaining(10)).toBe(MINUTE);
+  let now = 10 + MINUTE;
+  const waits: number[] = [];
+  for (let i = 0; i < 5; i += 1) {
+    breaker.note('unauthorized', now, now);
+    waits.push(breaker.remaining(now) / MINUTE);
+    now += breaker.remaining(now);
+  }
+  expect(waits).toEqual([2, 4, 8, 15, 15]);
+  breaker.note('answer', now, now);
+  breaker.note('unauthorized', now, now);
+  expect(breaker.remaining(now)).toBe(MINUTE);
+});
+
+test('Retry-After is obeyed from the first time, at most five minutes', () => {
+  const breaker = createBreaker();
+  breaker.note('fault', 0, 10, 7_000);
+  expect(breaker.state(11)).toBe('open');
+  expect(breaker.remaining(10)).toBe(7_000);
+  breaker.note('fault', 0, 12, 3_600_000);
+  expect(breaker.remaining(12)).toBe(300_000);
+  breaker.note('fault', 0, 13, 1_000);
+  expect(breaker.remaining(12)).toBe(300_000);
+});

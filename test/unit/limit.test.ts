@@ -1,0 +1,99 @@
+import * as fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { createLanes } from '../../src/poller/lanes.ts';
+import { createLimit } from '../../src/poller/limit.ts';
+import { createRate } from '../../src/poller/rate.ts';
+import type { Claimed } from '../../src/poller/store.ts';
+
+/** A round trip in which every place is used; returns the time after it. */
+function roundTrip(limit: ReturnType<typeof createLimit>, now: number, outcome: 'ok' | 'overload'): number {
+  const size = limit.current;
+  for (let i = 0; i < size; i += 1) limit.ended(outcome, now, now + 100, size);
+  return now + 101;
+}
+
+test('the limit reaches its ceiling within a few round trips while it is used, and no further', () => {
+  const limit = createLimit(64);
+  let now = 0;
+  for (let i = 0; i < 8; i += 1) now = roundTrip(limit, now, 'ok');
+  expect(limit.current).toBe(64);
+});
+
+test('overload halves it once for all that was under way, and down to one', () => {
+  const limit = createLimit(64);
+  let now = 0;
+  for (let i = 0; i < 8; i += 1) now = roundTrip(limit, now, 'ok');
+  now = roundTrip(limit, now, 'overload');
+  expect(limit.current).toBe(32);
+  for (let i = 0; i < 10; i += 1) now = roundTrip(limit, now, 'overload');
+  expect(limit.current).toBe(1);
+  let trips = 0;
+  while (limit.current < 64 && trips < 100) {
+    now = roundTrip(limit, now, 'ok');
+    trips += 1;
+  }
+  expect(trips).toBeLessThan(25);
+});
+
+test('it does not grow while it is not used', () => {
+  const limit = createLimit(64);
+  for (let now = 0; now < 100_000; now += 100) limit.ended('ok', now, now + 50, 1);
+  expect(limit.current).toBe(8);
+});
+
+test('whatever happens, it stays between one and the ceiling', () => {
+  const events = fc.array(fc.record({ ok: fc.boolean(), inFlight: fc.integer({ min: 1, max: 64 }) }));
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 64 }), events, (ceiling, list) => {
+      const limit = createLimit(ceiling);
+      for (const [now, { ok, inFlight }] of list.entries()) {
+        limit.ended(ok ? 'ok' : 'overload', now, now + 1, inFlight);
+        expect(limit.current).toBeGreaterThanOrEqual(1);
+        expect(limit.current).toBeLessThanOrEqual(ceiling);
+      }
+    }),
+  );
+});
+
+test('the rate is kept over any stretch, whatever is asked', () => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 500 }),
+      fc.array(fc.integer({ min: 0, max: 400 }), { minLength: 1 }),
+      (rps, gaps) => {
+        const rate = createRate(rps, 0);
+        let now = 0;
+        let taken = 0;
+        for (const gap of gaps) {
+          now += gap;
+          const count = rate.available(now);
+          rate.take(count);
+          taken += count;
+          expect(taken).toBeLessThanOrEqual(Math.max(1, rps / 10) + (now / 1000) * rps + 1e-6);
+        }
+      },
+    ),
+  );
+  expect(createRate(0, 0).available(0)).toBe(Infinity);
+});
+
+test('old SMS get a quarter of the places over time, even when one place is free at a time', () => {
+  const lanes = createLanes();
+  let old = 0;
+  for (let i = 0; i < 1000; i += 1) old += lanes.share(1, 64, (i * 0.618) % 1).old;
+  expect(old).toBeGreaterThan(240);
+  expect(old).toBeLessThan(260);
+  expect(lanes.share(64, 64, 0)).toMatchObject({ total: 64, old: 16 });
+});
+
+test('SMS that came past their life hold at most a tenth of the limit, at least one place', () => {
+  const lanes = createLanes();
+  const past = { lane: 2, dueMs: 0 } as Claimed;
+  expect(lanes.share(64, 64, 0).past).toBe(6);
+  lanes.claimed([past, past], { total: 2, old: 0, past: 6 });
+  expect(lanes.share(62, 64, 0).past).toBe(4);
+  lanes.ended(2);
+  expect(lanes.share(62, 64, 0).past).toBe(5);
+  expect(lanes.share(4, 4, 0).past).toBe(0);
+  expect(lanes.pastIsFull(4)).toBe(true);
+});

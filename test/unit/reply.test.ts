@@ -1,0 +1,260 @@
+import * as fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { parseDate } from '../../src/poller/date.ts';
+import { parseReply, type Reply } from '../../src/poller/reply.ts';
+import { STATUSES } from '../../src/status.ts';
+
+const ID = '6614012446421';
+const DATE = 'Wed, 28 Mar 2007 12:35:00 +0300';
+const INSTANT = Date.UTC(2007, 2, 28, 9, 35);
+
+function read(text: string, asked: string | undefined = ID): Reply {
+  return parseReply(Buffer.from(text), asked);
+}
+
+describe('every form of a status', () => {
+  test.each([
+    ['classic', `<status id='${ID}' date='${DATE}'><state>Accepted</state></status>`, ID, 'Accepted'],
+    ['with ext_id', `<status id="${ID}" ext_id="7" date="${DATE}"><state>Enroute</state></status>`, ID, 'Enroute'],
+    [
+      'with a declaration',
+      `<?xml version="1.0" encoding="utf-8"?>\n<status id="${ID}" date="${DATE}"><state>Delivered</state></status>\n`,
+      ID,
+      'Delivered',
+    ],
+    [
+      'id as an element',
+      `<status date='${DATE}'><id>380502535130309161501</id><state>Accepted</state></status>`,
+      '380502535130309161501',
+      'Accepted',
+    ],
+    [
+      'detail',
+      `<status date='${DATE}' reports="waiting"><state>sending</state><total>2</total><detail><id>1234567</id><state>Accepted</state></detail><detail><id>${ID}</id><state>Undeliverable</state></detail></status>`,
+      ID,
+      'Undeliverable',
+    ],
+    [
+      'parallel lists',
+      `<status groupid='9' date='${DATE}'><id>1</id><id>${ID}</id><state>Accepted</state><state>Enroute</state></status>`,
+      ID,
+      'Enroute',
+    ],
+    ['JSON', `{"state":{"value":"Accepted"},"id":${ID},"date":"${DATE}","execTime":3}`, ID, 'Accepted'],
+    [
+      'JSON with a text as execTime',
+      `{"state":{"value":"Delivered"},"id":${ID},"date":"${DATE}","execTime":"3"}`,
+      ID,
+      'Delivered',
+    ],
+    [
+      'JSON with 25 digits',
+      `{"state":{"value":"Expired"},"id":3806712345671174984921384,"date":"${DATE}"}`,
+      '3806712345671174984921384',
+      'Expired',
+    ],
+    [
+      'JSON with the id as a text',
+      `{"state":{"value":"Expired"},"id":"0123456","date":"${DATE}"}`,
+      '0123456',
+      'Expired',
+    ],
+  ])('%s', (_, text, asked, status) => {
+    expect(read(text, asked)).toEqual({ kind: 'status', id: asked, status, date: INSTANT, badDate: false });
+  });
+
+  test('the words that are not our own, in any case, from text or CDATA', () => {
+    const words = {
+      waiting: 'Pending',
+      SENDING: 'Pending',
+      sent: 'Enroute',
+      canceled: 'Deleted',
+      ACCEPTED: 'Accepted',
+    };
+    for (const [word, status] of Object.entries(words)) {
+      expect(read(`<status id="${ID}" date="${DATE}"><state><![CDATA[${word}]]></state></status>`)).toMatchObject({
+        status,
+      });
+    }
+  });
+
+  test('a rejection needs no id, and its reason is of the closed list', () => {
+    const reason = (error: string) => read(`<status date=''><state error='${error}'>Rejected</state></status>`);
+    expect(reason('uniq_key dupe')).toEqual({
+      kind: 'status',
+      id: undefined,
+      status: 'Rejected',
+      date: undefined,
+      badDate: true,
+      reason: 'uniq_key_dupe',
+    });
+    expect(reason('Unknown operator code 99')).toMatchObject({ reason: 'unknown_operator' });
+    expect(reason('Text don`t match allowed templates')).toMatchObject({ reason: 'text_not_in_templates' });
+    expect(reason('something new')).toMatchObject({ reason: 'other' });
+    expect(read(`{"state":{"value":"Rejected","error":"Prepaid bill error"},"date":""}`)).toMatchObject({
+      reason: 'prepaid_bill',
+    });
+  });
+
+  test('an empty, absent or broken date is told, and the status stands', () => {
+    for (const date of [`date=''`, '', `date='yesterday'`, `date='Wed, 31 Feb 2007 12:35:00 +0300'`]) {
+      expect(read(`<status id='${ID}' ${date}><state>Delivered</state></status>`)).toMatchObject({
+        status: 'Delivered',
+        date: undefined,
+        badDate: true,
+      });
+    }
+  });
+
+  test('an unknown word is Unknown; it is shown cut, and only where it is a plain word', () => {
+    const word = (text: string) => read(`<status id='${ID}' date='${DATE}'><state>${text}</state></status>`);
+    expect(word('Gone fishing')).toMatchObject({ status: 'Unknown', word: 'Gone fishing' });
+    expect(word('x'.repeat(90))).toMatchObject({ status: 'Unknown', word: 'x'.repeat(40) });
+    expect(word('380000000001')).toMatchObject({ status: 'Unknown', word: '' });
+  });
+});
+
+describe('what is no answer', () => {
+  test.each([
+    ['another id', `<status id='1' date='${DATE}'><state>Delivered</state></status>`],
+    ['an id that only begins like ours', `<status id='${ID}1' date='${DATE}'><state>Delivered</state></status>`],
+    ['no id', `<status date='${DATE}'><state>Delivered</state></status>`],
+    [
+      'details of others',
+      `<status date='${DATE}'><state>sent</state><detail><id>1</id><state>Delivered</state></detail></status>`,
+    ],
+    [
+      'lists of others',
+      `<status date='${DATE}'><id>1</id><id>2</id><state>Delivered</state><state>Delivered</state></status>`,
+    ],
+    ['JSON about another', `{"state":{"value":"Delivered"},"id":1,"date":"${DATE}"}`],
+    ['JSON whose last digit differs past a double', `{"state":{"value":"Delivered"},"id":${ID}0000000001}`],
+  ])('mismatch: %s', (_, text) => {
+    expect(read(text, text.includes('0000000001') ? `${ID}0000000002` : ID)).toEqual({ kind: 'mismatch' });
+  });
+
+  test('a wrong login, as a plain text and as JSON', () => {
+    expect(read('401 Unauthorized')).toEqual({ kind: 'unauthorized' });
+    expect(read('{"error":"Unauthorized"}')).toEqual({ kind: 'unauthorized' });
+  });
+
+  test.each([
+    ['empty', ''],
+    ['not_recognized', `Request not recognized - xml parse failed. Request text: <request id="${ID}">status</request>`],
+    ['plain_text', 'gateway is busy'],
+    ['gateway_error', '{"error":"no such id"}'],
+    ['gateway_error', `<status date=''><state error='Invalid message'>Accepted</state></status>`],
+    ['root', '<html><body>502</body></html>'],
+    ['xml', `<status id='${ID}'><state>Delivered</state>`],
+    ['xml', `<status id='${ID}' id='${ID}'><state>Delivered</state></status>`],
+    ['xml', `<status id='${ID}'><state>Deliv&foo;ered</state></status>`],
+    ['xml', `<status id='${ID}'><state>Deliv<b>e</b>red</state></status>`],
+    ['doctype', `<!DOCTYPE status [<!ENTITY a "Delivered">]><status id='${ID}'><state>&a;</state></status>`],
+    ['instruction', `<status id='${ID}'><?php x ?><state>Delivered</state></status>`],
+    ['too_many_elements', `<status>${'<a>'.repeat(5000)}${'</a>'.repeat(5000)}</status>`],
+    ['too_deep', `<status id='${ID}'><a><b><c><d/></c></b></a><state>Delivered</state></status>`],
+    ['two_states', `<status id='${ID}'><state>Delivered</state><state>Expired</state></status>`],
+    ['two_states', `{"state":{"value":"Delivered"},"state":{"value":"Expired"},"id":${ID}}`],
+    [
+      'two_states',
+      `<status date=''><id>${ID}</id><id>${ID}</id><state>Delivered</state><state>Expired</state></status>`,
+    ],
+    ['lists', `<status date=''><id>${ID}</id><id>2</id><state>Delivered</state></status>`],
+    ['lists', `<status id='${ID}'><id>2</id><state>Delivered</state></status>`],
+    ['no_state', `<status id='${ID}' date='${DATE}'/>`],
+    ['no_state', `<status id='${ID}' date='${DATE}'><state> </state></status>`],
+    ['json', `{"state":{"value":`],
+    ['json', `{"state":{"value":7},"id":${ID}}`],
+    ['json', `{"state":{"value":"Delivered"},"id":-5}`],
+  ])('protocol fault %s: %s', (why, text) => {
+    expect(read(text)).toEqual({ kind: 'protocol', why });
+  });
+
+  test('bytes that are no UTF-8', () => {
+    const cp1251 = Buffer.concat([
+      Buffer.from(`<status id='${ID}'><state>`),
+      Buffer.from([0xcf, 0xf0]),
+      Buffer.from('</state></status>'),
+    ]);
+    expect(parseReply(cp1251, ID)).toEqual({ kind: 'protocol', why: 'encoding' });
+    expect(parseReply(Buffer.from([0x1f, 0x8b, 8, 0, 0]), ID)).toEqual({ kind: 'protocol', why: 'encoding' });
+  });
+});
+
+test('whatever comes, the parser does not throw, and shows no status of another id', () => {
+  const pieces = fc.constantFrom(
+    '<status',
+    ' id="',
+    ID,
+    '">',
+    '<state>',
+    'Delivered',
+    '</state>',
+    '</status>',
+    '{"id":',
+    '"state":{"value":"',
+    '"}',
+    '<!--',
+    '-->',
+    '&#0;',
+    '&lt;',
+    '1',
+    '\n',
+  );
+  fc.assert(
+    fc.property(
+      fc.oneof(
+        fc.array(pieces, { maxLength: 30 }).map((p) => p.join('')),
+        fc.string(),
+        fc.json(),
+      ),
+      (text) => {
+        const reply = read(text);
+        const ours = reply.kind !== 'status' || reply.status === 'Rejected' || reply.id === ID;
+        const fixedWords = reply.kind !== 'protocol' || /^[a-z_]+$/.test(reply.why);
+        expect({ ours, fixedWords }).toEqual({ ours: true, fixedWords: true });
+      },
+    ),
+    { numRuns: 2000 },
+  );
+  fc.assert(fc.property(fc.uint8Array(), (bytes) => parseReply(bytes, ID).kind !== 'status'));
+});
+
+test('every status of ours is read back from both forms', () => {
+  for (const status of STATUSES) {
+    expect(read(`<status id='${ID}' date='${DATE}'><state>${status}</state></status>`)).toMatchObject({ status });
+    expect(read(`{"state":{"value":"${status}"},"id":${ID},"date":"${DATE}"}`)).toMatchObject({ status });
+  }
+});
+
+const pad = (n: number) => String(n).padStart(2, '0');
+
+describe('dates', () => {
+  test('any instant with any zone is read back', () => {
+    const instants = fc.date({ min: new Date('1990-01-02'), max: new Date('2199-12-30'), noInvalidDate: true });
+    fc.assert(
+      fc.property(instants, fc.integer({ min: -14 * 4, max: 14 * 4 }), (date, quarters) => {
+        const minutes = quarters * 15;
+        const local = new Date(date.getTime() + minutes * 60_000).toUTCString().replace(' GMT', '');
+        const zone = `${minutes < 0 ? '-' : '+'}${pad(Math.floor(Math.abs(minutes) / 60))}${pad(Math.abs(minutes) % 60)}`;
+        expect(parseDate(`${local} ${zone}`)).toBe(Math.floor(date.getTime() / 1000) * 1000);
+      }),
+    );
+  });
+
+  test.each([
+    '',
+    '2007-03-28T12:35:00Z',
+    'Wed, 28 Mar 2007 12:35:00',
+    'Wed, 28 Mar 2007 24:00:00 +0300',
+    'Wed, 28 Mar 2007 12:60:00 +0300',
+    'Wed, 00 Mar 2007 12:35:00 +0300',
+    'Wed, 28 Foo 2007 12:35:00 +0300',
+    'Wed, 28 Mar 2007 12:35:00 +1500',
+    'Wed, 28 Mar 2007 12:35:00 +0360',
+    'Wed, 28 Mar 0007 12:35:00 +0300',
+    'Wed, 28 Mar 2007 12:35:00 EST',
+  ])('%s is no date', (text) => {
+    expect(parseDate(text)).toBeUndefined();
+  });
+});
