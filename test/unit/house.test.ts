@@ -142,7 +142,7 @@ function linkLeads(from: string, path: string, anchor: string | undefined): bool
   return headings.includes(anchor);
 }
 
-test("what the daemon writes in its schema, its role is granted", () => {
+test('what the daemon writes in its schema, its role is granted', () => {
   const granted = wantedPrivileges(read('sql/grants.sql'), { table: '"a"."b"' }).map(
     ({ privilege, object }) => `${privilege} ${object}`,
   );

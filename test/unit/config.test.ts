@@ -1,0 +1,114 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { command } from '../../src/commands/config.ts';
+import { describeConfig, loadConfig, settingNames, settingsMarkdown, type Need } from '../../src/config.ts';
+
+const FULL = {
+  DATABASE_URL: 'postgres://user:secret@db:5432/name',
+  IP2SMS_URL: 'https://gateway.example/ip2sms/',
+  IP2SMS_LOGIN: 'login-secret',
+  IP2SMS_PASSWORD: 'password-secret',
+};
+
+function problemsOf(env: Record<string, string>, needs: readonly Need[] = []): string {
+  try {
+    loadConfig(env, needs);
+    return '';
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
+
+test('the defaults are those of the contract', () => {
+  expect(loadConfig({})).toMatchObject({
+    SOURCE_TABLE: 'verification.verifications',
+    SOURCE_TIMEZONE: 'UTC',
+    REPORT_TIMEZONE: 'Europe/Kyiv',
+    SLOT_NAME: 'smslogd',
+    PUBLICATION_NAME: 'smslogd',
+    SNAPSHOT: 'initial',
+    SMS_BODY: 'full',
+    OTP_CODE_TEXT: 'Код авторизації дій в системі eHealth: ',
+    IP2SMS_FORMAT: 'xml',
+    IP2SMS_MAX_CONCURRENCY: 64,
+    IP2SMS_MAX_RPS: 0,
+    IP2SMS_TIMEOUT_MS: 8000,
+    SMS_STATUSES_EXPIRATION: 35,
+    SMS_STATUSES_GIVE_UP: 4320,
+    RETENTION_DAYS: 0,
+    HTTP_HOST: '127.0.0.1',
+    HTTP_PORT: 9464,
+    LOG_LEVEL: 'info',
+    LOOPS: ['mirror', 'poller'],
+  });
+});
+
+test('what a command needs is asked for by name, all of it at once', () => {
+  const said = problemsOf({}, ['database', 'gateway']);
+  for (const name of Object.keys(FULL)) expect(said).toContain(`${name}: is required`);
+  expect(problemsOf(FULL, ['database', 'gateway'])).toBe('');
+});
+
+test.for([
+  ['DATABASE_URL', 'mysql://secret'],
+  ['SLOT_NAME', 'secret-slot'],
+  ['SNAPSHOT', 'secret'],
+  ['SOURCE_TIMEZONE', 'secret/zone'],
+  ['IP2SMS_URL', 'ftp://secret'],
+  ['IP2SMS_MAX_CONCURRENCY', '0.5secret'],
+  ['IP2SMS_TIMEOUT_MS', '1.5'],
+  ['SMS_STATUSES_EXPIRATION', '0'],
+  ['HTTP_PORT', '65536'],
+  ['LOOPS', 'mirror,secret'],
+] as const)('a wrong %s is named with its form and without its value', ([name, value]) => {
+  const said = problemsOf({ [name]: value });
+  expect(said).toMatch(new RegExp(`^ {2}${name}: must be .+`, 'm'));
+  expect(said).not.toContain('secret');
+});
+
+test('a secret may stand in a file, without its last line break; an unreadable file is named', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'smslogd-config-'));
+  try {
+    const path = join(folder, 'password');
+    writeFileSync(path, 'from-the-file\n');
+    expect(loadConfig({ IP2SMS_PASSWORD_FILE: path }).IP2SMS_PASSWORD).toBe('from-the-file');
+    expect(problemsOf({ IP2SMS_PASSWORD_FILE: join(folder, 'absent') })).toContain(
+      'IP2SMS_PASSWORD_FILE: the file cannot be read',
+    );
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test('an empty value counts as unset, and decimals of a minute are allowed', () => {
+  expect(loadConfig({ SLOT_NAME: '', SMS_STATUSES_EXPIRATION: '0.5' })).toMatchObject({
+    SLOT_NAME: 'smslogd',
+    SMS_STATUSES_EXPIRATION: 0.5,
+  });
+});
+
+test.for([
+  ['https://gateway.example/ip2sms/', 'https://gateway.example/ip2sms-request/'],
+  ['https://gateway.example/clients.php', 'https://gateway.example/clients.php'],
+])('statuses of %s are asked for at %s', ([sending, asking]) => {
+  expect(loadConfig({ IP2SMS_URL: sending }).IP2SMS_STATUS_URL).toBe(asking);
+});
+
+test('the settings in force are printed without a secret', () => {
+  const said = describeConfig(loadConfig(FULL));
+  expect(said).not.toContain('secret');
+  expect(said).toContain('DATABASE_URL=****');
+  expect(said).toContain('SMS_BODY=full');
+  expect(said.split('\n')).toHaveLength(settingNames().length);
+});
+
+test('`config` works without a database, and --markdown has a row for each setting', async () => {
+  const lines: string[] = [];
+  const io = { env: {}, print: (line: string) => lines.push(line), stdoutIsTerminal: false };
+  expect(await command.run({}, io)).toBe(0);
+  expect(await command.run({ markdown: true }, io)).toBe(0);
+  expect(lines[1]).toBe(settingsMarkdown());
+  for (const name of settingNames()) expect(lines[1]).toContain(`| \`${name}\` |`);
+});
