@@ -135,9 +135,9 @@ select h.hour, h.hour at time zone (select report_timezone from smslogd.settings
        smslogd.ratio(coalesce(sum(sms) filter (where status not in ('Accepted', 'Enroute', 'Pending', 'Unknown', 'untracked')), 0),
                      sum(sms)) as known_ratio,
        smslogd.ratio(sum(on_time), sum(due)) as on_time_ratio,
-       smslogd.percentile(smslogd.merge_buckets(buckets), smslogd.delivery_bounds(), 0.5) as p50,
-       smslogd.percentile(smslogd.merge_buckets(buckets), smslogd.delivery_bounds(), 0.95) as p95,
-       smslogd.percentile(smslogd.merge_buckets(buckets), smslogd.delivery_bounds(), 0.99) as p99,
+       smslogd.percentile(smslogd.merge_buckets(buckets) filter (where status = 'Delivered'), smslogd.delivery_bounds(), 0.5) as p50,
+       smslogd.percentile(smslogd.merge_buckets(buckets) filter (where status = 'Delivered'), smslogd.delivery_bounds(), 0.95) as p95,
+       smslogd.percentile(smslogd.merge_buckets(buckets) filter (where status = 'Delivered'), smslogd.delivery_bounds(), 0.99) as p99,
        h.hour + interval '1 hour' <= smslogd.clock()
          and coalesce(sum(sms) filter (where status in ('Accepted', 'Enroute', 'Pending', 'Unknown')
            or status = 'untracked' and (h.type <> 'verification' or (select source_tracks_gateway from smslogd.settings))), 0) = 0 as settled,
@@ -146,13 +146,17 @@ select h.hour, h.hour at time zone (select report_timezone from smslogd.settings
  group by h.hour, h.type
  order by h.hour, h.type;
 
+create or replace view smslogd.sms_by_status as
+select type, status, sum(sms)::int8 as sms, min(oldest) as oldest, max(last_changed_at) as last_changed_at
+  from smslogd.sms_hourly_now group by type, status;
+comment on view smslogd.sms_by_status is 'All SMS that ever were in the log, by type and status';
+
 create or replace view verification.sms_backlog as
-select t.type, s.status, coalesce(sum(h.sms), 0)::int8 as open, min(h.oldest) as oldest_inserted_at, smslogd.clock() - min(h.oldest) as oldest_age
+select t.type, s.status, coalesce(n.sms, 0) as open, n.oldest as oldest_inserted_at, smslogd.clock() - n.oldest as oldest_age
   from unnest('{verification,medication_request,text,2FA}'::text[]) with ordinality as t (type, place)
  cross join unnest('{Accepted,Enroute,Pending,Unknown}'::text[]) with ordinality as s (status, place)
-  left join (select * from smslogd.sms_hourly_now where status in ('Accepted', 'Enroute', 'Pending', 'Unknown')) h
-         on h.type = t.type and h.status = s.status
- group by t.place, t.type, s.place, s.status
+  left join (select * from smslogd.sms_by_status where status in ('Accepted', 'Enroute', 'Pending', 'Unknown')) n
+         on n.type = t.type and n.status = s.status
  order by t.place, s.place;
 
 create or replace view verification.sms_log_masked as

@@ -1,9 +1,9 @@
 /** The status page `/` and its facts, /status.json: is the SMS channel well? HTML without scripts and without anything from elsewhere. */
 import { createHash } from 'node:crypto';
-import type { Backlog, Facts, Period, Slot } from './figures/store.ts';
+import type { Facts, Period, Slot } from './figures/store.ts';
 import type { Health, LoopName } from './health.ts';
 import type { MirrorState } from './metrics.ts';
-import { OPEN_STATUSES, SMS_TYPES, type SmsType } from './status.ts';
+import { OPEN_STATUSES, SMS_TYPES, type OpenStatus, type SmsType } from './status.ts';
 
 export interface StatusFacts {
   readonly version: string;
@@ -17,10 +17,18 @@ export interface StatusFacts {
   readonly read_at: string | null;
   readonly timezone: string | null;
   readonly periods: readonly Period[];
-  readonly open: readonly Backlog[];
+  /** SMS without a final status now; ages in seconds */
+  readonly open: readonly OpenCount[];
   /** SMS whose next status request is due */
   readonly poll_due: number | null;
   readonly slot: Slot | null;
+}
+
+interface OpenCount {
+  readonly type: SmsType;
+  readonly status: OpenStatus;
+  readonly sms: number;
+  readonly oldest_age: number | null;
 }
 
 interface Known {
@@ -41,10 +49,19 @@ export function statusFacts({ version, health, facts, notReady }: Known): Status
     read_at: facts === undefined ? null : new Date(facts.at * 1000).toISOString(),
     timezone: facts?.timezone ?? null,
     periods: facts?.periods ?? [],
-    open: facts?.backlog ?? [],
+    open: facts === undefined ? [] : openCounts(facts),
     poll_due: facts?.due ?? null,
     slot: facts?.slot ?? null,
   };
+}
+
+function openCounts({ statuses }: Facts): OpenCount[] {
+  return SMS_TYPES.flatMap((type) =>
+    OPEN_STATUSES.map((status) => {
+      const row = statuses.find((each) => each.type === type && each.status === status);
+      return { type, status, sms: row?.sms ?? 0, oldest_age: row?.oldest_age ?? null };
+    }),
+  );
 }
 
 const STYLE = `
@@ -159,12 +176,12 @@ ${body.join('\n')}
 
 function openTable({ open }: StatusFacts): string {
   const types = SMS_TYPES.filter(
-    (type) => ALWAYS.includes(type) || open.some((row) => row.type === type && row.open > 0),
+    (type) => ALWAYS.includes(type) || open.some((row) => row.type === type && row.sms > 0),
   );
   const body = types.map((type) => {
     const cells = OPEN_STATUSES.map((status) => {
       const row = open.find((each) => each.type === type && each.status === status);
-      return `<td>${row === undefined || row.open === 0 ? '0' : `${count(row.open)} (${age(row.oldest_age)})`}</td>`;
+      return `<td>${row === undefined || row.sms === 0 ? '0' : `${count(row.sms)} (${age(row.oldest_age)})`}</td>`;
     });
     return `<tr><th scope="row">${type}</th>${cells.join('')}</tr>`;
   });

@@ -1,13 +1,13 @@
 /**
  * The metrics that come from the database: read from the views, so that they agree with them, when /metrics is scraped. The database is asked
- * at most every five seconds, once at a time and with a time limit; a scrape never fails for it: the last values stay and the failure is counted.
+ * at most every five seconds, once at a time, and for a fifth of the time at most; a scrape never fails for it: the last values stay and the failure is counted.
  */
 import type { Config } from '../config.ts';
 import type { Sql } from '../db.ts';
 import { toSmslogdError } from '../errors.ts';
 import { logProblem, type Log } from '../log.ts';
 import { GROUPS, SLOT_WAL_STATUSES, type Metrics } from '../metrics.ts';
-import { SMS_TYPES, STATUSES, type SmsType } from '../status.ts';
+import { OPEN_STATUSES, SMS_TYPES, STATUSES, type SmsType } from '../status.ts';
 import { pause } from '../supervise.ts';
 import { readFacts, type Facts } from './store.ts';
 
@@ -23,20 +23,34 @@ export interface FiguresDeps {
   readonly sql: Sql;
   readonly metrics: Metrics;
   readonly log: Log;
-  /** milliseconds for which values are fresh */
+  /** milliseconds for which values are fresh at the least */
   readonly maxAgeMs?: number;
-  /** milliseconds that a scrape waits, and that PostgreSQL may take */
+  /** milliseconds that a scrape waits; a slower reading goes on and serves the next one */
+  readonly waitMs?: number;
+  /** milliseconds after which PostgreSQL gives a reading up */
   readonly limitMs?: number;
 }
 
-export function createFigures({ config, sql, metrics, log, maxAgeMs = 5_000, limitMs = 2_000 }: FiguresDeps): Figures {
+/** Values stay fresh for so many times as long as their reading took. */
+const REST = 4;
+
+export function createFigures({
+  config,
+  sql,
+  metrics,
+  log,
+  maxAgeMs = 5_000,
+  waitMs = 2_000,
+  limitMs = 30_000,
+}: FiguresDeps): Figures {
   const apply = applier(metrics);
   let facts: Facts | undefined;
   let running: Promise<void> | undefined;
-  let asked = -Infinity;
+  let freshUntil = -Infinity;
   let failing = false;
 
   const read = async () => {
+    const started = performance.now();
     try {
       facts = await readFacts(sql, config.SLOT_NAME, limitMs);
       apply(facts);
@@ -48,17 +62,18 @@ export function createFigures({ config, sql, metrics, log, maxAgeMs = 5_000, lim
       if (!failing) logProblem(log, 'warn', problem, { part: 'figures' });
       failing = true;
     } finally {
-      asked = performance.now();
+      const ended = performance.now();
+      freshUntil = maxAgeMs === 0 ? ended : ended + Math.max(maxAgeMs, REST * (ended - started));
       running = undefined;
     }
   };
 
   return {
     refresh: async () => {
-      if (running === undefined && performance.now() - asked < maxAgeMs) return;
+      if (running === undefined && performance.now() < freshUntil) return;
       running ??= read();
       const limit = new AbortController();
-      await Promise.race([running, pause(limitMs, limit.signal)]);
+      await Promise.race([running, pause(waitMs, limit.signal)]);
       limit.abort();
     },
     get facts() {
@@ -72,7 +87,7 @@ function applier(metrics: Metrics): (facts: Facts) => void {
   const counted = new Map<SmsType, number>();
   for (const gauge of [metrics.slotRetained, metrics.slotSafe, metrics.checkpointTimestamp]) gauge.remove();
 
-  return ({ periods, backlog, totals, due, checkpoint, slot }) => {
+  return ({ periods, statuses, due, checkpoint, slot }) => {
     for (const row of periods) {
       const { type, period } = row;
       if (period === 'yesterday_same_time') continue;
@@ -85,18 +100,24 @@ function applier(metrics: Metrics): (facts: Facts) => void {
       setOrRemove(metrics.periodKnown, { type, period }, row.known_ratio);
       setOrRemove(metrics.periodOnTime, { type, period }, row.on_time_ratio);
     }
-    for (const { type, status, open } of backlog) metrics.open.set({ type, status }, open);
     for (const type of SMS_TYPES) {
-      const ages = backlog.filter((row) => row.type === type).map((row) => row.oldest_age ?? 0);
-      metrics.oldestOpenAge.set({ type }, Math.max(0, ...ages));
-    }
-    for (const { type, sms, last_delivered: lastDelivered } of totals) {
-      const before = counted.get(type) ?? 0;
-      if (sms > before) {
-        metrics.smsTotal.inc({ type }, sms - before);
-        counted.set(type, sms);
+      const counts = statuses.filter((row) => row.type === type);
+      const open = counts.filter(({ status }) => OPEN_STATUSES.some((each) => each === status));
+      for (const status of OPEN_STATUSES) {
+        metrics.open.set({ type, status }, open.find((row) => row.status === status)?.sms ?? 0);
       }
-      if (lastDelivered !== null) metrics.lastDelivered.set({ type }, lastDelivered);
+      metrics.oldestOpenAge.set({ type }, Math.max(0, ...open.map((row) => row.oldest_age)));
+      const total = counts.reduce((sum, row) => sum + row.sms, 0);
+      const before = counted.get(type) ?? 0;
+      if (total > before) {
+        metrics.smsTotal.inc({ type }, total - before);
+        counted.set(type, total);
+      }
+      setOrRemove(
+        metrics.lastDelivered,
+        { type },
+        counts.find((row) => row.status === 'Delivered')?.last_changed ?? null,
+      );
     }
     metrics.pollDue.set(due);
     setOrRemove(metrics.checkpointTimestamp, {}, checkpoint);

@@ -1,7 +1,7 @@
 /** All SQL of the figures. What is counted, and how, stands in migrations/0003_hourly.sql and sql/views.sql; here it is only called. */
 import { quoteLiteral, type Sql } from '../db.ts';
 import type { GROUPS, SLOT_WAL_STATUSES } from '../metrics.ts';
-import type { OpenStatus, SmsType, Status } from '../status.ts';
+import type { SmsType, Status } from '../status.ts';
 
 /** Any fixed number: two daemons that count exclude each other by it. */
 const LOCK = 7_246_581_904;
@@ -99,12 +99,13 @@ export interface Period extends StatusCounts, GroupCounts {
   readonly settled: boolean;
 }
 
-/** A row of verification.sms_backlog; the age in seconds. */
-export interface Backlog {
+/** A row of smslogd.sms_by_status, what verification.sms_backlog shows the open ones of; the age in seconds, the time in Unix seconds. */
+export interface StatusCount {
   readonly type: SmsType;
-  readonly status: OpenStatus;
-  readonly open: number;
-  readonly oldest_age: number | null;
+  readonly status: Status | 'untracked';
+  readonly sms: number;
+  readonly oldest_age: number;
+  readonly last_changed: number | null;
 }
 
 /** The slot as PostgreSQL sees it; bytes. */
@@ -121,8 +122,8 @@ export interface Facts {
   readonly at: number;
   readonly timezone: string;
   readonly periods: readonly Period[];
-  readonly backlog: readonly Backlog[];
-  readonly totals: readonly { readonly type: SmsType; readonly sms: number; readonly last_delivered: number | null }[];
+  /** only what there is any of */
+  readonly statuses: readonly StatusCount[];
   readonly due: number;
   readonly checkpoint: number | null;
   readonly slot: Slot | null;
@@ -139,12 +140,9 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
        'timezone', (select report_timezone from smslogd.settings),
        'periods', (select json_agg(to_jsonb(p) || jsonb_build_object('oldest_open_age', date_part('epoch', p.oldest_open_age)))
                      from verification.sms_today_vs_yesterday p),
-       'backlog', (select json_agg(to_jsonb(b) || jsonb_build_object('oldest_age', date_part('epoch', b.oldest_age)))
-                     from verification.sms_backlog b),
-       'totals', (select coalesce(json_agg(t), '[]')
-                    from (select type, sum(sms) as sms,
-                                 date_part('epoch', max(last_changed_at) filter (where status = 'Delivered')) as last_delivered
-                            from smslogd.sms_hourly_now group by type) t),
+       'statuses', (select coalesce(json_agg(json_build_object('type', type, 'status', status, 'sms', sms,
+                           'oldest_age', date_part('epoch', smslogd.clock() - oldest), 'last_changed', date_part('epoch', last_changed_at))), '[]')
+                      from smslogd.sms_by_status),
        'due', (select count(*) from smslogd.sms_poll where due_at <= now()),
        'checkpoint', (select date_part('epoch', updated_at) from smslogd.checkpoint where slot_name = ${slot} and lsn is not null),
        'slot', (select json_build_object('active', active, 'wal_status', wal_status, 'safe', safe_wal_size,

@@ -23,7 +23,7 @@ afterAll(async () => {
   await db.drop();
 });
 
-const figuresWith = (options: { maxAgeMs?: number; limitMs?: number } = { maxAgeMs: 0 }) =>
+const figuresWith = (options: { maxAgeMs?: number; waitMs?: number; limitMs?: number } = { maxAgeMs: 0 }) =>
   createFigures({ config: db.config(), sql, metrics, log: silentLog, ...options });
 
 /** Series → value, as Prometheus sees them. */
@@ -159,7 +159,7 @@ test('the database is asked once at a time, and not again while the values are f
 
 test('a database that does not answer in time fails no scrape: the last values stay and the failure is counted', async () => {
   await db.sql`insert into verification.sms_log (phone_number, type, gateway_status) values ('+380000000000', 'text', 'Accepted')`;
-  const figures = figuresWith({ maxAgeMs: 0, limitMs: 150 });
+  const figures = figuresWith({ maxAgeMs: 0, waitMs: 50, limitMs: 300 });
   await until('a first reading', async () => {
     await figures.refresh();
     return figures.facts !== undefined;

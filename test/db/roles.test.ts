@@ -51,7 +51,7 @@ describe('the daemon under its role', () => {
     await sql`select count(*) from verification.verifications`;
     await refreshHourly(sql);
     const facts = await readFacts(sql, db.name, 10_000);
-    expect(facts.totals).toMatchObject([{ type: 'verification', sms: 1 }]);
+    expect(facts.statuses).toMatchObject([{ type: 'verification', status: 'Delivered', sms: 1 }]);
   });
 
   test.each([
