@@ -234,6 +234,9 @@ function libraryEnv(directory: string, native: string): NodeJS.ProcessEnv {
   return { PATH: process.env['PATH'] ?? '', TZ: 'UTC', LC_ALL: 'C', LD_LIBRARY_PATH: path, DYLD_LIBRARY_PATH: path };
 }
 
+const OTHER_USER =
+  'As root the server runs as another user, who must be able to reach the temporary directory: set TMPDIR to one.';
+
 async function runOnce(bin: Binaries, program: string, flags: string[]): Promise<void> {
   // a group of its own: Ctrl-C in a terminal is for this process, which then decides
   const child = spawn(join(bin.directory, program), flags, {
@@ -249,11 +252,12 @@ async function runOnce(bin: Binaries, program: string, flags: string[]): Promise
   child.stderr.setEncoding('utf8').on('data', (chunk: string) => (words += chunk));
   const [failure] = await Promise.race([once(child, 'close'), once(child, 'error')]).catch((error: unknown) => [error]);
   process.off('exit', lastResort);
-  if (failure !== 0)
-    throw new SmslogdError(
-      'embedded_postgres',
-      `${program} failed: ${failure instanceof Error ? failure.message : words}`,
-    );
+  if (failure === 0) return;
+  throw new SmslogdError(
+    'embedded_postgres',
+    `${program} failed: ${failure instanceof Error ? failure.message : words}`,
+    bin.account === undefined ? {} : { hint: OTHER_USER },
+  );
 }
 
 /** PostgreSQL refuses to run as root: an account that every system has. */
