@@ -16,9 +16,11 @@ export interface TestDatabase {
   drop(): Promise<void>;
 }
 
-/** Clones the template (`empty`: a database without anything). */
-export async function createDatabase({ empty = false } = {}): Promise<TestDatabase> {
-  const adminUrl = inject('postgresUrl');
+/** Clones the template (`empty`: a database without anything) on the run's server, or on the one at `adminUrl`. */
+export async function createDatabase({
+  empty = false,
+  adminUrl = inject('postgresUrl'),
+}: { empty?: boolean; adminUrl?: string } = {}): Promise<TestDatabase> {
   const name = `test_${randomBytes(6).toString('hex')}`;
   const admin = postgres(adminUrl, { max: 1, onnotice: () => {} });
   await admin.unsafe(`create database ${name} template ${empty ? 'template0' : TEMPLATE} strategy wal_log`);

@@ -2,7 +2,7 @@
 import postgres from 'postgres';
 import type { TestProject } from 'vitest/node';
 import { loadConfig } from '../../src/config.ts';
-import { createCluster } from '../../src/demo/cluster.ts';
+import { createCluster, type Cluster } from '../../src/demo/cluster.ts';
 import { migrate } from '../../src/schema.ts';
 import { SOURCE_DDL } from '../../src/demo/source-table.ts';
 
@@ -15,8 +15,9 @@ declare module 'vitest' {
 
 export const TEMPLATE = 'smslogd_template';
 
-export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const cluster = await createCluster({ settings: { fsync: 'off', log_min_messages: 'error' } });
+/** A cluster with the migrated template, as a whole run has one; for tests that need a server of their own. */
+export async function createServer(settings: Record<string, string | number> = {}): Promise<Cluster> {
+  const cluster = await createCluster({ settings: { fsync: 'off', log_min_messages: 'error', ...settings } });
   const admin = postgres(cluster.url('postgres'), { max: 1, onnotice: () => {} });
   await admin.unsafe(`create database ${TEMPLATE}`);
   await admin.end();
@@ -24,6 +25,11 @@ export default async function setup(project: TestProject): Promise<() => Promise
   await template.unsafe(SOURCE_DDL);
   await template.end();
   await migrate(loadConfig({ DATABASE_URL: cluster.url(TEMPLATE) }), { say: () => {} });
+  return cluster;
+}
+
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const cluster = await createServer();
   project.provide('postgresUrl', cluster.url('postgres'));
   return () => cluster.remove();
 }

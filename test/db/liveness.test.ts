@@ -1,0 +1,81 @@
+/** The connection stays alive whatever blocks the log, a dead one is noticed, and an idle source keeps no WAL. */
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { startMirror, type RunningMirror } from '../support/mirror.ts';
+import { startProxy } from '../support/proxy.ts';
+import { insertMany, insertVerification } from '../support/verifications.ts';
+
+let db: TestDatabase;
+let mirror: RunningMirror | undefined;
+
+beforeEach(async () => {
+  db = await createDatabase();
+});
+afterEach(async () => {
+  await mirror?.stop();
+  await db.drop();
+});
+
+const logged = async () => (await db.sql`select count(*)::int as n from verification.sms_log`)[0]?.['n'] as number;
+const consumer = async () =>
+  (await db.sql`select active_pid from pg_replication_slots where slot_name = ${db.name}`)[0]?.['active_pid'] as number;
+
+for (const timeout of ['1s', '0']) {
+  test(`with wal_sender_timeout = ${timeout} a log that is blocked for long does not cost the connection`, async () => {
+    await db.sql.unsafe(`alter database ${db.name} set wal_sender_timeout = '${timeout}'`);
+    // new sessions see the setting
+    mirror = startMirror(db);
+    await mirror.streaming();
+    const before = await consumer();
+    const blocker = await db.sql.reserve();
+    await blocker.unsafe('begin; lock verification.sms_log in access exclusive mode');
+    await insertMany(db.sql, 100);
+    const [{ since }] = (await db.sql`select clock_timestamp()::text as since`) as unknown as [{ since: string }];
+    await until('three times the timeout to pass', async () => {
+      const [row] =
+        await db.sql`select clock_timestamp() > ${since}::text::timestamptz + interval '3 seconds' as passed`;
+      return row?.['passed'] === true;
+    });
+    await blocker.unsafe('rollback');
+    blocker.release();
+    await until('the rows', async () => (await logged()) === 100);
+    expect(await consumer()).toBe(before);
+  });
+}
+
+test('a connection that is open but dead is given up and replaced', async () => {
+  await db.sql.unsafe(`alter database ${db.name} set wal_sender_timeout = '1s'`);
+  const url = new URL(db.url);
+  const proxy = await startProxy({ host: url.hostname, port: Number(url.port) });
+  url.port = String(proxy.port);
+  mirror = startMirror(db, { env: { DATABASE_REPLICATION_URL: url.href } });
+  await mirror.streaming();
+  const opened = proxy.connections;
+  proxy.stall();
+  await insertVerification(db.sql);
+  await until('the row', async () => (await logged()) === 1, 40);
+  expect(proxy.connections).toBeGreaterThan(opened);
+  await mirror.stop();
+  await proxy.close();
+});
+
+test('an idle source with busy other tables keeps less than two WAL segments', async () => {
+  mirror = startMirror(db);
+  await mirror.streaming();
+  await db.sql`create table busy (filler text)`;
+  for (let round = 0; round < 6; round += 1) {
+    await db.sql`insert into busy select repeat('x', 1000) from generate_series(1, 12000)`;
+  }
+  await until('the slot to follow', async () => {
+    const [row] = await db.sql`select pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn) < 1000000 as near
+                                 from pg_replication_slots where slot_name = ${db.name}`;
+    return row?.['near'] === true;
+  });
+  await until('the WAL to be released', async () => {
+    // a snapshot of running transactions, which moves restart_lsn, is written by checkpoints
+    await db.sql`checkpoint`;
+    const [row] = await db.sql`select pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) < 2 * 16777216 as small
+                                 from pg_replication_slots where slot_name = ${db.name}`;
+    return row?.['small'] === true;
+  });
+});
