@@ -43,11 +43,11 @@ export async function describeSource(sql: Sql, config: Pick<Config, 'SOURCE_TABL
       names: string;
       types: string;
     }[]
-  >`select c.oid::text as oid, c.relnamespace::regnamespace::name::text as schema, c.relname::text as name, c.relkind::text as kind, pg_get_userbyid(c.relowner) as owner, c.relreplident::text as identity,
+  >`select c.oid::text as oid, n.nspname::text as schema, c.relname::text as name, c.relkind::text as kind, pg_get_userbyid(c.relowner) as owner, c.relreplident::text as identity,
            exists (select from pg_index i where i.indrelid = c.oid and (i.indisprimary and c.relreplident = 'd' or i.indisreplident)) as key,
            (select json_agg(a.attname order by a.attnum)::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as names,
            (select json_agg(format_type(a.atttypid, null) order by a.attnum)::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as types
-      from pg_class c where c.oid = to_regclass(${table}) and c.relkind in ('r', 'p')`;
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = to_regclass(${table}) and c.relkind in ('r', 'p')`;
   if (row === undefined)
     throw new SmslogdError('source_missing', `the source table ${config.SOURCE_TABLE} does not exist`);
   const names = JSON.parse(row.names) as string[];

@@ -74,7 +74,7 @@ async function daemon(config: Config, log: Log): Promise<void> {
       databaseAnswers: () => answers(sql),
     });
     log.info({ version: VERSION, loops: config.LOOPS, port: http.port, host: config.HTTP_HOST }, 'smslogd runs');
-    const summary = setInterval(() => void logSummary(log, metrics), SUMMARY_MS);
+    const summary = setInterval(() => void figures.refresh().then(() => logSummary(log, metrics)), SUMMARY_MS);
     const run = (name: string, loop: (signal: AbortSignal, works: () => void) => Promise<void>) =>
       supervise({ name, log, onProblem }, loop, stop.signal);
     const loops = [run('figures', (signal, works) => runHourly({ sql, log, works }, signal))];

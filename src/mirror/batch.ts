@@ -20,6 +20,8 @@ export interface Batch {
   readonly commitTimes: readonly bigint[];
   /** rows and transactions that came again and were skipped */
   readonly skipped: number;
+  /** needed columns that the table was without when some row was written: those rows are passed over here and must be reconciled; told with an end only */
+  readonly unreadable: readonly string[];
 }
 
 export interface Gathering extends Receiver {
@@ -46,6 +48,7 @@ export function gather(resumeAt: Lsn): Gathering {
   let end: Lsn | undefined;
   let commitTimes: bigint[] = [];
   let skipped = 0;
+  let unreadable: readonly string[] = [];
   let state: 'outside' | 'open' | 'skipping' = 'outside';
   let newRows = 0;
 
@@ -80,6 +83,9 @@ export function gather(resumeAt: Lsn): Gathering {
         known.row.gatewayStatus = row.gatewayStatus;
       }
     },
+    unreadable(columns) {
+      if (state !== 'skipping') unreadable = columns;
+    },
     commit(endLsn, committedAt) {
       if (state === 'skipping') skipped += 1;
       else {
@@ -99,7 +105,9 @@ export function gather(resumeAt: Lsn): Gathering {
         end,
         commitTimes,
         skipped,
+        unreadable: end === undefined ? [] : unreadable,
       };
+      if (end !== undefined) unreadable = [];
       rows = new Map();
       end = undefined;
       commitTimes = [];

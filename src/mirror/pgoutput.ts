@@ -24,6 +24,8 @@ export interface Receiver {
   begin(commitLsn: Lsn): void;
   insert(row: Row): void;
   update(row: Row): void;
+  /** a row that cannot be read: the table was without these needed columns when it was written */
+  unreadable(columns: readonly string[]): void;
   /** `committedAt`: microseconds since 2000-01-01 UTC */
   commit(endLsn: Lsn, committedAt: bigint): void;
 }
@@ -31,9 +33,11 @@ export interface Receiver {
 interface Relation {
   /** for each column of the relation the index in COLUMNS, or -1 */
   readonly places: Int8Array;
+  /** needed columns that it has not */
+  readonly absent: readonly string[];
 }
 
-/** Returns a function that decodes one message and tells `receiver`. It throws protocol or source_column. */
+/** Returns a function that decodes one message and tells `receiver`. It throws protocol. */
 export function createDecoder(source: { schema: string; name: string }, receiver: Receiver): (message: Buffer) => void {
   const relations = new Map<number, Relation | undefined>();
   const values: (string | null)[] = Array.from({ length: COLUMNS.length }, () => null);
@@ -55,10 +59,7 @@ export function createDecoder(source: { schema: string; name: string }, receiver
       at = afterColumn + 8;
     }
     const absent = REQUIRED.filter((column) => !places.includes(COLUMNS.indexOf(column)));
-    if (absent.length > 0) {
-      throw new SmslogdError('source_column', `the source table has lost the column ${absent.join(', ')}`);
-    }
-    relations.set(oid, { places });
+    relations.set(oid, { places, absent });
   };
 
   /** Reads the tuple at `at` into `values`; returns the position after it. */
@@ -98,14 +99,15 @@ export function createDecoder(source: { schema: string; name: string }, receiver
         // Insert
         const relation = relations.get(message.readInt32BE(1));
         if (relation === undefined) return;
+        if (relation.absent.length > 0) return receiver.unreadable(relation.absent);
         readTuple(message, 6, relation.places);
-        receiver.insert(row());
-        return;
+        return receiver.insert(row());
       }
       case 0x55: {
         // Update; the old key or the old row may stand before the new one
         const relation = relations.get(message.readInt32BE(1));
         if (relation === undefined) return;
+        if (relation.absent.length > 0) return receiver.unreadable(relation.absent);
         let at = 6;
         if (message[5] !== 0x4e) at = readTuple(message, at, relation.places) + 1;
         readTuple(message, at, relation.places);

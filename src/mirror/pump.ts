@@ -104,8 +104,13 @@ export async function pump(
       await failpoints?.beforeWrite?.(inHand);
       if (inHand.rows.length > 0) count(deps, inHand, await store.write(inHand, statusesOf(deps, inHand), epoch));
       metrics.mirrorDuplicates.inc(inHand.skipped);
+      const { unreadable } = inHand;
+      if (unreadable.length > 0) await store.markReconcile('a needed column was gone');
       await failpoints?.afterCommit?.(inHand);
       if (inHand.end !== undefined) opened.acknowledge(inHand.end);
+      // such rows come again in no other way: the next life reconciles them, once the table has the column
+      if (unreadable.length > 0)
+        throw new SmslogdError('source_column', `the source table was without the column ${unreadable.join(', ')}`);
       inHand = undefined;
       if (paused && gathering.size < FULL) {
         paused = false;
