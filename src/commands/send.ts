@@ -9,7 +9,7 @@ import { currentCredentials } from '../poller/credentials.ts';
 import { createGateway, type Exchange } from '../poller/gateway.ts';
 import { parseReply, type Reply } from '../poller/reply.ts';
 import { requireSchema } from '../schema.ts';
-import { SMS_TYPES, type SmsType, type Status } from '../status.ts';
+import { isFinal, SMS_TYPES, type SmsType, type Status } from '../status.ts';
 import type { Command, Flags } from './command.ts';
 
 const PHONE = /^\+?([1-9]\d{8,14})$/;
@@ -99,9 +99,14 @@ async function complete(
   reply: { id: string | undefined; status: Status; date: number | undefined },
 ) {
   const date = reply.date === undefined ? null : new Date(reply.date);
+  // one statement: an SMS that is final at once is in the queue no longer
   await sql`
-    update verification.sms_log
-       set gateway_id = ${reply.id ?? null}, gateway_status = ${reply.status},
-           status_changed_at = coalesce(${date}::timestamptz, now()), updated_at = now()
-     where id = ${id}`;
+    with wrote as (
+      update verification.sms_log
+         set gateway_id = ${reply.id ?? null}, gateway_status = ${reply.status},
+             status_changed_at = coalesce(${date}::timestamptz, now()), updated_at = now()
+       where id = ${id}
+      returning id
+    )
+    delete from smslogd.sms_poll p using wrote w where p.id = w.id and ${isFinal(reply.status)}`;
 }

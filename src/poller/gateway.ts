@@ -186,7 +186,7 @@ export function readRetryAfter(value: string | undefined, now: number): number |
 function ended(error: unknown): Exchange {
   const { name = '', code = '' } = error as { name?: string; code?: string };
   if (name === 'TimeoutError' || name === 'AbortError' || code.endsWith('_TIMEOUT')) return { kind: 'timeout' };
-  if (code.startsWith('HPE_') || GARBAGE.has(code)) return { kind: 'garbage' };
+  if (name === 'HTTPParserError' || GARBAGE.has(code)) return { kind: 'garbage' };
   return { kind: 'network' };
 }
 

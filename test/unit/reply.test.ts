@@ -12,6 +12,10 @@ function read(text: string, asked: string | undefined = ID): Reply {
   return parseReply(Buffer.from(text), asked);
 }
 
+function word(text: string): Reply {
+  return read(`<status id='${ID}' date='${DATE}'><state>${text}</state></status>`);
+}
+
 describe('every form of a status', () => {
   test.each([
     ['classic', `<status id='${ID}' date='${DATE}'><state>Accepted</state></status>`, ID, 'Accepted'],
@@ -107,7 +111,6 @@ describe('every form of a status', () => {
   });
 
   test('an unknown word is Unknown; it is shown cut, and only where it is a plain word', () => {
-    const word = (text: string) => read(`<status id='${ID}' date='${DATE}'><state>${text}</state></status>`);
     expect(word('Gone fishing')).toMatchObject({ status: 'Unknown', word: 'Gone fishing' });
     expect(word('x'.repeat(90))).toMatchObject({ status: 'Unknown', word: 'x'.repeat(40) });
     expect(word('380000000001')).toMatchObject({ status: 'Unknown', word: '' });

@@ -1,0 +1,122 @@
+/** SMS without a gateway id: the last look at the source, and the verdict. */
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { reply, startGateway, type TestGateway } from '../support/gateway.ts';
+import { insertSms, queueSize, readSms, series, startPoller, statusBecomes, type Running } from '../support/poller.ts';
+
+let db: TestDatabase;
+let gateway: TestGateway;
+let running: Running[] = [];
+
+beforeAll(async () => {
+  gateway = await startGateway(({ id }) => reply(id, 'Delivered'));
+});
+afterAll(() => gateway.close());
+beforeEach(async () => {
+  db = await createDatabase();
+});
+afterEach(async () => {
+  for (const each of running) await each.stop();
+  running = [];
+  await db.drop();
+});
+
+async function start(env: Record<string, string> = {}): Promise<Running> {
+  const one = await startPoller(db, { IP2SMS_URL: gateway.url, ...env });
+  running.push(one);
+  return one;
+}
+
+/** Writes the verification that the SMS `id` was mirrored from, as it is now. */
+async function writeSource(id: string, gatewayId: string | null, status: string | null): Promise<void> {
+  await db.sql`insert into verification.verifications (id, phone_number, check_digit, status, code, code_expired_at, gateway_id, gateway_status, inserted_at, active)
+               values (${id}, '+380000000001', 1, 'new', 1234, now(), ${gatewayId}, ${status}, now() at time zone 'UTC', false)`;
+}
+
+function readSettings() {
+  return db.sql`select life::text, give_up::text, first_poll::text, xmin::text from smslogd.settings`;
+}
+
+const OVER = { type: 'verification', age: '36 minutes' };
+
+test('without a gateway id at the end of its life an SMS is Unaccepted, whether its source row is there or not', async () => {
+  const there = await insertSms(db, OVER);
+  await writeSource(there, null, null);
+  const gone = await insertSms(db, OVER);
+  const foreign = await insertSms(db, { type: 'medication_request', age: '36 minutes' });
+  const young = await insertSms(db, { type: 'verification', age: '34 minutes' });
+  const { metrics } = await start();
+  for (const id of [there, gone, foreign]) {
+    const row = await statusBecomes(db, id, 'Unaccepted');
+    expect(row.status_changed_at).toEqual(row.updated_at);
+  }
+  expect(await readSms(db, young)).toMatchObject({ gateway_status: null });
+  expect(await queueSize(db)).toBe(1);
+  const name = 'smslogd_sms_status_transitions_total{type="verification",from="none",to="Unaccepted"}';
+  await until('the count', async () => (await series(metrics, name)) === 2);
+});
+
+test('a gateway id that the source has got meanwhile completes the SMS, which is then asked for', async () => {
+  const id = await insertSms(db, OVER);
+  await writeSource(id, '1234567', null);
+  await start();
+  expect(await statusBecomes(db, id, 'Delivered')).toMatchObject({ gateway_id: '1234567' });
+  expect(gateway.count('1234567')).toBe(1);
+  expect(await queueSize(db)).toBe(0);
+});
+
+test('a final status that the source has got meanwhile is taken, without a question to the gateway', async () => {
+  const id = await insertSms(db, OVER);
+  await writeSource(id, '1234568', 'canceled');
+  await start();
+  expect(await statusBecomes(db, id, 'Deleted')).toMatchObject({ gateway_id: '1234568', status_changed_at: null });
+  await until('the queue to be empty', async () => (await queueSize(db)) === 0);
+  expect(gateway.count('1234568')).toBe(0);
+});
+
+test('where the source has no gateway columns a mirrored SMS is not judged, others are', async () => {
+  await db.sql.unsafe('alter table verification.verifications drop column gateway_id, drop column gateway_status');
+  const mirrored = await insertSms(db, OVER);
+  const foreign = await insertSms(db, { type: '2FA', age: '36 minutes' });
+  await start();
+  await statusBecomes(db, foreign, 'Unaccepted');
+  await until('the queue to be empty', async () => (await queueSize(db)) === 0);
+  expect(await readSms(db, mirrored)).toMatchObject({ gateway_status: null, status_changed_at: null });
+});
+
+test('where the source cannot be read there is no verdict', async () => {
+  await db.sql.unsafe('alter table verification.verifications rename to elsewhere');
+  const id = await insertSms(db, OVER);
+  const { metrics } = await start();
+  await until(
+    'the failure',
+    async () => ((await series(metrics, 'smslogd_errors_total{code="source_missing"}')) ?? 0) > 0,
+  );
+  await until('it to be put off', async () => {
+    const [row] = await db.sql`select due_at > now() + interval '30 seconds' as later from smslogd.sms_poll`;
+    return row?.['later'] === true;
+  });
+  expect(await readSms(db, id)).toMatchObject({ gateway_status: null });
+});
+
+test('the verdict does not wait for a gateway that is left alone', async () => {
+  gateway.script = () => ({ status: 401 });
+  try {
+    await insertSms(db, { gatewayId: '1234569' });
+    const { metrics } = await start();
+    await until('the breaker', async () => (await series(metrics, 'smslogd_poll_breaker_open')) === 1);
+    const id = await insertSms(db, OVER);
+    expect(await statusBecomes(db, id, 'Unaccepted')).toMatchObject({ gateway_id: null });
+  } finally {
+    gateway.script = ({ id }) => reply(id, 'Delivered');
+  }
+});
+
+test('the settings that the triggers read are written once, and only where they differ', async () => {
+  await start({ SMS_STATUSES_EXPIRATION: '0.5', SMS_STATUSES_GIVE_UP: '90' });
+  const [first] = await readSettings();
+  expect(first).toMatchObject({ life: '00:00:30', give_up: '01:30:00', first_poll: '00:00:02' });
+  await start({ SMS_STATUSES_EXPIRATION: '0.5', SMS_STATUSES_GIVE_UP: '90' });
+  const [second] = await readSettings();
+  expect(second).toEqual(first);
+});

@@ -1,0 +1,93 @@
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { command } from '../../src/commands/send.ts';
+import { startSimulator } from '../../src/simulator/simulator.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { startGateway, type Script } from '../support/gateway.ts';
+
+let db: TestDatabase;
+beforeAll(async () => {
+  db = await createDatabase();
+});
+afterAll(() => db.drop());
+
+const flags = { to: '+380000000001', text: 'Тест <1>', type: undefined };
+
+async function send(url: string, given: Record<string, string | undefined> = flags, more: Record<string, string> = {}) {
+  const lines: string[] = [];
+  const env = db.env({ IP2SMS_URL: url, ...more });
+  const code = await command
+    .run(given, { env, print: (line) => void lines.push(line), stdoutIsTerminal: false })
+    .catch((error: unknown) => error as { code: string; message: string });
+  return { code, output: lines.join('\n') };
+}
+
+/** The latest SMS of the log. */
+async function latest() {
+  const [row] = await db.sql`select l.*, p.id is not null as queued, p.gateway_id as queued_gateway_id
+                               from verification.sms_log l left join smslogd.sms_poll p using (id) order by l.updated_at desc limit 1`;
+  return row;
+}
+
+async function withGateway<T>(script: Script, work: (url: string) => Promise<T>): Promise<T> {
+  const gateway = await startGateway(script);
+  try {
+    return await work(gateway.url);
+  } finally {
+    await gateway.close();
+  }
+}
+
+test.each(['xml', 'json'])(
+  'sends through the gateway in %s, logs the SMS and prints its id and status, not the number',
+  async (format) => {
+    const simulator = await startSimulator({ login: 'login', password: 'password' });
+    try {
+      const { code, output } = await send(simulator.url, { ...flags, type: '2FA' }, { IP2SMS_FORMAT: format });
+      expect(code).toBe(0);
+      const row = await latest();
+      expect(row).toMatchObject({
+        phone_number: '+380000000001',
+        type: '2FA',
+        body: 'Тест <1>',
+        gateway_status: 'Accepted',
+        queued: true,
+      });
+      expect(row?.['queued_gateway_id']).toBe(row?.['gateway_id']);
+      expect(simulator.fate(String(row?.['gateway_id']))).toBeDefined();
+      expect(output).toContain(String(row?.['id']));
+      expect(output).toContain('Accepted');
+      expect(output).not.toMatch(/38000|Тест/);
+    } finally {
+      await simulator.close();
+    }
+  },
+);
+
+test('a refused SMS is logged as Rejected, and the reason is of the closed list', async () => {
+  const body = `<status date=''><state error='Invalid abonent number'>Rejected</state></status>`;
+  const { code } = await withGateway(
+    () => ({ body }),
+    (url) => send(url),
+  );
+  expect(code).toMatchObject({ code: 'sms_rejected', message: 'the gateway rejected the SMS: invalid_number' });
+  expect(await latest()).toMatchObject({ gateway_id: null, gateway_status: 'Rejected', type: 'text', queued: false });
+});
+
+test('an SMS whose fate is not learned stays in the log, without a status', async () => {
+  const faults: [Script, string][] = [
+    [() => 'reset', 'gateway_unreachable'],
+    [() => ({ status: 401, body: '401 Unauthorized' }), 'gateway_unauthorized'],
+    [({ body }) => ({ body: `Request not recognized - xml parse failed. Request text: ${body}` }), 'gateway_protocol'],
+  ];
+  for (const [script, expected] of faults) {
+    const { code } = await withGateway(script, (url) => send(url));
+    expect(code).toMatchObject({ code: expected });
+    expect(JSON.stringify(code)).not.toMatch(/38000|Тест/);
+    expect(await latest()).toMatchObject({ gateway_id: null, gateway_status: null, queued: true });
+  }
+});
+
+test('wrong flags are told before anything is done', async () => {
+  for (const wrong of [{ to: 'me' }, { text: '' }, { type: 'letter' }])
+    expect((await send('http://127.0.0.1:9/', { ...flags, ...wrong })).code).toMatchObject({ code: 'usage' });
+});

@@ -1,0 +1,192 @@
+/** The poller's HTTP edge against real sockets that misbehave. */
+import { once } from 'node:events';
+import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import { gzipSync } from 'node:zlib';
+import { afterEach, expect, test } from 'vitest';
+import { loadConfig } from '../../src/config.ts';
+import { createGateway, escapeXml, readRetryAfter, type Exchange, type Gateway } from '../../src/poller/gateway.ts';
+import { outcomeOf } from '../../src/poller/outcome.ts';
+import { reply, startGateway, type Script, type TestGateway } from '../support/gateway.ts';
+
+const ID = '6614012446421';
+const closers: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const close of closers.splice(0).toReversed()) await close();
+});
+
+function client(url: string, env: Record<string, string> = {}, password = () => 'secret'): Gateway {
+  const config = loadConfig(
+    { IP2SMS_URL: url, IP2SMS_LOGIN: 'login', IP2SMS_PASSWORD: 'x', IP2SMS_TIMEOUT_MS: '400', ...env },
+    [],
+  );
+  const gateway = createGateway(config, () => ({ login: 'login', password: password() }));
+  closers.push(() => gateway.close());
+  return gateway;
+}
+
+async function scripted(script: Script): Promise<TestGateway> {
+  const server = await startGateway(script);
+  closers.push(() => server.close());
+  return server;
+}
+
+/** A server that does with each connection what the test says. */
+async function sockets(serve: (socket: Socket) => void): Promise<{ url: string; connections: () => number }> {
+  let connections = 0;
+  const open = new Set<Socket>();
+  const server: Server = createServer((socket) => {
+    connections += 1;
+    open.add(socket);
+    socket.on('error', () => {});
+    socket.once('data', () => serve(socket));
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  closers.push(async () => {
+    for (const socket of open) socket.destroy();
+    server.close();
+    await once(server, 'close');
+  });
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/ip2sms/`, connections: () => connections };
+}
+
+function result(exchange: Exchange): string | undefined {
+  return outcomeOf(exchange, ID).result;
+}
+
+test('the question is the classic one, with the login of the moment, on the status address', async () => {
+  const server = await scripted(({ id }) => reply(id, 'Accepted'));
+  let password = 'before';
+  const gateway = client(server.url, {}, () => password);
+  await gateway.askStatus(ID);
+  password = 'after';
+  await gateway.askStatus(ID);
+  expect(server.asked.map(({ body }) => body)).toEqual(
+    Array.from({ length: 2 }, () => `<request id="${ID}">status</request>`),
+  );
+  expect(
+    server.asked.map(({ authorization }) => Buffer.from(authorization?.slice(6) ?? '', 'base64').toString()),
+  ).toEqual(['login:before', 'login:after']);
+  expect(server.asked[0]?.contentType).toBe('text/xml; charset=utf-8');
+});
+
+test('in JSON all the digits of an id are sent', async () => {
+  const long = '3806712345671174984921384';
+  const server = await scripted(() => ({ body: `{"state":{"value":"Delivered"},"id":${long},"date":""}` }));
+  const exchange = await client(server.url, { IP2SMS_FORMAT: 'json' }).askStatus(long);
+  expect(server.asked[0]?.body).toBe(`{"extended":true,"id":${long},"value":"state"}`);
+  expect(outcomeOf(exchange, long)).toMatchObject({ result: 'ok', answer: { status: 'Delivered' } });
+});
+
+test('an id that is not plain is never sent', async () => {
+  const server = await scripted(({ id }) => reply(id, 'Accepted'));
+  const gateway = client(server.url);
+  for (const id of ['', '1"/>', '1&2', 'a b', 'x'.repeat(65), 'ї'])
+    expect((await gateway.askStatus(id)).kind).toBe('unsendable');
+  expect(server.asked).toEqual([]);
+});
+
+test('what a text has of XML is escaped when it is sent, and what XML has not is left out', async () => {
+  const server = await scripted(({ id }) => reply(id, 'Accepted'));
+  await client(server.url, { IP2SMS_SOURCE: 'A&B' }).sendSms({ to: '380000000001', text: `<b>"Код" & 'x'</b>\u0000` });
+  expect(server.asked[0]?.body).toContain('source="A&amp;B"');
+  expect(server.asked[0]?.body).toContain('&lt;b&gt;&quot;Код&quot; &amp; &apos;x&apos;&lt;/b&gt;</body>');
+  expect(escapeXml('a\ud800b')).toBe('a\ufffdb');
+});
+
+test.each([
+  [200, {}, 'ok', 'answer', false],
+  [301, { location: '/elsewhere' }, 'protocol', 'answer', false],
+  [204, {}, 'protocol', 'answer', false],
+  [400, {}, 'http_4xx', 'answer', false],
+  [401, {}, 'unauthorized', 'unauthorized', false],
+  [403, {}, 'unauthorized', 'unauthorized', false],
+  [429, { 'retry-after': '7' }, 'http_4xx', 'fault', true],
+  [500, {}, 'http_5xx', 'fault', true],
+  [503, { 'retry-after': '7' }, 'http_5xx', 'fault', true],
+] as const)('HTTP %s %j is %s', async (status, headers, expected, breaker, overload) => {
+  const server = await scripted(({ id }) => ({ ...(status === 204 ? {} : reply(id, 'Accepted')), status, headers }));
+  const outcome = outcomeOf(await client(server.url).askStatus(ID), ID);
+  expect(outcome).toMatchObject({ result: expected, breaker, overload });
+  expect(outcome.retryAfterMs).toBe('retry-after' in headers ? 7000 : undefined);
+  expect(server.asked).toHaveLength(1);
+});
+
+test('the gateway that is slow in all is left after the time, drip by drip as well', async () => {
+  const silent = await sockets(() => {});
+  expect(result(await client(silent.url).askStatus(ID))).toBe('timeout');
+  const drip = await sockets((socket) => {
+    socket.write('HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n');
+    const timer = setInterval(() => socket.write('x'), 20);
+    socket.once('close', () => clearInterval(timer));
+  });
+  expect(result(await client(drip.url).askStatus(ID))).toBe('timeout');
+});
+
+test('an endless body is cut, a compressed one is not understood', async () => {
+  const endless = await sockets((socket) => {
+    socket.write('HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n');
+    const pour = () => {
+      while (socket.writable && socket.write(`4000\r\n${'x'.repeat(0x4000)}\r\n`));
+    };
+    socket.on('drain', pour);
+    pour();
+  });
+  expect(result(await client(endless.url).askStatus(ID))).toBe('protocol');
+  const zipped = await scripted(({ id }) => ({
+    headers: { 'content-encoding': 'gzip' },
+    body: gzipSync(String(reply(id, 'Delivered').body)),
+  }));
+  expect(result(await client(zipped.url).askStatus(ID))).toBe('protocol');
+});
+
+test('what is no HTTP, and what is cut short, is no answer', async () => {
+  const whole = `<status id='${ID}' date=''><state>Delivered</state></status>`;
+  const serve = async (text: string) => {
+    const server = await sockets((socket) => socket.end(text));
+    return result(await client(server.url).askStatus(ID));
+  };
+  expect(await serve('SSH-2.0-OpenSSH_9.6\r\n')).toBe('protocol');
+  expect(await serve(`HTTP/1.1 200 OK\r\ncontent-length: ${whole.length + 10}\r\n\r\n${whole}`)).toBe('network');
+  expect(
+    await serve(`HTTP/1.1 200 OK\r\ncontent-length: ${whole.length}\r\n\r\n${whole}HTTP/1.1 200 OK\r\n\r\ngarbage`),
+  ).toBe('ok');
+  expect(await serve(`HTTP/1.0 200 OK\r\n\r\n${whole}`)).toBe('ok');
+});
+
+test('a connection that is reset before the first byte is tried once more at once, and only once', async () => {
+  let resets = 1;
+  const server = await scripted(({ id }) => (resets-- > 0 ? 'reset' : reply(id, 'Delivered')));
+  expect(result(await client(server.url).askStatus(ID))).toBe('ok');
+  expect(server.asked).toHaveLength(2);
+  resets = Infinity;
+  expect(result(await client(server.url).askStatus(ID))).toBe('network');
+  expect(server.asked).toHaveLength(4);
+});
+
+test('an SMS is never sent twice', async () => {
+  const server = await scripted(() => 'reset');
+  expect((await client(server.url).sendSms({ to: '380000000001', text: 'text' })).kind).toBe('network');
+  expect(server.asked).toHaveLength(1);
+});
+
+test('nobody there is a network fault', async () => {
+  expect(result(await client('http://127.0.0.1:9/ip2sms/').askStatus(ID))).toBe('network');
+});
+
+test("the gateway's clock is compared by the Date header", async () => {
+  const server = await scripted(({ id }) => ({
+    ...reply(id, 'Accepted'),
+    headers: { date: new Date(Date.now() + 3_600_000).toUTCString() },
+  }));
+  const exchange = await client(server.url).askStatus(ID);
+  expect(Math.round((exchange.kind === 'response' ? (exchange.clockOffsetMs ?? 0) : 0) / 60_000)).toBe(60);
+});
+
+test('Retry-After is read in seconds and as a date', () => {
+  const now = Date.UTC(2026, 0, 1);
+  expect(readRetryAfter('120', now)).toBe(120_000);
+  expect(readRetryAfter('Thu, 01 Jan 2026 00:01:00 GMT', now)).toBe(60_000);
+  expect(readRetryAfter('soon', now)).toBeUndefined();
+  expect(readRetryAfter(undefined, now)).toBeUndefined();
+});
