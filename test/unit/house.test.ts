@@ -6,6 +6,7 @@ import { settingsMarkdown } from '../../src/config.ts';
 import { SOURCE_DDL } from '../../src/demo/source-table.ts';
 import { wantedPrivileges } from '../../src/doctor/privileges.ts';
 import { ERROR_CODES } from '../../src/errors.ts';
+import { createMetrics } from '../../src/metrics.ts';
 
 const read = (path: string) => readFileSync(path, 'utf8');
 const filesIn = (folder: string) =>
@@ -117,6 +118,14 @@ test('every alert has its heading in the runbook, and links to it', () => {
   expect(alerts.length).toBeGreaterThan(3);
   expect(links).toEqual(alerts);
   expect(alerts.filter((alert) => !anchors.has(alert))).toEqual([]);
+});
+
+test('the alerts ask for metrics that exist', () => {
+  const { registry } = createMetrics('test');
+  const names = new Set(registry.getMetricsAsArray().map(({ name }) => name));
+  const asked = [...read('ops/alerts.yml').matchAll(/\bsmslogd_[a-z_]+/g)].map(([name]) => name);
+  expect(asked).toContain('smslogd_poll_requests_total');
+  expect(asked.filter((name) => !names.has(name))).toEqual([]);
 });
 
 test('every heading that the documents link to is there', () => {
