@@ -109,7 +109,8 @@ async function stream(
       );
       if (reconcileDue !== undefined) {
         health.setMirrorState(reconcileDue === FIRST_START ? 'snapshot' : 'repairing');
-        await reconcile({ store, source, epoch, reason: reconcileDue, log, metrics }, signal);
+        const copied = () => health.setMirrorState('streaming');
+        await reconcile({ store, source, epoch, reason: reconcileDue, log, metrics, copied }, signal);
       }
       if (signal.aborted) return;
       health.setMirrorState('streaming');

@@ -23,11 +23,13 @@ export interface Reconcile {
   readonly reason: string;
   readonly log: Log;
   readonly metrics: Pick<Metrics, 'reconcileRows' | 'errors'>;
+  /** told when every row that could be seen is in the log; a second look may follow */
+  readonly copied?: () => void;
 }
 
 /** Runs or resumes the reconcile that is due; returns early when `signal` aborts. Throws stepped_down where the epoch is no longer ours. */
 export async function reconcile(
-  { store, source, epoch, reason, log, metrics }: Reconcile,
+  { store, source, epoch, reason, log, metrics, copied }: Reconcile,
   signal: AbortSignal,
 ): Promise<void> {
   let { after, xid } = await store.reconcilePosition();
@@ -63,6 +65,7 @@ export async function reconcile(
     xid = (await store.allEndedBefore(now)) ? undefined : now;
   }
   await pass();
+  if (!signal.aborted) copied?.();
   if (xid !== undefined) {
     while (!signal.aborted && !(await store.allEndedBefore(xid))) await pause(500, signal);
     xid = undefined;

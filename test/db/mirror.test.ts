@@ -134,6 +134,7 @@ test('a row that a constraint of the log refuses is kept aside and counted, and 
     return await insertVerification(tx, { phone_number: refused });
   });
   await until('the other rows', async () => (await logged()) === 23);
+  await until('both to be aside', async () => (await db.sql`select from smslogd.sms_refused`).length === 2);
   const aside = await db.sql`select id, sqlstate, reason from smslogd.sms_refused order by refused_at`;
   expect([...aside]).toEqual([
     { id: old.id, sqlstate: '23514', reason: 'no_zeros' },

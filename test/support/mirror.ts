@@ -11,7 +11,7 @@ import { until, type TestDatabase } from './database.ts';
 export interface RunningMirror {
   readonly metrics: Metrics;
   readonly health: Health;
-  /** waits until it streams and has no reconcile to do */
+  /** waits until it streams and has copied what was there */
   streaming(): Promise<void>;
   /** rejects when it fails for good */
   readonly done: Promise<void>;
@@ -34,7 +34,8 @@ export function startMirror(
     metrics,
     health,
     done,
-    streaming: () => until('the mirror to stream', () => health.mirrorState === 'streaming'),
+    // a new slot waits for every transaction that is open on the server, those of other test files too
+    streaming: () => until('the mirror to stream', () => health.mirrorState === 'streaming', 60),
     stop: async () => {
       controller.abort();
       await done.catch(() => {});

@@ -15,9 +15,16 @@ declare module 'vitest' {
 
 export const TEMPLATE = 'smslogd_template';
 
-/** A cluster with the migrated template, as a whole run has one; for tests that need a server of their own. */
+/**
+ * A cluster with the migrated template, as a whole run has one; for tests that need a server of their own. SMSLOGD_TEST_POSTGRES names a
+ * package, or a file that a package exports, with other binaries than those of PostgreSQL 18.
+ */
 export async function createServer(settings: Record<string, string | number> = {}): Promise<Cluster> {
-  const cluster = await createCluster({ settings: { fsync: 'off', log_min_messages: 'error', ...settings } });
+  const binaries = process.env['SMSLOGD_TEST_POSTGRES'];
+  const cluster = await createCluster({
+    ...(binaries === undefined ? {} : { package: binaries }),
+    settings: { fsync: 'off', log_min_messages: 'error', ...settings },
+  });
   const admin = postgres(cluster.url('postgres'), { max: 1, onnotice: () => {} });
   await admin.unsafe(`create database ${TEMPLATE}`);
   await admin.end();
