@@ -18,8 +18,11 @@ export interface Conduct {
   began(count: number): void;
   /** of what began, so many were no requests after all */
   unused(count: number): void;
-  /** `startedAt` by performance.now(); `outcome` undefined: it was no request */
-  ended(outcome: Outcome | undefined, startedAt: number): void;
+  /**
+   * `startedAt` by performance.now(); `outcome` undefined: it was no request. `wanting`: more wait than their share of the places lets in, so
+   * the limit is in use although most places are free.
+   */
+  ended(outcome: Outcome | undefined, startedAt: number, wanting?: boolean): void;
 }
 
 export function createConduct(
@@ -58,11 +61,11 @@ export function createConduct(
       rate.take(-count);
       show();
     },
-    ended(outcome, startedAt) {
+    ended(outcome, startedAt, wanting = false) {
       const at = now();
       if (outcome?.breaker !== undefined) {
         if (outcome.breaker !== 'unauthorized')
-          limit.ended(outcome.overload ? 'overload' : 'ok', startedAt, at, inFlight);
+          limit.ended(outcome.overload ? 'overload' : 'ok', startedAt, at, wanting || inFlight * 2 >= limit.current);
         if (breaker.note(outcome.breaker, startedAt, at, outcome.retryAfterMs)) {
           say(outcome, breaker.state(at) === 'closed', breaker.remaining(at));
         }

@@ -6,8 +6,8 @@
 export interface Limit {
   /** requests that may be under way now, at least 1 */
   readonly current: number;
-  /** a request ended that began at `startedAt`; `inFlight` counts it too. Times are of one monotonic clock */
-  ended(outcome: 'ok' | 'overload', startedAt: number, now: number, inFlight: number): void;
+  /** a request ended that began at `startedAt`; `used`: more would be asked if more were allowed. Times are of one monotonic clock */
+  ended(outcome: 'ok' | 'overload', startedAt: number, now: number, used: boolean): void;
 }
 
 const FIRST = 8;
@@ -23,7 +23,7 @@ export function createLimit(ceiling: number): Limit {
     get current() {
       return Math.max(1, Math.floor(size));
     },
-    ended(outcome, startedAt, now, inFlight) {
+    ended(outcome, startedAt, now, used) {
       if (outcome === 'overload') {
         if (startedAt < decreasedAt) return;
         // a row of decreases is one event: the way back starts from half of what worked before it
@@ -35,7 +35,7 @@ export function createLimit(ceiling: number): Limit {
       }
       if (startedAt < decreasedAt) return;
       healthy = true;
-      if (inFlight * 2 < size) return;
+      if (!used) return;
       size = Math.min(ceiling, size + (size < threshold ? 1 : step / size));
     },
   };

@@ -103,7 +103,7 @@ export async function runPoller(deps: PollerDeps, signal: AbortSignal): Promise<
         gapMs: outcome.again === 'late' ? LONGEST_GAP_MS : gapAt(row.ageMs + took, Math.random()),
       });
     } finally {
-      conduct.ended(outcome, startedAt);
+      conduct.ended(outcome, startedAt, lanes.pastIsFull(conduct.size()));
       lanes.ended(row.lane);
       if (worthAClaim()) wake();
     }

@@ -135,35 +135,34 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
             as said (id, attempt, gateway_id, result, status, date, gap)
       ), judged as materialized (
         -- past its life an answer that is not final is the last one
-        select s.id, s.attempt, s.gateway_id, s.result, s.gap, v.expires,
-               case when v.expires then 'Terminated' else s.status end as status,
-               case when v.expires then now() else coalesce(s.date, now()) end as date,
+        select s.id, s.attempt, s.gateway_id, s.result, s.gap, a.status, a.date, l.type, l.gateway_status as was, l.inserted_at,
                l.gateway_id as logged_gateway_id,
-               coalesce(l.gateway_id = s.gateway_id and s.status is not null, false) as answers,
-               l.id is null or coalesce(l.gateway_status <> all (${OPEN}::text[]), false)
-                 or coalesce(l.gateway_id = s.gateway_id and (v.expires or s.status <> all (${OPEN}::text[])), false) as leaves
+               a.answers and a.open and (l.gateway_status is distinct from a.status or l.status_changed_at is null) as writes,
+               not a.open or a.answers and a.status <> all (${OPEN}::text[]) as leaves
           from said s
           join smslogd.sms_poll p on p.id = s.id and p.attempt = s.attempt and p.gateway_id = s.gateway_id
           left join verification.sms_log l on l.id = s.id
-         cross join lateral (select coalesce(s.status = any (${OPEN}::text[]) and p.deadline_at <= now(), false) as expires) v
+         cross join lateral (select coalesce(s.status = any (${OPEN}::text[]) and p.deadline_at <= now(), false) as expires) e
+         cross join lateral (
+           select case when e.expires then 'Terminated' else s.status end as status,
+                  case when e.expires then now() else coalesce(s.date, now()) end as date,
+                  coalesce(l.gateway_id = s.gateway_id and s.status is not null, false) as answers,
+                  l.id is not null and coalesce(l.gateway_status = any (${OPEN}::text[]), true) as open
+         ) a
       ), logged as materialized (
-        select l.id, l.type, l.gateway_status as was, l.inserted_at, j.status, j.date
-          from verification.sms_log l join judged j on j.id = l.id
-         where j.answers and l.gateway_id = j.gateway_id
-           and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
-           and (l.gateway_status is distinct from j.status or l.status_changed_at is null)
-         order by l.id for update of l
+        select l.id from verification.sms_log l join judged j on j.id = l.id where j.writes order by l.id for update of l
       ), held as materialized (
-        select j.*, g.id is not null as writes, g.type, g.was, g.inserted_at
-          from smslogd.sms_poll p
-          join judged j on j.id = p.id
-          left join logged g on g.id = p.id
-         where (select count(*) from logged) >= 0 and p.attempt = j.attempt and p.gateway_id = j.gateway_id
+        select j.*
+          from smslogd.sms_poll p join judged j on j.id = p.id
+         where (select count(*) from logged) >= 0 and p.attempt = j.attempt and p.gateway_id is not distinct from j.gateway_id
          order by p.id for update of p
       ), wrote as (
+        -- asked again of the locked row: it may have been changed by hand since it was judged
         update verification.sms_log l set gateway_status = h.status, status_changed_at = h.date, updated_at = now()
-          from held h where l.id = h.id and h.writes
-        returning l.id
+          from held h
+         where l.id = h.id and h.writes and l.gateway_id is not distinct from h.gateway_id
+           and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
+        returning l.id, l.type, coalesce(h.was, 'none') as was, h.status, extract(epoch from h.date - h.inserted_at)::float8 as seconds
       ), left_queue as (
         delete from smslogd.sms_poll p using held h where p.id = h.id and h.leaves
       ), waits as (
@@ -176,10 +175,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
                                   else coalesce(h.result, p.last_result) end
           from held h where p.id = h.id and not h.leaves
       )
-      select h.id, h.type, coalesce(h.was, 'none') as "from", h.status as "to",
-             extract(epoch from h.date - h.inserted_at)::float8 as seconds
-        from held h join wrote w on w.id = h.id
-       where h.was is distinct from h.status`;
+      select id, type, was as "from", status as "to", seconds from wrote where was <> status`;
   }
 
   /**
@@ -218,37 +214,33 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
         select * from unnest(${arrayLiteral(rows.map((r) => r.id))}::uuid[], ${arrayLiteral(rows.map((r) => r.attempt))}::int[])
             as said (id, attempt)
       ), seen as materialized (
-        select p.id, p.attempt, p.deadline_at <= now() as past, l.id is null as gone, l.gateway_id,
-               coalesce(l.gateway_status <> all (${OPEN}::text[]), false) as final,
-               coalesce(l.type = 'verification' and not ${tracked}::boolean, false) as untracked
+        select p.id, p.attempt, l.gateway_id, l.gateway_status as was, l.inserted_at,
+               a.open and l.gateway_id is null and not a.untracked and p.deadline_at <= now() as writes,
+               not a.open or l.gateway_id is null and (a.untracked or p.deadline_at <= now()) as leaves
           from said s join smslogd.sms_poll p using (id, attempt) left join verification.sms_log l using (id)
+         cross join lateral (select l.id is not null and coalesce(l.gateway_status = any (${OPEN}::text[]), true) as open,
+                                    coalesce(l.type = 'verification' and not ${tracked}::boolean, false) as untracked) a
       ), logged as materialized (
-        select l.id, l.type, l.gateway_status as was, l.inserted_at
-          from verification.sms_log l join seen s on s.id = l.id
-         where s.past and not s.untracked and l.gateway_id is null
-           and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
-         order by l.id for update of l
+        select l.id from verification.sms_log l join seen s on s.id = l.id where s.writes order by l.id for update of l
       ), held as materialized (
-        select s.*, g.id is not null as writes, g.type, g.was, g.inserted_at
-          from smslogd.sms_poll p join seen s on s.id = p.id left join logged g on g.id = p.id
+        select s.*
+          from smslogd.sms_poll p join seen s on s.id = p.id
          where (select count(*) from logged) >= 0 and p.attempt = s.attempt and p.gateway_id is null
          order by p.id for update of p
       ), wrote as (
         update verification.sms_log l set gateway_status = 'Unaccepted', status_changed_at = now(), updated_at = now()
-          from held h where l.id = h.id and h.writes
-        returning l.id
+          from held h
+         where l.id = h.id and h.writes and l.gateway_id is null
+           and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
+        returning l.id, l.type, coalesce(h.was, 'none') as was, extract(epoch from now() - h.inserted_at)::float8 as seconds
       ), left_queue as (
-        delete from smslogd.sms_poll p using held h
-         where p.id = h.id and (h.gone or h.final or h.writes or h.untracked and h.gateway_id is null)
+        delete from smslogd.sms_poll p using held h where p.id = h.id and h.leaves
       ), waits as (
         update smslogd.sms_poll p
            set gateway_id = h.gateway_id, due_at = case when h.gateway_id is null then greatest(now(), p.deadline_at) else now() end
-          from held h
-         where p.id = h.id and not (h.gone or h.final or h.writes or h.untracked and h.gateway_id is null)
+          from held h where p.id = h.id and not h.leaves
       )
-      select h.id, h.type, coalesce(h.was, 'none') as "from", 'Unaccepted' as "to",
-             extract(epoch from now() - h.inserted_at)::float8 as seconds
-        from held h join wrote w on w.id = h.id`;
+      select id, type, was as "from", 'Unaccepted' as "to", seconds from wrote`;
   }
 
   /** Puts claimed rows off, where they cannot be judged now. */
@@ -266,30 +258,26 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
   async function giveUp(limit: number): Promise<Change[]> {
     return await sql<Change[]>`
       with over as materialized (
-        select p.id, l.id is null or l.gateway_status <> all (${OPEN}::text[]) as stale
+        select p.id, l.gateway_status as was, l.inserted_at,
+               l.id is not null and coalesce(l.gateway_status = any (${OPEN}::text[]), true) as writes
           from smslogd.sms_poll p left join verification.sms_log l using (id)
          where p.give_up_at <= now() and (p.lane <> 2 or p.attempt > 0)
          order by p.id limit ${limit}
       ), logged as materialized (
-        select l.id, l.type, l.gateway_status as was, l.inserted_at
-          from verification.sms_log l join over o on o.id = l.id
-         where l.gateway_status is null or l.gateway_status = any (${OPEN}::text[])
-         order by l.id for update of l
+        select l.id from verification.sms_log l join over o on o.id = l.id where o.writes order by l.id for update of l
       ), held as materialized (
-        select p.id, g.id is not null as writes, g.type, g.was, g.inserted_at
-          from smslogd.sms_poll p join over o on o.id = p.id left join logged g on g.id = p.id
-         where (select count(*) from logged) >= 0 and p.give_up_at <= now() and (o.stale or g.id is not null)
+        select o.*
+          from smslogd.sms_poll p join over o on o.id = p.id
+         where (select count(*) from logged) >= 0 and p.give_up_at <= now()
          order by p.id for update of p
       ), wrote as (
         update verification.sms_log l set gateway_status = 'Terminated', status_changed_at = now(), updated_at = now()
-          from held h where l.id = h.id and h.writes
-        returning l.id
+          from held h where l.id = h.id and h.writes and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
+        returning l.id, l.type, coalesce(h.was, 'none') as was, extract(epoch from now() - h.inserted_at)::float8 as seconds
       ), left_queue as (
         delete from smslogd.sms_poll p using held h where p.id = h.id
       )
-      select h.id, h.type, coalesce(h.was, 'none') as "from", 'Terminated' as "to",
-             extract(epoch from now() - h.inserted_at)::float8 as seconds
-        from held h join wrote w on w.id = h.id`;
+      select id, type, was as "from", 'Terminated' as "to", seconds from wrote`;
   }
 
   /** How many blocks the log has now. */
