@@ -109,7 +109,7 @@ export async function runPoller(deps: PollerDeps, signal: AbortSignal): Promise<
     }
   };
 
-  const claim = async (free: number): Promise<number> => {
+  const claim = async (free: number): Promise<{ rows: number; pastLimited: boolean }> => {
     const size = conduct.size();
     const wanted = lanes.share(free, size, Math.random());
     conduct.began(free);
@@ -134,7 +134,7 @@ export async function runPoller(deps: PollerDeps, signal: AbortSignal): Promise<
       conduct.ended(undefined, claimedAt);
     }
     if (unknown.length > 0) track(judgeWithoutGatewayId(upkeepDeps, unknown));
-    return rows.length;
+    return { rows: rows.length, pastLimited: rows.filter((row) => row.lane === 2).length === wanted.past };
   };
 
   const track = (work: Promise<void>) => {
@@ -150,11 +150,11 @@ export async function runPoller(deps: PollerDeps, signal: AbortSignal): Promise<
         await rest(free > 0 ? GATHER_MS : IDLE_MS);
         continue;
       }
-      const rows = await claim(free);
-      if (rows === free) continue;
-      // nothing more is due; only places held by SMS past their life make it worth asking sooner
-      if (lanes.pastIsFull(conduct.size())) await rest(IDLE_MS);
-      else await pause(IDLE_MS, stop);
+      const claimed = await claim(free);
+      if (claimed.rows === free) continue;
+      // nothing live is due; where SMS past their life had no more places the next one is worth asking for as soon as it is free
+      if (!claimed.pastLimited) await pause(IDLE_MS, stop);
+      else await rest(lanes.pastIsFull(conduct.size()) ? IDLE_MS : GATHER_MS);
     }
   } catch (error) {
     fail(error);
