@@ -41,8 +41,8 @@ export interface Judgement {
 
 /** Between an answer of the gateway and its row lie at most the request's time limit and a flush: a verdict may be that much older than it looks. */
 const VERDICT_MS = 10_000;
-/** How long after the end of its life a row may still wait for its last answer. */
-const GRACE_MS = 60_000;
+/** How long after the end of its life a row may still wait for its last answer: a daemon that is killed while it asks comes back to it so late. */
+const GRACE_MS = 5 * 60_000;
 
 /** The status that the log would have if it knew everything at `now`; null where there is nothing to know yet. */
 export function trueStatus({ insertedAt, fate }: TrueCourse, { now, lifeMs }: Clock): Status | null {

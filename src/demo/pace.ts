@@ -40,13 +40,21 @@ export async function pace({ perSecond, limit }: Pace, work: () => Promise<void>
   if (failures.length > 0) throw failures[0];
 }
 
-/** Does `work` every `seconds` until `signal` aborts. */
+/** Does `work` every `seconds` until `signal` aborts; less often where it takes long, so that it never takes more than a fifth of the time. */
 export async function every(seconds: number, work: () => Promise<void>, signal: AbortSignal): Promise<void> {
+  let took = 0;
   for (;;) {
-    await pause(seconds * 1000, signal);
+    await pause(Math.max(seconds * 1000, took * 4), signal);
     if (signal.aborted) return;
+    const began = performance.now();
     await work();
+    took = performance.now() - began;
   }
+}
+
+/** Pauses until `left` gives no more seconds, or `signal` aborts. */
+export async function pauseWhile(left: () => number, signal: AbortSignal): Promise<void> {
+  while (left() > 0 && !signal.aborted) await pause(Math.min(left() * 1000, 1_000), signal);
 }
 
 /**

@@ -91,8 +91,8 @@ function tallyCells(cell: (type: DemoType, column: keyof Tally) => string): stri
   ).join('');
 }
 
-/** The result in words, one line. */
-export function resultLine(audit: Audit): string {
+/** The result in words, one line. `exitCode`: the daemon's on SIGTERM. */
+export function resultLine(audit: Audit, exitCode: number | null): string {
   const all = DEMO_TYPES.reduce(
     (sum, type) => {
       for (const column of COLUMNS) sum[column] += audit.totals[type][column];
@@ -100,6 +100,8 @@ export function resultLine(audit: Audit): string {
     },
     { written: 0, logged: 0, missing: 0, doubled: 0, differing: 0 },
   );
+  if (isRight(audit) && exitCode !== 0)
+    return `Result: WRONG. The log is right, but the daemon did not end in order on SIGTERM (exit code ${exitCode}).`;
   if (isRight(audit))
     return `Result: right. Each of the ${sms(all.written)} is in the log exactly once, with its true fate.`;
   return (

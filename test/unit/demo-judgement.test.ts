@@ -67,6 +67,12 @@ describe('an open status', () => {
     expect(flaw(row('Unknown', null), delivered, young)).toBe('status');
   });
   test('of an SMS whose life is over is overdue, true or not', () => {
+    expect(
+      flaw(row('Enroute', second(SENT + 1_400)), stuck, { now: SENT + LIFE + 4 * MINUTE, lifeMs: LIFE }),
+    ).toBeUndefined();
+    expect(flaw(row('Enroute', second(SENT + 1_400)), stuck, { now: SENT + LIFE + 6 * MINUTE, lifeMs: LIFE })).toBe(
+      'overdue',
+    );
     expect(flaw(row('Enroute', second(SENT + 1_400)), stuck)).toBe('overdue');
     expect(flaw(row('Accepted', null), delivered)).toBe('overdue');
     expect(flaw(row(null, null), undefined)).toBe('overdue');

@@ -24,7 +24,7 @@ function audit(verification: Tally, more: Partial<Audit> = {}): Audit {
 describe('the result', () => {
   test('is right where every SMS is logged once and truly', () => {
     expect(isRight(audit(good))).toBe(true);
-    expect(resultLine(audit(good))).toBe(
+    expect(resultLine(audit(good), 0)).toBe(
       'Result: right. Each of the 28,000 SMS is in the log exactly once, with its true fate.',
     );
   });
@@ -36,11 +36,15 @@ describe('the result', () => {
     ['nothing written, which proves nothing', none],
   ])('is wrong with %s', (_, tally) => {
     expect(isRight(audit(tally))).toBe(false);
-    expect(resultLine(audit(tally))).toMatch(/^Result: WRONG\. /);
+    expect(resultLine(audit(tally), 0)).toMatch(/^Result: WRONG\. /);
+  });
+  test('is wrong where the daemon does not end in order', () => {
+    expect(resultLine(audit(good), 1)).toMatch(/^Result: WRONG\. .*exit code 1/);
+    expect(resultLine(audit(good), null)).toMatch(/^Result: WRONG\. /);
   });
   test('counts what is wrong', () => {
     const wrong = audit({ written: 100, logged: 99, missing: 3, doubled: 2, differing: 5 });
-    expect(resultLine(wrong)).toBe(
+    expect(resultLine(wrong, 0)).toBe(
       'Result: WRONG. Of 14,100 SMS 3 are missing in the log, 2 rows are doubled and 5 are untrue.',
     );
   });
@@ -70,7 +74,8 @@ describe('the tables', () => {
       { written: 234_567, logged: 234_567, missing: 0, doubled: 0, differing: 123_456 },
       { flaws: new Map([['status', 3]]), behind: { rows: 123_456, longestMs: 1_260_000 } },
     );
-    for (const line of [...lines, ...auditTable(wide), resultLine(wide)]) expect(line.length).toBeLessThanOrEqual(100);
+    for (const line of [...lines, ...auditTable(wide), resultLine(wide, 0)])
+      expect(line.length).toBeLessThanOrEqual(100);
   });
   test('write a ratio over nothing and a period without figures as a dash', () => {
     const onTime = lines.find((line) => line.startsWith('on time'));
