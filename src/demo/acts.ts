@@ -102,29 +102,39 @@ interface Settling extends Omit<Watch, 'written'> {
   readonly seconds: number | undefined;
 }
 
-/** Until the history is copied, and then until no SMS past its life is open, or the time for that is over. */
+/** Until the history is copied, and then until no SMS past its life is open, or the time for that is over: false. */
 export async function settle(
   { scoreNow, elapsed, screen, past, seconds }: Settling,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<boolean> {
   const verifications = past.filter(({ type }) => type === 'verification').length;
   const copied = await waitFor(async () => (await scoreNow()).copied >= verifications, {
     seconds: PATIENCE_SECONDS,
     signal,
   });
-  if (signal.aborted) return;
+  if (signal.aborted) return false;
   if (copied) screen.phase('copied', `the whole history is in the log after ${seconds1(elapsed())}`);
   else screen.phase('NOT COPIED', `the history is not all in the log after ${PATIENCE_SECONDS} s`);
   const patience = seconds === undefined ? SETTLE_SECONDS : seconds * SETTLE_SHARE - elapsed();
-  const settled = await waitFor(async () => (await scoreNow()).overdue === 0, { seconds: patience, signal });
-  if (signal.aborted) return;
-  if (settled)
-    return screen.phase('settled', `every SMS past its life has its final status after ${seconds1(elapsed())}`);
+  if (await finishSettling({ scoreNow, elapsed, screen }, patience, signal)) return true;
+  if (signal.aborted) return false;
   const left = (await scoreNow()).overdue;
   screen.phase(
     'settling',
     `goes on beside the live traffic: ${count(left)} SMS past their life are still to be asked for`,
   );
+  return false;
+}
+
+/** Until no SMS past its life is open; false where that takes longer than `patience` seconds. */
+export async function finishSettling(
+  { scoreNow, elapsed, screen }: Omit<Watch, 'written'>,
+  patience: number,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const settled = await waitFor(async () => (await scoreNow()).overdue === 0, { seconds: patience, signal });
+  if (settled) screen.phase('settled', `every SMS past its life has its final status after ${seconds1(elapsed())}`);
+  return settled;
 }
 
 /** Both services at work until `signal` aborts; throws the first failure of one. `written` is told of each SMS that is committed. */

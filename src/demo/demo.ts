@@ -7,6 +7,7 @@ import { seededRandom } from '../simulator/random.ts';
 import { pause } from '../supervise.ts';
 import { VERSION } from '../version.ts';
 import {
+  finishSettling,
   killAndRestart,
   PATIENCE_SECONDS,
   runTraffic,
@@ -111,7 +112,7 @@ async function perform(
     await watch;
   });
 
-  await settle({ scoreNow, elapsed, screen, past, seconds }, ending);
+  const settled = await settle({ scoreNow, elapsed, screen, past, seconds }, ending);
   checkTrouble();
 
   const live = new AbortController();
@@ -126,7 +127,7 @@ async function perform(
     const liveBegan = elapsed();
     await pause(1000 * (seconds === undefined ? KILL_SECONDS : liveSeconds * KILL_SHARE), ending);
     // what a killed daemon was asking about past its life is asked again a quarter of an hour later: too late for this demo's end
-    await waitFor(async () => (await scoreNow()).overdue === 0, { seconds: PATIENCE_SECONDS, signal: ending });
+    if (!settled) await finishSettling({ scoreNow, elapsed, screen }, PATIENCE_SECONDS, ending);
     if (!ending.aborted) await killAndRestart(daemon, stage, { elapsed, screen }, trouble.signal);
     await pauseWhile(() => liveBegan + liveSeconds - elapsed(), ending);
   }
