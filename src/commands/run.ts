@@ -46,7 +46,7 @@ async function daemon(config: Config, log: Log): Promise<void> {
   const health = createHealth(metrics, config.LOOPS);
   const sql = openDatabase(config, { max: CONNECTIONS, name: 'daemon' });
   const stop = new AbortController();
-  let finished: () => void = () => {};
+  let finished!: () => void;
   const done = new Promise<void>((resolve) => {
     finished = resolve;
   });
@@ -105,15 +105,18 @@ async function answers(sql: Sql): Promise<boolean> {
 
 /** The one info line a minute. */
 async function logSummary(log: Log, metrics: Metrics): Promise<void> {
-  const sum = async (metric: { get(): Promise<{ values: { value: number }[] }> }) =>
-    (await metric.get()).values.reduce((total, { value }) => total + value, 0);
   log.info(
     {
-      mirrored: await sum(metrics.mirrorTransactions),
-      polled: await sum(metrics.pollRequests),
-      open: await sum(metrics.open),
-      lagSeconds: await sum(metrics.mirrorLagSeconds),
+      mirrored: await total(metrics.mirrorTransactions),
+      polled: await total(metrics.pollRequests),
+      open: await total(metrics.open),
+      lagSeconds: await total(metrics.mirrorLagSeconds),
     },
     'running',
   );
+}
+
+/** A metric over all its labels. */
+async function total(metric: { get(): Promise<{ values: { value: number }[] }> }): Promise<number> {
+  return (await metric.get()).values.reduce((sum, { value }) => sum + value, 0);
 }

@@ -114,13 +114,9 @@ test('a crash in the middle of a big transaction writes every row once', async (
   expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
 });
 
-test('an older daemon cannot write behind its successor: not the checkpoint, and no row', async () => {
-  const sql = openDatabase(db.config(), { max: 1, name: 'test' });
-  const store = createStore(sql, db.config());
-  await store.read();
-  const older = await store.acquire();
-  const newer = await store.acquire();
-  const batch = (id: string): Batch => ({
+/** A batch of one row. */
+function batch(id: string): Batch {
+  return {
     rows: [
       { id, phone: '+380000000001', code: '1', insertedAt: '2026-01-01 00:00:00', gatewayId: '1', gatewayStatus: null },
     ],
@@ -129,7 +125,15 @@ test('an older daemon cannot write behind its successor: not the checkpoint, and
     commitTimes: [0n],
     skipped: 0,
     unreadable: [],
-  });
+  };
+}
+
+test('an older daemon cannot write behind its successor: not the checkpoint, and no row', async () => {
+  const sql = openDatabase(db.config(), { max: 1, name: 'test' });
+  const store = createStore(sql, db.config());
+  await store.read();
+  const older = await store.acquire();
+  const newer = await store.acquire();
   await expect(store.write(batch(randomUUID()), ['Accepted'], older.epoch)).rejects.toMatchObject({
     code: 'stepped_down',
   });
@@ -143,7 +147,7 @@ test('an older daemon cannot write behind its successor: not the checkpoint, and
 });
 
 test('a daemon whose connection was cut in the middle of a write steps down when another has taken over', async () => {
-  let release: () => void = () => {};
+  let release!: () => void;
   const held = new Promise<void>((resolve) => {
     release = resolve;
   });

@@ -1,5 +1,6 @@
 /** Writes pgoutput messages, protocol version 1, the way the server does. */
-export type Column = string | null | 'unchanged' | { readonly text: string };
+/** A text, SQL null, or undefined: unchanged and not sent. */
+export type Column = string | null | undefined;
 
 const text = (value: string) => Buffer.concat([Buffer.from(value, 'utf8'), Buffer.from([0])]);
 const int16 = (value: number) => {
@@ -42,8 +43,8 @@ export function relation(oid: number, schema: string, name: string, columns: rea
 function tuple(values: readonly Column[]): Buffer {
   const parts = values.map((value) => {
     if (value === null) return Buffer.from('n');
-    if (value === 'unchanged') return Buffer.from('u');
-    const bytes = Buffer.from(typeof value === 'string' ? value : value.text, 'utf8');
+    if (value === undefined) return Buffer.from('u');
+    const bytes = Buffer.from(value, 'utf8');
     return Buffer.concat([Buffer.from('t'), int32(bytes.length), bytes]);
   });
   return Buffer.concat([int16(values.length), ...parts]);

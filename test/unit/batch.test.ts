@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { ZERO_LSN, type Lsn } from '../../src/lsn.ts';
 import { FULL, gather } from '../../src/mirror/batch.ts';

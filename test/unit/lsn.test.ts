@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { formatLsn, lsnBefore, maxLsn, parseLsn, ZERO_LSN, type Lsn } from '../../src/lsn.ts';
 

@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { createDecoder, type Row } from '../../src/mirror/pgoutput.ts';
 import { begin, commit, insert, relation, remove, update } from '../support/pgoutput.ts';
@@ -27,15 +27,7 @@ test('any text in any column comes out as it went in', () => {
   const value = fc.option(fc.string({ unit: 'grapheme' }), { nil: null });
   fc.assert(
     fc.property(value, value, value, (phone, code, status) => {
-      const row = [
-        { text: ID },
-        phone === null ? null : { text: phone },
-        'new',
-        code === null ? null : { text: code },
-        '12',
-        status === null ? null : { text: status },
-        'now',
-      ];
+      const row = [ID, phone, 'new', code, '12', status, 'now'];
       const [event] = decode([relation(1, 'verification', 'verifications', COLUMNS), insert(1, row)]);
       expect(event).toEqual([
         'insert',
@@ -66,7 +58,7 @@ test('columns are found by name in the latest relation message, whatever their o
 });
 
 test('an update is read behind the old key or the old row; an unchanged value counts as not sent', () => {
-  const values = [ID, '+380000000001', 'new', '1', 'unchanged', null, 't'] as const;
+  const values = [ID, '+380000000001', 'new', '1', undefined, null, 't'] as const;
   for (const old of [
     undefined,
     { kind: 'K', values: [ID, null, null, null, null, null, null] } as const,
@@ -83,7 +75,7 @@ test('an update is read behind the old key or the old row; an unchanged value co
 test('an empty gateway id is none', () => {
   const [event] = decode([
     relation(1, 'verification', 'verifications', COLUMNS),
-    insert(1, [ID, '+380000000001', 'new', '1', { text: '' }, 'Accepted', 't']),
+    insert(1, [ID, '+380000000001', 'new', '1', '', 'Accepted', 't']),
   ]);
   expect(event?.[1]).toMatchObject({ gatewayId: null });
 });
