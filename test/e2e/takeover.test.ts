@@ -1,0 +1,61 @@
+/** Two daemons on one database: one works, the other waits for its turn; none writes behind the other. */
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { startDaemon, type Daemon } from '../support/daemon.ts';
+import { difference, insertMany, insertVerification } from '../support/verifications.ts';
+
+let db: TestDatabase;
+let leader: Daemon;
+let second: Daemon;
+
+const streams = (daemon: Daemon) => daemon.line('it streams', (line) => line.includes('"the mirror streams"'));
+const waits = (daemon: Daemon) => daemon.line('it stands by', (line) => line.includes('"slot_busy"'));
+const everyRowOnce = () =>
+  until('every row to be in the log', async () => {
+    const { missing, surplus } = await difference(db.sql);
+    return missing === 0 && surplus === 0;
+  });
+
+beforeEach(async () => {
+  db = await createDatabase();
+  await db.sql.unsafe(`alter database ${db.name} set wal_sender_timeout = '1s'`);
+  leader = startDaemon(db.env({ LOOPS: 'mirror' }));
+  await streams(leader);
+  second = startDaemon(db.env({ LOOPS: 'mirror' }));
+  await waits(second);
+});
+afterEach(async () => {
+  for (const daemon of [leader, second]) {
+    daemon.kill('SIGCONT');
+    daemon.kill('SIGKILL');
+  }
+  await Promise.all([leader.exited, second.exited]);
+  await db.drop();
+});
+
+for (const signal of ['SIGKILL', 'SIGTERM'] as const) {
+  test(`after the leader's ${signal} the second daemon takes over, and every row is in the log once`, async () => {
+    await insertMany(db.sql, 200);
+    leader.kill(signal);
+    await insertMany(db.sql, 200);
+    await streams(second);
+    await insertMany(db.sql, 200);
+    await everyRowOnce();
+  });
+}
+
+test('a frozen leader cannot write behind its successor, and stands by when it thaws', async () => {
+  await insertMany(db.sql, 200);
+  leader.kill('SIGSTOP');
+  await insertMany(db.sql, 200);
+  await streams(second);
+  await everyRowOnce();
+  // what the frozen one may still hold must not come back into the log
+  await db.sql`update verification.sms_log set body = 'checked'`;
+  leader.kill('SIGCONT');
+  await waits(leader);
+  await insertVerification(db.sql);
+  await everyRowOnce();
+  const [row] = await db.sql`select count(*)::int as n from verification.sms_log where body <> 'checked'`;
+  expect(row?.['n']).toBe(1);
+});
