@@ -16,6 +16,9 @@ const WAITS: Readonly<Record<Exclude<Reaction, 'fatal'>, { first: number; longes
   standby: { first: 500, longest: 1_000 },
 };
 
+/** A loop that ran for so long worked, whether it said so or not. */
+const STEADY_MS = 60_000;
+
 /**
  * Runs `loop` again and again until `signal` aborts: at once after it ends well, after a backoff with jitter where it fails with the
  * reaction retry, slow or standby. A fatal error is thrown to the caller. The loop calls `works` when it does: that resets the backoff.
@@ -32,11 +35,13 @@ export async function supervise(
     said = undefined;
   };
   while (!signal.aborted) {
+    const began = performance.now();
     try {
       await loop(signal, works);
       works();
     } catch (error) {
       if (signal.aborted) return;
+      if (performance.now() - began > STEADY_MS) works();
       const problem = toSmslogdError(error);
       failures += 1;
       // the same failure again and again is said once, and then every tenth time

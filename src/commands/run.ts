@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import closeWithGrace from 'close-with-grace';
 import { loadConfig, type Config } from '../config.ts';
 import { openDatabase, type Sql } from '../db.ts';
@@ -11,12 +12,13 @@ import { createMetrics, type Metrics } from '../metrics.ts';
 import { createMirror } from '../mirror/mirror.ts';
 import { runPoller } from '../poller/poller.ts';
 import { requireSchema } from '../schema.ts';
-import { supervise } from '../supervise.ts';
+import { pause, supervise } from '../supervise.ts';
 import { VERSION } from '../version.ts';
 import type { Command } from './command.ts';
 
 /** A stop takes less than 10 s: what is not done by then is left to the next start, which resumes it. */
 const GRACE_MS = 9_500;
+const DRAIN_MS = 7_800;
 const SUMMARY_MS = 60_000;
 /** Queries at once: the mirror's write and its reconcile, the poller's claim and completion, the figures, and a spare. */
 const CONNECTIONS = 8;
@@ -83,12 +85,13 @@ async function daemon(config: Config, log: Log): Promise<void> {
       loops.push(run('poller', (signal) => runPoller({ config, sql, metrics, log, health }, signal)));
     }
     try {
-      await Promise.race(loops);
+      await Promise.race([...loops, once(stop.signal, 'abort')]);
     } finally {
       stop.abort();
-      await Promise.allSettled(loops);
+      // what hangs on a lock or an open transaction is left: it is not acknowledged, and its lease ends
+      await Promise.race([Promise.allSettled(loops), pause(DRAIN_MS, new AbortController().signal)]);
       clearInterval(summary);
-      await http.close();
+      await Promise.all([http.close(), sql.end({ timeout: 1 })]);
     }
   } finally {
     await sql.end({ timeout: 1 });

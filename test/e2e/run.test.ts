@@ -83,6 +83,21 @@ test('SIGTERM ends it with 0 and leaves nothing claimed', async () => {
   expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
 });
 
+test('SIGTERM ends it with 0 although the log is locked, and what was in hand comes again', async () => {
+  const daemon = start({ LOOPS: 'mirror' });
+  await streams(daemon);
+  const locked = await db.sql.reserve();
+  await locked.unsafe('begin; lock verification.sms_log in access exclusive mode');
+  await insertVerification(db.sql);
+  await until('the write to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
+  daemon.kill('SIGTERM');
+  expect(await daemon.exited).toBe(0);
+  await locked.unsafe('rollback');
+  locked.release();
+  await streams(start({ LOOPS: 'mirror' }));
+  await until('the row', async () => (await logged()) === 1);
+});
+
 test('a second signal ends it at once', async () => {
   // the log is locked: the write in hand cannot be finished
   const daemon = start({ LOOPS: 'mirror' });

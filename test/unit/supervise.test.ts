@@ -1,0 +1,59 @@
+import { expect, test } from 'vitest';
+import { SmslogdError } from '../../src/errors.ts';
+import { silentLog } from '../../src/log.ts';
+import { backoff, supervise } from '../../src/supervise.ts';
+
+const options = { name: 'test', log: silentLog };
+
+test('a loop that fails is begun again until it works', async () => {
+  const stop = new AbortController();
+  const told: string[] = [];
+  let turns = 0;
+  await supervise(
+    { ...options, onProblem: ({ code }) => told.push(code) },
+    async () => {
+      turns += 1;
+      if (turns < 3) throw new SmslogdError('stream_ended', 'ended');
+      stop.abort();
+    },
+    stop.signal,
+  );
+  expect(turns).toBe(3);
+  expect(told).toEqual(['stream_ended', 'stream_ended']);
+});
+
+test('a fatal failure is thrown at once, and standing by is no failure', async () => {
+  const told: string[] = [];
+  let turns = 0;
+  const done = supervise(
+    { ...options, onProblem: ({ code }) => told.push(code) },
+    async () => {
+      turns += 1;
+      throw new SmslogdError(turns === 1 ? 'slot_busy' : 'wal_level', 'no');
+    },
+    new AbortController().signal,
+  );
+  await expect(done).rejects.toMatchObject({ code: 'wal_level' });
+  expect(told).toEqual(['wal_level']);
+});
+
+test('an abort while it waits ends it without an error', async () => {
+  const stop = new AbortController();
+  const done = supervise(
+    { ...options, onProblem: () => stop.abort() },
+    async () => {
+      throw new SmslogdError('database_auth', 'no');
+    },
+    stop.signal,
+  );
+  await expect(done).resolves.toBeUndefined();
+});
+
+test('waits double up to their longest, with jitter in the upper half', () => {
+  expect(backoff('retry', 1, () => 1)).toBe(100);
+  expect(backoff('retry', 4, () => 1)).toBe(800);
+  expect(backoff('retry', 4, () => 0)).toBe(400);
+  expect(backoff('retry', 1000, () => 1)).toBe(10_000);
+  expect(backoff('standby', 1000, () => 1)).toBe(1_000);
+  expect(backoff('slow', 1, () => 1)).toBeGreaterThan(backoff('retry', 1, () => 1));
+});
