@@ -97,6 +97,15 @@ test('a publication dropped while the daemon is down is made again and what pass
   await everyRowOnce();
 });
 
+test('a publication dropped under a running daemon is made again and what passed is reconciled', async () => {
+  await streaming();
+  await db.sql`drop publication smslogd`;
+  await insertMany(db.sql, 20);
+  await everyRowOnce();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+});
+
 test('a table taken out of the publication under a running daemon is put back and what passed is reconciled', async () => {
   await streaming();
   await db.sql`alter publication smslogd drop table verification.verifications`;
