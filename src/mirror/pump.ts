@@ -144,7 +144,8 @@ function count({ metrics, log }: Pump, batch: Batch, written: Written): void {
   metrics.mirrorTransactions.inc(batch.commitTimes.length);
   metrics.mirrorDuplicates.inc(written.duplicates);
   for (const time of batch.commitTimes) metrics.mirrorLatency.observe(secondsSince(time, written.at));
-  if (batch.commitTimes[0] !== undefined) metrics.mirrorLagSeconds.set(secondsSince(batch.commitTimes[0], written.at));
+  const newest = batch.commitTimes.at(-1);
+  if (newest !== undefined) metrics.mirrorLagSeconds.set(secondsSince(newest, written.at));
 }
 
 /** A row that the log's constraints refuse blocks nobody and is never silent. */

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { migrate, requireSchema } from '../../src/schema.ts';
 import { openDatabase } from '../../src/db.ts';
-import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 
 let db: TestDatabase;
 beforeAll(async () => {
@@ -24,4 +24,22 @@ test('a row that another service inserts is queued at once, a final one is not',
                       ('+380000000002', 'medication_request', 'text', '1234568', 'Delivered')`;
   const queued = await db.sql`select gateway_id, lane from smslogd.sms_poll`;
   expect([...queued]).toEqual([{ gateway_id: '1234567', lane: 0 }]);
+});
+
+test('migrate waits for a lock in small steps, says so, and nothing of the owner waits behind it', async () => {
+  const fresh = await createDatabase();
+  await fresh.sql`drop publication smslogd`;
+  const other = await fresh.sql.reserve();
+  await other.unsafe('begin; lock table verification.verifications in share update exclusive mode');
+  const said: string[] = [];
+  const done = migrate(fresh.config(), { say: (line) => said.push(line) });
+  await until('it to be patient', () => said.some((line) => line.includes('trying again')));
+  await fresh.sql`insert into verification.verifications (id, phone_number, check_digit, status, code, code_expired_at, inserted_at)
+                  values (gen_random_uuid(), '+380000000009', 1, 'new', 1234, now(), now())`;
+  expect(await fresh.sql`select from pg_publication where pubname = 'smslogd'`).toHaveLength(0);
+  await other.unsafe('rollback');
+  other.release();
+  await done;
+  expect(await fresh.sql`select from pg_publication where pubname = 'smslogd'`).toHaveLength(1);
+  await fresh.drop();
 });

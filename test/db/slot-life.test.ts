@@ -1,5 +1,7 @@
 /** What can happen to the slot, the publication and the checkpoint: said clearly, mended once, and every row is in the log once. */
+import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { migrate } from '../../src/schema.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { difference, insertMany, insertVerification } from '../support/verifications.ts';
@@ -173,4 +175,30 @@ test('a replication connection that is cut comes back', async () => {
     await everyRowOnce();
     await until('it to stream', () => mirror.health.mirrorState === 'streaming');
   }
+});
+
+test('where the role may not mend the publication, the SQL is said and the log is kept by reconciling', async () => {
+  const role = `daemon_${db.name}`;
+  await db.sql.unsafe(`create role ${role} login replication password 'made-up'`);
+  await migrate(db.config(), { role, say: () => {} });
+  const url = new URL(db.url);
+  url.username = role;
+  url.password = 'made-up';
+  const lines: string[] = [];
+  const log = pino({ level: 'warn' }, { write: (line) => void lines.push(line) });
+  const mirror = startMirror(db, { env: { DATABASE_URL: url.href }, log });
+  mirrors.push(mirror);
+  await mirror.streaming();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  await db.sql`alter publication smslogd drop table verification.verifications`;
+  await insertMany(db.sql, 20);
+  await everyRowOnce();
+  expect(lines.join('')).toContain('alter publication \\"smslogd\\" add table \\"verification\\".\\"verifications\\"');
+  await db.sql`alter publication smslogd add table verification.verifications`;
+  await mirror.streaming();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  await mirror.stop();
+  await db.sql.unsafe(`drop owned by ${role}; drop role ${role}`);
 });
