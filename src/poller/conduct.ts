@@ -13,6 +13,11 @@ export interface Conduct {
   size(): number;
   /** requests that may begin now */
   free(): number;
+  /**
+   * True where so many may begin that a claim is worth its statement, which costs about the same for one row as for many: a quarter of the
+   * places, or half of what the rate ever allows at once where that is less.
+   */
+  worthAClaim(): boolean;
   /** milliseconds until the gateway may be asked again; 0 while it may */
   closedFor(): number;
   began(count: number): void;
@@ -43,13 +48,15 @@ export function createConduct(
     metrics.pollInFlight.set(inFlight);
     metrics.pollBreaker.set(breaker.state(now()) === 'closed' ? 0 : 1);
   };
+  const free = () => Math.max(0, Math.min(size() - inFlight, rate.available(now())));
   show();
   return {
     get inFlight() {
       return inFlight;
     },
     size,
-    free: () => Math.max(0, Math.min(size() - inFlight, rate.available(now()))),
+    free,
+    worthAClaim: () => free() >= Math.max(1, Math.min(size() / 4, rate.room / 2)),
     closedFor: () => breaker.remaining(now()),
     began(count) {
       inFlight += count;

@@ -3,6 +3,9 @@ import { expect, test } from 'vitest';
 import { createLanes } from '../../src/poller/lanes.ts';
 import { createLimit } from '../../src/poller/limit.ts';
 import { createRate } from '../../src/poller/rate.ts';
+import { createConduct } from '../../src/poller/conduct.ts';
+import { silentLog } from '../../src/log.ts';
+import { createMetrics } from '../../src/metrics.ts';
 import type { Claimed } from '../../src/poller/store.ts';
 
 /** A round trip in which every place is used; returns the time after it. */
@@ -96,4 +99,20 @@ test('SMS that came past their life hold at most a tenth of the limit, at least 
   expect(lanes.share(62, 64, 0).past).toBe(5);
   expect(lanes.share(4, 4, 0).past).toBe(0);
   expect(lanes.pastIsFull(4)).toBe(true);
+});
+
+test('a claim is worth its statement from a quarter of the places, or from half of what a rate allows at once', () => {
+  const deps = { metrics: createMetrics('test'), log: silentLog };
+  let now = 0;
+  const slow = createConduct(deps, { ceiling: 64, perSecond: 20 }, () => now);
+  // the rate allows two at once, the places would be eight: a request that hangs must not hold the others back
+  slow.began(2);
+  expect(slow.worthAClaim()).toBe(false);
+  now += 50;
+  expect(slow.worthAClaim()).toBe(true);
+  const free = createConduct(deps, { ceiling: 8, perSecond: 0 }, () => now);
+  free.began(7);
+  expect(free.worthAClaim()).toBe(false);
+  free.unused(1);
+  expect(free.worthAClaim()).toBe(true);
 });
