@@ -10,7 +10,7 @@ import { startHttp } from '../http.ts';
 import { createLog, logProblem, type Log } from '../log.ts';
 import { createMetrics, type Metrics } from '../metrics.ts';
 import { createMirror } from '../mirror/mirror.ts';
-import { runPoller } from '../poller/poller.ts';
+import { createPoller } from '../poller/poller.ts';
 import { requireSchema } from '../schema.ts';
 import { pause, supervise } from '../supervise.ts';
 import { VERSION } from '../version.ts';
@@ -81,9 +81,7 @@ async function daemon(config: Config, log: Log): Promise<void> {
       supervise({ name, log, onProblem }, loop, stop.signal);
     const loops = [run('figures', (signal, works) => runHourly({ sql, log, works }, signal))];
     if (config.LOOPS.includes('mirror')) loops.push(run('mirror', createMirror({ config, sql, metrics, log, health })));
-    if (config.LOOPS.includes('poller')) {
-      loops.push(run('poller', (signal) => runPoller({ config, sql, metrics, log, health }, signal)));
-    }
+    if (config.LOOPS.includes('poller')) loops.push(run('poller', createPoller({ config, sql, metrics, log, health })));
     try {
       await Promise.race([...loops, once(stop.signal, 'abort')]);
     } finally {

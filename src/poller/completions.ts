@@ -77,20 +77,36 @@ export function createCompletions(deps: CompletionsDeps): Completions {
   };
 }
 
-/** Deadlocks are tried again; a batch that the database refuses is cut in halves until the row that it refuses stands alone. */
+/** Deadlocks are tried again; a row that the database refuses stands alone. */
 async function writeBatch(deps: CompletionsDeps, batch: readonly Completion[]): Promise<void> {
+  await inHalves(
+    batch,
+    async (rows) => deps.onWritten(rows, await withRetry(() => deps.write(rows))),
+    async (row, error) => deps.onRefused(row, error),
+  );
+}
+
+/**
+ * Does `work` for all rows; where the database refuses it for what stands in a row, cuts the rows in halves until the refused row stands alone.
+ * Throws what concerns every statement.
+ */
+export async function inHalves<Row>(
+  rows: readonly Row[],
+  work: (rows: readonly Row[]) => Promise<void>,
+  refused: (row: Row, error: unknown) => Promise<void>,
+): Promise<void> {
   try {
-    deps.onWritten(batch, await withRetry(() => deps.write(batch)));
+    await work(rows);
   } catch (error) {
     if (!isAboutRows(error)) throw error;
-    const [first] = batch;
-    if (batch.length === 1 && first !== undefined) {
-      deps.onRefused(first, error);
+    const [first] = rows;
+    if (rows.length === 1 && first !== undefined) {
+      await refused(first, error);
       return;
     }
-    const middle = Math.ceil(batch.length / 2);
-    await writeBatch(deps, batch.slice(0, middle));
-    await writeBatch(deps, batch.slice(middle));
+    const middle = Math.ceil(rows.length / 2);
+    await inHalves(rows.slice(0, middle), work, refused);
+    await inHalves(rows.slice(middle), work, refused);
   }
 }
 
@@ -106,7 +122,7 @@ export async function withRetry<T>(work: () => Promise<T>): Promise<T> {
 }
 
 /** True for what the values of a row can cause (data, constraints, somebody's trigger); false for what concerns every statement. */
-function isAboutRows(error: unknown): boolean {
+export function isAboutRows(error: unknown): boolean {
   const code = codeOf(error) ?? '';
   if (!/^[0-9A-Z]{5}$/.test(code)) return false;
   if (toSmslogdError(error).code !== 'database_failed') return false;

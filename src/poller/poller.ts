@@ -12,7 +12,7 @@ import { logProblem, type Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { pause } from '../supervise.ts';
 import { createCompletions } from './completions.ts';
-import { createConduct } from './conduct.ts';
+import { createConduct, type Conduct } from './conduct.ts';
 import { currentCredentials } from './credentials.ts';
 import { createGateway } from './gateway.ts';
 import { createLanes } from './lanes.ts';
@@ -20,7 +20,7 @@ import { outcomeOf, type Outcome } from './outcome.ts';
 import { createRest } from './rest.ts';
 import { gapAt, LONGEST_GAP_MS } from './schedule.ts';
 import { createPollerStore, type Claimed, type Completion } from './store.ts';
-import { createTally } from './tally.ts';
+import { createTally, type Tally } from './tally.ts';
 import { judgeWithoutGatewayId, upkeep } from './upkeep.ts';
 
 export interface PollerDeps {
@@ -29,20 +29,47 @@ export interface PollerDeps {
   readonly metrics: Metrics;
   readonly log: Log;
   readonly health: Pick<Health, 'beat'>;
+  /** milliseconds after which a run is taken to work */
+  readonly worksAfterMs?: number;
 }
 
+export type Poller = (signal: AbortSignal, works: () => void) => Promise<void>;
+
 const IDLE_MS = 250;
-/** Under load: until a quarter of the places is free, or this. */
+/** Under load: how often to look whether a claim is worth its statement. */
 const GATHER_MS = 10;
 /** For what surrounds a request within its lease: the claim's way back, the immediate second try, the wait for the batch, its writing. */
 const LEASE_MARGIN_MS = 10_000;
 const LONGEST_DRAIN_MS = 7_500;
 /** Answers that the database has not taken: with more of them nothing is claimed. */
 const MAX_UNWRITTEN = 2_000;
+/** As long as the longest pause between two tries: what fails sooner is one row of failures. */
+const WORKS_AFTER_MS = 30_000;
+
+/**
+ * A poller that may be run again after a failure. What was learned of the gateway outlives a run: a database that comes and goes must not make
+ * us ask a gateway again that refuses the login.
+ */
+export function createPoller(deps: PollerDeps): Poller {
+  const { config, metrics, log } = deps;
+  const conduct = createConduct(
+    { metrics, log },
+    { ceiling: config.IP2SMS_MAX_CONCURRENCY, perSecond: config.IP2SMS_MAX_RPS },
+  );
+  const tally = createTally({ metrics, log });
+  return (signal, works) => runPoller({ ...deps, conduct, tally, works }, signal);
+}
+
+interface RunDeps extends PollerDeps {
+  readonly conduct: Conduct;
+  readonly tally: Tally;
+  readonly works: () => void;
+}
 
 /** Runs until `signal` aborts; then asks for nothing more, waits for what is under way, writes it, gives the rest back, and returns. */
-export async function runPoller(deps: PollerDeps, signal: AbortSignal): Promise<void> {
-  const { config, sql, metrics, log, health } = deps;
+async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
+  const { config, sql, metrics, log, health, conduct, tally, works, worksAfterMs = WORKS_AFTER_MS } = deps;
+  const startedAt = performance.now();
   const timeout = config.IP2SMS_TIMEOUT_MS;
   const leaseMs = timeout + LEASE_MARGIN_MS;
   const store = createPollerStore(sql, leaseMs);
@@ -57,12 +84,7 @@ export async function runPoller(deps: PollerDeps, signal: AbortSignal): Promise<
   const stop = AbortSignal.any([signal, failed.signal]);
 
   const gateway = createGateway(config, () => currentCredentials(config, process.env));
-  const conduct = createConduct(
-    { metrics, log },
-    { ceiling: config.IP2SMS_MAX_CONCURRENCY, perSecond: config.IP2SMS_MAX_RPS },
-  );
   const lanes = createLanes();
-  const tally = createTally({ metrics, log });
   const completions = createCompletions({
     write: (rows) => store.complete(rows),
     onWritten: (rows, changes) => tally.written(rows, changes),
@@ -75,8 +97,6 @@ export async function runPoller(deps: PollerDeps, signal: AbortSignal): Promise<
   const side = upkeep(upkeepDeps, stop).catch(fail);
 
   const { rest, wake } = createRest(stop);
-  /** True where a claim is worth its statement, which costs about the same for one row as for many. */
-  const worthAClaim = () => conduct.free() >= Math.max(1, conduct.size() / 4);
   let releasing = false;
   const underWay = new Set<Promise<void>>();
 
@@ -105,7 +125,7 @@ export async function runPoller(deps: PollerDeps, signal: AbortSignal): Promise<
     } finally {
       conduct.ended(outcome, startedAt, lanes.pastIsFull(conduct.size()));
       lanes.ended(row.lane);
-      if (worthAClaim()) wake();
+      if (conduct.worthAClaim()) wake();
     }
   };
 
@@ -145,8 +165,9 @@ export async function runPoller(deps: PollerDeps, signal: AbortSignal): Promise<
   try {
     while (!stop.aborted) {
       health.beat('poller');
+      if (performance.now() - startedAt >= worksAfterMs) works();
       const free = completions.waiting < MAX_UNWRITTEN ? conduct.free() : 0;
-      if (free === 0 || (conduct.inFlight > 0 && !worthAClaim())) {
+      if (free === 0 || (conduct.inFlight > 0 && !conduct.worthAClaim())) {
         await rest(free > 0 ? GATHER_MS : IDLE_MS);
         continue;
       }

@@ -102,8 +102,11 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
       update smslogd.sms_poll p
          set attempt = p.attempt + 1,
              lane = case when p.lane = 0 and p.sent_at <= now() - interval '10 minutes' then 1 else p.lane end,
+             -- no shorter than the schedule: a crash must not make old SMS come in a burst. Past its life an SMS has none, the next answer is
+             -- its last: it waits for the lease alone
              due_at = now() + greatest(make_interval(secs => ${leaseMs / 1000}::float8),
-                                       least((now() - p.sent_at) * ${LATE_SHARE}::float8, make_interval(secs => ${LONGEST_GAP_MS / 1000}::float8)))
+                                       case when p.deadline_at > now() then least((now() - p.sent_at) * ${LATE_SHARE}::float8,
+                                                                                    make_interval(secs => ${LONGEST_GAP_MS / 1000}::float8)) end)
         from due where p.id = due.id
       returning p.id, p.gateway_id, p.attempt, p.lane, ${claimTimes(sql)}`;
     return rows.map(toClaimed);
@@ -252,17 +255,23 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
   }
 
   /**
-   * Terminates at most `limit` rows whose time to wait for any answer is over. One that was queued past its life must have been asked for
-   * once: it waits behind all live ones, and that is not the gateway's fault.
+   * At most `limit` rows whose time to wait for any answer is over. One that was queued past its life must have been asked for once: it
+   * waits behind all live ones, and that is not the gateway's fault.
    */
-  async function giveUp(limit: number): Promise<Change[]> {
+  async function overdue(limit: number): Promise<string[]> {
+    const rows = await sql<{ id: string }[]>`
+      select id from smslogd.sms_poll where give_up_at <= now() and (lane <> 2 or attempt > 0) order by id limit ${limit}`;
+    return rows.map(({ id }) => id);
+  }
+
+  /** Terminates what `overdue` found, where it still is so. */
+  async function giveUp(ids: readonly string[]): Promise<Change[]> {
     return await sql<Change[]>`
       with over as materialized (
         select p.id, l.gateway_status as was, l.inserted_at,
                l.id is not null and coalesce(l.gateway_status = any (${OPEN}::text[]), true) as writes
           from smslogd.sms_poll p left join verification.sms_log l using (id)
-         where p.give_up_at <= now() and (p.lane <> 2 or p.attempt > 0)
-         order by p.id limit ${limit}
+         where p.id = any (${arrayLiteral(ids)}::uuid[]) and p.give_up_at <= now()
       ), logged as materialized (
         select l.id from verification.sms_log l join over o on o.id = l.id where o.writes order by l.id for update of l
       ), held as materialized (
@@ -278,6 +287,12 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
         delete from smslogd.sms_poll p using held h where p.id = h.id
       )
       select id, type, was as "from", 'Terminated' as "to", seconds from wrote`;
+  }
+
+  /** Puts the verdict on a row off that the database refuses to give. */
+  async function giveUpLater(id: string, gapMs: number): Promise<void> {
+    await sql`
+      update smslogd.sms_poll set give_up_at = now() + make_interval(secs => ${gapMs / 1000}::float8) where id = ${id}`;
   }
 
   /** How many blocks the log has now. */
@@ -322,7 +337,9 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
     fillFromSource,
     judgeWithoutGatewayId,
     postpone,
+    overdue,
     giveUp,
+    giveUpLater,
     logBlocks,
     healBlocks,
     healRecent,

@@ -3,9 +3,9 @@ import type { Config } from '../config.ts';
 import type { Sql } from '../db.ts';
 import { logProblem, type Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
-import { describeSource } from '../source.ts';
+import { describeSource, type Source } from '../source.ts';
 import { pause } from '../supervise.ts';
-import { withRetry } from './completions.ts';
+import { inHalves, isAboutRows, withRetry } from './completions.ts';
 import type { Claimed, PollerStore } from './store.ts';
 import type { Tally } from './tally.ts';
 
@@ -25,28 +25,67 @@ const HEAL_EVERY_MS = 180_000;
 const HEAL_BLOCKS = 512;
 const ROWS = 500;
 const POSTPONED_MS = 60_000;
+/** Until a verdict is tried again that the database refuses: somebody must mend what refuses it. */
+const REFUSED_MS = 900_000;
 
 /**
  * Judges claimed rows whose gateway id is still unknown at the end of their life, after a last look at the source. Where the source cannot
- * be read there is no verdict: they are looked at again in a minute.
+ * be read there is no verdict: they are looked at again in a minute. A row that the database refuses (a constraint, somebody's trigger)
+ * stands alone and keeps nobody else from the verdict.
  */
 export async function judgeWithoutGatewayId(deps: UpkeepDeps, rows: readonly Claimed[]): Promise<void> {
-  const { config, sql, store, tally, log, metrics } = deps;
-  let tracked: boolean;
+  const { config, sql, store, tally } = deps;
+  const later = async (some: readonly Claimed[], error: unknown) => {
+    say(deps, error, { rows: some.length });
+    await store.postpone(some, POSTPONED_MS);
+  };
+  let source: Source;
   try {
-    const source = await describeSource(sql, config);
-    tracked = source.tracksGateway;
-    if (tracked) {
-      const ids = rows.map(({ id }) => id);
-      tally.changed(await withRetry(() => store.fillFromSource(source, ids)));
-    }
+    source = await describeSource(sql, config);
   } catch (error) {
-    const problem = logProblem(log, 'warn', error, { rows: rows.length });
-    metrics.errors.inc({ code: problem.code });
-    await store.postpone(rows, POSTPONED_MS);
+    await later(rows, error);
     return;
   }
-  tally.changed(await withRetry(() => store.judgeWithoutGatewayId(rows, tracked)));
+  await inHalves(
+    rows,
+    async (some) => {
+      if (source.tracksGateway) {
+        const ids = some.map(({ id }) => id);
+        try {
+          tally.changed(await withRetry(() => store.fillFromSource(source, ids)));
+        } catch (error) {
+          if (isAboutRows(error)) throw error;
+          await later(some, error);
+          return;
+        }
+      }
+      tally.changed(await withRetry(() => store.judgeWithoutGatewayId(some, source.tracksGateway)));
+    },
+    async (row, error) => {
+      say(deps, error, { id: row.id });
+      await store.postpone([row], REFUSED_MS);
+    },
+  );
+}
+
+/** Terminates what waited too long for an answer; true where there is more. */
+async function giveUp(deps: UpkeepDeps): Promise<boolean> {
+  const { store, tally } = deps;
+  const ids = await store.overdue(ROWS);
+  if (ids.length === 0) return false;
+  await inHalves(
+    ids,
+    async (some) => tally.changed(await withRetry(() => store.giveUp(some))),
+    async (id, error) => {
+      say(deps, error, { id });
+      await store.giveUpLater(id, REFUSED_MS);
+    },
+  );
+  return ids.length === ROWS;
+}
+
+function say({ log, metrics }: UpkeepDeps, error: unknown, context: object): void {
+  metrics.errors.inc({ code: logProblem(log, 'warn', error, context).code });
 }
 
 /** Runs until `signal` aborts; throws what the database throws. */
@@ -57,11 +96,7 @@ export async function upkeep(deps: UpkeepDeps, signal: AbortSignal): Promise<voi
       if (rows.length > 0) await judgeWithoutGatewayId(deps, rows);
       return rows.length === ROWS;
     }),
-    every(GIVE_UP_EVERY_MS, signal, async () => {
-      const changes = await withRetry(() => deps.store.giveUp(ROWS));
-      deps.tally.changed(changes);
-      return changes.length === ROWS;
-    }),
+    every(GIVE_UP_EVERY_MS, signal, () => giveUp(deps)),
     heal(deps, signal),
   ]);
 }

@@ -2,7 +2,7 @@
 import { openDatabase } from '../../src/db.ts';
 import { silentLog, type Log } from '../../src/log.ts';
 import { createMetrics, type Metrics } from '../../src/metrics.ts';
-import { runPoller } from '../../src/poller/poller.ts';
+import { createPoller } from '../../src/poller/poller.ts';
 import { until, type TestDatabase } from './database.ts';
 
 export interface Running {
@@ -34,7 +34,7 @@ export async function startPoller(
   const abort = new AbortController();
   const running = { metrics, beats: 0, stop };
   const health = { beat: () => void (running.beats += 1) };
-  const done = runPoller({ config, sql, metrics, log, health }, abort.signal);
+  const done = createPoller({ config, sql, metrics, log, health })(abort.signal, () => {});
   done.catch(() => {});
   let stopped: Promise<void> | undefined;
   async function stop(): Promise<void> {

@@ -1,0 +1,111 @@
+/** What the poller cannot do: a row that the database refuses, a claim whose daemon died, a run that fails. None of it stops the rest. */
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { openDatabase } from '../../src/db.ts';
+import { silentLog } from '../../src/log.ts';
+import { createMetrics } from '../../src/metrics.ts';
+import { createPoller } from '../../src/poller/poller.ts';
+import { createPollerStore } from '../../src/poller/store.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { reply, startGateway, type TestGateway } from '../support/gateway.ts';
+import { insertSms, readSms, series, startPoller, statusBecomes } from '../support/poller.ts';
+
+let db: TestDatabase;
+let gateway: TestGateway;
+
+beforeEach(async () => {
+  db = await createDatabase();
+  gateway = await startGateway(({ id }) => reply(id, 'Enroute'));
+});
+afterEach(async () => {
+  await gateway.close();
+  await db.drop();
+});
+
+/** From now on the log takes no update of the SMS `id`. */
+async function refuseUpdates(id: string): Promise<void> {
+  await db.sql.unsafe(`
+    create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$;
+    create trigger refuse before update on verification.sms_log for each row when (old.id = '${id}') execute function refuse()`);
+}
+
+const failures = (metrics: Parameters<typeof series>[0]) =>
+  series(metrics, 'smslogd_errors_total{code="database_failed"}');
+
+test('an SMS that the database refuses to give up keeps no other from it, and is tried again later', async () => {
+  gateway.script = () => ({ status: 503 });
+  const ids = [];
+  for (const gatewayId of ['9100001', '9100002', '9100003']) ids.push(await insertSms(db, { gatewayId }));
+  const [first = '', second = '', third = ''] = ids.sort();
+  await refuseUpdates(second);
+  await db.sql`update smslogd.sms_poll set give_up_at = now()`;
+  const { metrics, stop } = await startPoller(db, { IP2SMS_URL: gateway.url });
+  await statusBecomes(db, first, 'Terminated');
+  await statusBecomes(db, third, 'Terminated');
+  await until('the failure to be counted', async () => (await failures(metrics)) === 1);
+  expect(await readSms(db, second)).toMatchObject({ gateway_status: 'Accepted' });
+  await until('it to be put off', async () => {
+    const [row] = await db.sql<{ later: boolean }[]>`select give_up_at > now() as later from smslogd.sms_poll`;
+    return row?.later === true;
+  });
+  await stop();
+});
+
+test('an SMS that the database refuses to call Unaccepted keeps no other from it, and is tried again later', async () => {
+  const ids = [];
+  for (let i = 0; i < 3; i += 1) ids.push(await insertSms(db, { type: 'verification', age: '36 minutes' }));
+  const [first = '', second = '', third = ''] = ids;
+  await refuseUpdates(second);
+  const { metrics, stop } = await startPoller(db, { IP2SMS_URL: gateway.url });
+  await statusBecomes(db, first, 'Unaccepted');
+  await statusBecomes(db, third, 'Unaccepted');
+  await until('the failure to be counted', async () => (await failures(metrics)) === 1);
+  expect(await readSms(db, second)).toMatchObject({ gateway_status: null });
+  await until('it to be put off', async () => {
+    const [row] = await db.sql<{ later: boolean }[]>`
+      select due_at > now() + interval '10 minutes' as later from smslogd.sms_poll`;
+    return row?.later === true;
+  });
+  await stop();
+});
+
+test('a claim whose daemon dies is due again by the schedule, but past its life as soon as the lease is over', async () => {
+  const live = await insertSms(db, { gatewayId: '9200001', age: '30 minutes' });
+  const past = await insertSms(db, { gatewayId: '9200002', age: '3 days' });
+  const ended = await insertSms(db, { gatewayId: '9200003', age: '20 minutes' });
+  await db.sql`update smslogd.sms_poll set due_at = now()`;
+  await db.sql`update smslogd.sms_poll set deadline_at = now() where id = ${ended}`;
+  const store = createPollerStore(db.sql, 20_000);
+  expect(await store.claim({ total: 10, old: 10, past: 10 }, [null, null, null])).toHaveLength(3);
+  const rows = await db.sql<{ id: string; seconds: number }[]>`
+    select id, extract(epoch from due_at - now())::float8 as seconds from smslogd.sms_poll`;
+  const waits = (id: string) => rows.find((row) => row.id === id)?.seconds ?? -1;
+  expect(waits(live)).toBeGreaterThan(100);
+  for (const id of [past, ended]) {
+    expect(waits(id)).toBeGreaterThan(0);
+    expect(waits(id)).toBeLessThanOrEqual(20);
+  }
+});
+
+test('a second run still leaves a gateway alone that refused the login, and a run that works says so', async () => {
+  gateway.script = () => ({ status: 401 });
+  await insertSms(db, { gatewayId: '9300001' });
+  const config = db.config({ IP2SMS_URL: gateway.url });
+  const sql = openDatabase(config, { max: 6, name: 'poller' });
+  const metrics = createMetrics('test');
+  let beats = 0;
+  const health = { beat: () => void (beats += 1) };
+  const poller = createPoller({ config, sql, metrics, log: silentLog, health, worksAfterMs: 0 });
+  for (let run = 0; run < 2; run += 1) {
+    const abort = new AbortController();
+    let worked = false;
+    const done = poller(abort.signal, () => (worked = true));
+    await until('the refusal', async () => (await series(metrics, 'smslogd_poll_breaker_open')) === 1);
+    const before = beats;
+    await until('it to turn', () => beats > before + 2);
+    abort.abort();
+    await done;
+    expect(worked).toBe(true);
+  }
+  await sql.end({ timeout: 1 });
+  expect(gateway.asked).toHaveLength(1);
+});
