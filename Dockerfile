@@ -21,6 +21,7 @@ COPY --from=build /app/dist dist
 COPY package.json LICENSE README.md CHANGELOG.md ./
 COPY migrations migrations
 COPY sql sql
+COPY docs docs
 RUN ln -s /app/dist/cli.js /usr/local/bin/smslogd
 USER node
 EXPOSE 9464

@@ -151,6 +151,16 @@ function linkLeads(from: string, path: string, anchor: string | undefined): bool
   return headings.includes(anchor);
 }
 
+test('what the operator is sent to is in the package and in the image', () => {
+  const { files } = JSON.parse(read('package.json')) as { files: string[] };
+  const named = [...read('docs/operations.md').matchAll(/\b(?:ops|sql)\/\w+\.(?:sql|yml)/g)].map(([path]) => path);
+  expect(named.length).toBeGreaterThan(2);
+  const paths = ['docs/runbook.md', ...named];
+  for (const path of paths) expect(files.some((file) => path === file || path.startsWith(`${file}/`))).toBe(true);
+  expect(read('Dockerfile')).toContain('COPY docs docs');
+  expect(read('.dockerignore').split('\n')).toContain('!docs');
+});
+
 test('what the daemon writes in its schema, its role is granted', () => {
   const granted = wantedPrivileges(read('sql/grants.sql'), { table: '"a"."b"' }).map(
     ({ privilege, object }) => `${privilege} ${object}`,
