@@ -96,12 +96,19 @@ export type Config = Readonly<
 >;
 
 /** What a command cannot work without. */
-export type Need = 'database' | 'gateway';
+export type Need =
+  | 'database'
+  | 'gateway'
+  /** the gateway where LOOPS names the poller, as it does by default */
+  | 'loops';
 
-const NEEDED: Record<Need, readonly SettingName[]> = {
-  database: ['DATABASE_URL'],
-  gateway: ['IP2SMS_URL', 'IP2SMS_LOGIN', 'IP2SMS_PASSWORD'],
-};
+const GATEWAY = ['IP2SMS_URL', 'IP2SMS_LOGIN', 'IP2SMS_PASSWORD'] as const satisfies readonly SettingName[];
+
+function needed(need: Need, values: Readonly<Record<string, unknown>>): readonly SettingName[] {
+  if (need === 'database') return ['DATABASE_URL'];
+  const turned = values['LOOPS'] as Value<'LOOPS'> | undefined;
+  return need === 'gateway' || turned?.includes('poller') !== false ? GATEWAY : [];
+}
 
 /**
  * Reads the settings from `env` (`NAME`, or `NAME_FILE` with the path of a file that holds the value). An empty value counts as unset.
@@ -130,7 +137,7 @@ export function loadConfig(env: NodeJS.ProcessEnv, needs: readonly Need[] = []):
       problems.push(`${name}: must be ${[...new Set(parsed.error.issues.map((issue) => issue.message))].join(', ')}`);
   }
   for (const need of needs) {
-    for (const name of NEEDED[need]) {
+    for (const name of needed(need, values)) {
       if (values[name] === undefined && !problems.some((line) => line.startsWith(name)))
         problems.push(`${name}: is required`);
     }
@@ -151,7 +158,9 @@ function statusAddress(sending: string | undefined): string | undefined {
   return sending?.replace(/\/ip2sms\/(?=$|\?)/, '/ip2sms-request/');
 }
 
+/** Offsets such as +03:00 are none: PostgreSQL reads them with the opposite sign. */
 function isTimezone(name: string): boolean {
+  if (!/^[A-Za-z]/.test(name)) return false;
   try {
     Intl.DateTimeFormat('en', { timeZone: name });
     return true;
@@ -164,14 +173,14 @@ export function settingNames(): SettingName[] {
   return Object.keys(SETTINGS) as SettingName[];
 }
 
-/** `NAME=value` lines of the settings in force; a secret that is set shows as `****`. */
+/** `NAME=value` lines of the settings in force; a secret that is set, and a login within an address, shows as `****`. */
 export function describeConfig(config: Config): string {
   return settingNames()
     .map((name) => {
       const setting: Setting = SETTINGS[name];
       const value = config[name];
       if (value === undefined) return `${name}=`;
-      return `${name}=${setting.secret === true ? '****' : String(value)}`;
+      return `${name}=${setting.secret === true ? '****' : String(value).replace(/^(https?:\/\/)[^/?#]*@/i, '$1****@')}`;
     })
     .join('\n');
 }

@@ -30,17 +30,11 @@ export const command: Command = {
     'a second signal ends it at once. LOOPS=mirror,poller chooses what it does.',
   ].join('\n'),
   run: async (_, { env }) => {
-    const config = readConfig(env);
+    const config = loadConfig(env, ['database', 'loops']);
     await daemon(config, createLog(config.LOG_LEVEL));
     return 0;
   },
 };
-
-/** The gateway's settings are needed only where LOOPS names the poller, as it does by default. */
-function readConfig(env: NodeJS.ProcessEnv): Config {
-  const polls = (env['LOOPS'] || 'poller').includes('poller');
-  return loadConfig(env, polls ? ['database', 'gateway'] : ['database']);
-}
 
 /** Builds every part, turns the loops until a signal or until one of them fails for good, and takes everything down in reverse. */
 async function daemon(config: Config, log: Log): Promise<void> {

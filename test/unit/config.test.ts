@@ -56,6 +56,8 @@ test.for([
   ['SLOT_NAME', 'secret-slot'],
   ['SNAPSHOT', 'secret'],
   ['SOURCE_TIMEZONE', 'secret/zone'],
+  // PostgreSQL would read it as three hours west
+  ['SOURCE_TIMEZONE', '+03:00'],
   ['IP2SMS_URL', 'ftp://secret'],
   ['IP2SMS_MAX_CONCURRENCY', '0.5secret'],
   ['IP2SMS_TIMEOUT_MS', '1.5'],
@@ -96,8 +98,22 @@ test.for([
   expect(loadConfig({ IP2SMS_URL: sending }).IP2SMS_STATUS_URL).toBe(asking);
 });
 
+test('`run` needs the gateway where LOOPS names the poller, also where LOOPS stands in a file', () => {
+  const { DATABASE_URL } = FULL;
+  const folder = mkdtempSync(join(tmpdir(), 'smslogd-config-'));
+  try {
+    writeFileSync(join(folder, 'loops'), 'mirror\n');
+    expect(problemsOf({ DATABASE_URL, LOOPS_FILE: join(folder, 'loops') }, ['database', 'loops'])).toBe('');
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+  expect(problemsOf({ DATABASE_URL, LOOPS: 'mirror' }, ['database', 'loops'])).toBe('');
+  expect(problemsOf({ DATABASE_URL }, ['database', 'loops'])).toContain('IP2SMS_URL: is required');
+});
+
 test('the settings in force are printed without a secret', () => {
-  const said = describeConfig(loadConfig(FULL));
+  const said = describeConfig(loadConfig({ ...FULL, IP2SMS_STATUS_URL: 'https://user:secret@gateway.example/?a=b@c' }));
+  expect(said).toContain('IP2SMS_STATUS_URL=https://****@gateway.example/?a=b@c');
   expect(said).not.toContain('secret');
   expect(said).toContain('DATABASE_URL=****');
   expect(said).toContain('SMS_BODY=full');
