@@ -5,7 +5,7 @@
 export type Reaction =
   /** again after a short backoff */
   | 'retry'
-  /** again, but no sooner than half a minute: asking on may do harm (lock-outs, log floods) */
+  /** again, ever less often, at last each half minute: asking on may do harm (lock-outs, log floods) */
   | 'slow'
   /** another daemon is at work: wait for our turn */
   | 'standby'
@@ -164,7 +164,7 @@ const BY_CAUSE: Readonly<Record<string, ErrorCode>> = {
  */
 export function toSmslogdError(error: unknown): SmslogdError {
   if (error instanceof SmslogdError) return error;
-  const cause = codeOf(error);
+  const cause = codeOf(error) ?? causeOfMessage(error);
   if (cause === undefined) {
     return new SmslogdError('unexpected', `unexpected failure: ${error instanceof Error ? error.name : typeof error}`, {
       cause: error,
@@ -180,6 +180,19 @@ export function toSmslogdError(error: unknown): SmslogdError {
 }
 
 const SQLSTATE = /^[0-9A-Z]{5}$/;
+
+/** What `pg` throws without a code when a connection ends or cannot be made in time: whole messages, which hold nothing of a row. */
+const PG_MESSAGES: Readonly<Record<string, string>> = {
+  'Connection terminated': 'CONNECTION_CLOSED',
+  'Connection terminated unexpectedly': 'CONNECTION_CLOSED',
+  'Client has encountered a connection error and is not queryable': 'CONNECTION_CLOSED',
+  'Client was closed and is not queryable': 'CONNECTION_CLOSED',
+  'timeout expired': 'CONNECT_TIMEOUT',
+};
+
+function causeOfMessage(error: unknown): string | undefined {
+  return error instanceof Error && Object.hasOwn(PG_MESSAGES, error.message) ? PG_MESSAGES[error.message] : undefined;
+}
 
 const SENTENCES: Partial<Record<ErrorCode, string>> = {
   database_unreachable: 'PostgreSQL cannot be reached',

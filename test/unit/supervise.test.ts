@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { SmslogdError } from '../../src/errors.ts';
+import { SmslogdError, toSmslogdError } from '../../src/errors.ts';
 import { silentLog } from '../../src/log.ts';
 import { backoff, supervise } from '../../src/supervise.ts';
 
@@ -56,4 +56,13 @@ test('waits double up to their longest, with jitter in the upper half', () => {
   expect(backoff('retry', 1000, () => 1)).toBe(10_000);
   expect(backoff('standby', 1000, () => 1)).toBe(1_000);
   expect(backoff('slow', 1, () => 1)).toBeGreaterThan(backoff('retry', 1, () => 1));
+});
+
+test('a connection that pg lost or could not make in time is no fault of ours, though it has no code', () => {
+  expect(toSmslogdError(new Error('Connection terminated unexpectedly'))).toMatchObject({
+    code: 'database_unreachable',
+    message: 'PostgreSQL cannot be reached (CONNECTION_CLOSED)',
+  });
+  expect(toSmslogdError(new Error('timeout expired'))).toMatchObject({ code: 'database_unreachable' });
+  expect(toSmslogdError(new Error('constructor'))).toMatchObject({ code: 'unexpected' });
 });
