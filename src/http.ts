@@ -62,6 +62,10 @@ export async function startHttp(deps: HttpDeps): Promise<HttpServer> {
     });
   });
   await listen(server, deps.config);
+  // without a listener a connection that cannot be accepted (no file descriptor is free) would end the process
+  server.on('error', (error) => {
+    deps.metrics.errors.inc({ code: logProblem(deps.log, 'warn', error, { part: 'http' }).code });
+  });
   return { port: (server.address() as AddressInfo).port, close: () => close(server) };
 }
 

@@ -1,5 +1,5 @@
-import { request } from 'node:http';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { request, Server } from 'node:http';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { Figures } from '../../src/figures/gauges.ts';
 import type { Facts, Period } from '../../src/figures/store.ts';
 import { createHealth, type Health, type LoopName } from '../../src/health.ts';
@@ -292,6 +292,17 @@ test('an address that is not of this host is a named failure', async () => {
   await expect(start({ config: { HTTP_HOST: '192.0.2.1', HTTP_PORT: 0 } })).rejects.toMatchObject({
     code: 'config_invalid',
   });
+});
+
+test('a connection that cannot be accepted is a failure that is counted, and the end of nothing', async () => {
+  const listen = vi.spyOn(Server.prototype, 'listen');
+  await start();
+  const listening = listen.mock.contexts[0] as Server;
+  listen.mockRestore();
+  const tooMany = Object.assign(new Error('accept EMFILE'), { code: 'EMFILE' });
+  for (let i = 0; i < 3; i += 1) listening.emit('error', tooMany);
+  expect((await get('/healthz')).status).toBe(200);
+  expect(await metrics.registry.metrics()).toContain('smslogd_errors_total{code="unexpected"} 3');
 });
 
 test('closing ends connections that are kept open', async () => {
