@@ -5,6 +5,9 @@ import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { SmslogdError } from './errors.ts';
 
+/** libpq's. A word that is none must not be taken for one that checks less. */
+const SSL_MODES: readonly string[] = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full'];
+
 const text = z.string().min(1);
 const identifier = text.regex(/^[a-z0-9_]{1,63}$/, 'lower-case letters, digits and underscores, at most 63');
 const whole = (low: number, high: number) =>
@@ -15,7 +18,13 @@ const whole = (low: number, high: number) =>
     .max(high);
 const minutes = z.coerce.number('a number of minutes').positive('more than 0').max(525_600, 'at most a year');
 const webAddress = z.url({ protocol: /^https?$/, error: 'an http:// or https:// address' });
-const databaseAddress = z.url({ protocol: /^postgres(ql)?$/, error: 'postgres://user@host:port/database' });
+const databaseAddress = z
+  .url({ protocol: /^postgres(ql)?$/, error: 'postgres://user@host:port/database', abort: true })
+  .refine(isDecodable, 'an address in which a percent sign is written %25')
+  .refine(
+    (value) => SSL_MODES.includes(new URL(value).searchParams.get('sslmode') ?? 'prefer'),
+    `an address whose sslmode is one of ${SSL_MODES.join(', ')}`,
+  );
 const timezone = text.refine(isTimezone, 'an IANA time zone such as Europe/Kyiv');
 const LOOPS = ['mirror', 'poller'] as const;
 const loops = text
@@ -156,6 +165,15 @@ function written(env: NodeJS.ProcessEnv, name: SettingName): string | undefined 
 
 function statusAddress(sending: string | undefined): string | undefined {
   return sending?.replace(/\/ip2sms\/(?=$|\?)/, '/ip2sms-request/');
+}
+
+function isDecodable(address: string): boolean {
+  const { username, password, pathname } = new URL(address);
+  try {
+    return [username, password, pathname].every((part) => typeof decodeURIComponent(part) === 'string');
+  } catch {
+    return false;
+  }
 }
 
 /** Offsets such as +03:00 are none: PostgreSQL reads them with the opposite sign. */

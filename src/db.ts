@@ -9,6 +9,7 @@ import type { ConnectionOptions } from 'node:tls';
 import type { ClientConfig } from 'pg';
 import postgres from 'postgres';
 import type { Config } from './config.ts';
+import { SmslogdError } from './errors.ts';
 
 export type Sql = postgres.Sql;
 
@@ -108,7 +109,12 @@ function tlsOf(parameters: URLSearchParams): Tls {
   if (mode === 'disable' || mode === 'allow') return { mode: 'off' };
   const file = (name: string) => {
     const path = parameters.get(name);
-    return path === null || path === 'system' ? undefined : readFileSync(path);
+    if (path === null || path === 'system') return undefined;
+    try {
+      return readFileSync(path);
+    } catch (error) {
+      throw new SmslogdError('config_invalid', `DATABASE_URL: the file of ${name} cannot be read`, { cause: error });
+    }
   };
   const ca = file('sslrootcert');
   const cert = file('sslcert');

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { command } from '../../src/commands/config.ts';
+import { openDatabase } from '../../src/db.ts';
 import { describeConfig, loadConfig, settingNames, settingsMarkdown, type Need } from '../../src/config.ts';
 
 const FULL = {
@@ -53,6 +54,8 @@ test('what a command needs is asked for by name, all of it at once', () => {
 
 test.for([
   ['DATABASE_URL', 'mysql://secret'],
+  ['DATABASE_URL', 'postgres://user:secret%@db/name'],
+  ['DATABASE_REPLICATION_URL', 'postgres://db/secret?sslmode=verify_full'],
   ['SLOT_NAME', 'secret-slot'],
   ['SNAPSHOT', 'secret'],
   ['SOURCE_TIMEZONE', 'secret/zone'],
@@ -82,6 +85,16 @@ test('a secret may stand in a file, without its last line break; an unreadable f
   } finally {
     rmSync(folder, { recursive: true });
   }
+});
+
+test('a certificate that cannot be read is a wrong setting, without its path', () => {
+  const config = loadConfig({ DATABASE_URL: 'postgres://db/name?sslmode=verify-full&sslrootcert=/nowhere/secret' });
+  expect(() => openDatabase(config, { max: 1, name: 'test' })).toThrow(
+    expect.objectContaining({
+      code: 'config_invalid',
+      message: 'DATABASE_URL: the file of sslrootcert cannot be read',
+    }),
+  );
 });
 
 test('an empty value counts as unset, and decimals of a minute are allowed', () => {
