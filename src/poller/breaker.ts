@@ -8,7 +8,7 @@
  *   trying --- an answer -------------> closed
  *   trying --- a fault or a refusal --> open, for longer
  *
- * A request that began before the last change of state says nothing any more, save that a refusal or a Retry-After is always heard.
+ * A request that began before the last change of state says nothing any more, save that a Retry-After is always heard.
  */
 export type BreakerEvent = 'answer' | 'fault' | 'unauthorized';
 export type BreakerState = 'closed' | 'open' | 'trying';

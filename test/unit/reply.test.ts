@@ -28,8 +28,8 @@ describe('every form of a status', () => {
     ],
     [
       'id as an element',
-      `<status date='${DATE}'><id>380502535130309161501</id><state>Accepted</state></status>`,
-      '380502535130309161501',
+      `<status date='${DATE}'><id>380000535130309161501</id><state>Accepted</state></status>`,
+      '380000535130309161501',
       'Accepted',
     ],
     [
@@ -53,8 +53,8 @@ describe('every form of a status', () => {
     ],
     [
       'JSON with 25 digits',
-      `{"state":{"value":"Expired"},"id":3806712345671174984921384,"date":"${DATE}"}`,
-      '3806712345671174984921384',
+      `{"state":{"value":"Expired"},"id":3800012345671174984921384,"date":"${DATE}"}`,
+      '3800012345671174984921384',
       'Expired',
     ],
     [

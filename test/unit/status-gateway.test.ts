@@ -71,7 +71,7 @@ test('the question is the classic one, with the login of the moment, on the stat
 });
 
 test('in JSON all the digits of an id are sent', async () => {
-  const long = '3806712345671174984921384';
+  const long = '3800012345671174984921384';
   const server = await scripted(() => ({ body: `{"state":{"value":"Delivered"},"id":${long},"date":""}` }));
   const exchange = await client(server.url, { IP2SMS_FORMAT: 'json' }).askStatus(long);
   expect(server.asked[0]?.body).toBe(`{"extended":true,"id":${long},"value":"state"}`);
