@@ -5,7 +5,7 @@
 import { quoteIdentifier, quoteLiteral, quoteTable, type Sql } from './db.ts';
 import type { Config } from './config.ts';
 import { SmslogdError } from './errors.ts';
-import { STATUS_WORDS, statusOfWord, type Status } from './status.ts';
+import { loggableWord, STATUS_WORDS, statusOfWord, type Status } from './status.ts';
 
 export const NEEDED_COLUMNS = ['id', 'phone_number', 'code', 'inserted_at'] as const;
 
@@ -106,7 +106,7 @@ export function statusSql(id: string, word: string): string {
                else coalesce(${map}::jsonb ->> lower(trim(${word})), 'Unknown') end`;
 }
 
-/** The same rule for a row of the stream. `unknownWord`: the word that no table knows, cut to 40 characters. */
+/** The same rule for a row of the stream. `unknownWord`: the word that no table knows, as it may be logged. */
 export function statusOfSource(
   gatewayId: string | null,
   word: string | null,
@@ -114,7 +114,7 @@ export function statusOfSource(
   if (gatewayId === null) return { status: null };
   if (word === null || word.trim() === '') return { status: 'Accepted' };
   const status = statusOfWord(word);
-  return status === undefined ? { status: 'Unknown', unknownWord: word.slice(0, 40) } : { status };
+  return status === undefined ? { status: 'Unknown', unknownWord: loggableWord(word) } : { status };
 }
 
 /** A column of the source as text, or null where the source has no such column; an empty gateway id is none. `alias` is the table's alias. */

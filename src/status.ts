@@ -45,3 +45,9 @@ export function statusOfWord(word: string): Status | undefined {
   const key = word.trim().toLowerCase();
   return Object.hasOwn(STATUS_WORDS, key) ? STATUS_WORDS[key] : undefined;
 }
+
+/** A word from outside as it may be logged: at most 40 characters; empty where it is not a plain word, since it could be anything of an SMS. */
+export function loggableWord(word: string): string {
+  const cut = word.trim().slice(0, 40);
+  return /^[A-Za-z _-]+$/.test(cut) ? cut : '';
+}

@@ -3,7 +3,7 @@
  * file but a status, an id, a date, and an unknown status word when it is a plain word: the gateway is known to echo requests.
  */
 import type { RejectReason } from '../metrics.ts';
-import { statusOfWord, type Status } from '../status.ts';
+import { loggableWord, statusOfWord, type Status } from '../status.ts';
 import { parseDate } from './date.ts';
 import { readJson } from './reply-json.ts';
 import { rejectReason } from './reject-reason.ts';
@@ -29,7 +29,6 @@ export type Reply =
   | { readonly kind: 'protocol'; readonly why: Fault };
 
 const utf8 = new TextDecoder('utf-8', { fatal: true });
-const PLAIN_WORD = /^[A-Za-z _-]{1,40}$/;
 
 /**
  * Reads a reply to a question about `asked`; undefined after sending, where any one id is right. The form is told by the first character,
@@ -70,12 +69,11 @@ function judge(found: Found, asked: string | undefined): Reply {
     throw new ReplyFault('mismatch');
   }
   const date = parseDate(found.date);
-  const word = found.word.trim().slice(0, 40);
   return {
     kind: 'status',
     id: found.id,
     status: status ?? 'Unknown',
-    ...(status === undefined ? { word: PLAIN_WORD.test(word) ? word : '' } : {}),
+    ...(status === undefined ? { word: loggableWord(found.word) } : {}),
     date,
     badDate: date === undefined,
     ...(status === 'Rejected' ? { reason: rejectReason(found.error ?? '') } : {}),
