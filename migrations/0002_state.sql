@@ -67,14 +67,14 @@ comment on column smslogd.sms_poll.give_up_at is 'Terminated then, even unanswer
 comment on column smslogd.sms_poll.attempt is 'Raised by each claim: the fence of its completion';
 comment on column smslogd.sms_poll.last_result is 'How the last request ended; the values of smslogd_poll_requests_total{result}';
 
--- The one rule of what is queued and when. No row: nothing to ask.
+-- The one rule of what is queued and when. No row: nothing to ask. An infinite time of sending has no age: such an SMS is as old as its entry.
 create function smslogd.queue_entry(id uuid, gateway_id text, gateway_status text, type text, inserted_at timestamptz)
 returns setof smslogd.sms_poll language sql stable as $$
   select $1, $2,
          case when $5 + s.life <= now() then 2 when $5 + interval '10 minutes' <= now() then 1 else 0 end::smallint,
          case when $2 is null then greatest(now(), least($5, now()) + s.life)
               else greatest(now(), least($5, now()) + s.first_poll) end,
-         $5, least($5, now()) + s.life, now() + s.give_up, 0, null::text
+         case when isfinite($5) then $5 else now() end, least($5, now()) + s.life, now() + s.give_up, 0, null::text
     from smslogd.settings s
    where ($3 is null or $3 in ('Accepted', 'Enroute', 'Pending', 'Unknown'))
      and ($2 is not null or $4 <> 'verification' or s.source_tracks_gateway)

@@ -165,7 +165,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
           from held h
          where l.id = h.id and h.writes and l.gateway_id is not distinct from h.gateway_id
            and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
-        returning l.id, l.type, coalesce(h.was, 'none') as was, h.status, extract(epoch from h.date - h.inserted_at)::float8 as seconds
+        returning l.id, l.type, coalesce(h.was, 'none') as was, h.status, ${latency(sql`h.date`, sql)} as seconds
       ), left_queue as (
         delete from smslogd.sms_poll p using held h where p.id = h.id and h.leaves
       ), waits as (
@@ -235,7 +235,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
           from held h
          where l.id = h.id and h.writes and l.gateway_id is null
            and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
-        returning l.id, l.type, coalesce(h.was, 'none') as was, extract(epoch from now() - h.inserted_at)::float8 as seconds
+        returning l.id, l.type, coalesce(h.was, 'none') as was, ${latency(sql`now()`, sql)} as seconds
       ), left_queue as (
         delete from smslogd.sms_poll p using held h where p.id = h.id and h.leaves
       ), waits as (
@@ -282,7 +282,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
       ), wrote as (
         update verification.sms_log l set gateway_status = 'Terminated', status_changed_at = now(), updated_at = now()
           from held h where l.id = h.id and h.writes and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
-        returning l.id, l.type, coalesce(h.was, 'none') as was, extract(epoch from now() - h.inserted_at)::float8 as seconds
+        returning l.id, l.type, coalesce(h.was, 'none') as was, ${latency(sql`now()`, sql)} as seconds
       ), left_queue as (
         delete from smslogd.sms_poll p using held h where p.id = h.id
       )
@@ -346,6 +346,8 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
   };
 }
 
+type PendingSql = ReturnType<Sql>;
+
 interface RawClaim {
   readonly id: string;
   readonly gateway_id: string | null;
@@ -354,6 +356,10 @@ interface RawClaim {
   readonly age: number;
   readonly due: number;
 }
+
+/** Seconds from inserted_at; null where that is infinite, which PostgreSQL before 17 refuses to subtract. */
+const latency = (end: PendingSql, sql: Sql) =>
+  sql`case when isfinite(h.inserted_at) then extract(epoch from ${end} - h.inserted_at)::float8 end`;
 
 const claimTimes = (sql: Sql) => sql`
   extract(epoch from now() - p.sent_at)::float8 * 1000 as age, extract(epoch from due.due_at)::float8 * 1000 as due`;

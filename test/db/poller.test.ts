@@ -335,6 +335,18 @@ test('a row whose status is null but whose gateway id is known is open', async (
   expect(await readSms(db, id)).toMatchObject({ gateway_status: 'Delivered' });
 });
 
+test('an SMS whose time is infinite stops nobody, and gets its status', async () => {
+  gateway.script = ({ id }) => reply(id, 'Delivered');
+  const [past, future] = await db.sql<{ id: string }[]>`
+    insert into verification.sms_log (phone_number, type, gateway_id, gateway_status, inserted_at)
+    values ('+380000000001', 'text', '8500001', 'Accepted', '-infinity'), ('+380000000001', 'text', '8500002', 'Accepted', 'infinity')
+    returning id`;
+  await start();
+  await statusBecomes(db, await insertSms(db, { gatewayId: '8500003' }), 'Delivered');
+  await statusBecomes(db, past?.id ?? '', 'Delivered');
+  await statusBecomes(db, future?.id ?? '', 'Delivered');
+});
+
 test('a rejection is counted by its reason', async () => {
   gateway.script = () => ({ body: `<status date=''><state error='Invalid abonent number'>Rejected</state></status>` });
   const id = await insertSms(db, { gatewayId: '8400001' });
