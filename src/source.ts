@@ -9,6 +9,11 @@ import { loggableWord, STATUS_WORDS, statusOfWord, type Status } from './status.
 
 export const NEEDED_COLUMNS = ['id', 'phone_number', 'code', 'inserted_at'] as const;
 
+const TYPES: readonly (readonly [string, readonly string[]])[] = [
+  ['id', ['uuid']],
+  ['inserted_at', ['timestamp without time zone', 'timestamp with time zone']],
+];
+
 export interface Source {
   /** quoted, ready for SQL */
   readonly table: string;
@@ -59,6 +64,15 @@ export async function describeSource(sql: Sql, config: Pick<Config, 'SOURCE_TABL
       'source_column',
       `the source table ${config.SOURCE_TABLE} has no column ${absent.join(', ')}`,
     );
+  }
+  for (const [column, wanted] of TYPES) {
+    const type = columns.get(column) ?? '';
+    if (!wanted.includes(type)) {
+      throw new SmslogdError(
+        'source_column',
+        `the column ${column} of ${config.SOURCE_TABLE} is ${type}, it must be ${wanted.join(' or ')}`,
+      );
+    }
   }
   return {
     table,

@@ -212,3 +212,13 @@ test('masked mode is refused with REPLICA IDENTITY FULL, before anything is crea
   });
   expect(await db.sql`select from pg_publication`).toHaveLength(0);
 });
+
+test('a source whose id is no uuid is refused with the column and its type', async () => {
+  await db.sql.unsafe(
+    'create schema verification; create table verification.verifications (id bigint primary key, phone_number text, code int, inserted_at timestamp)',
+  );
+  await expect(migrate(db.config(), { say: () => {} })).rejects.toMatchObject({
+    code: 'source_column',
+    message: 'the column id of verification.verifications is bigint, it must be uuid',
+  });
+});
