@@ -13,6 +13,8 @@ export interface Conduct {
   size(): number;
   /** requests that may begin now */
   free(): number;
+  /** true where there are places and only the rate says wait: that is a matter of milliseconds */
+  waitsForRate(): boolean;
   /**
    * True where so many may begin that a claim is worth its statement, which costs about the same for one row as for many: a quarter of the
    * places, or half of what the rate ever allows at once where that is less.
@@ -56,6 +58,7 @@ export function createConduct(
     },
     size,
     free,
+    waitsForRate: () => size() > inFlight && rate.available(now()) < 1,
     worthAClaim: () => free() >= Math.max(1, Math.min(size() / 4, rate.room / 2)),
     closedFor: () => breaker.remaining(now()),
     began(count) {

@@ -29,11 +29,9 @@ export interface PollerDeps {
   readonly metrics: Metrics;
   readonly log: Log;
   readonly health: Pick<Health, 'beat'>;
-  /** milliseconds after which a run is taken to work */
-  readonly worksAfterMs?: number;
 }
 
-export type Poller = (signal: AbortSignal, works: () => void) => Promise<void>;
+export type Poller = (signal: AbortSignal) => Promise<void>;
 
 const IDLE_MS = 250;
 /** Under load: how often to look whether a claim is worth its statement. */
@@ -43,8 +41,6 @@ const LEASE_MARGIN_MS = 10_000;
 const LONGEST_DRAIN_MS = 7_500;
 /** Answers that the database has not taken: with more of them nothing is claimed. */
 const MAX_UNWRITTEN = 2_000;
-/** As long as the longest pause between two tries: what fails sooner is one row of failures. */
-const WORKS_AFTER_MS = 30_000;
 
 /**
  * A poller that may be run again after a failure. What was learned of the gateway outlives a run: a database that comes and goes must not make
@@ -57,19 +53,17 @@ export function createPoller(deps: PollerDeps): Poller {
     { ceiling: config.IP2SMS_MAX_CONCURRENCY, perSecond: config.IP2SMS_MAX_RPS },
   );
   const tally = createTally({ metrics, log });
-  return (signal, works) => runPoller({ ...deps, conduct, tally, works }, signal);
+  return (signal) => runPoller({ ...deps, conduct, tally }, signal);
 }
 
 interface RunDeps extends PollerDeps {
   readonly conduct: Conduct;
   readonly tally: Tally;
-  readonly works: () => void;
 }
 
 /** Runs until `signal` aborts; then asks for nothing more, waits for what is under way, writes it, gives the rest back, and returns. */
 async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
-  const { config, sql, metrics, log, health, conduct, tally, works, worksAfterMs = WORKS_AFTER_MS } = deps;
-  const startedAt = performance.now();
+  const { config, sql, metrics, log, health, conduct, tally } = deps;
   const timeout = config.IP2SMS_TIMEOUT_MS;
   const leaseMs = timeout + LEASE_MARGIN_MS;
   const store = createPollerStore(sql, leaseMs);
@@ -165,10 +159,9 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
   try {
     while (!stop.aborted) {
       health.beat('poller');
-      if (performance.now() - startedAt >= worksAfterMs) works();
       const free = completions.waiting < MAX_UNWRITTEN ? conduct.free() : 0;
       if (free === 0 || (conduct.inFlight > 0 && !conduct.worthAClaim())) {
-        await rest(free > 0 ? GATHER_MS : IDLE_MS);
+        await rest(free > 0 || conduct.waitsForRate() ? GATHER_MS : IDLE_MS);
         continue;
       }
       const claimed = await claim(free);

@@ -86,7 +86,7 @@ test('a claim whose daemon dies is due again by the schedule, but past its life 
   }
 });
 
-test('a second run still leaves a gateway alone that refused the login, and a run that works says so', async () => {
+test('a second run still leaves a gateway alone that refused the login', async () => {
   gateway.script = () => ({ status: 401 });
   await insertSms(db, { gatewayId: '9300001' });
   const config = db.config({ IP2SMS_URL: gateway.url });
@@ -94,17 +94,15 @@ test('a second run still leaves a gateway alone that refused the login, and a ru
   const metrics = createMetrics('test');
   let beats = 0;
   const health = { beat: () => void (beats += 1) };
-  const poller = createPoller({ config, sql, metrics, log: silentLog, health, worksAfterMs: 0 });
+  const poller = createPoller({ config, sql, metrics, log: silentLog, health });
   for (let run = 0; run < 2; run += 1) {
     const abort = new AbortController();
-    let worked = false;
-    const done = poller(abort.signal, () => (worked = true));
+    const done = poller(abort.signal);
     await until('the refusal', async () => (await series(metrics, 'smslogd_poll_breaker_open')) === 1);
     const before = beats;
     await until('it to turn', () => beats > before + 2);
     abort.abort();
     await done;
-    expect(worked).toBe(true);
   }
   await sql.end({ timeout: 1 });
   expect(gateway.asked).toHaveLength(1);

@@ -34,7 +34,7 @@ export async function startPoller(
   const abort = new AbortController();
   const running = { metrics, beats: 0, stop };
   const health = { beat: () => void (running.beats += 1) };
-  const done = createPoller({ config, sql, metrics, log, health })(abort.signal, () => {});
+  const done = createPoller({ config, sql, metrics, log, health })(abort.signal);
   done.catch(() => {});
   let stopped: Promise<void> | undefined;
   async function stop(): Promise<void> {

@@ -108,11 +108,14 @@ test('a claim is worth its statement from a quarter of the places, or from half 
   // the rate allows two at once, the places would be eight: a request that hangs must not hold the others back
   slow.began(2);
   expect(slow.worthAClaim()).toBe(false);
+  expect(slow.waitsForRate()).toBe(true);
   now += 50;
   expect(slow.worthAClaim()).toBe(true);
+  expect(slow.waitsForRate()).toBe(false);
   const free = createConduct(deps, { ceiling: 8, perSecond: 0 }, () => now);
   free.began(7);
   expect(free.worthAClaim()).toBe(false);
+  expect(free.waitsForRate()).toBe(false);
   free.unused(1);
   expect(free.worthAClaim()).toBe(true);
 });

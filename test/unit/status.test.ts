@@ -9,7 +9,7 @@ test.for([
   ['for +380000000001', ''],
   ['код 1234', ''],
   ['', ''],
-])('of the word %j %j may be logged', ([word, shown]) => {
+] as const)('of the word %j %j may be logged', ([word, shown]) => {
   expect(loggableWord(word)).toBe(shown);
 });
 
