@@ -38,7 +38,8 @@ const IDLE_MS = 250;
 const GATHER_MS = 10;
 /** For what surrounds a request within its lease: the claim's way back, the immediate second try, the wait for the batch, its writing. */
 const LEASE_MARGIN_MS = 10_000;
-const LONGEST_DRAIN_MS = 7_500;
+/** Of the daemon's time for a stop; the rest is for writing what came and giving the others back. */
+const LONGEST_DRAIN_MS = 6_500;
 /** Answers that the database has not taken: with more of them nothing is claimed. */
 const MAX_UNWRITTEN = 2_000;
 

@@ -345,6 +345,7 @@ test('an SMS whose time is infinite stops nobody, and gets its status', async ()
   await statusBecomes(db, await insertSms(db, { gatewayId: '8500003' }), 'Delivered');
   await statusBecomes(db, past?.id ?? '', 'Delivered');
   await statusBecomes(db, future?.id ?? '', 'Delivered');
+  expect(await queueSize(db)).toBe(0);
 });
 
 test('a rejection is counted by its reason', async () => {
