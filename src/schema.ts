@@ -54,7 +54,11 @@ export async function migrate(config: Config, { role, say }: MigrateOptions): Pr
   }
 }
 
-/** The SQL that `migrate` would run now, without running it. */
+/** As node-pg-migrate makes it. */
+const MIGRATIONS_TABLE =
+  'create table smslogd.migrations (id serial primary key, name varchar(255) not null, run_on timestamp not null);';
+
+/** The SQL that `migrate` would run now, without running it. Run by hand it does the same, and `migrate` and `run` know that it was. */
 export async function dryRun(config: Config, role: string | undefined): Promise<string> {
   const client = new Client(await pgConfig(config.DATABASE_REPLICATION_URL ?? '', { name: 'migrate' }));
   client.on('error', () => {});
@@ -64,8 +68,12 @@ export async function dryRun(config: Config, role: string | undefined): Promise<
     const files = migrationNames().filter((name) => !done.includes(name));
     const steps = await computedSteps(config, client, role);
     return [
-      ...(done.length === 0 ? ['create schema smslogd;'] : []),
-      ...files.map((name) => `-- migrations/${name}.sql\n${readFileSync(`${MIGRATIONS}${name}.sql`, 'utf8').trim()}`),
+      ...(done.length === 0 ? [`create schema smslogd;\n${MIGRATIONS_TABLE}`] : []),
+      ...files.map(
+        (name) =>
+          `-- migrations/${name}.sql\n${readFileSync(`${MIGRATIONS}${name}.sql`, 'utf8').trim()}\n` +
+          `insert into smslogd.migrations (name, run_on) values (${quoteLiteral(name)}, now());`,
+      ),
       ...steps.map(
         (step) => `-- ${step.name}\n${step.statements.map((text) => `${text.trim().replace(/;$/, '')};`).join('\n')}`,
       ),

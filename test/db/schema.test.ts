@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { migrate, requireSchema } from '../../src/schema.ts';
+import { dryRun, migrate, requireSchema } from '../../src/schema.ts';
 import { openDatabase } from '../../src/db.ts';
+import { SOURCE_DDL } from '../../src/demo/source-table.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 
 let db: TestDatabase;
@@ -42,4 +43,23 @@ test('migrate waits for a lock in small steps, says so, and nothing of the owner
   await done;
   expect(await fresh.sql`select from pg_publication where pubname = 'smslogd'`).toHaveLength(1);
   await fresh.drop();
+});
+
+test('the SQL that --dry-run prints does by hand what migrate does, which then finds nothing to do', async () => {
+  const empty = await createDatabase({ empty: true });
+  await empty.sql.unsafe(SOURCE_DDL);
+  await empty.sql.unsafe(await dryRun(empty.config(), undefined)).simple();
+  await requireSchema(empty.sql);
+  const said: string[] = [];
+  await migrate(empty.config(), { say: (line) => said.push(line) });
+  expect(said).toEqual(['settings']);
+  const shapes = await Promise.all(
+    [empty, db].map(
+      ({ sql }) => sql`
+        select table_name, column_name, data_type, column_default, is_nullable from information_schema.columns
+         where table_schema in ('smslogd', 'verification') order by 1, 2`,
+    ),
+  );
+  expect(shapes[0]).toEqual(shapes[1]);
+  await empty.drop();
 });
