@@ -69,6 +69,14 @@ const TABLE = {
     reaction: 'retry',
     hint: 'A constraint of sms_log refuses a source row; it is kept in smslogd.sms_refused. Mend the constraint or the row: a reconcile tries again.',
   },
+  rows_missing: {
+    reaction: 'retry',
+    hint: 'The log lacked source rows; smslogd fills them. It should not happen: see who else wrote to the log, the slot or the publication.',
+  },
+  database_changed: {
+    reaction: 'retry',
+    hint: 'The log was filled from another database, as after a restore; smslogd reconciles it.',
+  },
   checkpoint_future: {
     reaction: 'retry',
     hint: 'The database is another one or an older copy; smslogd rebuilds the slot and reconciles.',

@@ -11,7 +11,7 @@
  */
 import type { Config } from '../config.ts';
 import type { Sql } from '../db.ts';
-import { codeOf, SmslogdError } from '../errors.ts';
+import { codeOf, SmslogdError, type ErrorCode } from '../errors.ts';
 import type { Health } from '../health.ts';
 import { logProblem, type Log } from '../log.ts';
 import { maxLsn, ZERO_LSN } from '../lsn.ts';
@@ -140,7 +140,7 @@ async function auditAgain(
     metrics.reconcileMissing.set(missing);
     if (missing === 0) continue;
     const reason = 'audit';
-    log.warn({ missing }, 'the audit found rows that the log lacks: it is reconciled');
+    warn({ log, metrics }, 'rows_missing', 'the audit found rows that the log lacks', { missing });
     health.setMirrorState('repairing');
     await store.markReconcile(reason);
     await reconcile({ store, source, epoch, reason, log, metrics }, signal);
@@ -166,13 +166,19 @@ async function watchPublication({ sql, config }: MirrorDeps, signal: AbortSignal
  * Makes the publication what it must be. What passed while it was not is reconciled. Returns false where our role may not: then nothing is
  * streamed and the log is kept by reconciling alone.
  */
-async function mendPublication({ sql, config, log }: MirrorDeps, store: Store, source: Source): Promise<boolean> {
+async function mendPublication(
+  { sql, config, log, metrics }: MirrorDeps,
+  store: Store,
+  source: Source,
+): Promise<boolean> {
   const statements = publicationStatements(config, source, await describePublication(sql, config, source));
   if (statements.length === 0) return true;
   await store.markReconcile('publication mended');
   try {
     await sql.unsafe(['set local lock_timeout = 400', ...statements].join(';\n')).simple();
-    log.warn({ publication: config.PUBLICATION_NAME }, 'the publication was not as it must be; mended');
+    warn({ log, metrics }, 'publication_missing', 'the publication was not as it must be; it is mended', {
+      publication: config.PUBLICATION_NAME,
+    });
     return true;
   } catch (error) {
     if (codeOf(error) !== '42501') throw error;
@@ -217,7 +223,7 @@ function requireOurs(checkpoint: Checkpoint, config: Config): void {
 
 /** The slot, made or made again where it must be. That a reconcile is due is committed before the slot exists, so that no crash leaves a gap. */
 async function readySlot(
-  { sql, config, log, health }: MirrorDeps,
+  { sql, config, log, metrics, health }: MirrorDeps,
   { store, server, checkpoint }: { store: Store; server: Server; checkpoint: Checkpoint },
 ): Promise<Slot> {
   const found = await describeSlot(sql, config.SLOT_NAME);
@@ -234,13 +240,10 @@ async function readySlot(
     }
     if (found.active) throw new SmslogdError('slot_busy', `the slot ${config.SLOT_NAME} is in use by another consumer`);
     if (checkpoint.lsn !== undefined && checkpoint.lsn > server.currentLsn) {
-      log.warn(
-        { code: 'checkpoint_future' },
-        'the checkpoint is ahead of the server: it is forgotten and the log is reconciled',
-      );
+      warn({ log, metrics }, 'checkpoint_future', 'the checkpoint is ahead of the server: it is forgotten');
       await store.markReconcile('checkpoint in the future', { fresh: true });
     } else if (checkpoint.systemId !== undefined && checkpoint.systemId !== server.systemId) {
-      log.warn('the database is another one than before: the log is reconciled');
+      warn({ log, metrics }, 'database_changed', 'the database is another one than the log was filled from');
       await store.markReconcile('another database', { fresh: true });
     }
     return found;
@@ -248,7 +251,11 @@ async function readySlot(
   const first = reason === FIRST_START;
   health.setMirrorState(first ? 'snapshot' : 'repairing');
   await store.markReconcile(reason ?? FIRST_START, { fresh: true, horizon: first && config.SNAPSHOT === 'never' });
-  log[first ? 'info' : 'warn']({ slot: config.SLOT_NAME, reason }, 'the replication slot is created');
+  if (first) log.info({ slot: config.SLOT_NAME }, 'the replication slot is created');
+  else {
+    const code = found === undefined ? 'slot_missing' : 'slot_lost';
+    warn({ log, metrics }, code, 'the replication slot is made again', { slot: config.SLOT_NAME, reason });
+  }
   if (found !== undefined) await dropSlot(sql, config.SLOT_NAME);
   await createSlot(sql, config, server, log);
   const made = await describeSlot(sql, config.SLOT_NAME);
@@ -262,6 +269,17 @@ export function whyRebuild(found: Slot | undefined, server: Server, checkpoint: 
   if (found.walStatus === 'lost') return 'slot lost';
   if (found.confirmed > server.currentLsn) return 'slot in the future';
   return undefined;
+}
+
+/** Says what was mended by itself, and counts it. */
+function warn(
+  { log, metrics }: Pick<MirrorDeps, 'log' | 'metrics'>,
+  code: ErrorCode,
+  message: string,
+  context: object = {},
+): void {
+  metrics.errors.inc({ code });
+  logProblem(log, 'warn', new SmslogdError(code, message), context);
 }
 
 function isStandby(error: unknown): boolean {

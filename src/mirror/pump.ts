@@ -159,9 +159,14 @@ function statusesOf({ metrics, log }: Pump, { rows }: Batch): (string | null)[] 
     const { status, unknownWord } = statusOfSource(row.gatewayId, row.gatewayStatus);
     if (unknownWord !== undefined) {
       metrics.unknownWords.inc();
-      log.warn(
-        { id: row.id, word: unknownWord, code: 'unknown_status_word' },
-        'the source has a status word that is not known',
+      logProblem(
+        log,
+        'warn',
+        new SmslogdError('unknown_status_word', 'the source has a status word that is not known'),
+        {
+          id: row.id,
+          word: unknownWord,
+        },
       );
     }
     return status;
