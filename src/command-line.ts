@@ -51,7 +51,7 @@ async function dispatch(words: readonly string[], io: Terminal): Promise<number>
   if (load === undefined) {
     const what = name.startsWith('-') ? 'flag' : 'command';
     throw usage(
-      `unknown ${what} ${JSON.stringify(name)}; the nearest is ${nearest(name, [...Object.keys(COMMANDS), '--help', '--version'])}`,
+      `unknown ${what} ${JSON.stringify(name)}; the nearest is ${nearest(name, what === 'flag' ? ['--help', '--version'] : Object.keys(COMMANDS))}`,
       '`smslogd --help` lists the commands.',
     );
   }

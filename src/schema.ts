@@ -42,6 +42,7 @@ export async function migrate(config: Config, { role, say }: MigrateOptions): Pr
   client.on('error', () => {});
   await client.connect();
   try {
+    await requireRole(client, role);
     await client.query('select pg_advisory_lock($1)', [LOCK]);
     await client.query(`set lock_timeout = ${LOCK_TIMEOUT_MS}`);
     await patiently(say, () => applyMigrations(client, say));
@@ -49,9 +50,34 @@ export async function migrate(config: Config, { role, say }: MigrateOptions): Pr
       await patiently(say, () => inTransaction(client, step.statements));
       say(step.name);
     }
+  } catch (error) {
+    throw codeOf(error instanceof SmslogdError ? error.cause : error) === '42501' ? await mayNot(client, error) : error;
   } finally {
     await client.end().catch(() => {});
   }
+}
+
+/** Before anything is created: a grant to nobody would fail at the very end. */
+async function requireRole(client: Client, role: string | undefined): Promise<void> {
+  if (role === undefined) return;
+  const { rowCount } = await client.query('select from pg_roles where rolname = $1', [role]);
+  if (rowCount === 0) {
+    throw new SmslogdError('privilege_missing', `the role ${role} does not exist`, {
+      hint: `As an administrator run sql/roles.sql with psql, or: create role ${quoteIdentifier(role)} login replication;`,
+    });
+  }
+}
+
+/** What an owner who is no superuser lacks most often. */
+async function mayNot(client: Client, cause: unknown): Promise<SmslogdError> {
+  const { rows } = await client.query<{ who: string; database: string }>(
+    'select current_user as who, current_database() as database',
+  );
+  const { who, database } = rows[0] ?? { who: '', database: '' };
+  return new SmslogdError('privilege_missing', `${who} may not create what smslogd needs`, {
+    cause,
+    hint: `Run migrate as the owner of the source table, who needs: grant create on database ${quoteIdentifier(database)} to ${quoteIdentifier(who)};`,
+  });
 }
 
 /** As node-pg-migrate makes it. */

@@ -46,7 +46,8 @@ export async function supervise(
       failures += 1;
       // the same failure again and again is said once, and then every tenth time
       if (said !== problem.code || failures % 10 === 0) {
-        if (problem.reaction === 'standby') log.info({ loop: name, code: problem.code }, problem.message);
+        if (problem.reaction === 'standby')
+          log.info({ loop: name, code: problem.code, hint: problem.hint }, problem.message);
         else logProblem(log, problem.reaction === 'fatal' ? 'error' : 'warn', problem, { loop: name, failures });
       }
       said = problem.code;

@@ -34,7 +34,15 @@ export const command: Command = {
       await requireSchema(sql);
       const id = await logUnsent(sql, message);
       const exchange = await gateway.sendSms({ to: message.digits, text: message.text });
-      const reply = understand(exchange);
+      let reply;
+      try {
+        reply = understand(exchange);
+      } catch (error) {
+        // a request that was refused sent nothing: the row must not wait for a fate
+        if (exchange.kind === 'response' && exchange.status >= 400 && exchange.status < 500)
+          await complete(sql, id, NOT_SENT);
+        throw error;
+      }
       await complete(sql, id, reply);
       print(`id      ${id}`);
       print(`status  ${reply.status}`);
@@ -49,6 +57,8 @@ export const command: Command = {
     }
   },
 };
+
+const NOT_SENT = { id: undefined, status: 'Unaccepted', date: undefined } as const;
 
 interface Message {
   readonly digits: string;
@@ -75,12 +85,15 @@ function understand(exchange: Exchange): Extract<Reply, { kind: 'status' }> {
   }
   const reply = parseReply(exchange.body, undefined);
   if (exchange.status === 401 || exchange.status === 403 || reply.kind === 'unauthorized')
-    throw new SmslogdError('gateway_unauthorized', 'the gateway refuses the login; the SMS was not sent');
+    throw new SmslogdError('gateway_unauthorized', 'the gateway refuses the login; the SMS was not sent', {
+      hint: 'Check IP2SMS_LOGIN and IP2SMS_PASSWORD, then send it again. It is logged as Unaccepted.',
+    });
   if (exchange.status !== 200 || reply.kind !== 'status') {
     const why = reply.kind === 'protocol' ? reply.why : reply.kind;
     throw new SmslogdError(
       'gateway_protocol',
       `the gateway answered something else than a status (${exchange.status}, ${why})`,
+      { hint: 'Check IP2SMS_URL: it must be the address for sending. `smslogd doctor` asks the gateway, too.' },
     );
   }
   return reply;

@@ -122,7 +122,7 @@ async function lookAt(
         where ${size === undefined ? `$3::text is null and ${instant} >= $1::text::timestamptz` : '($3::text is null or s.id > $3::text::uuid)'}
         ${size === undefined ? '' : `order by s.id limit ${size}`}),
      seen as (
-       select c.*, l.id as logged, l.gateway_id is null and l.gateway_status is null as bare,
+       select c.*, l.id as logged, l.gateway_id is null as bare,
               (l.phone_number, l.inserted_at) is distinct from (c.phone, c.inserted_at)
               or (l.body is distinct from ${bodySql('$4::text', 'c.code', 'full')} and l.body is distinct from ${bodySql('$4::text', 'c.code', 'masked')}) as differs
          from chunk c left join verification.sms_log l using (id)
@@ -143,7 +143,7 @@ async function stillLacking(
 ): Promise<{ missing: number; incomplete: number }> {
   const [row] = await sql.unsafe<{ missing: number; incomplete: number }[]>(
     `select count(*) filter (where l.id is null)::int as missing,
-            count(*) filter (where l.gateway_id is null and l.gateway_status is null and ${columnSql(source, 's', 'gateway_id')} is not null and l.id is not null)::int as incomplete
+            count(*) filter (where l.gateway_id is null and ${columnSql(source, 's', 'gateway_id')} is not null and l.id is not null)::int as incomplete
        from unnest($1::text::uuid[]) c (id) join ${source.table} s using (id) left join verification.sms_log l using (id)`,
     [arrayLiteral(ids)],
   );

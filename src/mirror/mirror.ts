@@ -47,6 +47,10 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
   const { config, sql, metrics, log, health } = deps;
   const store = createStore(sql, config);
   let lives = 0;
+  let caughtUpAt = performance.now();
+  const caughtUp = () => {
+    caughtUpAt = performance.now();
+  };
 
   return async (signal, works) => {
     health.beat('mirror');
@@ -64,12 +68,15 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
         await store.identify(server.systemId);
         if (lives > 0) metrics.mirrorReconnects.inc();
         lives += 1;
-        await stream(deps, { store, server, source, slot, works }, signal);
+        await stream(deps, { store, server, source, slot, works, caughtUp }, signal);
       } else {
         await withoutPublication(deps, store, source, signal);
       }
     } catch (error) {
-      if (!signal.aborted) health.setMirrorState(isStandby(error) ? 'standby' : 'stopped');
+      if (!signal.aborted) {
+        health.setMirrorState(isStandby(error) ? 'standby' : 'stopped');
+        if (!isStandby(error)) metrics.mirrorLagSeconds.set((performance.now() - caughtUpAt) / 1_000);
+      }
       if (error instanceof SmslogdError && error.code === 'publication_missing')
         await rebuildForPublication(deps, store);
       throw error;
@@ -86,19 +93,21 @@ interface Life {
   readonly source: Source;
   readonly slot: Slot;
   readonly works: () => void;
+  /** told when all that the server has sent is in the log */
+  readonly caughtUp: () => void;
 }
 
 /** Streams until something ends it, with the reconcile that is due and the look at the publication beside it. */
 async function stream(
   deps: MirrorDeps,
-  { store, server, source, slot, works }: Life,
+  { store, server, source, slot, works, caughtUp }: Life,
   outer: AbortSignal,
 ): Promise<void> {
   const { config, metrics, log, health, failpoints } = deps;
   const before = await store.read();
   const resumeAt = before.lsn ?? ZERO_LSN;
   await pump(
-    { config, store, log, metrics, failpoints },
+    { config, store, log, metrics, caughtUp, failpoints },
     { source, durable: maxLsn(slot.confirmed, resumeAt), resumeAt, senderTimeoutMs: server.senderTimeoutMs },
     outer,
     async (checkpoint, signal) => {
@@ -227,7 +236,11 @@ async function readySlot(
   { store, server, checkpoint }: { store: Store; server: Server; checkpoint: Checkpoint },
 ): Promise<Slot> {
   const found = await describeSlot(sql, config.SLOT_NAME);
-  const reason = whyRebuild(found, server, checkpoint);
+  // whoever reads the slot has the last word on it
+  if (found?.active === true) {
+    throw new SmslogdError('slot_busy', `the slot ${config.SLOT_NAME} is in use by another consumer`);
+  }
+  const reason = whyRebuild(found, checkpoint);
   if (reason === undefined && found !== undefined) {
     if (found.database !== server.database || found.plugin !== 'pgoutput') {
       throw new SmslogdError(
@@ -238,8 +251,7 @@ async function readySlot(
         },
       );
     }
-    if (found.active) throw new SmslogdError('slot_busy', `the slot ${config.SLOT_NAME} is in use by another consumer`);
-    if (checkpoint.lsn !== undefined && checkpoint.lsn > server.currentLsn) {
+    if (checkpoint.inFuture) {
       warn({ log, metrics }, 'checkpoint_future', 'the checkpoint is ahead of the server: it is forgotten');
       await store.markReconcile('checkpoint in the future', { fresh: true });
     } else if (checkpoint.systemId !== undefined && checkpoint.systemId !== server.systemId) {
@@ -251,7 +263,7 @@ async function readySlot(
   const first = reason === FIRST_START;
   health.setMirrorState(first ? 'snapshot' : 'repairing');
   await store.markReconcile(reason ?? FIRST_START, { fresh: true, horizon: first && config.SNAPSHOT === 'never' });
-  if (first) log.info({ slot: config.SLOT_NAME }, 'the replication slot is created');
+  if (first) log.info({ slot: config.SLOT_NAME }, 'a replication slot is made');
   else {
     const code = found === undefined ? 'slot_missing' : 'slot_lost';
     warn({ log, metrics }, code, 'the replication slot is made again', { slot: config.SLOT_NAME, reason });
@@ -264,10 +276,10 @@ async function readySlot(
 }
 
 /** Why the slot must be made (again); undefined: it need not. */
-export function whyRebuild(found: Slot | undefined, server: Server, checkpoint: Checkpoint): string | undefined {
+function whyRebuild(found: Slot | undefined, checkpoint: Checkpoint): string | undefined {
   if (found === undefined) return checkpoint.systemId === undefined ? FIRST_START : 'slot missing';
   if (found.walStatus === 'lost') return 'slot lost';
-  if (found.confirmed > server.currentLsn) return 'slot in the future';
+  if (found.inFuture) return 'slot in the future';
   return undefined;
 }
 
@@ -283,5 +295,5 @@ function warn(
 }
 
 function isStandby(error: unknown): boolean {
-  return error instanceof SmslogdError && error.reaction === 'standby';
+  return error instanceof SmslogdError && error.reaction === 'standby' && error.code !== 'removed';
 }

@@ -29,6 +29,8 @@ export interface Pump {
   readonly store: Store;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** told when all that the server has sent is in the log */
+  readonly caughtUp: () => void;
   readonly failpoints?: Failpoints | undefined;
 }
 
@@ -82,6 +84,7 @@ export async function pump(
         }
         stream?.acknowledge(position);
         metrics.mirrorLagSeconds.set(0);
+        deps.caughtUp();
       },
     },
   });
@@ -112,6 +115,7 @@ export async function pump(
       if (unreadable.length > 0)
         throw new SmslogdError('source_column', `the source table was without the column ${unreadable.join(', ')}`);
       inHand = undefined;
+      if (!gathering.ready) deps.caughtUp();
       if (paused && gathering.size < FULL) {
         paused = false;
         opened.resume();

@@ -10,6 +10,8 @@ export interface Slot {
   /** reserved, extended, unreserved or lost; a slot that the server invalidated counts as lost */
   readonly walStatus: string;
   readonly confirmed: Lsn;
+  /** true where the confirmed position is beyond the server's own: the slot is another history's */
+  readonly inFuture: boolean;
   /** the database that it belongs to, and its plugin */
   readonly database: string;
   readonly plugin: string;
@@ -19,7 +21,6 @@ export interface Server {
   readonly systemId: string;
   readonly version: number;
   readonly database: string;
-  readonly currentLsn: Lsn;
   readonly walLevel: string;
   /** 0: the server never hangs up */
   readonly senderTimeoutMs: number;
@@ -27,15 +28,14 @@ export interface Server {
 
 export async function describeServer(sql: Sql): Promise<Server> {
   const [row] = await sql<
-    { id: string; version: number; database: string; lsn: string; level: string; timeout: number }[]
+    { id: string; version: number; database: string; level: string; timeout: number }[]
   >`select (select system_identifier::text from pg_control_system()) as id, current_setting('server_version_num')::int as version,
-           current_database() as database, pg_current_wal_lsn()::text as lsn, current_setting('wal_level') as level,
+           current_database() as database, current_setting('wal_level') as level,
            (select setting::int from pg_settings where name = 'wal_sender_timeout') as timeout`;
   return {
     systemId: row!.id,
     version: row!.version,
     database: row!.database,
-    currentLsn: parseLsn(row!.lsn),
     walLevel: row!.level,
     senderTimeoutMs: row!.timeout,
   };
@@ -43,17 +43,25 @@ export async function describeServer(sql: Sql): Promise<Server> {
 
 export async function describeSlot(sql: Sql, name: string): Promise<Slot | undefined> {
   const [row] = await sql<
-    { active: boolean; status: string | null; confirmed: string | null; database: string; plugin: string }[]
+    {
+      active: boolean;
+      status: string | null;
+      confirmed: string | null;
+      future: boolean | null;
+      database: string;
+      plugin: string;
+    }[]
   >`
     select active, case when to_jsonb(s) ->> 'invalidation_reason' is not null or (to_jsonb(s) ->> 'conflicting')::bool then 'lost'
                         else wal_status end as status,
-           confirmed_flush_lsn::text as confirmed, coalesce(database, '') as database, coalesce(plugin, '') as plugin
+           confirmed_flush_lsn::text as confirmed, confirmed_flush_lsn > pg_current_wal_lsn() as future, coalesce(database, '') as database, coalesce(plugin, '') as plugin
       from pg_replication_slots s where slot_name = ${name}`;
   if (row === undefined) return undefined;
   return {
     active: row.active,
     walStatus: row.status ?? 'lost',
     confirmed: parseLsn(row.confirmed ?? '0/0'),
+    inFuture: row.future === true,
     database: row.database,
     plugin: row.plugin,
   };

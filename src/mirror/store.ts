@@ -4,7 +4,7 @@
  * - Rows and checkpoint commit in one statement, durably whatever the session's synchronous_commit says: set_config in a CTE that the
  *   checkpoint's UPDATE reads holds for that very commit.
  * - Every write reads from the RETURNING of the checkpoint's UPDATE, which finds no row once another daemon has raised the epoch.
- * - The log's primary key is the last line: what is there stays, except that a row with neither gateway id nor status takes the source's.
+ * - The log's primary key is the last line: what is there stays, except that a row without a gateway id takes the source's.
  * - Rows are written in id order everywhere: two statements never wait for each other in a circle.
  */
 import type { Config } from '../config.ts';
@@ -18,6 +18,8 @@ export interface Checkpoint {
   readonly epoch: bigint;
   /** end_lsn of the last source transaction in the log */
   readonly lsn: Lsn | undefined;
+  /** true where `lsn` is beyond the server's own position: it is another history's */
+  readonly inFuture: boolean;
   /** seconds since the last source transaction in the log was committed */
   readonly commitAge: number | undefined;
   readonly systemId: string | undefined;
@@ -69,17 +71,17 @@ export type Store = ReturnType<typeof createStore>;
 
 const EPOCH_2000 = `timestamptz '2000-01-01 00:00:00+00'`;
 
-/** What a conflict may change: a row that has neither gateway id nor status takes both. */
+/** What a conflict may change: a row without a gateway id takes it, and the status with it where it has none. A status stays as it is. */
 const COMPLETE = `on conflict (id) do update
-     set gateway_id = excluded.gateway_id, gateway_status = excluded.gateway_status, updated_at = now()
-   where l.gateway_id is null and l.gateway_status is null and excluded.gateway_id is not null
+     set gateway_id = excluded.gateway_id, gateway_status = coalesce(l.gateway_status, excluded.gateway_status), updated_at = now()
+   where l.gateway_id is null and excluded.gateway_id is not null
   returning (xmax = 0) as inserted`;
 
 export function createStore(sql: Sql, config: Config) {
   const slot = config.SLOT_NAME;
   const kept = config.RETENTION_DAYS === 0 ? `'-infinity'` : `now() - interval '${config.RETENTION_DAYS} days'`;
   const sink = sinkStatement(config, kept);
-  const fields = sql`epoch::text, lsn::text, extract(epoch from now() - committed_at)::float8 as commit_age, system_id, source_timezone, removed_at is not null as removed, reconcile_due`;
+  const fields = sql`epoch::text, lsn::text, lsn > pg_current_wal_lsn() as in_future, extract(epoch from now() - committed_at)::float8 as commit_age, system_id, source_timezone, removed_at is not null as removed, reconcile_due`;
 
   const sinkOnce = async (batch: Batch, statuses: readonly (string | null)[], epoch: bigint): Promise<Written> => {
     const { rows } = batch;
@@ -195,7 +197,7 @@ export function createStore(sql: Sql, config: Config) {
 
     /**
      * One chunk of a reconcile: of the `size` source rows that follow `after` in id order those that the log lacks are written, and those
-     * without gateway id and status in the log are completed. Safe to repeat, to resume and to run beside the stream.
+     * without a gateway id in the log are completed. Safe to repeat, to resume and to run beside the stream.
      */
     async reconcileChunk(source: Source, after: string | undefined, size: number): Promise<Chunk> {
       try {
@@ -265,7 +267,7 @@ offered as materialized (
   select a.* from arrived a
    where not a.late
       or (a.inserted_at >= greatest(${kept}, (select coalesce(horizon, '-infinity') from smslogd.checkpoint where slot_name = $1::text))
-          and not exists (select from verification.sms_log k where k.id = a.id and (k.gateway_id is not null or k.gateway_status is not null)))),
+          and not exists (select from verification.sms_log k where k.id = a.id and k.gateway_id is not null))),
 held as (
   update smslogd.checkpoint c
      set lsn = coalesce($3::text::pg_lsn, c.lsn), updated_at = now(),
@@ -301,7 +303,7 @@ written as (
     from chunk c cross join durable
    where c.inserted_at >= greatest(${kept}, (select coalesce(horizon, '-infinity') from smslogd.checkpoint where slot_name = $2::text))
      and not exists (select from verification.sms_log k where k.id = c.id
-                        and (k.gateway_id is not null or k.gateway_status is not null or c.gateway_id is null))
+                        and (k.gateway_id is not null or c.gateway_id is null))
    order by c.id
   ${COMPLETE})
 select (select max(id::text) from chunk) as last, (select count(*) from chunk)::int as looked,
@@ -334,6 +336,7 @@ async function retryDeadlock<T>(statement: () => Promise<T>): Promise<T> {
 interface CheckpointRow {
   readonly epoch: string;
   readonly lsn: string | null;
+  readonly in_future: boolean | null;
   readonly commit_age: number | null;
   readonly system_id: string | null;
   readonly source_timezone: string | null;
@@ -346,6 +349,7 @@ function checkpointOf(row: CheckpointRow | undefined): Checkpoint {
   return {
     epoch: BigInt(row.epoch),
     lsn: row.lsn === null ? undefined : parseLsn(row.lsn),
+    inFuture: row.in_future === true,
     commitAge: row.commit_age ?? undefined,
     systemId: row.system_id ?? undefined,
     sourceTimezone: row.source_timezone ?? undefined,

@@ -70,11 +70,19 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
   /** Writes what the queue's triggers must know; nothing where it is known. Minutes. */
   async function writeSettings(lifeMinutes: number, giveUpMinutes: number): Promise<void> {
     await sql`
-      update smslogd.settings set life = v.life, give_up = v.give_up, first_poll = v.first_poll
-        from (select make_interval(secs => ${lifeMinutes * 60}::float8) as life,
-                     make_interval(secs => ${giveUpMinutes * 60}::float8) as give_up,
-                     make_interval(secs => ${FIRST_REQUEST_MS / 1000}::float8) as first_poll) v
-       where (settings.life, settings.give_up, settings.first_poll) is distinct from (v.life, v.give_up, v.first_poll)`;
+      with written as (
+        update smslogd.settings set life = v.life, give_up = v.give_up, first_poll = v.first_poll
+          from (select make_interval(secs => ${lifeMinutes * 60}::float8) as life,
+                       make_interval(secs => ${giveUpMinutes * 60}::float8) as give_up,
+                       make_interval(secs => ${FIRST_REQUEST_MS / 1000}::float8) as first_poll) v
+         where (settings.life, settings.give_up, settings.first_poll) is distinct from (v.life, v.give_up, v.first_poll)
+        returning v.life
+      )
+      -- another life is also that of the SMS that are queued
+      update smslogd.sms_poll p
+         set deadline_at = p.sent_at + w.life,
+             due_at = case when p.gateway_id is null then greatest(now(), p.sent_at + w.life) else p.due_at end
+        from written w where p.sent_at <= now() and isfinite(p.sent_at) and p.deadline_at <> p.sent_at + w.life`;
   }
 
   /** Claims what is due. The common table expressions are materialized: else the planner may run a limit many times and claim too much. */

@@ -144,3 +144,18 @@ test('a row that a constraint of the log refuses is kept aside and counted, and 
   // the copy, the first row's update and the second row
   expect(counted?.value).toBe(3);
 });
+
+test('a gateway id that comes after the verdict is filled in, and the verdict stays', async () => {
+  const mirror = start();
+  await mirror.streaming();
+  const row = await insertVerification(db.sql, { gateway_id: null, gateway_status: null });
+  await until('the row', async () => (await logged()) === 1);
+  await db.sql`update verification.sms_log set gateway_status = 'Unaccepted', status_changed_at = now()`;
+  await db.sql`update verification.verifications set gateway_id = '1234567', gateway_status = 'Accepted' where id = ${row.id}`;
+  await until(
+    'the gateway id',
+    async () => (await db.sql`select from verification.sms_log where gateway_id is not null`).length === 1,
+  );
+  const [found] = await db.sql`select gateway_id, gateway_status from verification.sms_log`;
+  expect(found).toEqual({ gateway_id: '1234567', gateway_status: 'Unaccepted' });
+});

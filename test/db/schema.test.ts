@@ -63,3 +63,26 @@ test('the SQL that --dry-run prints does by hand what migrate does, which then f
   expect(shapes[0]).toEqual(shapes[1]);
   await empty.drop();
 });
+
+test('a role that does not exist is named before anything is created; a missing privilege comes with its grant', async () => {
+  const fresh = await createDatabase({ empty: true });
+  await fresh.sql.unsafe(SOURCE_DDL);
+  await expect(migrate(fresh.config(), { role: 'nosuch', say: () => {} })).rejects.toMatchObject({
+    code: 'privilege_missing',
+    message: 'the role nosuch does not exist',
+  });
+  expect(await fresh.sql`select from pg_namespace where nspname = 'smslogd'`).toHaveLength(0);
+  const owner = `owner_${fresh.name}`;
+  await fresh.sql
+    .unsafe(`create role ${owner} login password 'made-up'; alter table verification.verifications owner to ${owner};
+                          grant usage on schema verification to ${owner}`);
+  const url = new URL(fresh.url);
+  url.username = owner;
+  url.password = 'made-up';
+  await expect(migrate(fresh.config({ DATABASE_URL: url.href }), { say: () => {} })).rejects.toMatchObject({
+    code: 'privilege_missing',
+    hint: expect.stringContaining(`grant create on database "${fresh.name}" to "${owner}"`) as string,
+  });
+  await fresh.sql.unsafe(`drop owned by ${owner}; drop role ${owner}`);
+  await fresh.drop();
+});

@@ -76,7 +76,6 @@ test('a refused SMS is logged as Rejected, and the reason is of the closed list'
 test('an SMS whose fate is not learned stays in the log, without a status', async () => {
   const faults: [Script, string][] = [
     [() => 'reset', 'gateway_unreachable'],
-    [() => ({ status: 401, body: '401 Unauthorized' }), 'gateway_unauthorized'],
     [({ body }) => ({ body: `Request not recognized - xml parse failed. Request text: ${body}` }), 'gateway_protocol'],
   ];
   for (const [script, expected] of faults) {
@@ -85,6 +84,15 @@ test('an SMS whose fate is not learned stays in the log, without a status', asyn
     expect(JSON.stringify(code)).not.toMatch(/38000|Тест/);
     expect(await latest()).toMatchObject({ gateway_id: null, gateway_status: null, queued: true });
   }
+});
+
+test('an SMS that the gateway refuses to take is Unaccepted, and waits for nothing', async () => {
+  const { code } = await withGateway(
+    () => ({ status: 401, body: '401 Unauthorized' }),
+    (url) => send(url),
+  );
+  expect(code).toMatchObject({ code: 'gateway_unauthorized' });
+  expect(await latest()).toMatchObject({ gateway_id: null, gateway_status: 'Unaccepted', queued: false });
 });
 
 test('wrong flags are told before anything is done', async () => {

@@ -159,7 +159,7 @@ test('after teardown the daemon idles until migrate, then goes on', async () => 
   const mirror = await streaming();
   await db.sql`update smslogd.checkpoint set removed_at = now()`;
   await cut();
-  await until('it to stand by', () => mirror.health.mirrorState === 'standby');
+  await until('it to idle', () => mirror.health.mirrorState === 'stopped');
   await slotFree();
   await db.sql`select pg_drop_replication_slot(${db.name})`;
   await insertVerification(db.sql);

@@ -44,6 +44,21 @@ for (const signal of ['SIGKILL', 'SIGTERM'] as const) {
   });
 }
 
+test('a daemon that stands by while the other works under load touches neither slot nor checkpoint', async () => {
+  const lsn = async () => (await db.sql`select lsn from smslogd.checkpoint`)[0]?.['lsn'] as string | null;
+  await insertVerification(db.sql);
+  await until('a checkpoint', async () => (await lsn()) !== null);
+  const tries = () => second.lines.filter((line) => line.includes('"slot_busy"')).length;
+  // each tenth try is said
+  await until('the second daemon to have tried again and again', async () => {
+    await insertMany(db.sql, 20);
+    expect(await lsn()).not.toBeNull();
+    return tries() >= 3;
+  });
+  expect(second.lines.filter((line) => !line.includes('"level":"info"'))).toEqual([]);
+  await everyRowOnce();
+});
+
 test('a frozen leader cannot write behind its successor, and stands by when it thaws', async () => {
   await insertMany(db.sql, 200);
   leader.kill('SIGSTOP');
