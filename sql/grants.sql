@@ -7,4 +7,5 @@ grant select on all tables in schema smslogd to :"role";
 grant update on smslogd.settings to :"role";
 grant insert, update on smslogd.checkpoint to :"role";
 grant insert, update, delete on smslogd.sms_poll, smslogd.sms_refused, smslogd.sms_hourly, smslogd.changed_hour to :"role";
+grant execute on function smslogd.remove_logged(tid[],timestamptz) to :"role";
 select smslogd.grant_people();

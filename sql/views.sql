@@ -148,14 +148,22 @@ select h.hour, h.hour at time zone (select report_timezone from smslogd.settings
 
 create or replace view smslogd.sms_by_status as
 select type, status, sum(sms)::int8 as sms, min(oldest) as oldest, max(last_changed_at) as last_changed_at
-  from smslogd.sms_hourly_now group by type, status;
-comment on view smslogd.sms_by_status is 'All SMS that ever were in the log, by type and status';
+  from (select h.type, h.sms, h.oldest, h.last_changed_at,
+               -- what retention removed while it was open is waited for no longer
+               case when h.hour < (select frozen_before from smslogd.settings)
+                      and h.status in ('Accepted', 'Enroute', 'Pending', 'Unknown') then 'untracked' else h.status end as status
+          from smslogd.sms_hourly_now h) h
+ group by type, status;
+comment on view smslogd.sms_by_status is 'All SMS that ever were in the log, by type and status; SMS that retention removed while they were open are untracked';
 
 create or replace view verification.sms_backlog as
 select t.type, s.status, coalesce(n.sms, 0) as open, n.oldest as oldest_inserted_at, smslogd.clock() - n.oldest as oldest_age
   from unnest('{verification,medication_request,text,2FA}'::text[]) with ordinality as t (type, place)
  cross join unnest('{Accepted,Enroute,Pending,Unknown}'::text[]) with ordinality as s (status, place)
-  left join (select * from smslogd.sms_by_status where status in ('Accepted', 'Enroute', 'Pending', 'Unknown')) n
+  left join (select h.type, h.status, sum(h.sms)::int8 as sms, min(h.oldest) as oldest
+               from smslogd.sms_hourly_now h
+              where h.status in ('Accepted', 'Enroute', 'Pending', 'Unknown') and h.hour >= (select frozen_before from smslogd.settings)
+              group by h.type, h.status) n
          on n.type = t.type and n.status = s.status
  order by t.place, s.place;
 

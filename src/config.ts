@@ -79,11 +79,15 @@ const SETTINGS = {
   IP2SMS_MAX_RPS: { type: whole(0, 1_000_000), initial: '0', about: 'requests a second; 0: no limit' },
   IP2SMS_TIMEOUT_MS: { type: whole(100, 600_000), initial: '8000', about: 'of a whole request' },
   SMS_STATUSES_EXPIRATION: { type: minutes, initial: '35', about: 'life of an SMS in minutes; decimals are allowed' },
-  SMS_STATUSES_GIVE_UP: { type: minutes, initial: '4320', about: 'minutes until Terminated without any answer' },
+  SMS_STATUSES_GIVE_UP: {
+    type: minutes,
+    initial: '4320',
+    about: 'minutes until Terminated without any answer; at most `RETENTION_DAYS`',
+  },
   RETENTION_DAYS: {
     type: whole(0, 36_500),
     initial: '0',
-    about: '0: keep for ever; else older rows leave, counters stay',
+    about: '0: keep for ever; else older rows leave, also open ones; counters stay',
   },
   HTTP_HOST: { type: text, initial: '127.0.0.1', about: 'the container image sets `0.0.0.0`' },
   HTTP_PORT: { type: whole(0, 65_535), initial: '9464', about: 'metrics, health and status page; 0: any free port' },
@@ -152,6 +156,10 @@ export function loadConfig(env: NodeJS.ProcessEnv, needs: readonly Need[] = []):
     }
   }
   if (problems.length > 0) throw new SmslogdError('config_invalid', `wrong settings:\n  ${problems.join('\n  ')}`);
+  const retention = values['RETENTION_DAYS'] as number;
+  // an SMS has its verdict before its row leaves
+  if (retention > 0)
+    values['SMS_STATUSES_GIVE_UP'] = Math.min(values['SMS_STATUSES_GIVE_UP'] as number, retention * 1440);
   values['DATABASE_REPLICATION_URL'] ??= values['DATABASE_URL'];
   values['IP2SMS_STATUS_URL'] ??= statusAddress(values['IP2SMS_URL'] as string | undefined);
   return Object.freeze(values) as Config;

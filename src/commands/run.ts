@@ -2,9 +2,10 @@ import { once } from 'node:events';
 import closeWithGrace from 'close-with-grace';
 import { loadConfig, type Config } from '../config.ts';
 import { openDatabase, type Sql } from '../db.ts';
-import { SmslogdError } from '../errors.ts';
+import { toSmslogdError, type SmslogdError } from '../errors.ts';
 import { createFigures } from '../figures/gauges.ts';
 import { runHourly } from '../figures/hourly.ts';
+import { runRetention } from '../figures/retention.ts';
 import { createHealth } from '../health.ts';
 import { startHttp } from '../http.ts';
 import { createLog, logProblem, type Log } from '../log.ts';
@@ -12,13 +13,14 @@ import { createMetrics, type Metrics } from '../metrics.ts';
 import { createMirror } from '../mirror/mirror.ts';
 import { createPoller } from '../poller/poller.ts';
 import { requireSchema } from '../schema.ts';
-import { pause, supervise } from '../supervise.ts';
+import { backoff, pause, supervise } from '../supervise.ts';
 import { VERSION } from '../version.ts';
 import type { Command } from './command.ts';
 
 /** A stop takes less than 10 s: what is not done by then is left to the next start, which resumes it. */
 const GRACE_MS = 9_500;
 const DRAIN_MS = 7_800;
+const START_PATIENCE_MS = 15_000;
 const SUMMARY_MS = 60_000;
 /** Queries at once: the mirror's write and its reconcile, the poller's claim and completion, the figures, and a spare. */
 const CONNECTIONS = 8;
@@ -57,7 +59,7 @@ async function daemon(config: Config, log: Log): Promise<void> {
   });
 
   try {
-    await requireSchema(sql);
+    await databaseAtStart(sql, log, stop.signal);
     const onProblem = ({ code }: SmslogdError) => metrics.errors.inc({ code });
     const figures = createFigures({ config, sql, metrics, log });
     const http = await startHttp({
@@ -70,10 +72,14 @@ async function daemon(config: Config, log: Log): Promise<void> {
       databaseAnswers: () => answers(sql),
     });
     log.info({ version: VERSION, loops: config.LOOPS, port: http.port, host: config.HTTP_HOST }, 'smslogd runs');
-    const summary = setInterval(() => void figures.refresh().then(() => logSummary(log, metrics)), SUMMARY_MS);
+    const summarize = createSummary(log, metrics);
+    const summary = setInterval(() => void figures.refresh().then(summarize), SUMMARY_MS);
     const run = (name: string, loop: (signal: AbortSignal, works: () => void) => Promise<void>) =>
       supervise({ name, log, onProblem }, loop, stop.signal);
     const loops = [run('figures', (signal, works) => runHourly({ sql, log, works }, signal))];
+    if (config.RETENTION_DAYS > 0) {
+      loops.push(run('retention', (signal, works) => runRetention({ config, sql, log, works }, signal)));
+    }
     if (config.LOOPS.includes('mirror')) loops.push(run('mirror', createMirror({ config, sql, metrics, log, health })));
     if (config.LOOPS.includes('poller')) loops.push(run('poller', createPoller({ config, sql, metrics, log, health })));
     try {
@@ -93,22 +99,45 @@ async function daemon(config: Config, log: Log): Promise<void> {
   }
 }
 
+/** A database that is starting together with us is waited for; what no waiting mends is thrown, and so is a wait that takes too long. */
+async function databaseAtStart(sql: Sql, log: Log, signal: AbortSignal): Promise<void> {
+  const began = performance.now();
+  for (let failures = 1; !signal.aborted; failures += 1) {
+    try {
+      await requireSchema(sql);
+      return;
+    } catch (error) {
+      const problem = toSmslogdError(error);
+      if (problem.reaction !== 'retry' || performance.now() - began > START_PATIENCE_MS) throw problem;
+      if (failures === 1) logProblem(log, 'warn', problem, { waiting: true });
+      await pause(backoff('retry', failures), signal);
+    }
+  }
+}
+
 async function answers(sql: Sql): Promise<boolean> {
   await sql`select 1`;
   return true;
 }
 
-/** The one info line a minute. */
-async function logSummary(log: Log, metrics: Metrics): Promise<void> {
-  log.info(
-    {
-      mirrored: await total(metrics.mirrorTransactions),
-      polled: await total(metrics.pollRequests),
-      open: await total(metrics.open),
-      lagSeconds: await total(metrics.mirrorLagSeconds),
-    },
-    'running',
-  );
+/** The one info line a minute: SMS mirrored into the log and requests to the gateway since the last line, SMS open and lag now. */
+function createSummary(log: Log, metrics: Metrics): () => Promise<void> {
+  let last: { mirrored: number; polled: number } | undefined;
+  return async () => {
+    const mirrored =
+      (await metrics.smsTotal.get()).values.find(({ labels }) => labels.type === 'verification')?.value ?? 0;
+    const polled = await total(metrics.pollRequests);
+    log.info(
+      {
+        mirrored: mirrored - (last?.mirrored ?? mirrored),
+        polled: polled - (last?.polled ?? 0),
+        open: await total(metrics.open),
+        lagSeconds: await total(metrics.mirrorLagSeconds),
+      },
+      'running',
+    );
+    last = { mirrored, polled };
+  };
 }
 
 /** A metric over all its labels. */

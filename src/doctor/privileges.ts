@@ -6,25 +6,27 @@ import type { Source } from '../source.ts';
 const GRANTS = new URL('../../sql/grants.sql', import.meta.url);
 
 interface Wanted {
-  readonly kind: 'schema' | 'tables' | 'table' | 'column';
-  /** the schema's or the table's name as SQL writes it */
+  readonly kind: 'schema' | 'tables' | 'table' | 'column' | 'function';
+  /** the name as SQL writes it; a function's with the types of its arguments, without spaces */
   readonly object: string;
   readonly privilege: string;
   readonly column?: string;
 }
 
-/** Reads `grant A, B (c, d) on [schema | all tables in schema] X, Y to :"role";` lines; other statements are none of ours. */
+const KINDS: Readonly<Record<string, Wanted['kind']>> = { '': 'table', 'schema ': 'schema', 'function ': 'function' };
+
+/** Reads `grant A, B (c, d) on [schema | function | all tables in schema] X, Y to :"role";` lines; other statements are none of ours. */
 export function wantedPrivileges(sql: string, source: Pick<Source, 'table'>): Wanted[] {
   const schema = source.table.slice(0, source.table.indexOf('.'));
   const filled = sql.replaceAll(':"source_schema"', schema).replaceAll(':source', source.table);
-  return [...filled.matchAll(/^grant (.+?) on (schema |all tables in schema )?(.+?) to :"role";$/gm)].flatMap(
+  return [...filled.matchAll(/^grant (.+?) on (schema |function |all tables in schema )?(.+?) to :"role";$/gm)].flatMap(
     ([, privileges = '', scope = '', objects = '']) =>
       objects.split(', ').flatMap((object) =>
         privileges.split(/, (?![^(]*\))/).flatMap((each): Wanted[] => {
           const [, privilege = '', columns] = /^(\w+)(?: \((.+)\))?$/.exec(each) ?? [];
           if (columns !== undefined)
             return columns.split(', ').map((column) => ({ kind: 'column', object, privilege, column }));
-          return [{ kind: scope === '' ? 'table' : scope === 'schema ' ? 'schema' : 'tables', object, privilege }];
+          return [{ kind: KINDS[scope] ?? 'tables', object, privilege }];
         }),
       ),
   );
@@ -44,6 +46,7 @@ export async function lackingPrivileges(sql: Sql, source: Source): Promise<strin
     )
     select privilege || coalesce(' (' || "column" || ')', '') || ' on ' || object as lacking from each
      where not case kind when 'schema' then has_schema_privilege(to_regnamespace(object)::oid, privilege)
+                         when 'function' then coalesce(has_function_privilege(to_regprocedure(object)::oid, privilege), false)
                          when 'column' then has_column_privilege(object, "column", privilege)
                          else has_table_privilege(object, privilege) end
      order by 1`;

@@ -1,5 +1,5 @@
 /** All SQL of the figures. What is counted, and how, stands in migrations/0003_hourly.sql and sql/views.sql; here it is only called. */
-import { quoteLiteral, type Sql } from '../db.ts';
+import { arrayLiteral, quoteLiteral, type Sql } from '../db.ts';
 import type { GROUPS, SLOT_WAL_STATUSES } from '../metrics.ts';
 import type { SmsType, Status } from '../status.ts';
 
@@ -30,17 +30,18 @@ export async function recountHours(sql: Sql, { wait }: { wait: boolean }): Promi
       wait
         ? `set_config('smslogd.ours', 'true', true) from pg_advisory_xact_lock(${LOCK})`
         : `set_config('smslogd.ours', pg_try_advisory_xact_lock(${LOCK})::text, true)`
-    };${RECOUNT}`,
+    };${recount('true')}`,
   );
   if (!row.ours) return undefined;
   const hours = Number(row.hours);
   return { hours, left: Number(row.noted) - hours };
 }
 
-const RECOUNT = `
+/** `bound`: which hours, as a condition on `hour`. */
+const recount = (bound: string) => `
   with noted as materialized (
     select distinct hour from smslogd.changed_hour
-     where current_setting('smslogd.ours')::boolean and hour >= (select frozen_before from smslogd.settings)
+     where current_setting('smslogd.ours')::boolean and hour >= (select frozen_before from smslogd.settings) and ${bound}
   ), hours as materialized (
     select hour from noted order by hour desc limit ${HOURS_AT_ONCE}
   ), counted as materialized (
@@ -78,6 +79,59 @@ export async function noteRecentHours(sql: Sql, days: number): Promise<void> {
   await sql`insert into smslogd.changed_hour
             select generate_series(date_bin('1 hour', now(), '2000-01-01 00:00+00') - make_interval(days => ${days}),
                                    date_bin('1 hour', now(), '2000-01-01 00:00+00'), '1 hour')`;
+}
+
+/**
+ * Where retention cuts: a full UTC hour, so that none is ever removed in part. Two hours and more below the mirror's own horizon,
+ * now() - RETENTION_DAYS days, so that what the mirror may still write is never cut off, and what is cut off never written again: an hour for
+ * clocks set back (a day of now() - N days has the session's time zone), one for statements that are under way; and today_vs_yesterday
+ * reads the log itself for the last 25 hours.
+ */
+const cutoff = (days: number) =>
+  `date_bin('1 hour', now() - interval '${days} days 2 hours', timestamptz '2000-01-01 00:00+00')`;
+
+export interface Frozen {
+  /** the cutoff, as PostgreSQL writes it */
+  readonly before: string;
+  /** all hours before it are counted and stay so */
+  readonly frozen: boolean;
+  /** it was this call that raised the mark */
+  readonly raised: boolean;
+}
+
+/**
+ * Counts noted hours before the cutoff and, where none is left, freezes them, in one transaction. Where many hours are noted it takes
+ * several calls: `frozen` is false till then.
+ */
+export async function freezeHours(sql: Sql, days: number): Promise<Frozen> {
+  const before = cutoff(days);
+  return await lastRow<Frozen>(
+    sql,
+    `select set_config('smslogd.ours', 'true', true) from pg_advisory_xact_lock(${LOCK});
+     ${recount(`hour < ${before}`)};
+     with raised as (
+       update smslogd.settings s set frozen_before = ${before}
+        where s.frozen_before < ${before}
+          and not exists (select from smslogd.changed_hour n where n.hour >= s.frozen_before and n.hour < ${before})
+       returning s.frozen_before
+     )
+     select ${before}::text as before, exists (select from raised) as raised,
+            exists (select from raised) or (select frozen_before >= ${before} from smslogd.settings) as frozen`,
+  );
+}
+
+/** The places (ctid) of at most `limit` rows that were inserted before `before`, in the order of the table's blocks as a rule. */
+export async function oldRows(sql: Sql, before: string, limit: number): Promise<string[]> {
+  const rows = await sql<{ place: string }[]>`
+    select ctid::text as place from verification.sms_log where inserted_at < ${before}::text::timestamptz limit ${limit}`;
+  return rows.map(({ place }) => place);
+}
+
+/** Removes what of these rows is older than `before`, with its queue entries; returns how many rows. What others hold is left. */
+export async function removeRows(sql: Sql, places: readonly string[], before: string): Promise<number> {
+  const [row] = await sql<{ removed: number }[]>`
+    select smslogd.remove_logged(${arrayLiteral(places)}::text::tid[], ${before}::text::timestamptz) as removed`;
+  return row!.removed;
 }
 
 type StatusCounts = { readonly [S in Lowercase<Status>]: number };

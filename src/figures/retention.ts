@@ -1,0 +1,73 @@
+/**
+ * The loop that keeps RETENTION_DAYS: older rows leave the log, their counters stay.
+ *
+ * A turn first counts what is noted of the hours before the cutoff and raises settings.frozen_before to it, in one transaction: from
+ * then on these hours are never counted again, and only then may their rows go. It goes from full hour to full hour, and whoever raises
+ * the mark removes the rows of that hour: one daemon of several. What a daemon that died has left is found by its next start, or by whoever
+ * raises the mark next: a pass takes every row before the cutoff, not those of one hour.
+ *
+ * A pass lists the places of old rows (through the BRIN index on inserted_at, there is no other) and removes them a thousand at a time,
+ * whatever their status: SMS_STATUSES_GIVE_UP is no longer than the retention, so an open row is one that nobody ever asked for. Rows that
+ * somebody holds are left for the next list. As with the counters the pause is nine times the work.
+ *
+ * The mirror does not bring rows back: its horizon is younger than the cutoff (see the store).
+ */
+import type { Config } from '../config.ts';
+import type { Sql } from '../db.ts';
+import type { Log } from '../log.ts';
+import { pause } from '../supervise.ts';
+import { freezeHours, oldRows, removeRows } from './store.ts';
+
+const TURN_MS = 300_000;
+const REST = 9;
+/** Rows removed in one statement. */
+const BATCH = 1_000;
+/** Rows listed in one statement. */
+const LIST = 50_000;
+
+export interface RetentionDeps {
+  readonly config: Pick<Config, 'RETENTION_DAYS'>;
+  readonly sql: Sql;
+  readonly log: Log;
+  /** told after each turn that succeeded */
+  readonly works?: () => void;
+}
+
+/** Removes what is past RETENTION_DAYS (more than 0) every few minutes until `signal` aborts. Throws what the database throws; safe to start again. */
+export async function runRetention({ config, sql, log, works }: RetentionDeps, signal: AbortSignal): Promise<void> {
+  let first = true;
+  while (!signal.aborted) {
+    const mark = await rested(signal, () => freezeHours(sql, config.RETENTION_DAYS));
+    if (!mark.frozen) continue;
+    if (mark.raised || first) {
+      const rows = await removeBefore(sql, mark.before, signal);
+      if (rows > 0) log.info({ rows, before: mark.before }, 'SMS past RETENTION_DAYS are removed');
+    }
+    first = false;
+    works?.();
+    await pause(TURN_MS, signal);
+  }
+}
+
+/** One pass: removes all rows before `before` that nobody holds; returns how many. */
+async function removeBefore(sql: Sql, before: string, signal: AbortSignal): Promise<number> {
+  let sum = 0;
+  for (;;) {
+    const places = await rested(signal, () => oldRows(sql, before, LIST));
+    let removed = 0;
+    for (let from = 0; from < places.length && !signal.aborted; from += BATCH) {
+      const batch = places.slice(from, from + BATCH);
+      removed += await rested(signal, () => removeRows(sql, batch, before));
+    }
+    sum += removed;
+    if (removed === 0 || places.length < LIST || signal.aborted) return sum;
+  }
+}
+
+/** Does `work`, then rests in proportion to the time that it took. */
+async function rested<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  const began = performance.now();
+  const result = await work();
+  await pause(REST * (performance.now() - began), signal);
+  return result;
+}

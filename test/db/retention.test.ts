@@ -1,0 +1,238 @@
+import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { openDatabase, type Sql } from '../../src/db.ts';
+import { lackingPrivileges } from '../../src/doctor/privileges.ts';
+import { createFigures } from '../../src/figures/gauges.ts';
+import { refreshHourly } from '../../src/figures/hourly.ts';
+import { runRetention } from '../../src/figures/retention.ts';
+import { removeRows } from '../../src/figures/store.ts';
+import { silentLog } from '../../src/log.ts';
+import { createMetrics } from '../../src/metrics.ts';
+import { migrate } from '../../src/schema.ts';
+import { describeSource } from '../../src/source.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { startMirror } from '../support/mirror.ts';
+import { insertVerification } from '../support/verifications.ts';
+
+const daemon = `daemon_${randomBytes(4).toString('hex')}`;
+const DAYS = 3;
+let db: TestDatabase;
+/** the daemon's own role, so that all of this is done with what it may */
+let sql: Sql;
+
+beforeAll(async () => {
+  db = await createDatabase();
+  await db.sql.unsafe(readFileSync(new URL('../../sql/roles.sql', import.meta.url), 'utf8'));
+  await db.sql.unsafe(`create role ${daemon} login replication password 'daemon'`);
+  await migrate(db.config(), { role: daemon, say: () => {} });
+  const url = new URL(db.url);
+  url.username = daemon;
+  url.password = 'daemon';
+  sql = openDatabase(db.config({ DATABASE_URL: url.href }), { max: 4, name: 'test' });
+});
+beforeEach(async () => {
+  await db.sql`update smslogd.settings set frozen_before = '-infinity'`;
+  await db.sql`truncate verification.sms_log, smslogd.sms_hourly, smslogd.sms_poll, smslogd.changed_hour, verification.verifications`;
+});
+afterAll(async () => {
+  await sql.end();
+  await db.sql.unsafe(`drop owned by ${daemon}; drop role ${daemon}`);
+  await db.drop();
+});
+
+/** SMS of the last `days` days, an even spread of types and statuses, in no order of time. */
+const insert = (count: number, days: number) => db.sql`
+  insert into verification.sms_log (phone_number, type, gateway_id, gateway_status, status_changed_at, inserted_at)
+  select '+380000000000', (array['verification', 'medication_request', 'text'])[1 + g % 3], '1234567',
+         (array['Accepted', 'Delivered', 'Delivered', 'Expired', 'Unknown'])[1 + g % 5], at + interval '1 second' * (g % 4000), at
+    from generate_series(1, ${count}::int4) g,
+         lateral (select now() - interval '1 minute' - interval '1 day' * ((g::int8 * 7919) % ${count}::int4 * ${days}::int4::float8 / ${count}::int4) as at) a`;
+
+const old = () => db.sql`
+  select id from verification.sms_log
+   where inserted_at < date_bin('1 hour', now() - ${DAYS} * interval '24 hours' - interval '2 hours', '2000-01-01 00:00+00')`;
+const count = async () => (await db.sql`select from verification.sms_log`).length;
+const hours = async () => [...(await db.sql`select * from verification.sms_delivery_hourly`)];
+
+/** Runs the loop until it has made `turns` turns. */
+async function retain({
+  days = DAYS,
+  by = sql,
+  config = db.config({ RETENTION_DAYS: String(days) }),
+} = {}): Promise<void> {
+  const stop = new AbortController();
+  await runRetention({ config, sql: by, log: silentLog, works: () => stop.abort() }, stop.signal);
+}
+
+test('older rows leave, younger ones stay, and the figures of every day stay as they were, also after counting again', async () => {
+  await insert(9_000, 8);
+  const before = await hours();
+  const gone = (await old()).length;
+  expect(gone).toBeGreaterThan(4_000);
+  await retain();
+  expect(await count()).toBe(9_000 - gone);
+  expect(await old()).toHaveLength(0);
+  expect(await hours()).toEqual(before);
+  await db.sql`insert into smslogd.changed_hour select distinct hour from smslogd.sms_hourly`;
+  await refreshHourly(sql);
+  expect(await hours()).toEqual(before);
+});
+
+test('rows that nothing is old enough of stay, and so does everything at a second turn', async () => {
+  await insert(500, 3);
+  await retain();
+  expect(await count()).toBe(500);
+  await insert(1_000, 5);
+  await retain();
+  const left = await count();
+  await retain();
+  expect(await count()).toBe(left);
+});
+
+test('what leaves while it is open leaves the queue and the backlog too; the sum of all SMS goes on', async () => {
+  await insert(6_000, 6);
+  const scrape = async () => {
+    const metrics = createMetrics('test');
+    await createFigures({ config: db.config(), sql, metrics, log: silentLog, waitMs: 30_000 }).refresh();
+    return (await metrics.smsTotal.get()).values;
+  };
+  const total = await scrape();
+  await retain();
+  const [queue] = await db.sql`
+    select count(*)::int as rows, (count(*) filter (where l.id is null))::int as astray
+      from smslogd.sms_poll p left join verification.sms_log l using (id)`;
+  const [backlog] = await db.sql`
+    select sum(open)::int as open, min(oldest_inserted_at) > now() - ${DAYS} * interval '1 day' - interval '4 hours' as young from verification.sms_backlog`;
+  const [open] =
+    await db.sql`select count(*)::int as rows from verification.sms_log where gateway_status in ('Accepted', 'Unknown')`;
+  expect(queue).toEqual({ rows: open!['rows'] as number, astray: 0 });
+  expect(backlog).toEqual({ open: open!['rows'] as number, young: true });
+  expect(await scrape()).toEqual(total);
+  expect(total.reduce((sum, { value }) => sum + value, 0)).toBe(6_000);
+});
+
+test('a reconcile of the mirror and late updates bring nothing back, and nothing that they write is cut off', async () => {
+  const at = (ago: string) =>
+    db.sql`select to_char(now() at time zone 'UTC' - ${ago}::text::interval, 'YYYY-MM-DD HH24:MI:SS.US') as at`;
+  const rows = [];
+  // about the mirror's horizon, and about the cutoff
+  for (const ago of [
+    '71 hours',
+    '71 hours 59 minutes',
+    '72 hours 1 minute',
+    '73 hours 30 minutes',
+    '75 hours 1 minute',
+    '100 hours',
+  ]) {
+    const [{ at: inserted_at }] = (await at(ago)) as unknown as [{ at: string }];
+    rows.push(await insertVerification(db.sql, { inserted_at }));
+  }
+  const mirror = startMirror(db);
+  await mirror.streaming();
+  await until('the copy', async () => (await count()) === 6);
+  await mirror.stop();
+  await retain();
+  const kept = async () =>
+    (await db.sql`select id from verification.sms_log order by inserted_at desc`).map(({ id }) => id as string);
+  expect(await kept()).toEqual(rows.slice(0, 4).map(({ id }) => id));
+
+  await db.sql`delete from verification.sms_log`;
+  await db.sql`update smslogd.checkpoint set reconcile_due = 'test', reconcile_after = null`;
+  const again = startMirror(db, { env: { RETENTION_DAYS: String(DAYS) } });
+  await again.streaming();
+  await until(
+    'the reconcile',
+    async () => (await db.sql`select from smslogd.checkpoint where reconcile_due is null`).length === 1,
+  );
+  await db.sql`update verification.verifications set attempts_count = 1`;
+  const last = await insertVerification(db.sql, { inserted_at: rows[0]!.inserted_at });
+  await until('the stream', async () => (await kept()).includes(last.id));
+  await again.stop();
+  const copied = [rows[0]!.id, rows[1]!.id, last.id].sort();
+  expect((await kept()).sort()).toEqual(copied);
+  await retain();
+  expect((await kept()).sort()).toEqual(copied);
+});
+
+test('a row that somebody holds is left for the next turn, and nobody is waited for', async () => {
+  await insert(2_000, 6);
+  const ids = (await old()).map(({ id }) => id as string);
+  await db.sql.begin(async (tx) => {
+    await tx`select from verification.sms_log where id = ${ids[0]!} for update`;
+    await retain();
+    expect((await old()).map(({ id }) => id as string)).toEqual([ids[0]]);
+  });
+  await retain();
+  expect(await old()).toHaveLength(0);
+});
+
+test('a daemon that dies in the middle of a batch leaves everything to the next; two at once remove each row once', async () => {
+  await insert(6_000, 9);
+  const before = await hours();
+  const dying = openDatabase(db.config(), { max: 1, name: 'dying' });
+  await db.sql.begin(async (tx) => {
+    await tx`lock table smslogd.sms_poll in share mode`;
+    const pass = retain({ by: dying }).catch((error: unknown) => error);
+    await until('the batch to wait', async () => {
+      const [waiting] =
+        await db.sql`select from pg_stat_activity where application_name = 'smslogd dying' and wait_event_type = 'Lock'`;
+      return waiting !== undefined;
+    });
+    await db.sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'smslogd dying'`;
+    expect(await pass).toBeInstanceOf(Error);
+  });
+  await dying.end({ timeout: 1 });
+  expect(await count()).toBe(6_000);
+  await Promise.all([retain(), retain()]);
+  expect(await old()).toHaveLength(0);
+  expect(await hours()).toEqual(before);
+});
+
+test('a stop ends a pass between two batches, and the next start goes on', async () => {
+  await insert(20_000, 9);
+  const before = await hours();
+  const stop = new AbortController();
+  const config = db.config({ RETENTION_DAYS: String(DAYS) });
+  const loop = runRetention({ config, sql, log: silentLog }, stop.signal);
+  await until('the first batch', async () => (await count()) < 20_000);
+  stop.abort();
+  await loop;
+  expect((await old()).length).toBeGreaterThan(0);
+  await retain();
+  expect(await old()).toHaveLength(0);
+  expect(await hours()).toEqual(before);
+});
+
+test('only hours that are frozen can be removed, none of the last day, and only by the daemon', async () => {
+  await insert(100, 5);
+  const places = (await db.sql`select ctid::text as place from verification.sms_log`).map(
+    ({ place }) => place as string,
+  );
+  const ago = async (interval: string) =>
+    (await db.sql`select (now() - ${interval}::text::interval)::text as at`)[0]!['at'] as string;
+  await expect(removeRows(sql, places, await ago('4 days'))).rejects.toMatchObject({ code: '55000' });
+  await db.sql`update smslogd.settings set frozen_before = 'infinity'`;
+  await expect(removeRows(sql, places, await ago('23 hours'))).rejects.toMatchObject({ code: '55000' });
+  expect(await removeRows(sql, places, await ago('4 days'))).toBe(20);
+  for (const role of ['sms_reader', 'sms_writer', 'sms_dba']) {
+    const call = db.sql.begin(async (tx) => {
+      await tx.unsafe(`set local role ${role}`);
+      await tx`select smslogd.remove_logged('{}', now())`;
+    });
+    await expect(call).rejects.toMatchObject({ code: '42501' });
+  }
+});
+
+test('doctor knows that the daemon needs these functions', async () => {
+  const source = await describeSource(db.sql, db.config());
+  expect(await lackingPrivileges(sql, source)).toEqual([]);
+  await db.sql.unsafe(`revoke execute on function smslogd.remove_logged from ${daemon}`);
+  expect(await lackingPrivileges(sql, source)).toEqual(['execute on smslogd.remove_logged(tid[],timestamptz)']);
+  await db.sql.unsafe(`grant execute on function smslogd.remove_logged to ${daemon}`);
+});
+
+test('waiting for an answer ends before the row leaves', () => {
+  const minutes = ['1', '30', '0'].map((days) => db.config({ RETENTION_DAYS: days }).SMS_STATUSES_GIVE_UP);
+  expect(minutes).toEqual([1_440, 4_320, 4_320]);
+});
