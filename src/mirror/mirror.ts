@@ -251,20 +251,26 @@ async function readySlot(
         },
       );
     }
-    if (checkpoint.inFuture) {
+    if (checkpoint.systemId === undefined) {
+      // somebody made it beforehand, as Patroni does with its permanent slots
+      health.setMirrorState('snapshot');
+      await markFirstStart(store, config);
+    } else if (checkpoint.inFuture) {
       warn({ log, metrics }, 'checkpoint_future', 'the checkpoint is ahead of the server: it is forgotten');
       await store.markReconcile('checkpoint in the future', { fresh: true });
-    } else if (checkpoint.systemId !== undefined && checkpoint.systemId !== server.systemId) {
+    } else if (checkpoint.systemId !== server.systemId) {
       warn({ log, metrics }, 'database_changed', 'the database is another one than the log was filled from');
       await store.markReconcile('another database', { fresh: true });
     }
     return found;
   }
-  const first = reason === FIRST_START;
-  health.setMirrorState(first ? 'snapshot' : 'repairing');
-  await store.markReconcile(reason ?? FIRST_START, { fresh: true, horizon: first && config.SNAPSHOT === 'never' });
-  if (first) log.info({ slot: config.SLOT_NAME }, 'a replication slot is made');
-  else {
+  if (reason === FIRST_START) {
+    health.setMirrorState('snapshot');
+    await markFirstStart(store, config);
+    log.info({ slot: config.SLOT_NAME }, 'a replication slot is made');
+  } else {
+    health.setMirrorState('repairing');
+    await store.markReconcile(reason ?? 'slot missing', { fresh: true });
     const code = found === undefined ? 'slot_missing' : 'slot_lost';
     warn({ log, metrics }, code, 'the replication slot is made again', { slot: config.SLOT_NAME, reason });
   }
@@ -273,6 +279,11 @@ async function readySlot(
   const made = await describeSlot(sql, config.SLOT_NAME);
   if (made === undefined) throw new SmslogdError('slot_missing', `the slot ${config.SLOT_NAME} is gone again`);
   return made;
+}
+
+/** What was there before is to be copied, or with SNAPSHOT=never is not the mirror's. */
+async function markFirstStart(store: Store, config: Config): Promise<void> {
+  await store.markReconcile(FIRST_START, { fresh: true, horizon: config.SNAPSHOT === 'never' });
 }
 
 /** Why the slot must be made (again); undefined: it need not. */

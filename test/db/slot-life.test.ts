@@ -18,8 +18,8 @@ afterEach(async () => {
   await db.drop();
 });
 
-async function streaming(): Promise<RunningMirror> {
-  const mirror = startMirror(db);
+async function streaming(env: Record<string, string> = {}): Promise<RunningMirror> {
+  const mirror = startMirror(db, { env });
   mirrors.push(mirror);
   await mirror.streaming();
   return mirror;
@@ -201,4 +201,24 @@ test('where the role may not mend the publication, the SQL is said and the log i
   await everyRowOnce();
   await mirror.stop();
   await db.sql.unsafe(`drop owned by ${role}; drop role ${role}`);
+});
+
+test.for([
+  ['initial', 5],
+  ['never', 0],
+] as const)('a slot that somebody made beforehand is taken as it is, with SNAPSHOT=%s', async ([snapshot, copied]) => {
+  await insertMany(db.sql, 5);
+  await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
+  const mirror = await streaming({ SNAPSHOT: snapshot });
+  const row = await insertVerification(db.sql);
+  await until(
+    'the new row',
+    async () => (await db.sql`select from verification.sms_log where id = ${row.id}`).length === 1,
+  );
+  expect(mirror.health.mirrorState).toBe('streaming');
+  expect(await db.sql`select count(*)::int as rows from verification.sms_log where id <> ${row.id}`).toEqual([
+    { rows: copied },
+  ]);
+  const counted = (await mirror.metrics.errors.get()).values.filter(({ value }) => value > 0);
+  expect(counted).toEqual([]);
 });
