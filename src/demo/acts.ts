@@ -80,7 +80,6 @@ export async function watchProgress(
       const writtenNow = written();
       const [score, lagSeconds] = await Promise.all([scoreNow(), readLag(stage.web)]);
       if (signal.aborted) return;
-      const pollsPerSms = stage.simulator.requests.status / Math.max(1, score.rows);
       screen.live(
         progressLine({
           seconds: elapsed(),
@@ -89,7 +88,6 @@ export async function watchProgress(
           logged: score.live,
           lagSeconds,
           open: score.open,
-          pollsPerSms,
         }),
       );
     },

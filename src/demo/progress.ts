@@ -60,12 +60,11 @@ export interface Snapshot {
   readonly lagSeconds: number | undefined;
   /** rows without a final status */
   readonly open: number;
-  /** status requests for each SMS in the log */
-  readonly pollsPerSms: number;
 }
 
+/** Fits in 80 columns. */
 export function progressLine(snapshot: Snapshot): string {
-  const { seconds, copied, written, logged, lagSeconds, open, pollsPerSms } = snapshot;
+  const { seconds, copied, written, logged, lagSeconds, open } = snapshot;
   return [
     `${String(Math.floor(seconds)).padStart(4)} s`,
     `history ${count(copied, 6)}`,
@@ -73,8 +72,7 @@ export function progressLine(snapshot: Snapshot): string {
     `logged ${count(logged, 6)}`,
     `lag ${duration(lagSeconds).padStart(6)}`,
     `open ${count(open, 6)}`,
-    `${pollsPerSms.toFixed(2)} polls/SMS`,
-  ].join('   ');
+  ].join('  ');
 }
 
 function duration(seconds: number | undefined): string {
