@@ -40,10 +40,9 @@ interface Setting {
 }
 
 const SETTINGS = {
-  DATABASE_URL: { type: databaseAddress, secret: true, about: 'for queries; TLS by `sslmode` as in libpq (required)' },
+  DATABASE_URL: { type: databaseAddress, about: 'for queries; TLS by `sslmode` as in libpq (required)' },
   DATABASE_REPLICATION_URL: {
     type: databaseAddress,
-    secret: true,
     about: 'for the replication stream, direct where `DATABASE_URL` goes through a pooler; default `DATABASE_URL`',
   },
   SOURCE_TABLE: { type: text, initial: 'verification.verifications', about: 'the source, `schema.table`' },
@@ -199,16 +198,22 @@ export function settingNames(): SettingName[] {
   return Object.keys(SETTINGS) as SettingName[];
 }
 
-/** `NAME=value` lines of the settings in force; a secret that is set, and a login within an address, shows as `****`. */
+/** `NAME=value` lines of the settings in force; a secret that is set, and a login or a password within an address, shows as `****`. */
 export function describeConfig(config: Config): string {
   return settingNames()
     .map((name) => {
       const setting: Setting = SETTINGS[name];
       const value = config[name];
       if (value === undefined) return `${name}=`;
-      return `${name}=${setting.secret === true ? '****' : String(value).replace(/^(https?:\/\/)[^/?#]*@/i, '$1****@')}`;
+      return `${name}=${setting.secret === true ? '****' : withoutLogin(String(value))}`;
     })
     .join('\n');
+}
+
+function withoutLogin(value: string): string {
+  return value
+    .replace(/^([a-z]+:\/\/)[^/?#]*@/i, '$1****@')
+    .replaceAll(/([?&](?:user|password|sslpassword)=)[^&#]*/gi, '$1****');
 }
 
 /** The settings as the Markdown table that the README shows. */

@@ -125,10 +125,17 @@ test('`run` needs the gateway where LOOPS names the poller, also where LOOPS sta
 });
 
 test('the settings in force are printed without a secret', () => {
-  const said = describeConfig(loadConfig({ ...FULL, IP2SMS_STATUS_URL: 'https://user:secret@gateway.example/?a=b@c' }));
+  const said = describeConfig(
+    loadConfig({
+      ...FULL,
+      IP2SMS_STATUS_URL: 'https://user:secret@gateway.example/?a=b@c',
+      DATABASE_REPLICATION_URL: 'postgres:///name?host=db&password=secret&sslmode=require',
+    }),
+  );
   expect(said).toContain('IP2SMS_STATUS_URL=https://****@gateway.example/?a=b@c');
   expect(said).not.toContain('secret');
-  expect(said).toContain('DATABASE_URL=****');
+  expect(said).toContain('DATABASE_URL=postgres://****@db:5432/name\n');
+  expect(said).toContain('DATABASE_REPLICATION_URL=postgres:///name?host=db&password=****&sslmode=require\n');
   expect(said).toContain('SMS_BODY=full');
   expect(said.split('\n')).toHaveLength(settingNames().length);
 });
