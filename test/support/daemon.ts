@@ -19,9 +19,12 @@ export interface Process {
   kill(signal: NodeJS.Signals): void;
 }
 
+/** What node runs for smslogd: the source, by tsx. */
+const PROGRAM: readonly string[] = ['--import', 'tsx', CLI];
+
 /** Starts `smslogd WORDS` with exactly `env` beside PATH and HOME. */
-export function startProcess(words: readonly string[], env: Record<string, string>): Process {
-  const child = spawn(process.execPath, ['--import', 'tsx', CLI, ...words], {
+export function startProcess(words: readonly string[], env: Record<string, string>, program = PROGRAM): Process {
+  const child = spawn(process.execPath, [...program, ...words], {
     env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
@@ -70,8 +73,8 @@ export interface Daemon extends Process {
   peakMemory(): number;
 }
 
-export function startDaemon(env: Record<string, string>): Daemon {
-  const daemon = startProcess(['run'], env);
+export function startDaemon(env: Record<string, string>, program?: readonly string[]): Daemon {
+  const daemon = startProcess(['run'], env, program);
   return {
     ...daemon,
     url: async () => {

@@ -1,0 +1,158 @@
+/** A slot's backlog that can be read again and again, and ways to read it. Several benches use one backlog. */
+import { randomBytes } from 'node:crypto';
+import type { Sql } from 'postgres';
+import { until } from '../support/database.ts';
+import type { BenchDatabase, Figures, Stage } from './stage.ts';
+
+export interface Backlog {
+  readonly db: BenchDatabase;
+  readonly rows: number;
+  /** ids of the first and the last row, in commit order */
+  readonly first: string;
+  readonly last: string;
+  /** a new slot that stands before the backlog */
+  slot(): Promise<string>;
+}
+
+/** Row `n` of the OTP service: phone numbers are unique and scattered, as in the field. */
+export const NEW_ROW = `gen_random_uuid(), '+38000' || lpad((n * 7919 % 10000000)::text, 7, '0'), 1, 'new', 1000 + n % 9000, now() + interval '5 minutes', true,
+  (6614000000000 + n)::text, 'Accepted', 0, clock_timestamp() at time zone 'UTC'`;
+
+/** `transactions` transactions of `rowsEach` rows that wait in a slot. The rows stay in the source. */
+export async function makeBacklog(
+  stage: Stage,
+  { transactions, rowsEach }: { transactions: number; rowsEach: number },
+): Promise<Backlog> {
+  const db = await stage.database();
+  const { sql } = db;
+  const origin = `origin_${db.name}`;
+  await sql`select pg_create_logical_replication_slot(${origin}, 'pgoutput')`;
+  await sql.unsafe(`create procedure public.write_rows(transactions int, rows_each int) language plpgsql as $$
+    begin
+      for t in 0 .. transactions - 1 loop
+        insert into verification.verifications select ${NEW_ROW} from generate_series(t * rows_each + 1, (t + 1) * rows_each) n;
+        commit;
+      end loop;
+    end $$`);
+  const began = performance.now();
+  const session = await sql.reserve();
+  await session`set synchronous_commit = off`;
+  await session.unsafe(`call public.write_rows(${transactions}, ${rowsEach})`);
+  await session`reset synchronous_commit`;
+  session.release();
+  const rows = transactions * rowsEach;
+  stage.say(
+    `${transactions} transactions with ${rowsEach} rows wait, made in ${Math.round((performance.now() - began) / 1000)} s`,
+  );
+  await sql`vacuum analyze verification.verifications`;
+  await sql`checkpoint`;
+  const idOf = async (n: number) => {
+    const [row] = await sql`select id from verification.verifications where gateway_id = ${String(6614000000000 + n)}`;
+    return row?.['id'] as string;
+  };
+  return {
+    db,
+    rows,
+    first: await idOf(1),
+    last: await idOf(rows),
+    slot: async () => {
+      const name = `copy_${randomBytes(4).toString('hex')}`;
+      await sql`select pg_copy_logical_replication_slot(${origin}, ${name})`;
+      return name;
+    },
+  };
+}
+
+/** Waits for the first and the last row in `table`; milliseconds from `began` to each. */
+async function arrivals(sql: Sql, table: string, { first, last }: Backlog, began: number): Promise<[number, number]> {
+  const here = async (id: string) => {
+    const [row] = await sql.unsafe(`select exists (select from ${table} where id = $1::uuid) as here`, [id], {
+      prepare: true,
+    });
+    return row?.['here'] === true;
+  };
+  await until('the first row', () => here(first), 120);
+  const started = performance.now() - began;
+  await until('the last row', () => here(last), 300);
+  return [started, performance.now() - began];
+}
+
+function figures(rows: number, [first, last]: [number, number]): Figures {
+  return { rate: rows / ((last - first) / 1000), whole: rows / (last / 1000) };
+}
+
+/** One catch-up by smslogd, from a checkpoint at the slot's position to the last row. Also `memory`: peak, MiB; `first`: ms to the first row. */
+export async function mirrorBacklog(stage: Stage, backlog: Backlog): Promise<Figures> {
+  const { db, rows } = backlog;
+  const slot = await backlog.slot();
+  await db.sql`truncate verification.sms_log, smslogd.sms_poll, smslogd.changed_hour`;
+  await db.sql`insert into smslogd.checkpoint (slot_name, lsn, committed_at)
+               select slot_name, confirmed_flush_lsn, now() from pg_replication_slots where slot_name = ${slot}`;
+  const daemon = stage.daemon(db.env({ SLOT_NAME: slot }));
+  await daemon.line('it streams', (line) => line.includes('"the mirror streams"'));
+  const times = await arrivals(db.sql, 'verification.sms_log', backlog, performance.now());
+  const memory = daemon.peakMemory() / 1024 / 1024;
+  daemon.kill('SIGTERM');
+  await daemon.exited;
+  await requireRows(db.sql, 'verification.sms_log', rows);
+  await db.sql`select pg_drop_replication_slot(${slot})`;
+  return { ...figures(rows, times), memory };
+}
+
+/**
+ * One catch-up by PostgreSQL's own subscription, with its defaults (asynchronous commit of the apply worker among them), into another database of
+ * the same server: the source's columns, the log's key and indexes, no triggers, no queue.
+ */
+export async function subscribeBacklog(stage: Stage, backlog: Backlog): Promise<Figures> {
+  const target = await stage.share('subscriber', () => createSubscriber(stage));
+  await target.sql`truncate verification.verifications`;
+  const slot = await backlog.slot();
+  await target.sql.unsafe(`create subscription bench connection '${libpq(backlog.db.url)}' publication smslogd
+                             with (create_slot = false, slot_name = ${slot}, copy_data = false, enabled = false)`);
+  const began = performance.now();
+  await target.sql`alter subscription bench enable`;
+  const times = await arrivals(target.sql, 'verification.verifications', backlog, began);
+  await target.sql`alter subscription bench disable`;
+  await target.sql`alter subscription bench set (slot_name = none)`;
+  await target.sql`drop subscription bench`;
+  await requireRows(target.sql, 'verification.verifications', backlog.rows);
+  await dropSlotOnceFree(backlog.db.sql, slot);
+  return figures(backlog.rows, times);
+}
+
+export async function createSubscriber(stage: Stage): Promise<BenchDatabase> {
+  const target = await stage.database({ plain: true });
+  await target.sql.unsafe(SUBSCRIBER_DDL);
+  return target;
+}
+
+/** The source's columns with the log's key and indexes. */
+const SUBSCRIBER_DDL = `
+create schema verification;
+create table verification.verifications (
+  id uuid primary key, phone_number varchar(255) not null, check_digit integer not null, status varchar(255) not null, code integer not null,
+  code_expired_at timestamp not null, active boolean default true, gateway_id varchar(255), gateway_status varchar(255),
+  attempts_count integer default 0, inserted_at timestamp not null
+);
+create index on verification.verifications (phone_number, inserted_at desc);
+create index on verification.verifications (gateway_id);
+create index on verification.verifications using brin (inserted_at) with (autosummarize = on);
+`;
+
+/** An address as libpq takes it in a subscription. */
+export function libpq(url: string): string {
+  return url.replaceAll("'", "''");
+}
+
+export async function dropSlotOnceFree(sql: Sql, slot: string): Promise<void> {
+  await until(`the slot ${slot} to be free`, async () => {
+    const [row] = await sql`select active from pg_replication_slots where slot_name = ${slot}`;
+    return row?.['active'] === false;
+  });
+  await sql`select pg_drop_replication_slot(${slot})`;
+}
+
+export async function requireRows(sql: Sql, table: string, wanted: number): Promise<void> {
+  const [row] = await sql.unsafe(`select count(*)::int as n from ${table}`);
+  if (row?.['n'] !== wanted) throw new Error(`${row?.['n']} rows are in ${table}, ${wanted} are right`);
+}

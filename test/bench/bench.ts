@@ -1,0 +1,141 @@
+/**
+ * `npm run bench -- [NAMES] [--full] [--json] [--against REV]`: smslogd beside what it is compared with, in one run on one machine.
+ *
+ * --full     the sizes of the targets instead of the short ones
+ * --json     the result as JSON on stdout, progress on stderr
+ * --against  measures only smslogd, of this tree and of the commit REV in turns (a checkout of REV with this tree's benches), and shows the ratio
+ *
+ * Nothing is installed: PostgreSQL, the peers and the references come with `npm install`.
+ */
+import { execFileSync, spawnSync } from 'node:child_process';
+import { cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { cpus, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { createCluster } from '../../src/demo/cluster.ts';
+import { bench as catchUp } from './catch-up.ts';
+import { createStage, SETTINGS, type Bench, type Scale } from './stage.ts';
+import { summarize, table, versus, type Sample, type Summary } from './table.ts';
+
+/** Every bench, in the order of the table. */
+export const BENCHES: readonly Bench[] = [catchUp];
+
+const ROOT = join(import.meta.dirname, '..', '..');
+const AGAINST_ROUNDS = 3;
+
+export interface Report {
+  readonly machine: string;
+  readonly node: string;
+  readonly date: string;
+  readonly scale: Scale;
+  readonly samples: readonly Sample[];
+  readonly lines: readonly Summary[];
+}
+
+async function main(): Promise<number> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      full: { type: 'boolean', default: false },
+      json: { type: 'boolean', default: false },
+      against: { type: 'string' },
+      own: { type: 'boolean', default: false },
+    },
+  });
+  const unknown = positionals.filter((name) => BENCHES.every((bench) => bench.name !== name));
+  if (unknown.length > 0) {
+    process.stderr.write(`unknown: ${unknown.join(', ')}; there are ${BENCHES.map(({ name }) => name).join(', ')}\n`);
+    return 2;
+  }
+  const scale = values.full ? 'full' : 'short';
+  const chosen = BENCHES.filter(({ name }) => positionals.length === 0 || positionals.includes(name));
+  const samples =
+    values.against === undefined
+      ? await runBenches(chosen, scale, values.own)
+      : againstRevision(values.against, positionals, values.full);
+  const report: Report = {
+    machine: `${cpus().length} × ${cpus()[0]?.model.trim() ?? 'unknown processor'}`,
+    node: process.version,
+    date: new Date().toISOString().slice(0, 10),
+    scale,
+    samples,
+    lines: values.against === undefined ? summarize(chosen, samples) : versus(chosen, samples, values.against),
+  };
+  process.stdout.write(values.json ? `${JSON.stringify(report)}\n` : `\n${table(report.lines)}\n`);
+  if (!values.json) process.stdout.write(`\n${report.machine}, Node.js ${report.node}, ${report.date}, ${scale}\n`);
+  return 0;
+}
+
+async function runBenches(benches: readonly Bench[], scale: Scale, ownOnly: boolean): Promise<Sample[]> {
+  execFileSync(join(ROOT, 'node_modules', '.bin', 'tsc'), ['-p', join(ROOT, 'tsconfig.build.json')], { cwd: ROOT });
+  const samples: Sample[] = [];
+  const cluster = await createCluster({ settings: SETTINGS });
+  let running = '';
+  const stage = createStage({
+    scale,
+    cluster,
+    ownOnly,
+    program: [join(ROOT, 'dist', 'cli.js')],
+    say: (line) => process.stderr.write(`${running.padEnd(12)} ${line}\n`),
+    measured: (side, figures) => samples.push({ bench: running, side, figures }),
+  });
+  try {
+    for (const bench of benches) {
+      running = bench.name;
+      stage.say(bench.measures);
+      await bench.run(stage);
+    }
+  } finally {
+    await stage.close();
+    await cluster.remove();
+  }
+  return samples;
+}
+
+function git(...words: string[]): void {
+  execFileSync('git', words, { cwd: ROOT, stdio: 'ignore' });
+}
+
+/** Samples of this tree (side smslogd) and of a checkout of `revision` (side other), in turns. */
+function againstRevision(revision: string, names: readonly string[], full: boolean): Sample[] {
+  const scratch = mkdtempSync(join(tmpdir(), 'smslogd-bench-'));
+  const other = join(scratch, 'checkout');
+  try {
+    git('worktree', 'add', '--detach', other, revision);
+    symlinkSync(join(ROOT, 'node_modules'), join(other, 'node_modules'));
+    for (const folder of ['test/bench', 'test/support']) {
+      rmSync(join(other, folder), { recursive: true, force: true });
+      cpSync(join(ROOT, folder), join(other, folder), { recursive: true });
+    }
+    const run = (tree: string, side: string) => samplesOf(tree, [...names, ...(full ? ['--full'] : [])], side);
+    const samples: Sample[] = [];
+    for (let round = 0; round < AGAINST_ROUNDS; round += 1) {
+      const sides = ['smslogd', 'other'];
+      for (const side of round % 2 === 0 ? sides : sides.toReversed()) {
+        samples.push(...run(side === 'other' ? other : ROOT, side));
+      }
+    }
+    return samples;
+  } finally {
+    git('worktree', 'remove', '--force', other);
+    rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+function samplesOf(tree: string, words: readonly string[], side: string): Sample[] {
+  process.stderr.write(`== ${side === 'other' ? 'the other commit' : 'this tree'}\n`);
+  const run = spawnSync(process.execPath, ['--import', 'tsx', 'test/bench/bench.ts', ...words, '--json', '--own'], {
+    cwd: tree,
+    stdio: ['ignore', 'pipe', 'inherit'],
+    encoding: 'utf8',
+    maxBuffer: 1 << 26,
+  });
+  if (run.status !== 0) throw new Error(`the bench failed in ${tree}`);
+  return (JSON.parse(run.stdout) as Report).samples.map((sample) => ({ ...sample, side }));
+}
+
+if (process.argv[1] === import.meta.filename) {
+  // the server goes with the process
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1));
+  process.exitCode = await main();
+}
