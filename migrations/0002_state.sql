@@ -5,7 +5,7 @@ create table smslogd.settings (
   report_timezone       text not null default 'Europe/Kyiv',
   life                  interval not null default '35 minutes',
   give_up               interval not null default '72 hours',
-  first_poll            interval not null default '2 seconds',
+  first_poll            interval not null default '2.5 seconds',
   source_tracks_gateway boolean not null default true
 );
 comment on table smslogd.settings is 'One row: the settings that views and triggers need. report_timezone is written by migrate, the others by the daemon when it starts.';

@@ -1,20 +1,25 @@
 /**
- * When to ask for an SMS again. Most are delivered in seconds, some in minutes, a few never, so the gap grows with the age of the SMS:
- * half of it at first, a minute from two minutes of age, a tenth of it from ten minutes, never more than a quarter of an hour.
- * A gap in proportion to the age keeps the delay of what we learn in proportion too, for a number of requests that grows with its logarithm.
+ * When to ask again for an SMS, by its age alone. Most are delivered in seconds, some in minutes, a few never. Where the chance of a change in
+ * the next second is h, the best gap for a given number of requests is in proportion to 1 / √h; over delivery times as they are seen that comes
+ * to half the age at first and to the cube root of the age later: 2.5 s up to 5 s of age, 8 s at 12, 14 s at a minute, 24 s at 5, 35 s at 15.
+ *
+ * `npm run bench:schedule` plays it against a poll of all open SMS each minute and against the optimum for as many requests. Measured: over fast
+ * one-time codes 0.10 of the one-minute poll's mean delay with 2.3 × its requests, 1.15 × the optimum's delay; on a congested evening 0.25 with
+ * 2.9 ×, 1.24 × the optimum; in an operator's outage 0.31 with 2.6 ×, 1.33 × the optimum. An SMS that never ends is asked for 70 times in 35
+ * minutes, where the one-minute poll asks 36 times.
  */
 
-/** Age at the first request; smslogd.settings.first_poll, which the queue's triggers read. */
-export const FIRST_REQUEST_MS = 2_000;
+/** Age at the first request, and the shortest gap; smslogd.settings.first_poll, which the queue's triggers read. */
+export const FIRST_REQUEST_MS = 2_500;
 
 /** The longest gap; also the gap of a row that the gateway refuses by itself (400, 404). */
 export const LONGEST_GAP_MS = 900_000;
 
-const SHORTEST_GAP_MS = 1_500;
 const EARLY_SHARE = 0.5;
-const EARLY_LONGEST_MS = 60_000;
-/** What the gap tends to for an old SMS; the claim's lease is no shorter (a crash must not make old SMS come in a burst). */
-export const LATE_SHARE = 0.1;
+/** The gap in seconds of an SMS that is so many seconds old, by its cube root. */
+const ROOT_FACTOR = 3.5;
+/** What the gap is for an SMS that is older than its usual life; the claim's lease is no shorter (a crash must not make old SMS come in a burst). */
+export const LATE_SHARE = 0.03;
 
 /**
  * Milliseconds until the next request of an SMS that is `ageMs` old (negative: 0). `random`, from 0 to 1, spreads the gap by a tenth to both
@@ -22,7 +27,7 @@ export const LATE_SHARE = 0.1;
  */
 export function gapAt(ageMs: number, random: number): number {
   const age = Math.max(0, ageMs);
-  const early = Math.min(Math.max(age * EARLY_SHARE, SHORTEST_GAP_MS), EARLY_LONGEST_MS);
-  const gap = Math.min(Math.max(early, age * LATE_SHARE), LONGEST_GAP_MS);
-  return Math.round(gap * (0.9 + 0.2 * random));
+  const root = 1_000 * ROOT_FACTOR * Math.cbrt(age / 1_000);
+  const gap = Math.max(FIRST_REQUEST_MS, Math.min(age * EARLY_SHARE, root), age * LATE_SHARE);
+  return Math.round(Math.min(gap, LONGEST_GAP_MS) * (0.9 + 0.2 * random));
 }

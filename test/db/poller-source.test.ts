@@ -115,7 +115,7 @@ test('the verdict does not wait for a gateway that is left alone', async () => {
 test('the settings that the triggers read are written once, and only where they differ', async () => {
   await start({ SMS_STATUSES_EXPIRATION: '0.5', SMS_STATUSES_GIVE_UP: '90' });
   const [first] = await readSettings();
-  expect(first).toMatchObject({ life: '00:00:30', give_up: '01:30:00', first_poll: '00:00:02' });
+  expect(first).toMatchObject({ life: '00:00:30', give_up: '01:30:00', first_poll: '00:00:02.5' });
   await start({ SMS_STATUSES_EXPIRATION: '0.5', SMS_STATUSES_GIVE_UP: '90' });
   const [second] = await readSettings();
   expect(second).toEqual(first);
