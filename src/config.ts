@@ -27,6 +27,9 @@ const databaseAddress = z
   );
 const timezone = text.refine(isTimezone, 'an IANA time zone such as Europe/Kyiv');
 const LOOPS = ['mirror', 'poller'] as const;
+
+/** Whose time the dates of the gateway's replies are: not known yet, the change's, or the reply's own. */
+export const LATENCY_SOURCES = ['unconfirmed', 'change', 'reply'] as const;
 const loops = text
   .transform((value) => value.split(',').map((name) => name.trim()))
   .pipe(z.array(z.enum(LOOPS, `some of ${LOOPS.join(',')}`)).min(1));
@@ -74,6 +77,12 @@ const SETTINGS = {
   IP2SMS_PASSWORD: { type: text, secret: true, about: 'Basic authorization (required likewise)' },
   IP2SMS_SOURCE: { type: text, about: 'alpha name, for `send`' },
   IP2SMS_FORMAT: { type: z.enum(['xml', 'json'], 'xml or json'), initial: 'xml', about: '`xml` or `json`' },
+  LATENCY_SOURCE: {
+    type: z.enum(LATENCY_SOURCES, `one of ${LATENCY_SOURCES.join(', ')}`),
+    initial: 'unconfirmed',
+    about:
+      "whose time the gateway's dates are, once you settled it as docs/runbook.md says: `change` or `reply`; till then the page says that latencies are unconfirmed",
+  },
   IP2SMS_MAX_CONCURRENCY: { type: whole(1, 10_000), initial: '64', about: 'ceiling of the adaptive limit' },
   IP2SMS_MAX_RPS: { type: whole(0, 1_000_000), initial: '0', about: 'requests a second; 0: no limit' },
   IP2SMS_TIMEOUT_MS: { type: whole(100, 600_000), initial: '8000', about: 'of a whole request' },

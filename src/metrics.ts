@@ -3,6 +3,7 @@
  * list exists at 0 from the start. HELP says whose figure it is: "database": the same in every daemon, take the max; "process": sum them.
  */
 import { Counter, Gauge, Histogram, Registry, type OpenMetricsContentType } from 'prom-client';
+import { LATENCY_SOURCES } from './config.ts';
 import { ERROR_CODES } from './errors.ts';
 import { isFinal, OPEN_STATUSES, SMS_TYPES, STATUSES } from './status.ts';
 
@@ -39,6 +40,8 @@ export type RejectReason = (typeof REJECT_REASONS)[number];
 
 export const PERIODS = ['today', 'yesterday'] as const;
 export const GROUPS = ['le_2m', 'm2_5', 'm5_30', 'gt_30m'] as const;
+/** What became of an SMS of the last minutes; untracked: no gateway id, and the source has none to tell. */
+export const OUTCOMES = ['on_time', 'late', 'undelivered', 'waiting', 'untracked'] as const;
 export const SLOT_WAL_STATUSES = ['reserved', 'extended', 'unreserved', 'lost'] as const;
 
 /** Seconds; 120, 300 and 1800 are the bounds of the mission's groups. */
@@ -108,8 +111,20 @@ export function createMetrics(version: string) {
     ]),
     lastDelivered: gauge(
       'sms_last_delivered_timestamp_seconds',
-      'Latest status_changed_at of a Delivered SMS (database)',
+      'Latest status_changed_at of a Delivered SMS; absent for a type of which none was ever delivered (database)',
       ['type'],
+    ),
+    recent: gauge(
+      'recent_sms',
+      'SMS sent 2 to 12 minutes ago by what became of them; on_time: Delivered within 2 minutes (database)',
+      ['type', 'outcome'],
+    ),
+    latencySource: gauge('latency_source', "1 for whose time the gateway's dates are, by LATENCY_SOURCE (setting)", [
+      'source',
+    ]),
+    figuresTimestamp: gauge(
+      'figures_timestamp_seconds',
+      'When what is read from the database was read last; absent before the first time (process: take the max)',
     ),
 
     mirrorLagSeconds: gauge(
@@ -131,6 +146,7 @@ export function createMetrics(version: string) {
       'WAL that may still be written before the slot is in danger; absent without max_slot_wal_keep_size (database)',
     ),
     slotWalStatus: gauge('slot_wal_status', '1 for the wal_status of the slot (database)', ['status']),
+    slotActive: gauge('slot_active', '1 while a daemon reads the slot; 0 also where there is no slot (database)'),
     checkpointTimestamp: gauge('checkpoint_timestamp_seconds', 'When the checkpoint was last written (database)'),
     reconcileMissing: gauge(
       'reconcile_missing_rows',
@@ -173,11 +189,13 @@ export function createMetrics(version: string) {
     }
     for (const status of STATUSES) if (isFinal(status)) metrics.final.inc({ type, status }, 0);
     for (const status of OPEN_STATUSES) metrics.open.set({ type, status }, 0);
+    for (const outcome of OUTCOMES) metrics.recent.set({ type, outcome }, 0);
     for (const period of PERIODS) {
       for (const status of [...STATUSES, 'untracked']) metrics.periodSms.set({ type, period, status }, 0);
       for (const group of GROUPS) metrics.periodDelivered.set({ type, period, group }, 0);
     }
   }
+  for (const source of LATENCY_SOURCES) metrics.latencySource.set({ source }, 0);
   for (const status of SLOT_WAL_STATUSES) metrics.slotWalStatus.set({ status }, 0);
   for (const result of POLL_RESULTS) metrics.pollRequests.inc({ result }, 0);
   for (const reason of REJECT_REASONS) metrics.rejects.inc({ reason }, 0);

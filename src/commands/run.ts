@@ -41,6 +41,7 @@ export const command: Command = {
 /** Builds every part, turns the loops until a signal or until one of them fails for good, and takes everything down in reverse. */
 async function daemon(config: Config, log: Log): Promise<void> {
   const metrics = createMetrics(VERSION);
+  metrics.latencySource.set({ source: config.LATENCY_SOURCE }, 1);
   const health = createHealth(metrics, config.LOOPS);
   const sql = openDatabase(config, { max: CONNECTIONS, name: 'daemon' });
   const stop = new AbortController();

@@ -1,21 +1,26 @@
 /**
- * The metrics that come from the database: read from the views, so that they agree with them, when /metrics is scraped. The database is asked
- * at most every five seconds, once at a time, and for a fifth of the time at most; a scrape never fails for it: the last values stay and the failure is counted.
+ * The metrics that come from the database: read from the views, so that they agree with them, when /metrics is scraped (at most every five
+ * seconds); a scrape never fails for it: the last values stay and the failure is counted. Beside them the last hours, which only the page asks for.
  */
 import type { Config } from '../config.ts';
 import type { Sql } from '../db.ts';
 import { toSmslogdError } from '../errors.ts';
 import { logProblem, type Log } from '../log.ts';
-import { GROUPS, SLOT_WAL_STATUSES, type Metrics } from '../metrics.ts';
+import { GROUPS, OUTCOMES, SLOT_WAL_STATUSES, type Metrics } from '../metrics.ts';
 import { OPEN_STATUSES, SMS_TYPES, STATUSES, type SmsType } from '../status.ts';
-import { pause } from '../supervise.ts';
-import { readFacts, type Facts } from './store.ts';
+import { createReading } from './reading.ts';
+import { readFacts, readHours, type Facts, type Hour } from './store.ts';
+
+/** What the page shows of the past: this hour and those before it. */
+export const HOURS = 24;
 
 export interface Figures {
   /** Brings the gauges up to date where they are older than five seconds. Never rejects, and returns within the time limit. */
   refresh(): Promise<void>;
   /** what was read last; undefined until the database has answered once */
   readonly facts: Facts | undefined;
+  /** The last 24 hours by hour and type, only what there is any of; undefined until the database has answered once. */
+  hours(): Promise<readonly Hour[] | undefined>;
 }
 
 export interface FiguresDeps {
@@ -31,9 +36,6 @@ export interface FiguresDeps {
   readonly limitMs?: number;
 }
 
-/** Values stay fresh for so many times as long as their reading took. */
-const REST = 4;
-
 export function createFigures({
   config,
   sql,
@@ -45,39 +47,29 @@ export function createFigures({
 }: FiguresDeps): Figures {
   const apply = applier(metrics);
   let facts: Facts | undefined;
-  let running: Promise<void> | undefined;
-  let freshUntil = -Infinity;
-  let failing = false;
-
-  const read = async () => {
-    const started = performance.now();
-    try {
-      facts = await readFacts(sql, config.SLOT_NAME, limitMs);
-      apply(facts);
-      failing = false;
-    } catch (error) {
-      const problem = toSmslogdError(error);
-      metrics.errors.inc({ code: problem.code });
-      // said once for a row of failures
-      if (!failing) logProblem(log, 'warn', problem, { part: 'figures' });
-      failing = true;
-    } finally {
-      const ended = performance.now();
-      freshUntil = maxAgeMs === 0 ? ended : ended + Math.max(maxAgeMs, REST * (ended - started));
-      running = undefined;
-    }
+  let hours: readonly Hour[] | undefined;
+  const onFailure = (error: unknown, first: boolean) => {
+    const problem = toSmslogdError(error);
+    metrics.errors.inc({ code: problem.code });
+    // said once for a row of failures
+    if (first) logProblem(log, 'warn', problem, { part: 'figures' });
   };
-
+  const options = { maxAgeMs, waitMs, onFailure };
+  const refresh = createReading(async () => {
+    facts = await readFacts(sql, config.SLOT_NAME, limitMs);
+    apply(facts);
+  }, options);
+  const refreshHours = createReading(async () => {
+    hours = await readHours(sql, HOURS, limitMs);
+  }, options);
   return {
-    refresh: async () => {
-      if (running === undefined && performance.now() < freshUntil) return;
-      running ??= read();
-      const limit = new AbortController();
-      await Promise.race([running, pause(waitMs, limit.signal)]);
-      limit.abort();
-    },
+    refresh,
     get facts() {
       return facts;
+    },
+    hours: async () => {
+      await refreshHours();
+      return hours;
     },
   };
 }
@@ -85,9 +77,11 @@ export function createFigures({
 /** Puts facts into the metrics. A figure that is not there has no series; a counter never goes back, whatever is deleted from the log. */
 function applier(metrics: Metrics): (facts: Facts) => void {
   const counted = new Map<SmsType, number>();
-  for (const gauge of [metrics.slotRetained, metrics.slotSafe, metrics.checkpointTimestamp]) gauge.remove();
+  const { slotRetained, slotSafe, slotActive, checkpointTimestamp, figuresTimestamp } = metrics;
+  for (const gauge of [slotRetained, slotSafe, slotActive, checkpointTimestamp, figuresTimestamp]) gauge.remove();
 
-  return ({ periods, statuses, due, checkpoint, slot }) => {
+  return ({ at, periods, recent, statuses, due, checkpoint, slot }) => {
+    figuresTimestamp.set(at);
     for (const row of periods) {
       const { type, period } = row;
       if (period === 'yesterday_same_time') continue;
@@ -101,6 +95,10 @@ function applier(metrics: Metrics): (facts: Facts) => void {
       setOrRemove(metrics.periodOnTime, { type, period }, row.on_time_ratio);
     }
     for (const type of SMS_TYPES) {
+      for (const outcome of OUTCOMES) {
+        const row = recent.find((each) => each.type === type && each.outcome === outcome);
+        metrics.recent.set({ type, outcome }, row?.sms ?? 0);
+      }
       const counts = statuses.filter((row) => row.type === type);
       const open = counts.filter(({ status }) => OPEN_STATUSES.some((each) => each === status));
       for (const status of OPEN_STATUSES) {
@@ -120,9 +118,10 @@ function applier(metrics: Metrics): (facts: Facts) => void {
       );
     }
     metrics.pollDue.set(due);
-    setOrRemove(metrics.checkpointTimestamp, {}, checkpoint);
-    setOrRemove(metrics.slotRetained, {}, slot?.retained ?? null);
-    setOrRemove(metrics.slotSafe, {}, slot?.safe ?? null);
+    setOrRemove(checkpointTimestamp, {}, checkpoint);
+    setOrRemove(slotRetained, {}, slot?.retained ?? null);
+    setOrRemove(slotSafe, {}, slot?.safe ?? null);
+    slotActive.set(slot?.active === true ? 1 : 0);
     for (const status of SLOT_WAL_STATUSES) metrics.slotWalStatus.set({ status }, slot?.wal_status === status ? 1 : 0);
   };
 }

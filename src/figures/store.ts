@@ -1,6 +1,6 @@
 /** All SQL of the figures. What is counted, and how, stands in migrations/0003_hourly.sql and sql/views.sql; here it is only called. */
 import { arrayLiteral, quoteLiteral, type Sql } from '../db.ts';
-import type { GROUPS, SLOT_WAL_STATUSES } from '../metrics.ts';
+import type { GROUPS, OUTCOMES, SLOT_WAL_STATUSES } from '../metrics.ts';
 import type { SmsType, Status } from '../status.ts';
 
 /** Any fixed number: two daemons that count exclude each other by it. */
@@ -162,6 +162,27 @@ export interface StatusCount {
   readonly last_changed: number | null;
 }
 
+/** What became of the SMS that were sent 2 to 12 minutes ago: old enough to be judged, young enough to tell how the channel is now. */
+export interface Recent {
+  readonly type: SmsType;
+  readonly outcome: (typeof OUTCOMES)[number];
+  readonly sms: number;
+}
+
+/** A row of verification.sms_delivery_hourly; `hour` in Unix seconds, percentiles in seconds. */
+export interface Hour extends GroupCounts {
+  readonly hour: number;
+  readonly type: SmsType;
+  readonly total: number;
+  readonly delivered: number;
+  readonly open: number;
+  readonly untracked: number;
+  readonly success_ratio: number | null;
+  readonly on_time_ratio: number | null;
+  readonly p50: number | null;
+  readonly p95: number | null;
+}
+
 /** The slot as PostgreSQL sees it; bytes. */
 export interface Slot {
   readonly active: boolean;
@@ -175,8 +196,12 @@ export interface Slot {
 export interface Facts {
   readonly at: number;
   readonly timezone: string;
+  /** false where the source has no gateway ids: its SMS are logged and not judged */
+  readonly tracks: boolean;
   readonly periods: readonly Period[];
   /** only what there is any of */
+  readonly recent: readonly Recent[];
+  /** likewise */
   readonly statuses: readonly StatusCount[];
   readonly due: number;
   readonly checkpoint: number | null;
@@ -192,6 +217,18 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
      select json_build_object(
        'at', date_part('epoch', smslogd.clock()),
        'timezone', (select report_timezone from smslogd.settings),
+       'tracks', (select source_tracks_gateway from smslogd.settings),
+       'recent', (select coalesce(json_agg(r), '[]')
+                    from (select type, outcome, sum(n)::int8 as sms
+                            from smslogd.settings s
+                           cross join smslogd.count_sms(smslogd.clock() - interval '12 minutes', smslogd.clock() - interval '2 minutes', smslogd.clock()) c
+                           cross join lateral (values
+                             ('on_time', c.on_time),
+                             (case when c.status = 'Delivered' then 'late'
+                                   when c.status = 'untracked' and c.type = 'verification' and not s.source_tracks_gateway then 'untracked'
+                                   when c.status in ('Accepted', 'Enroute', 'Pending', 'Unknown', 'untracked') then 'waiting'
+                                   else 'undelivered' end, c.sms - c.on_time)) o (outcome, n)
+                           where n > 0 group by type, outcome) r),
        'periods', (select json_agg(to_jsonb(p) || jsonb_build_object('oldest_open_age', date_part('epoch', p.oldest_open_age)))
                      from verification.sms_today_vs_yesterday p),
        'statuses', (select coalesce(json_agg(json_build_object('type', type, 'status', status, 'sms', sms,
@@ -205,4 +242,18 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
      ) as facts`,
   );
   return facts;
+}
+
+/** The last `hours` hours, this one too, as verification.sms_delivery_hourly has them; PostgreSQL gives it up after `limitMs` milliseconds. */
+export async function readHours(sql: Sql, hours: number, limitMs: number): Promise<readonly Hour[]> {
+  const { rows } = await lastRow<{ rows: Hour[] }>(
+    sql,
+    `set local statement_timeout = ${Math.round(limitMs)};
+     select coalesce(json_agg(h order by h.hour, h.type), '[]') as rows
+       from (select date_part('epoch', hour) as hour, type, total, delivered, open, untracked, success_ratio, on_time_ratio,
+                    le_2m, m2_5, m5_30, gt_30m, p50, p95
+               from verification.sms_delivery_hourly
+              where hour > smslogd.clock() - interval '${hours} hours') h`,
+  );
+  return rows;
 }

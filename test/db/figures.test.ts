@@ -3,7 +3,7 @@ import { openDatabase, type Sql } from '../../src/db.ts';
 import { createFigures } from '../../src/figures/gauges.ts';
 import { refreshHourly } from '../../src/figures/hourly.ts';
 import { silentLog } from '../../src/log.ts';
-import { createMetrics, PERIODS, type Metrics } from '../../src/metrics.ts';
+import { createMetrics, OUTCOMES, PERIODS, type Metrics } from '../../src/metrics.ts';
 import { OPEN_STATUSES, SMS_TYPES, STATUSES } from '../../src/status.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 
@@ -144,6 +144,7 @@ test('slot, checkpoint and queue figures are those of this slot', async () => {
   expect(now.has('smslogd_slot_safe_wal_bytes')).toBe(false);
   expect(now.get('smslogd_slot_wal_status{status="reserved"}')).toBe(1);
   expect(now.get('smslogd_slot_wal_status{status="lost"}')).toBe(0);
+  expect(now.get('smslogd_slot_active')).toBe(0);
   expect(now.get('smslogd_checkpoint_timestamp_seconds')).toBe(1234567890);
   expect(now.get('smslogd_poll_due')).toBe(1);
 });
@@ -178,4 +179,52 @@ test('a database that does not answer in time fails no scrape: the last values s
     await figures.refresh();
     return figures.facts !== last;
   });
+});
+
+test('what became of the SMS of 2 to 12 minutes ago is shown, and nothing of younger and older ones', async () => {
+  const sms = (type: string, status: string | null, ageSeconds: number, tookSeconds: number | null) => db.sql`
+    insert into verification.sms_log (phone_number, type, gateway_status, inserted_at, status_changed_at)
+    select '+380000000000', ${type}, ${status}, at, at + ${tookSeconds} * interval '1 second'
+      from (select now() - ${ageSeconds} * interval '1 second' as at) a`;
+  await sms('verification', 'Delivered', 130, 120);
+  await sms('verification', 'Delivered', 710, 0);
+  await sms('verification', 'Delivered', 400, 121);
+  await sms('verification', 'Rejected', 400, 3);
+  await sms('verification', 'Accepted', 400, null);
+  await sms('verification', null, 400, null);
+  await sms('text', null, 400, null);
+  await sms('verification', 'Delivered', 90, 1);
+  await sms('verification', 'Delivered', 740, 1);
+  const figures = figuresWith();
+  const recent = async (type: string) => {
+    await figures.refresh();
+    const now = await series();
+    return Object.fromEntries(
+      OUTCOMES.map((outcome) => [outcome, now.get(`smslogd_recent_sms{type="${type}",outcome="${outcome}"}`)]),
+    );
+  };
+  expect(await recent('verification')).toEqual({ on_time: 2, late: 1, undelivered: 1, waiting: 2, untracked: 0 });
+  expect(await recent('text')).toEqual({ on_time: 0, late: 0, undelivered: 0, waiting: 1, untracked: 0 });
+  // where the source has no gateway ids, its SMS are not waited for; those of other services are
+  await db.sql`update smslogd.settings set source_tracks_gateway = false`;
+  try {
+    expect(await recent('verification')).toEqual({ on_time: 2, late: 1, undelivered: 1, waiting: 1, untracked: 1 });
+    expect((await recent('text'))['waiting']).toBe(1);
+  } finally {
+    await db.sql`update smslogd.settings set source_tracks_gateway = true`;
+  }
+  await db.sql`delete from verification.sms_log`;
+  expect(Object.values(await recent('verification'))).toEqual([0, 0, 0, 0, 0]);
+});
+
+test('the last 24 hours are those of the hourly view', async () => {
+  await db.sql`
+    insert into verification.sms_log (phone_number, type, gateway_status, inserted_at, status_changed_at)
+    select '+380000000000', 'text', 'Delivered', now() - g * interval '1 hour', now() - g * interval '1 hour' + interval '5 seconds' from generate_series(0, 30) g`;
+  const hours = await figuresWith().hours();
+  expect(hours).toHaveLength(24);
+  expect(hours!.at(-1)).toMatchObject({ type: 'text', total: 1, delivered: 1, le_2m: 1, open: 0, untracked: 0 });
+  const [view] =
+    await db.sql`select date_part('epoch', max(hour)) as hour, min(p95) as p95 from verification.sms_delivery_hourly`;
+  expect(hours!.at(-1)).toMatchObject({ hour: view!['hour'], p95: view!['p95'] });
 });

@@ -42,6 +42,8 @@ const period = (type: Period['type'], name: Period['period'], total: number): Pe
 const FACTS: Facts = {
   at: 1_780_000_000.25,
   timezone: 'Europe/<Kyiv>',
+  tracks: true,
+  recent: [],
   periods: [
     period('verification', 'today', 1_104),
     period('verification', 'yesterday', 2_000),
@@ -85,6 +87,7 @@ async function start({
     get facts() {
       return facts;
     },
+    hours: async () => [],
   };
   server = await startHttp({
     config: { HTTP_HOST: '127.0.0.1', HTTP_PORT: 0 },
