@@ -8,6 +8,7 @@ import { parseDate } from './date.ts';
 import type { Credentials } from './credentials.ts';
 
 const MAX_REPLY_BYTES = 16 * 1024;
+const NOTHING = new Uint8Array();
 const PLAIN_ID = /^[A-Za-z0-9_-]{1,64}$/;
 
 /** How one request ended, before its body is understood. */
@@ -67,6 +68,8 @@ export function createGateway(config: GatewayConfig, credentials: () => Credenti
       headersTimeout: timeout,
       bodyTimeout: timeout,
       keepAliveTimeout: 30_000,
+      // the gateway may ask for less in its Keep-Alive header, not for more
+      keepAliveMaxTimeout: 30_000,
     });
   const askPool = open(asking, config.IP2SMS_MAX_CONCURRENCY);
   const sendPool = open(sending, 1);
@@ -80,6 +83,8 @@ export function createGateway(config: GatewayConfig, credentials: () => Credenti
       headers: {
         authorization: `Basic ${Buffer.from(`${login}:${password}`).toString('base64')}`,
         'content-type': contentType,
+        // without it any coding would be right
+        'accept-encoding': 'identity',
       },
       body,
       signal,
@@ -88,12 +93,12 @@ export function createGateway(config: GatewayConfig, credentials: () => Credenti
       const value = response.headers[name];
       return Array.isArray(value) ? value[0] : value;
     };
-    let reply: Uint8Array;
+    let reply: Uint8Array = NOTHING;
     try {
       reply = await response.body.bytes();
     } catch (error) {
-      // the reply had begun: no reason to ask again at once
-      return ended(error);
+      // the reply had begun: no reason to ask again at once. What is no 200 has said all by then: the page with it may be long, or cut.
+      if (response.statusCode === 200) return ended(error);
     }
     const sentDate = parseDate(header('date') ?? '');
     return {

@@ -13,28 +13,57 @@ const shape = z.object({
   id: id.nullish(),
   date: z.string().max(100).nullish(),
 });
+const failure = z.object({
+  error: z.unknown().refine((error) => error !== undefined),
+  state: z.undefined().optional(),
+});
 
-/** Strings pass, and whole numbers that a double may not hold are put into quotes: an id has up to 25 digits and must keep them. */
-const TOKEN = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
+const MAX_DEPTH = 4;
+/** A string with the colon that makes it a name; or a number; or anything else that JSON has, one at a time. */
+const TOKEN = /\s*(?:("(?:[^"\\]|\\.)*")(\s*:)?|(-?\d[\d.eE+-]*)|([{}[\],]|true|false|null))/y;
 
 /** Reads the JSON form. Throws a ReplyFault. */
 export function readJson(text: string): Found {
-  if (/"error"\s*:/.test(text) && !/"state"\s*:/.test(text)) {
-    throw new ReplyFault(/unauthori[sz]ed|\b401\b/i.test(text) ? 'unauthorized' : 'gateway_error');
+  const value = parse(normalized(text));
+  const refused = failure.safeParse(value);
+  if (refused.success) {
+    const said = JSON.stringify(refused.data.error);
+    throw new ReplyFault(/unauthori[sz]ed|^"?401\b|"code":"?401\b/i.test(said) ? 'unauthorized' : 'gateway_error');
   }
-  // JSON.parse would silently take the last of two
-  for (const key of [/"state"\s*:/g, /"id"\s*:/g]) {
-    if ((text.match(key) ?? []).length > 1) throw new ReplyFault('two_states');
-  }
-  const parsed = shape.safeParse(parseJson(text));
+  const parsed = shape.safeParse(value);
   if (!parsed.success) throw new ReplyFault('json');
   const { state, date } = parsed.data;
   return { id: parsed.data.id ?? undefined, word: state.value, date: date ?? '', error: state.error };
 }
 
-function parseJson(text: string): unknown {
+/**
+ * The text for JSON.parse, which would round a whole number that a double may not hold (an id has up to 25 digits and must keep them: it is put
+ * into quotes), and would take the last of two members of one name. One pass from left to right: a reply cannot make it slow.
+ */
+function normalized(text: string): string {
+  const names: Set<string>[] = [];
+  let out = '';
+  TOKEN.lastIndex = 0;
+  for (let at = 0; at < text.length; at = TOKEN.lastIndex) {
+    const match = TOKEN.exec(text);
+    if (match === null) throw new ReplyFault('json');
+    const [token, string, colon, number, other] = match;
+    if (string !== undefined && colon !== undefined) {
+      const name = String(parse(string));
+      if (names.at(-1)?.has(name) === true) throw new ReplyFault('two_states');
+      names.at(-1)?.add(name);
+    }
+    if (other === '{' || other === '[') names.push(new Set());
+    if (other === '}' || other === ']') names.pop();
+    if (names.length > MAX_DEPTH) throw new ReplyFault('too_deep');
+    out += number !== undefined && /^\d{16,}$/.test(number) ? `"${number}"` : token;
+  }
+  return out;
+}
+
+function parse(text: string): unknown {
   try {
-    return JSON.parse(text.replace(TOKEN, (token) => (/^\d{16,}$/.test(token) ? `"${token}"` : token)));
+    return JSON.parse(text);
   } catch {
     throw new ReplyFault('json');
   }

@@ -63,8 +63,9 @@ function read(text: string, asked: string | undefined): Found {
 function judge(found: Found, asked: string | undefined): Reply {
   const status = statusOfWord(found.word);
   if (found.id === undefined) {
-    // only a rejection may come without an id: there is no SMS that could have one
-    if (status !== 'Rejected') throw new ReplyFault(found.error === undefined ? 'mismatch' : 'gateway_error');
+    // only a rejection with its reason may come without an id: there is no SMS that could have one
+    if (status !== 'Rejected' || found.error === undefined)
+      throw new ReplyFault(found.error === undefined ? 'mismatch' : 'gateway_error');
   } else if (asked !== undefined && found.id !== asked) {
     throw new ReplyFault('mismatch');
   }

@@ -85,7 +85,11 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
         from written w where p.sent_at <= now() and isfinite(p.sent_at) and p.deadline_at <> p.sent_at + w.life`;
   }
 
-  /** Claims what is due. The common table expressions are materialized: else the planner may run a limit many times and claim too much. */
+  /**
+   * Claims what is due. The common table expressions are materialized: else the planner may run a limit many times and claim too much. Where
+   * somebody else updates a claimed row at the same moment PostgreSQL looks at it once more, with counts that do not fit together: no limit
+   * may fall below 0.
+   */
   async function claim({ total, old, past }: Wanted, floors: Floors): Promise<Claimed[]> {
     const after = (lane: 0 | 1 | 2) => sql`coalesce(to_timestamp(${floors[lane]}::float8 / 1000), '-infinity')`;
     const rows = await sql<RawClaim[]>`
@@ -94,15 +98,15 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
          order by due_at limit ${old} for update skip locked
       ), young as materialized (
         select id, due_at from smslogd.sms_poll where lane = 0 and due_at <= now() and due_at > ${after(0)}
-         order by due_at limit ${total} - (select count(*) from aged) for update skip locked
+         order by due_at limit greatest(0, ${total} - (select count(*) from aged)) for update skip locked
       ), more as materialized (
         select id, due_at from smslogd.sms_poll
          where lane = 1 and due_at <= now() and due_at > ${after(1)} and id not in (select id from aged)
-         order by due_at limit ${total} - (select count(*) from aged) - (select count(*) from young) for update skip locked
+         order by due_at limit greatest(0, ${total} - (select count(*) from aged) - (select count(*) from young)) for update skip locked
       ), past as materialized (
         select id, due_at from smslogd.sms_poll where lane = 2 and due_at <= now() and due_at > ${after(2)}
          order by due_at
-         limit least(${past}, ${total} - (select count(*) from aged) - (select count(*) from young) - (select count(*) from more))
+         limit greatest(0, least(${past}, ${total} - (select count(*) from aged) - (select count(*) from young) - (select count(*) from more)))
            for update skip locked
       ), due as (
         select * from aged union all select * from young union all select * from more union all select * from past

@@ -1,5 +1,5 @@
 /** A real HTTP server in the gateway's place, scripted by the test, that counts what it is asked. */
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer, type IncomingHttpHeaders, type IncomingMessage, type ServerResponse } from 'node:http';
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 
@@ -9,6 +9,7 @@ export interface Asked {
   readonly at: number;
   readonly authorization: string | undefined;
   readonly contentType: string | undefined;
+  readonly headers: IncomingHttpHeaders;
   readonly body: string;
 }
 
@@ -68,6 +69,7 @@ export async function startGateway(script: Script): Promise<TestGateway> {
       at: performance.now(),
       authorization: request.headers.authorization,
       contentType: request.headers['content-type'],
+      headers: request.headers,
       body,
     };
     asked.push(one);

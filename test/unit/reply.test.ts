@@ -95,9 +95,25 @@ describe('every form of a status', () => {
     expect(reason('Unknown operator code 99')).toMatchObject({ reason: 'unknown_operator' });
     expect(reason('Text don`t match allowed templates')).toMatchObject({ reason: 'text_not_in_templates' });
     expect(reason('something new')).toMatchObject({ reason: 'other' });
+    expect(read(`<status id='${ID}' date=''><state>Rejected</state></status>`)).toMatchObject({ reason: 'other' });
     expect(read(`{"state":{"value":"Rejected","error":"Prepaid bill error"},"date":""}`)).toMatchObject({
       reason: 'prepaid_bill',
     });
+  });
+
+  test.each([
+    ['uniq_key dupe', 'uniq_key_dupe'],
+    ['Unknown operator code 480', 'unknown_operator'],
+    ['Message text not found', 'no_text'],
+    ['Invalid abonent number', 'invalid_number'],
+    ['Prepaid messages limit exceed', 'prepaid_limit'],
+    ['Prepaid bill error', 'prepaid_bill'],
+    ['Text don`t match allowed templates', 'text_not_in_templates'],
+    ['2 or more numbers required for bulk or individual mode', 'two_numbers_required'],
+    ['Invalid source number', 'invalid_source'],
+  ])('the reason %s is known', (error, reason) => {
+    for (const said of [error, error.toUpperCase(), ` ${error}.`])
+      expect(read(`<status date=''><state error='${said}'>Rejected</state></status>`)).toMatchObject({ reason });
   });
 
   test('an empty, absent or broken date is told, and the status stands', () => {
@@ -122,6 +138,7 @@ describe('what is no answer', () => {
     ['another id', `<status id='1' date='${DATE}'><state>Delivered</state></status>`],
     ['an id that only begins like ours', `<status id='${ID}1' date='${DATE}'><state>Delivered</state></status>`],
     ['no id', `<status date='${DATE}'><state>Delivered</state></status>`],
+    ['no id, and a rejection without a reason', `<status date=''><state>Rejected</state></status>`],
     [
       'details of others',
       `<status date='${DATE}'><state>sent</state><detail><id>1</id><state>Delivered</state></detail></status>`,
@@ -138,7 +155,8 @@ describe('what is no answer', () => {
 
   test('a wrong login, as a plain text and as JSON', () => {
     expect(read('401 Unauthorized')).toEqual({ kind: 'unauthorized' });
-    expect(read('{"error":"Unauthorized"}')).toEqual({ kind: 'unauthorized' });
+    for (const error of ['"Unauthorized"', '"401 Unauthorized"', '401', '{"code":401}'])
+      expect(read(`{"error":${error}}`)).toEqual({ kind: 'unauthorized' });
   });
 
   test.each([
@@ -146,6 +164,8 @@ describe('what is no answer', () => {
     ['not_recognized', `Request not recognized - xml parse failed. Request text: <request id="${ID}">status</request>`],
     ['plain_text', 'gateway is busy'],
     ['gateway_error', '{"error":"no such id"}'],
+    ['gateway_error', '{"error":"nothing is known of 401"}'],
+    ['gateway_error', '{"error":null}'],
     ['gateway_error', `<status date=''><state error='Invalid message'>Accepted</state></status>`],
     ['root', '<html><body>502</body></html>'],
     ['xml', `<status id='${ID}'><state>Delivered</state>`],
@@ -158,6 +178,15 @@ describe('what is no answer', () => {
     ['too_deep', `<status id='${ID}'><a><b><c><d/></c></b></a><state>Delivered</state></status>`],
     ['two_states', `<status id='${ID}'><state>Delivered</state><state>Expired</state></status>`],
     ['two_states', `{"state":{"value":"Delivered"},"state":{"value":"Expired"},"id":${ID}}`],
+    ['two_states', `{"state":{"value":"Delivered"},"\\u0073tate":{"value":"Expired"},"id":${ID}}`],
+    ['two_states', `{"state":{"value":"Delivered","value":"Expired"},"id":${ID}}`],
+    ['two_states', `{"id":1,"state":{"value":"Delivered"},"id":${ID}}`],
+    ['too_deep', `{"state":{"value":"Delivered"},"id":${ID},"x":[[[[1]]]]}`],
+    ['json', `{"state":{"value":"Delivered"},"id":${ID}.5}`],
+    ['json', `{"state":{"value":"Delivered"},"id":0${ID}}`],
+    ['json', `{"state":{"value":"Delivered"},"id":${ID}} x`],
+    ['json', '{'],
+    ['json', `{"a${'\\"'.repeat(8000)}`],
     [
       'two_states',
       `<status date=''><id>${ID}</id><id>${ID}</id><state>Delivered</state><state>Expired</state></status>`,
@@ -221,6 +250,57 @@ test('whatever comes, the parser does not throw, and shows no status of another 
     { numRuns: 2000 },
   );
   fc.assert(fc.property(fc.uint8Array(), (bytes) => parseReply(bytes, ID).kind !== 'status'));
+});
+
+const LONG = '3800012345671174984921384';
+/** Every form, with a status that no part of another one is, about `id`. */
+const forms = (id: string) => [
+  `<status id='${id}' date='${DATE}' ext_id='5'><state>Undeliverable</state></status>`,
+  `<?xml version="1.0" encoding="utf-8"?><status date='${DATE}'><id>${id}</id><state>Undeliverable</state></status>`,
+  `<status date='${DATE}' reports="waiting"><state>sending</state><total>1</total><detail><id>${id}</id><state><![CDATA[Undeliverable]]></state></detail></status>`,
+  `<status groupid='9' date='${DATE}'><id>1000002</id><id>${id}</id><state>Enroute</state><state>Undeliverable</state></status>`,
+  `{"state":{"value":"Undeliverable"},"id":${id},"date":"${DATE}","execTime":3}`,
+];
+
+test('a reply that lost, doubled or changed some bytes says what it said, or Unknown, or nothing, and of nobody else', () => {
+  const part = fc.record({
+    at: fc.nat(400),
+    length: fc.integer({ min: 1, max: 40 }),
+    byte: fc.integer({ min: 0, max: 255 }),
+  });
+  const mutations = {
+    lost: (bytes: Buffer, at: number, length: number) =>
+      Buffer.concat([bytes.subarray(0, at), bytes.subarray(at + length)]),
+    doubled: (bytes: Buffer, at: number, length: number) =>
+      Buffer.concat([bytes.subarray(0, at + length), bytes.subarray(at)]),
+    cut: (bytes: Buffer, at: number) => bytes.subarray(0, at),
+    changed: (bytes: Buffer, at: number, _: number, byte: number) => Buffer.from(bytes).fill(byte, at, at + 1),
+  };
+  for (const id of [ID, LONG]) {
+    for (const form of forms(id)) {
+      expect(read(form, id)).toMatchObject({ kind: 'status', id, status: 'Undeliverable' });
+      fc.assert(
+        fc.property(part, fc.constantFrom(...Object.values(mutations)), ({ at, length, byte }, mutate) => {
+          const bytes = Buffer.from(form);
+          const reply = parseReply(mutate(bytes, at % bytes.length, length, byte), id);
+          if (reply.kind !== 'status') return;
+          expect(reply.id).toBe(id);
+          expect(['Undeliverable', 'Unknown']).toContain(reply.status);
+        }),
+        { numRuns: 1000 },
+      );
+    }
+  }
+});
+
+test('a reply about another SMS is never taken for one about ours', () => {
+  const ids = fc.stringMatching(/^[1-9][0-9]{6,24}$/);
+  fc.assert(
+    fc.property(ids, ids, (id, asked) => {
+      for (const form of forms(id)) expect(read(form, asked).kind).toBe(id === asked ? 'status' : 'mismatch');
+    }),
+    { numRuns: 300 },
+  );
 });
 
 test('every status of ours is read back from both forms', () => {
