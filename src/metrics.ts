@@ -86,11 +86,11 @@ export function createMetrics(version: string) {
       'Delivered before it was inserted, by the clocks; counts as 0 s (process)',
     ),
 
-    periodSms: gauge('period_sms', 'SMS of the day by status; untracked: no gateway id is known (database)', [
-      'type',
-      'period',
-      'status',
-    ]),
+    periodSms: gauge(
+      'period_sms',
+      'SMS of the day by status; Accepted with those that wait for their gateway id, untracked: their source has no gateway ids (database)',
+      ['type', 'period', 'status'],
+    ),
     periodDelivered: gauge('period_delivered', 'Delivered SMS of the day by latency group (database)', [
       'type',
       'period',

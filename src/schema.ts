@@ -16,6 +16,8 @@ import { pause } from './supervise.ts';
 
 const MIGRATIONS = fileURLToPath(new URL('../migrations/', import.meta.url));
 const SQL_FILES = fileURLToPath(new URL('../sql/', import.meta.url));
+/** In the order in which they need each other. */
+const VIEW_FILES = ['counters', 'delivery', 'traffic', 'conversion', 'people'];
 
 /** Any fixed number: two migrations of smslogd exclude each other by it. */
 const LOCK = 7_246_581_903;
@@ -155,7 +157,11 @@ async function computedSteps(config: Config, client: Client, role: string | unde
   const sql = openDatabase({ ...config, DATABASE_URL: config.DATABASE_REPLICATION_URL }, { max: 1, name: 'migrate' });
   try {
     const steps: Step[] = [];
-    const views = readFileSync(`${SQL_FILES}views.sql`, 'utf8');
+    const source = await describeSource(sql, config);
+    const views = VIEW_FILES.map((name) => readFileSync(`${SQL_FILES}${name}.sql`, 'utf8'))
+      .join('\n')
+      .replaceAll(':source', quoteLiteral(source.table))
+      .replaceAll(':timezone', quoteLiteral(config.SOURCE_TIMEZONE));
     const fingerprint = createHash('sha256').update(views).digest('hex').slice(0, 16);
     const { rows } = await client.query<{ now: string | null }>(
       `select obj_description(to_regnamespace('smslogd')::oid, 'pg_namespace') as now`,
@@ -171,7 +177,6 @@ async function computedSteps(config: Config, client: Client, role: string | unde
         `update smslogd.checkpoint set removed_at = null where slot_name = ${quoteLiteral(config.SLOT_NAME)} and removed_at is not null`,
       ],
     });
-    const source = await describeSource(sql, config);
     const publication = publicationStatements(config, source, await describePublication(sql, config, source));
     if (publication.length > 0) steps.push({ name: `publication ${config.PUBLICATION_NAME}`, statements: publication });
     if (role !== undefined) {

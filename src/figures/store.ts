@@ -1,4 +1,4 @@
-/** All SQL of the figures. What is counted, and how, stands in migrations/0003_hourly.sql and sql/views.sql; here it is only called. */
+/** All SQL of the figures. What is counted, and how, stands in migrations/0003_hourly.sql and sql/counters.sql; here it is only called. */
 import { arrayLiteral, quoteLiteral, type Sql } from '../db.ts';
 import type { GROUPS, OUTCOMES, SLOT_WAL_STATUSES } from '../metrics.ts';
 import type { SmsType, Status } from '../status.ts';
@@ -37,6 +37,9 @@ export async function recountHours(sql: Sql, { wait }: { wait: boolean }): Promi
   return { hours, left: Number(row.noted) - hours };
 }
 
+/** What is stored of an hour, beside its key. */
+const COUNTS = 'sms, le_2m, m2_5, m5_30, gt_30m, buckets, oldest, newest, last_changed_at, last_answered_at';
+
 /** `bound`: which hours, as a condition on `hour`. */
 const recount = (bound: string) => `
   with noted as materialized (
@@ -45,9 +48,7 @@ const recount = (bound: string) => `
   ), hours as materialized (
     select hour from noted order by hour desc limit ${HOURS_AT_ONCE}
   ), counted as materialized (
-    select c.* from smslogd.spans(array(select hour from hours)) s
-     cross join lateral smslogd.count_sms(s.lo, s.hi, now()) c
-     where c.hour in (select hour from hours)
+    select c.* from hours cross join lateral smslogd.count_sms(smslogd.hour_start(hours.hour), smslogd.hour_end(hours.hour), now()) c
   ), taken as (
     delete from smslogd.changed_hour n
      where n.hour in (select hour from hours)
@@ -55,16 +56,12 @@ const recount = (bound: string) => `
   ), gone as (
     delete from smslogd.sms_hourly h using hours
      where h.hour = hours.hour
-       and not exists (select from counted c where c.hour = h.hour and c.type = h.type and c.status = h.status)
+       and not exists (select from counted c where (c.hour, c.quarter, c.type, c.status) = (h.hour, h.quarter, h.type, h.status))
   ), stored as (
-    insert into smslogd.sms_hourly as h (hour, type, status, sms, le_2m, m2_5, m5_30, gt_30m, buckets, oldest, last_changed_at)
-    select hour, type, status, sms, le_2m, m2_5, m5_30, gt_30m, buckets, oldest, last_changed_at
-      from counted order by hour, type, status
-    on conflict (hour, type, status) do update
-       set sms = excluded.sms, le_2m = excluded.le_2m, m2_5 = excluded.m2_5, m5_30 = excluded.m5_30, gt_30m = excluded.gt_30m,
-           buckets = excluded.buckets, oldest = excluded.oldest, last_changed_at = excluded.last_changed_at
-     where (h.sms, h.buckets, h.oldest, h.last_changed_at)
-           is distinct from (excluded.sms, excluded.buckets, excluded.oldest, excluded.last_changed_at)
+    insert into smslogd.sms_hourly as h (hour, quarter, type, status, ${COUNTS})
+    select hour, quarter, type, status, ${COUNTS} from counted order by hour, quarter, type, status
+    on conflict (hour, quarter, type, status) do update set (${COUNTS}) = row (${COUNTS.replaceAll(/\w+/g, 'excluded.$&')})
+     where (${COUNTS.replaceAll(/\w+/g, 'h.$&')}) is distinct from (${COUNTS.replaceAll(/\w+/g, 'excluded.$&')})
   )
   select current_setting('smslogd.ours')::boolean as ours, (select count(*) from hours) as hours, (select count(*) from noted) as noted`;
 

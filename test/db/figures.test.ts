@@ -49,7 +49,7 @@ test('gauges, views, stored counters and a count by hand agree', async () => {
 
   const byHand = await db.sql<{ type: string; period: string; status: string; n: number }[]>`
     select type, case when (inserted_at at time zone 'Europe/Kyiv')::date = (now() at time zone 'Europe/Kyiv')::date then 'today' else 'yesterday' end as period,
-           coalesce(gateway_status, 'untracked') as status, count(*)::int4 as n
+           coalesce(gateway_status, 'Accepted') as status, count(*)::int4 as n
       from verification.sms_log
      where (inserted_at at time zone 'Europe/Kyiv')::date >= (now() at time zone 'Europe/Kyiv')::date - 1
      group by 1, 2, 3`;
@@ -71,7 +71,7 @@ test('gauges, views, stored counters and a count by hand agree', async () => {
   }
   const all = await db.sql`
     select type, count(*)::int4 as sms, date_part('epoch', max(status_changed_at) filter (where gateway_status = 'Delivered')) as last_delivered,
-           date_part('epoch', now() - min(inserted_at) filter (where gateway_status in ('Accepted', 'Enroute', 'Pending', 'Unknown'))) as age
+           date_part('epoch', now() - min(inserted_at) filter (where coalesce(gateway_status, 'Accepted') in ('Accepted', 'Enroute', 'Pending', 'Unknown'))) as age
       from verification.sms_log group by type`;
   for (const row of all) {
     expect(now.get(`smslogd_sms_total{type="${row['type']}"}`)).toBe(row['sms']);
@@ -85,7 +85,7 @@ test('gauges, views, stored counters and a count by hand agree', async () => {
     );
     for (const status of OPEN_STATUSES) {
       const [open] =
-        await db.sql`select count(*)::int4 as n from verification.sms_log where type = ${row['type']} and gateway_status = ${status}`;
+        await db.sql`select count(*)::int4 as n from verification.sms_log where type = ${row['type']} and coalesce(gateway_status, 'Accepted') = ${status}`;
       expect(now.get(`smslogd_sms_open{type="${row['type']}",status="${status}"}`)).toBe(open!['n']);
     }
   }

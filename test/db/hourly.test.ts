@@ -24,7 +24,7 @@ afterAll(async () => {
 
 const stored = () => sql`select hour, type, status, sms, oldest from smslogd.sms_hourly order by 1, 2, 3`;
 const byHand = () => sql`
-  select date_trunc('hour', inserted_at, 'UTC') as hour, type, coalesce(gateway_status, 'untracked') as status, count(*) as sms, min(inserted_at) as oldest
+  select date_trunc('hour', inserted_at, 'UTC') as hour, type, coalesce(gateway_status, 'none') as status, count(*) as sms, min(inserted_at) as oldest
     from verification.sms_log group by 1, 2, 3 order by 1, 2, 3`;
 const notes = async () => (await sql`select distinct hour from smslogd.changed_hour`).length;
 

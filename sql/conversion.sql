@@ -1,0 +1,60 @@
+-- What one-time codes came to. The only figures that need the source table, and nothing but the text of this query names it: its owner may
+-- change or drop it at any moment. What is absent is null then. `migrate` puts :source and :timezone in.
+--
+-- A statement that reads the table keeps its lock until its transaction ends, and the owner's DDL waits for that, and everybody behind the DDL. So each
+-- quarter of an hour is read in a subtransaction that is then rolled back, which releases the lock; variables keep what was read.
+create or replace function smslogd.otp_conversion(first date, last date)
+returns table (day date, total bigint, matched bigint, delivered bigint, delivered_expired bigint, verified bigint, verified_undelivered bigint)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  zone constant text := (select report_timezone from smslogd.settings);
+  source text;
+  expired text;
+  verified_sql text;
+  query text;
+  lo timestamptz;
+  n bigint[];
+begin
+  for day in select generate_series(first, last, interval '1 day')::date loop
+    total := 0; matched := 0; delivered := 0; delivered_expired := 0; verified := 0; verified_undelivered := 0;
+    for lo in select generate_series(day::timestamp at time zone zone, (day + 1)::timestamp at time zone zone - interval '1 microsecond', interval '15 minutes') loop
+      begin
+        -- looked up each time, as it may change in between
+        source := to_regclass(:source)::text;
+        select max(case when attname = 'code_expired_at' then
+                          case when atttypid = 'timestamp'::regtype then format('s.code_expired_at at time zone %L', :timezone)
+                               when atttypid = 'timestamptz'::regtype then 's.code_expired_at' end end),
+               max(case when attname = 'status' then $c$lower(s.status::text) = 'verified'$c$ end)
+          into expired, verified_sql
+          from pg_attribute
+         where attrelid = to_regclass(:source) and attnum > 0 and not attisdropped and attname in ('code_expired_at', 'status');
+        query := format($q$
+          select array[count(*), count(s.id), count(*) filter (where s.id is not null and l.gateway_status = 'Delivered'),
+                       %1$s, %2$s, %3$s]
+            from verification.sms_log l left join %4$s s on s.id = l.id
+           where l.type = 'verification' and l.inserted_at >= $1 and l.inserted_at < $2$q$,
+          coalesce(format($f$count(*) filter (where l.gateway_status = 'Delivered' and l.status_changed_at > %s)$f$, expired), 'null'),
+          coalesce(format('count(*) filter (where %s)', verified_sql), 'null'),
+          coalesce(format($f$count(*) filter (where %s and l.gateway_status is distinct from 'Delivered')$f$, verified_sql), 'null'),
+          coalesce(source, '(select null::uuid as id) '));
+        execute query into n using lo, least(lo + interval '15 minutes', (day + 1)::timestamp at time zone zone);
+        raise exception using errcode = 'SMS00';
+      exception
+        when sqlstate 'SMS00' then null;
+        -- the owner changed it just now, or it is no such table
+        when undefined_table or undefined_column or datatype_mismatch or undefined_function or feature_not_supported then n := null;
+      end;
+      total := total + n[1]; matched := matched + n[2]; delivered := delivered + n[3];
+      delivered_expired := delivered_expired + n[4]; verified := verified + n[5]; verified_undelivered := verified_undelivered + n[6];
+    end loop;
+    return next;
+  end loop;
+end $$;
+comment on function smslogd.otp_conversion(date, date) is 'verification.sms_otp_conversion for other days';
+
+create or replace view verification.sms_otp_conversion as
+select c.day, c.total, c.matched, c.delivered, c.delivered_expired, c.verified, c.verified_undelivered,
+       smslogd.ratio(c.delivered, c.matched) as delivered_ratio, smslogd.ratio(c.verified, c.matched) as verified_ratio
+  from (select (smslogd.clock() at time zone report_timezone)::date as today from smslogd.settings) s
+ cross join lateral smslogd.otp_conversion(s.today - 7, s.today) c;
+comment on view verification.sms_otp_conversion is 'What the codes of verification SMS came to, today and on the 7 days before in REPORT_TIMEZONE; SMS whose verification is gone from the source are only in total. Reads log and source themselves, without making the owner''s DDL wait; for other days call smslogd.otp_conversion(first, last)';

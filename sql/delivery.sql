@@ -1,0 +1,137 @@
+-- Delivery: today, by hour, by day, by status, and against the week before.
+create or replace view verification.sms_today_vs_yesterday as
+with moment as materialized (
+  select smslogd.clock() as at, s.report_timezone as zone, s.source_tracks_gateway as tracks,
+         date_trunc('day', smslogd.clock() at time zone s.report_timezone) as today
+    from smslogd.settings s
+), period as not materialized (
+  select 1 as place, 'today' as period, today at time zone zone as lo, (today + interval '1 day') at time zone zone as hi from moment
+  union all
+  select 2, 'yesterday_same_time', (today - interval '1 day') at time zone zone,
+         least((at at time zone zone - interval '1 day') at time zone zone, today at time zone zone) from moment
+  union all
+  select 3, 'yesterday', (today - interval '1 day') at time zone zone, today at time zone zone from moment
+), whole as not materialized (
+  -- the whole UTC hours of each period
+  select p.*, smslogd.hour_of(p.lo + interval '59 minutes 59.999999 seconds') as first, smslogd.hour_of(p.hi) as past from period p
+), hours as materialized (
+  select h.* from smslogd.hour_counts h
+   where h.hour >= (select (today - interval '1 day') at time zone zone from moment)
+     and h.hour < (select (today + interval '1 day') at time zone zone from moment)
+), counted as not materialized (
+  select w.place, w.period, h.type, h.status, h.sms, h.due, h.on_time, h.le_2m, h.m2_5, h.m5_30, h.gt_30m, h.oldest
+    from whole w join hours h on h.hour >= w.first and h.hour < w.past
+  union all
+  -- the parts of an hour at their ends
+  select w.place, w.period, c.type, c.status, c.sms, c.due, c.on_time, c.le_2m, c.m2_5, c.m5_30, c.gt_30m, c.oldest
+    from whole w
+   cross join lateral (values (w.lo, least(w.first, w.hi)), (greatest(w.first, w.past), w.hi)) part (lo, hi)
+   cross join lateral smslogd.count_sms(part.lo, part.hi, smslogd.clock()) c
+   where part.lo < part.hi
+  union all
+  select p.place, p.period, t.type, 'Delivered', 0, 0, 0, 0, 0, 0, 0, null
+    from period p cross join unnest('{verification,medication_request,text,2FA}'::text[]) as t (type)
+)
+select c.period, c.type, sum(c.sms)::int8 as total, sum(k.finished)::int8 as finished, sum(k.delivered)::int8 as delivered,
+       sum(k.finished - k.delivered)::int8 as undelivered, smslogd.ratio(sum(k.delivered), sum(k.finished)) as success_ratio,
+       sum(c.le_2m)::int8 as le_2m, sum(c.m2_5)::int8 as m2_5, sum(c.m5_30)::int8 as m5_30, sum(c.gt_30m)::int8 as gt_30m,
+       sum(k.open)::int8 as open, smslogd.clock() - min(c.oldest) filter (where k.open > 0) as oldest_open_age,
+       smslogd.ratio(sum(k.known), sum(c.sms)) as known_ratio, smslogd.ratio(sum(c.on_time), sum(c.due)) as on_time_ratio,
+       sum(k.untracked)::int8 as untracked, c.period <> 'today' and sum(k.open) = 0 as settled,
+       coalesce(sum(c.sms) filter (where k.status = 'Accepted'), 0)::int8 as accepted,
+       coalesce(sum(c.sms) filter (where k.status = 'Enroute'), 0)::int8 as enroute,
+       coalesce(sum(c.sms) filter (where k.status = 'Pending'), 0)::int8 as pending,
+       coalesce(sum(c.sms) filter (where k.status = 'Unknown'), 0)::int8 as unknown,
+       coalesce(sum(c.sms) filter (where k.status = 'Expired'), 0)::int8 as expired,
+       coalesce(sum(c.sms) filter (where k.status = 'Deleted'), 0)::int8 as deleted,
+       coalesce(sum(c.sms) filter (where k.status = 'Undeliverable'), 0)::int8 as undeliverable,
+       coalesce(sum(c.sms) filter (where k.status = 'Rejected'), 0)::int8 as rejected,
+       coalesce(sum(c.sms) filter (where k.status = 'Unaccepted'), 0)::int8 as unaccepted,
+       coalesce(sum(c.sms) filter (where k.status = 'Terminated'), 0)::int8 as terminated,
+       sum(k.waiting)::int8 as waiting
+  from counted c
+ cross join lateral smslogd.kinds(c.type, c.status, c.sms, (select tracks from moment)) k
+ group by c.place, c.period, c.type
+ order by c.place, array_position('{verification,medication_request,text,2FA}'::text[], c.type);
+comment on view verification.sms_today_vs_yesterday is 'Start here: the channel today, yesterday up to the same time of day, and all of yesterday, by type; days of inserted_at in REPORT_TIMEZONE. The fates are those known now, for past periods too';
+
+create or replace view verification.sms_delivery_hourly as
+select d.hour, d.hour at time zone (select report_timezone from smslogd.settings) as local_hour, d.type,
+       d.total, d.finished, d.delivered, d.finished - d.delivered as undelivered, smslogd.ratio(d.delivered, d.finished) as success_ratio,
+       d.le_2m, d.m2_5, d.m5_30, d.gt_30m, d.open, smslogd.ratio(d.known, d.total) as known_ratio, smslogd.ratio(d.on_time, d.due) as on_time_ratio,
+       smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.5) as p50,
+       smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.95) as p95,
+       smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.99) as p99,
+       d.hour + interval '1 hour' <= smslogd.clock() and d.open = 0 as settled, d.untracked, d.waiting
+  from (select h.hour, h.type, sum(h.sms)::int8 as total, sum(h.finished)::int8 as finished, sum(h.delivered)::int8 as delivered,
+               sum(h.le_2m)::int8 as le_2m, sum(h.m2_5)::int8 as m2_5, sum(h.m5_30)::int8 as m5_30, sum(h.gt_30m)::int8 as gt_30m,
+               sum(h.open)::int8 as open, sum(h.known)::int8 as known, sum(h.due)::int8 as due, sum(h.on_time)::int8 as on_time,
+               sum(h.untracked)::int8 as untracked, sum(h.waiting)::int8 as waiting,
+               array[sum(h.buckets[1]), sum(h.buckets[2]), sum(h.buckets[3]), sum(h.buckets[4]), sum(h.buckets[5]), sum(h.buckets[6]),
+                     sum(h.buckets[7]), sum(h.buckets[8]), sum(h.buckets[9]), sum(h.buckets[10]), sum(h.buckets[11]), sum(h.buckets[12]),
+                     sum(h.buckets[13]), sum(h.buckets[14])]::int8[] as buckets
+          from smslogd.sms_hourly_now h
+         where isfinite(h.hour)
+         group by h.hour, h.type) d
+ order by d.hour, d.type;
+comment on view verification.sms_delivery_hourly is 'Delivery by hour of inserted_at and type; an hour without SMS has no row';
+
+create or replace view verification.sms_delivery_daily as
+select d.day, d.type,
+       d.total, d.finished, d.delivered, d.finished - d.delivered as undelivered, smslogd.ratio(d.delivered, d.finished) as success_ratio,
+       d.le_2m, d.m2_5, d.m5_30, d.gt_30m, d.open, smslogd.ratio(d.known, d.total) as known_ratio, smslogd.ratio(d.on_time, d.due) as on_time_ratio,
+       smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.5) as p50,
+       smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.95) as p95,
+       smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.99) as p99,
+       (d.day + 1)::timestamp at time zone d.zone <= smslogd.clock() and d.open = 0 as settled, d.untracked, d.waiting
+  from (select ((h.hour + h.quarter * interval '15 minutes') at time zone s.report_timezone)::date as day, s.report_timezone as zone, h.type,
+               sum(h.sms)::int8 as total, sum(h.finished)::int8 as finished, sum(h.delivered)::int8 as delivered,
+               sum(h.le_2m)::int8 as le_2m, sum(h.m2_5)::int8 as m2_5, sum(h.m5_30)::int8 as m5_30, sum(h.gt_30m)::int8 as gt_30m,
+               sum(h.open)::int8 as open, sum(h.known)::int8 as known, sum(h.due)::int8 as due, sum(h.on_time)::int8 as on_time,
+               sum(h.untracked)::int8 as untracked, sum(h.waiting)::int8 as waiting,
+               array[sum(h.buckets[1]), sum(h.buckets[2]), sum(h.buckets[3]), sum(h.buckets[4]), sum(h.buckets[5]), sum(h.buckets[6]),
+                     sum(h.buckets[7]), sum(h.buckets[8]), sum(h.buckets[9]), sum(h.buckets[10]), sum(h.buckets[11]), sum(h.buckets[12]),
+                     sum(h.buckets[13]), sum(h.buckets[14])]::int8[] as buckets
+          from smslogd.sms_hourly_now h cross join smslogd.settings s
+         where isfinite(h.hour)
+         group by 1, 2, 3) d
+ order by d.day, d.type;
+comment on view verification.sms_delivery_daily is 'Delivery by day of inserted_at in REPORT_TIMEZONE and type, as far back as the counters go, also for SMS that retention has removed; a day without SMS has no row';
+
+create or replace view verification.sms_status_daily as
+select ((h.hour + h.quarter * interval '15 minutes') at time zone s.report_timezone)::date as day, h.type, h.status, sum(h.sms)::int8 as sms,
+       smslogd.ratio(sum(h.sms), sum(sum(h.sms)) over (partition by ((h.hour + h.quarter * interval '15 minutes') at time zone s.report_timezone)::date, h.type)) as share
+  from smslogd.sms_hourly_now h cross join smslogd.settings s
+ where isfinite(h.hour)
+ group by 1, 2, 3
+ order by 1, 2, 3;
+comment on view verification.sms_status_daily is 'What became of the SMS of each day and type: how many have which status now, and their share';
+
+create or replace view verification.sms_delivery_drop as
+with hours as materialized (
+  select h.hour, date_trunc('hour', h.hour at time zone (select report_timezone from smslogd.settings)) as clock_hour, h.type, sum(h.sms) as total,
+         sum(h.finished) as finished, sum(h.delivered) as delivered, sum(h.due) as due, sum(h.on_time) as on_time
+    from smslogd.sms_hourly_now h
+   where h.hour >= smslogd.hour_of(smslogd.clock()) - interval '9 days' and h.hour <= smslogd.clock()
+   group by h.hour, h.type
+), span as (
+  select n.hour, n.hour at time zone (select report_timezone from smslogd.settings) as local_hour, t.type
+    from generate_series(smslogd.hour_of(smslogd.clock()) - interval '24 hours', smslogd.clock(), interval '1 hour') as n (hour)
+   cross join unnest('{verification,medication_request,text,2FA}'::text[]) as t (type)
+)
+select s.hour, s.local_hour, s.type, coalesce(h.total, 0)::int8 as total, u.total as usual_total,
+       smslogd.ratio(h.on_time, h.due) as on_time_ratio, u.on_time_ratio as usual_on_time_ratio,
+       u.on_time_ratio - smslogd.ratio(h.on_time, h.due) as on_time_drop,
+       smslogd.ratio(h.delivered, h.finished) as success_ratio, u.success_ratio as usual_success_ratio,
+       u.success_ratio - smslogd.ratio(h.delivered, h.finished) as success_drop
+  from span s
+  left join hours h on h.hour = s.hour and h.type = s.type
+ cross join lateral (
+   select (coalesce(sum(w.total), 0) / 7)::float8 as total, smslogd.ratio(sum(w.on_time), sum(w.due)) as on_time_ratio,
+          smslogd.ratio(sum(w.delivered), sum(w.finished)) as success_ratio
+     from hours w
+    where w.type = s.type and w.hour < s.hour and w.clock_hour in (select date_trunc('hour', s.local_hour) - d * interval '1 day' from generate_series(1, 7) d)
+ ) u
+ where h.total > 0 or u.total > 0
+ order by s.hour, s.type;
+comment on view verification.sms_delivery_drop is 'The last 24 hours and the current one, each against the same hour of the day in the 7 days before; a type that has no SMS in all of these has no row';

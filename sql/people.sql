@@ -1,0 +1,119 @@
+-- What columns mean, and who may read what.
+
+-- The views that readers read: none of them shows a phone number, a text, a code or a gateway id.
+create or replace function smslogd.views() returns setof regclass language sql stable set search_path = pg_catalog, pg_temp as $$
+  select ('verification.' || name)::regclass
+    from unnest('{sms_today_vs_yesterday,sms_delivery_hourly,sms_delivery_daily,sms_status_daily,sms_delivery_drop,sms_backlog,sms_stuck,sms_last_seen,
+                  sms_resends,sms_delivery_by_prefix,sms_otp_conversion,sms_log_masked}'::text[]) as name
+$$;
+
+-- columns of one name mean one thing in every view
+do $$
+declare
+  meaning constant jsonb := '{
+    "period": "today, yesterday_same_time (up to the same wall-clock time as now) or yesterday",
+    "hour": "Start of the hour, an instant: shown in the session''s time zone",
+    "local_hour": "Start of the hour on the clocks of REPORT_TIMEZONE; one comes twice when they are set back",
+    "day": "Day in REPORT_TIMEZONE",
+    "type": "verification, medication_request, text or 2FA",
+    "total": "All SMS",
+    "finished": "SMS whose status is not Accepted or Enroute; those without any status are not among them",
+    "delivered": "SMS that are Delivered",
+    "undelivered": "finished - delivered",
+    "success_ratio": "delivered / finished; null over nothing. Blind to SMS that are stuck: read it beside on_time_ratio",
+    "le_2m": "Delivered within 2 minutes: status_changed_at - inserted_at, negative counts as 0",
+    "m2_5": "Delivered in more than 2, at most 5 minutes",
+    "m5_30": "Delivered in more than 5, at most 30 minutes",
+    "gt_30m": "Delivered in more than 30 minutes",
+    "open": "SMS without a final status: Accepted (those that wait for their gateway id too), Enroute, Pending or Unknown",
+    "oldest_open_age": "Age of the oldest SMS that is open; null where none is",
+    "known_ratio": "SMS with a final status / all; null over nothing",
+    "on_time_ratio": "The first figure to look at: Delivered within 2 minutes / all SMS that are at least 2 minutes old, whatever their status; null over nothing",
+    "untracked": "SMS without a status that nobody can ask for, as their source has no gateway ids; in total, on_time_ratio and known_ratio, not in finished and open",
+    "settled": "True once the period is over and none of its SMS is open: its figures stay",
+    "accepted": "Open: accepted by the gateway, not tried yet; or without a status yet, as the gateway id is waited for (those are also in waiting)",
+    "waiting": "SMS without a gateway id, which is waited for until the end of their life: then they are Unaccepted. They are open and count as Accepted",
+    "enroute": "Open: in the delivery process",
+    "pending": "Open: in progress of delivery",
+    "unknown": "Open: the gateway does not know",
+    "expired": "Its time limit was reached at the gateway",
+    "deleted": "Deleted by an administrator of the gateway",
+    "undeliverable": "Cannot be delivered",
+    "rejected": "Rejected because of errors",
+    "unaccepted": "Could not be accepted, or never got a gateway id",
+    "terminated": "Not delivered within its life",
+    "p50": "Half were delivered within so many seconds; approximate, from merged buckets",
+    "p95": "95 of 100 were delivered within so many seconds; approximate, from merged buckets, 3600 at most",
+    "p99": "99 of 100 were delivered within so many seconds; approximate, from merged buckets, 3600 at most",
+    "status": "One of the eleven statuses, or untracked; Accepted where the gateway id is still waited for",
+    "sms": "SMS that have this status now",
+    "share": "sms / all SMS of the day and type",
+    "usual_total": "SMS in that hour on an average day of the 7 before",
+    "usual_on_time_ratio": "on_time_ratio of that hour in the 7 days before, taken together",
+    "on_time_drop": "usual_on_time_ratio - on_time_ratio: 0.2 means 20 of 100 fewer on time than usual; null where either is",
+    "usual_success_ratio": "success_ratio of that hour in the 7 days before, taken together",
+    "success_drop": "usual_success_ratio - success_ratio; null where either is",
+    "oldest_inserted_at": "When the oldest of them was created",
+    "oldest_age": "Age of the oldest of them",
+    "age": "How long ago it was created",
+    "past_life": "True past SMS_STATUSES_EXPIRATION: the next answer is the last",
+    "attempts": "How often it was taken up to be asked for",
+    "last_result": "How the last request for it ended, as in smslogd_poll_requests_total{result}; null before the first",
+    "next_due_at": "When it will be asked for next",
+    "give_up_at": "It is Terminated then, even unanswered",
+    "last_inserted_at": "When the youngest SMS was created",
+    "last_delivered_at": "When the last delivery was, by the gateway''s date",
+    "last_answered_at": "When an answer about such an SMS was last written: the last poll that brought news. Polls that bring none are in smslogd_poll_last_success_timestamp_seconds",
+    "resends": "SMS that followed another one of the type to the same phone within 10 minutes",
+    "resend_ratio": "resends / total",
+    "phones": "How many phones got resends",
+    "prefix": "As in smslogd.operator_prefix; null for all others",
+    "operator": "Who first gave numbers with this prefix out, or other",
+    "matched": "SMS whose verification is still in the source; the figures beside it are of these",
+    "delivered_expired": "Delivered after the code had expired",
+    "verified": "Verifications that succeeded; null where the source has no status",
+    "verified_undelivered": "Verified though the SMS is not Delivered as far as is known",
+    "delivered_ratio": "delivered / matched",
+    "verified_ratio": "verified / matched: of 100 codes sent, so many were used",
+    "id": "As in sms_log",
+    "phone_number": "The prefix and the last two digits",
+    "gateway_status": "As in sms_log",
+    "status_changed_at": "As in sms_log",
+    "updated_at": "As in sms_log",
+    "inserted_at": "As in sms_log"
+  }';
+  each record;
+begin
+  for each in
+    select a.attrelid::regclass as view, a.attname, meaning ->> a.attname as comment
+      from smslogd.views() v (view) join pg_attribute a on a.attrelid = v.view and a.attnum > 0 and meaning ? a.attname
+  loop
+    execute format('comment on column %s.%I is %L', each.view, each.attname, each.comment);
+  end loop;
+end $$;
+
+-- The roles of sql/roles.sql, where they exist. Called here and by every `smslogd migrate --role NAME`.
+create or replace function smslogd.grant_people() returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  each regclass;
+begin
+  for each in select smslogd.views() loop
+    if to_regrole('sms_reader') is not null then execute format('grant select on %s to sms_reader', each); end if;
+    if to_regrole('sms_dba') is not null then execute format('grant select on %s to sms_dba', each); end if;
+  end loop;
+  if to_regrole('sms_reader') is not null then
+    grant usage on schema verification to sms_reader;
+  end if;
+  if to_regrole('sms_dba') is not null then
+    grant usage on schema verification, smslogd to sms_dba;
+    grant select on verification.sms_log to sms_dba;
+    grant select on all tables in schema smslogd to sms_dba;
+    grant insert, update, delete on smslogd.operator_prefix to sms_dba;
+  end if;
+  if to_regrole('sms_writer') is not null then
+    grant usage on schema verification to sms_writer;
+    grant insert, select (id), update (gateway_id, gateway_status, updated_at) on verification.sms_log to sms_writer;
+  end if;
+end $$;
+revoke all on function smslogd.grant_people() from public;
+select smslogd.grant_people();
