@@ -17,11 +17,6 @@ export function formatLsn(lsn: Lsn): string {
   return `${(lsn >> 32n).toString(16).toUpperCase()}/${(lsn & 0xffffffffn).toString(16).toUpperCase()}`;
 }
 
-/** The byte position just before `lsn`; 0 stays 0. */
-export function lsnBefore(lsn: Lsn): Lsn {
-  return (lsn > 0n ? lsn - 1n : 0n) as Lsn;
-}
-
 export function maxLsn(a: Lsn, b: Lsn): Lsn {
   return a > b ? a : b;
 }

@@ -2,7 +2,7 @@
  * The replication connection. Only this file knows the traps of pg-logical-replication 2.5:
  *
  * - `acknowledge(lsn)` sends lsn + 1. In logical replication every position that a consumer holds is already "the next byte", so one more makes
- *   the slot skip an adjacent commit. We hand it the byte before.
+ *   the slot skip an adjacent commit. Its time is milliseconds where microseconds belong. We write the status update ourselves.
  * - Its timer acknowledges what was received, written or not: it stays off, and a timer of ours repeats what is durable.
  * - Its flow control goes on after a failed handler: it stays off. The first failure is latched here and ends the stream.
  * - Its parser makes Dates and loses microseconds: a plug-in of ours hands the bytes on.
@@ -15,7 +15,8 @@ import { LogicalReplicationService } from 'pg-logical-replication';
 import type { Config } from '../config.ts';
 import { pgConfig, quoteIdentifier, quoteLiteral } from '../db.ts';
 import { codeOf, SmslogdError, toSmslogdError } from '../errors.ts';
-import { formatLsn, lsnBefore, maxLsn, parseLsn, type Lsn } from '../lsn.ts';
+import { maxLsn, parseLsn, type Lsn } from '../lsn.ts';
+import { nowMicros } from './store.ts';
 
 export interface StreamHandlers {
   /** one pgoutput message */
@@ -89,8 +90,9 @@ export async function openStream(
   );
   service.on('error', fail);
 
+  let streaming = false;
   const status = (ask: boolean) => {
-    service.acknowledge(formatLsn(lsnBefore(durable)), ask).catch(fail);
+    if (streaming) connectionOf(service)?.sendCopyFromChunk(statusUpdate(durable, ask));
   };
   const interval =
     options.senderTimeoutMs === 0
@@ -105,7 +107,10 @@ export async function openStream(
   }, interval);
 
   const started = new Promise<void>((resolve) => {
-    service.once('start', () => resolve());
+    service.once('start', () => {
+      streaming = true;
+      resolve();
+    });
   });
   const subscribed = service
     .subscribe(plugin, config.SLOT_NAME, '0/00000000')
@@ -117,10 +122,11 @@ export async function openStream(
     });
   subscribed.catch(fail);
 
-  const socket = () => socketOf(service);
+  const socket = () => connectionOf(service)?.stream;
   const close = async () => {
     clearInterval(timer);
     failed = true;
+    streaming = false;
     const raw = socket();
     await Promise.race([service.stop().catch(() => {}), new Promise((resolve) => setTimeout(resolve, 500).unref())]);
     raw?.destroy();
@@ -171,9 +177,24 @@ function pgoutput(publication: string, receive: (payload: Buffer) => void): Plug
   };
 }
 
-function socketOf(service: LogicalReplicationService): Socket | undefined {
-  const { _connection: connection } = service as unknown as { _connection: { stream?: Socket } | null };
-  return connection?.stream;
+interface Connection {
+  readonly stream?: Socket;
+  sendCopyFromChunk(chunk: Buffer): void;
+}
+
+function connectionOf(service: LogicalReplicationService): Connection | undefined {
+  const { _connection: connection } = service as unknown as { _connection: Connection | null };
+  return connection ?? undefined;
+}
+
+/** A standby status update: everything before `position` is written, flushed and applied here. `ask`: the server is to answer at once. */
+function statusUpdate(position: Lsn, ask: boolean): Buffer {
+  const message = Buffer.alloc(34);
+  message.write('r');
+  for (const at of [1, 9, 17]) message.writeBigUInt64BE(position, at);
+  message.writeBigInt64BE(nowMicros(), 25);
+  message.writeUInt8(ask ? 1 : 0, 33);
+  return message;
 }
 
 /** START_REPLICATION has its own meanings of some SQLSTATEs. */

@@ -1,6 +1,6 @@
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { formatLsn, lsnBefore, maxLsn, parseLsn, ZERO_LSN, type Lsn } from '../../src/lsn.ts';
+import { formatLsn, maxLsn, parseLsn, ZERO_LSN, type Lsn } from '../../src/lsn.ts';
 
 const lsn = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }).map((value) => value as Lsn);
 
@@ -24,9 +24,4 @@ test('anything else is refused', () => {
 test('order is that of numbers, not of texts', () => {
   expect(maxLsn(parseLsn('A/0'), parseLsn('9/FFFFFFFF'))).toBe(parseLsn('A/0'));
   expect(maxLsn(parseLsn('10/0'), parseLsn('9/0'))).toBe(parseLsn('10/0'));
-});
-
-test('the byte before crosses the border of the halves, and 0 has none', () => {
-  expect(formatLsn(lsnBefore(parseLsn('2/0')))).toBe('1/FFFFFFFF');
-  expect(lsnBefore(ZERO_LSN)).toBe(0n);
 });
