@@ -25,6 +25,8 @@ export interface Io {
   /** a line on stdout */
   readonly print: (line: string) => void;
   readonly stdoutIsTerminal: boolean;
+  /** told when the command handles SIGTERM and SIGINT itself */
+  readonly signalsTaken?: () => void;
 }
 
 /** The flags as node:util's parseArgs takes them. */

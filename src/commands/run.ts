@@ -31,15 +31,15 @@ export const command: Command = {
     'Runs until SIGTERM or SIGINT: then it finishes what is in hand, gives back what it claimed and exits 0 within 10 s;',
     'a second signal ends it at once. LOOPS=mirror,poller chooses what it does.',
   ].join('\n'),
-  run: async (_, { env }) => {
+  run: async (_, { env, signalsTaken }) => {
     const config = loadConfig(env, ['database', 'loops']);
-    await daemon(config, createLog(config.LOG_LEVEL));
+    await daemon(config, createLog(config.LOG_LEVEL), signalsTaken);
     return 0;
   },
 };
 
 /** Builds every part, turns the loops until a signal or until one of them fails for good, and takes everything down in reverse. */
-async function daemon(config: Config, log: Log): Promise<void> {
+async function daemon(config: Config, log: Log, signalsTaken?: () => void): Promise<void> {
   const metrics = createMetrics(VERSION);
   metrics.latencySource.set({ source: config.LATENCY_SOURCE }, 1);
   const health = createHealth(metrics, config.LOOPS);
@@ -58,6 +58,7 @@ async function daemon(config: Config, log: Log): Promise<void> {
     await done;
     log.info('stopped');
   });
+  signalsTaken?.();
 
   try {
     await databaseAtStart(sql, log, stop.signal);

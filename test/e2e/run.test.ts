@@ -1,5 +1,10 @@
 /** The daemon as a process: start, stop, crash and what it says. */
+import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { startSimulator, type Simulator } from '../../src/simulator/simulator.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
@@ -81,6 +86,20 @@ test('SIGTERM ends it with 0 and leaves nothing claimed', async () => {
   const [slot] = await db.sql`select active from pg_replication_slots where slot_name = ${db.name}`;
   expect(slot?.['active']).toBe(false);
   expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
+});
+
+test('SIGTERM ends it with 0 even before it is up', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'smslogd-test-'));
+  const pipe = join(directory, 'password');
+  execFileSync('mkfifo', [pipe]);
+  const daemon = startProcess(['run'], db.env({ IP2SMS_PASSWORD_FILE: pipe }));
+  // opens once the daemon reads its settings
+  const writing = await open(pipe, 'w');
+  daemon.kill('SIGTERM');
+  await writing.write('password');
+  await writing.close();
+  expect(await daemon.exited).toBe(0);
+  rmSync(directory, { recursive: true });
 });
 
 test('SIGTERM ends it with 0 although the log is locked, and what was in hand comes again', async () => {
