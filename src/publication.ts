@@ -15,15 +15,25 @@ export interface PublicationState {
   readonly insert: boolean;
   readonly update: boolean;
   readonly viaRoot: boolean;
+  /** somebody gave the source a row filter: rows outside it would pass in silence */
+  readonly filtered: boolean;
   /** the published columns where there is a column list, sorted */
   readonly columns: readonly string[] | undefined;
 }
 
 export async function describePublication(sql: Sql, config: Names, source: Source): Promise<PublicationState> {
   const [row] = await sql<
-    { insert: boolean; update: boolean; root: boolean; member: boolean; list: boolean; columns: string | null }[]
+    {
+      insert: boolean;
+      update: boolean;
+      root: boolean;
+      member: boolean;
+      filtered: boolean;
+      list: boolean;
+      columns: string | null;
+    }[]
   >`select p.pubinsert as insert, p.pubupdate as update, p.pubviaroot as root,
-           p.puballtables or r.prrelid is not null as member, r.prattrs is not null as list,
+           p.puballtables or r.prrelid is not null as member, r.prqual is not null as filtered, r.prattrs is not null as list,
            (select json_agg(a.attname order by a.attname)::text from pg_attribute a
              where a.attrelid = r.prrelid and a.attnum = any (r.prattrs::int2[])) as columns
       from pg_publication p left join pg_publication_rel r on r.prpubid = p.oid and r.prrelid = ${source.oid}::text::oid
@@ -34,6 +44,7 @@ export async function describePublication(sql: Sql, config: Names, source: Sourc
     insert: row?.insert ?? false,
     update: row?.update ?? false,
     viaRoot: row?.root ?? false,
+    filtered: row?.filtered ?? false,
     columns: row?.list === true ? (JSON.parse(row.columns ?? '[]') as string[]) : undefined,
   };
 }
@@ -62,7 +73,7 @@ export function publicationStatements(config: Names, source: Source, now: Public
   if (!now.exists) return [`create publication ${name} for ${member} with (${options})`];
   const statements: string[] = [];
   if (!now.hasSource) statements.push(`alter publication ${name} add ${member}`);
-  else if (String(now.columns) !== String(wanted?.toSorted()))
+  else if (now.filtered || String(now.columns) !== String(wanted?.toSorted()))
     statements.push(`alter publication ${name} set ${member}`);
   if (!now.insert || now.update !== update || !now.viaRoot)
     statements.push(`alter publication ${name} set (${options})`);

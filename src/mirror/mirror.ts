@@ -62,9 +62,10 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
       const source = await describeSource(sql, config);
       const checkpoint = await store.read();
       requireOurs(checkpoint, config);
+      const found = await freeSlot(deps, server);
       if (await mendPublication(deps, store, source)) {
         await store.noteSource(source);
-        const slot = await readySlot(deps, { store, server, checkpoint });
+        const slot = await readySlot(deps, { store, server, checkpoint, found });
         await store.identify(server.systemId);
         if (lives > 0) metrics.mirrorReconnects.inc();
         lives += 1;
@@ -110,23 +111,27 @@ async function stream(
     { config, store, log, metrics, caughtUp, failpoints },
     { source, durable: maxLsn(slot.confirmed, resumeAt), resumeAt, senderTimeoutMs: server.senderTimeoutMs },
     outer,
-    async (checkpoint, signal) => {
+    (checkpoint, signal) => {
       const { epoch, reconcileDue } = checkpoint;
       log.info(
         { slot: config.SLOT_NAME, epoch: String(epoch), reconcile: reconcileDue ?? 'none' },
         'the mirror streams',
       );
-      if (reconcileDue !== undefined) {
-        health.setMirrorState(reconcileDue === FIRST_START ? 'snapshot' : 'repairing');
-        const copied = () => health.setMirrorState('streaming');
-        await reconcile({ store, source, epoch, reason: reconcileDue, log, metrics, copied }, signal);
-      }
-      if (signal.aborted) return;
-      health.setMirrorState('streaming');
-      works();
+      const repair = async () => {
+        if (reconcileDue !== undefined) {
+          health.setMirrorState(reconcileDue === FIRST_START ? 'snapshot' : 'repairing');
+          const copied = () => health.setMirrorState('streaming');
+          await reconcile({ store, source, epoch, reason: reconcileDue, log, metrics, copied }, signal);
+        }
+        if (signal.aborted) return;
+        health.setMirrorState('streaming');
+        works();
+        await auditAgain(deps, { store, source, epoch, gap }, signal);
+      };
       // a slot ahead of the checkpoint is normal after an idle time, and looks just like one that somebody made again further on
       const gap = slot.confirmed > resumeAt && reconcileDue === undefined ? (before.commitAge ?? EVER) : undefined;
-      await Promise.race([watchPublication(deps, signal), auditAgain(deps, { store, source, epoch, gap }, signal)]);
+      // a reconcile can wait long for an old transaction: the publication is watched meanwhile
+      return [watchPublication(deps, signal), repair()];
     },
   );
 }
@@ -151,7 +156,7 @@ async function auditAgain(
     const reason = 'audit';
     warn({ log, metrics }, 'rows_missing', 'the audit found rows that the log lacks', { missing });
     health.setMirrorState('repairing');
-    await store.markReconcile(reason);
+    await store.markReconcile(reason, { epoch });
     await reconcile({ store, source, epoch, reason, log, metrics }, signal);
     health.setMirrorState('streaming');
   }
@@ -230,27 +235,35 @@ function requireOurs(checkpoint: Checkpoint, config: Config): void {
   }
 }
 
+/** The slot as it is; whoever reads it has the last word on it and on the publication. Throws slot_busy, or config_invalid for a foreign one. */
+async function freeSlot({ sql, config }: MirrorDeps, server: Server): Promise<Slot | undefined> {
+  const found = await describeSlot(sql, config.SLOT_NAME);
+  if (found === undefined) return undefined;
+  if (found.database !== server.database || found.plugin !== 'pgoutput') {
+    throw new SmslogdError(
+      'config_invalid',
+      `the slot ${config.SLOT_NAME} is not ours: database ${found.database}, plugin ${found.plugin}`,
+      {
+        hint: 'Choose another SLOT_NAME.',
+      },
+    );
+  }
+  if (found.active) throw new SmslogdError('slot_busy', `the slot ${config.SLOT_NAME} is in use by another consumer`);
+  return found;
+}
+
 /** The slot, made or made again where it must be. That a reconcile is due is committed before the slot exists, so that no crash leaves a gap. */
 async function readySlot(
   { sql, config, log, metrics, health }: MirrorDeps,
-  { store, server, checkpoint }: { store: Store; server: Server; checkpoint: Checkpoint },
+  {
+    store,
+    server,
+    checkpoint,
+    found,
+  }: { store: Store; server: Server; checkpoint: Checkpoint; found: Slot | undefined },
 ): Promise<Slot> {
-  const found = await describeSlot(sql, config.SLOT_NAME);
-  // whoever reads the slot has the last word on it
-  if (found?.active === true) {
-    throw new SmslogdError('slot_busy', `the slot ${config.SLOT_NAME} is in use by another consumer`);
-  }
   const reason = whyRebuild(found, checkpoint);
   if (reason === undefined && found !== undefined) {
-    if (found.database !== server.database || found.plugin !== 'pgoutput') {
-      throw new SmslogdError(
-        'config_invalid',
-        `the slot ${config.SLOT_NAME} is not ours: database ${found.database}, plugin ${found.plugin}`,
-        {
-          hint: 'Choose another SLOT_NAME.',
-        },
-      );
-    }
     if (checkpoint.systemId === undefined) {
       // somebody made it beforehand, as Patroni does with its permanent slots
       health.setMirrorState('snapshot');

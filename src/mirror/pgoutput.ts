@@ -8,7 +8,6 @@ import type { Lsn } from '../lsn.ts';
 
 /** The columns that the mirror reads, in the order of a Row's fields. */
 const COLUMNS = ['id', 'phone_number', 'code', 'inserted_at', 'gateway_id', 'gateway_status'] as const;
-const REQUIRED = ['id', 'phone_number', 'inserted_at'] as const;
 
 /** A source row as text; null: SQL null, or no such column, or (in an UPDATE) an unchanged value that was not sent. */
 export interface Row {
@@ -37,16 +36,25 @@ interface Relation {
   readonly absent: readonly string[];
 }
 
+/** The table that is read: by its name, and by its oid whatever its name was when a row was written. */
+export interface Decoded {
+  readonly schema: string;
+  readonly name: string;
+  readonly oid: string;
+  /** a row of a time when the table was without one of these cannot be read */
+  readonly needed: readonly (typeof COLUMNS)[number][];
+}
+
 /** Returns a function that decodes one message and tells `receiver`. It throws protocol. */
-export function createDecoder(source: { schema: string; name: string }, receiver: Receiver): (message: Buffer) => void {
+export function createDecoder(source: Decoded, receiver: Receiver): (message: Buffer) => void {
   const relations = new Map<number, Relation | undefined>();
   const values: (string | null)[] = Array.from({ length: COLUMNS.length }, () => null);
 
   const readRelation = (message: Buffer) => {
-    const oid = message.readInt32BE(1);
+    const oid = message.readUInt32BE(1);
     const [schema, afterSchema] = text(message, 5);
     const [name, afterName] = text(message, afterSchema);
-    if (schema !== source.schema || name !== source.name) {
+    if ((schema !== source.schema || name !== source.name) && String(oid) !== source.oid) {
       relations.set(oid, undefined);
       return;
     }
@@ -58,7 +66,7 @@ export function createDecoder(source: { schema: string; name: string }, receiver
       places[i] = COLUMNS.indexOf(column as (typeof COLUMNS)[number]);
       at = afterColumn + 8;
     }
-    const absent = REQUIRED.filter((column) => !places.includes(COLUMNS.indexOf(column)));
+    const absent = source.needed.filter((column) => !places.includes(COLUMNS.indexOf(column)));
     relations.set(oid, { places, absent });
   };
 
@@ -97,7 +105,7 @@ export function createDecoder(source: { schema: string; name: string }, receiver
     switch (kind) {
       case 0x49: {
         // Insert
-        const relation = relations.get(message.readInt32BE(1));
+        const relation = relations.get(message.readUInt32BE(1));
         if (relation === undefined) return;
         if (relation.absent.length > 0) return receiver.unreadable(relation.absent);
         readTuple(message, 6, relation.places);
@@ -105,7 +113,7 @@ export function createDecoder(source: { schema: string; name: string }, receiver
       }
       case 0x55: {
         // Update; the old key or the old row may stand before the new one
-        const relation = relations.get(message.readInt32BE(1));
+        const relation = relations.get(message.readUInt32BE(1));
         if (relation === undefined) return;
         if (relation.absent.length > 0) return receiver.unreadable(relation.absent);
         let at = 6;

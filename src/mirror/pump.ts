@@ -8,7 +8,7 @@ import { SmslogdError } from '../errors.ts';
 import { logProblem, type Log } from '../log.ts';
 import type { Lsn } from '../lsn.ts';
 import type { Metrics } from '../metrics.ts';
-import { statusOfSource, type Source } from '../source.ts';
+import { NEEDED_COLUMNS, statusOfSource, type Source } from '../source.ts';
 import { FULL, gather, type Batch } from './batch.ts';
 import { createDecoder } from './pgoutput.ts';
 import { openStream, type Stream } from './stream.ts';
@@ -44,20 +44,23 @@ export interface Start {
 }
 
 /**
- * Streams until `outer` aborts or something fails. `beside` runs beside it, with the checkpoint as acquired; it must end when its signal aborts.
+ * Streams until `outer` aborts or something fails. What `beside` starts runs beside it, with the checkpoint as acquired; it must end when its
+ * signal aborts.
  * On abort the write in hand is finished and acknowledged.
  */
 export async function pump(
   deps: Pump,
   start: Start,
   outer: AbortSignal,
-  beside: (checkpoint: Checkpoint, signal: AbortSignal) => Promise<void>,
+  beside: (checkpoint: Checkpoint, signal: AbortSignal) => Promise<void>[],
 ): Promise<void> {
   const { config, store, metrics, failpoints } = deps;
   const stop = new AbortController();
   const signal = AbortSignal.any([outer, stop.signal]);
   const gathering = gather(start.resumeAt);
-  const decode = createDecoder(start.source, gathering);
+  // in masked mode the code is not published
+  const needed = NEEDED_COLUMNS.filter((column) => column !== 'code' || config.SMS_BODY !== 'masked');
+  const decode = createDecoder({ ...start.source, needed }, gathering);
   const bell = createBell();
   let stream: Stream | undefined;
   let paused = false;
@@ -127,7 +130,7 @@ export async function pump(
   try {
     const checkpoint = await store.acquire();
     if (checkpoint.lsn !== undefined) gathering.resumeAt(checkpoint.lsn);
-    tasks = [writeOn(checkpoint.epoch), beside(checkpoint, signal)];
+    tasks = [writeOn(checkpoint.epoch), ...beside(checkpoint, signal)];
     await Promise.race([...tasks, opened.ended]);
     stop.abort();
     await Promise.allSettled(tasks);

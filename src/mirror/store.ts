@@ -144,17 +144,19 @@ export function createStore(sql: Sql, config: Config) {
 
     /**
      * Commits that a reconcile is due, before the slot that makes it necessary is created: a crash in between leaves no gap.
-     * `fresh`: the positions so far are worthless. `horizon`: rows older than now are not the mirror's.
+     * `fresh`: the positions so far are worthless. `horizon`: rows older than now are not the mirror's; one that is known stays.
+     * `epoch`: whoever marks goes on under it; without one whoever works steps down, so that a reconcile under way keeps no position of its own.
      */
     async markReconcile(
       reason: string,
-      { fresh = false, horizon = false }: { fresh?: boolean; horizon?: boolean } = {},
+      { fresh = false, horizon = false, epoch }: { fresh?: boolean; horizon?: boolean; epoch?: bigint } = {},
     ): Promise<void> {
+      const mine = epoch === undefined ? null : String(epoch);
       await sql`update smslogd.checkpoint
-                   set reconcile_due = ${reason}, reconcile_after = null, reconcile_xid = null,
+                   set reconcile_due = ${reason}, reconcile_after = null, reconcile_xid = null, epoch = coalesce(${mine}::text::int8, epoch + 1),
                        lsn = case when ${fresh} then null else lsn end,
-                       horizon = case when ${horizon} then now() else horizon end
-                 where slot_name = ${slot}`;
+                       horizon = case when ${horizon} then coalesce(horizon, now()) else horizon end
+                 where slot_name = ${slot} and epoch = coalesce(${mine}::text::int8, epoch)`;
     },
 
     /** Notes whose database and which time zone the log was filled from. */
@@ -311,9 +313,9 @@ select (select max(id::text) from chunk) as last, (select count(*) from chunk)::
   from written`;
 }
 
-/** True where a constraint, a type or a trigger of the log refused the row itself: data exceptions and integrity violations. */
+/** True where a constraint, a type, an index or a trigger of the log refused the row itself: data exceptions, integrity violations, a value that is too long for an index, and what a trigger raises. */
 function isRefusal(error: unknown): boolean {
-  return /^(22|23)[0-9A-Z]{3}$/.test(codeOf(error) ?? '');
+  return /^(22|23)[0-9A-Z]{3}$|^54000$|^P0001$/.test(codeOf(error) ?? '');
 }
 
 /** The time by our clock; microseconds since 2000-01-01 UTC. */

@@ -61,6 +61,11 @@ test('the confirmed position is exactly the durable end_lsn, with keepalives una
   await until('the row', async () => (await logged()) === 1);
   await until('the slot to be confirmed', async () => (await confirmed()) === (await checkpoint()));
   expect(ends.at(-1)).toBe(await checkpoint());
+  // what the server shows of us carries our clock's time
+  const [shown] = await db.sql`
+    select reply_time between clock_timestamp() - interval '1 hour' and clock_timestamp() + interval '1 hour' as recent
+      from pg_stat_replication where application_name like ${`%${db.name}`}`;
+  expect(shown).toEqual({ recent: true });
 });
 
 test('a commit that touches the acknowledged one comes again after a restart', async () => {
@@ -181,4 +186,22 @@ test('two daemons: one streams, the other stands by and takes over when the firs
   await second.streaming();
   await insertVerification(db.sql);
   await until('the row', async () => (await logged()) === 1);
+});
+
+test('a reconcile that is under way keeps no position once another one is due', async () => {
+  const sql = openDatabase(db.config(), { max: 1, name: 'test' });
+  const store = createStore(sql, db.config());
+  await store.read();
+  const { epoch } = await store.acquire();
+  await store.markReconcile('by the one who works', { epoch });
+  await store.keepReconcile(randomUUID(), undefined, epoch);
+  await store.markReconcile('by the next one');
+  await expect(store.keepReconcile(randomUUID(), undefined, epoch)).rejects.toMatchObject({ code: 'stepped_down' });
+  await store.markReconcile('by the former one, late', { epoch });
+  await store.clearReconcile(epoch);
+  expect((await db.sql`select reconcile_due, reconcile_after from smslogd.checkpoint`)[0]).toEqual({
+    reconcile_due: 'by the next one',
+    reconcile_after: null,
+  });
+  await sql.end();
 });

@@ -159,3 +159,21 @@ test('a gateway id that comes after the verdict is filled in, and the verdict st
   const [found] = await db.sql`select gateway_id, gateway_status from verification.sms_log`;
   expect(found).toEqual({ gateway_id: '1234567', gateway_status: 'Unaccepted' });
 });
+
+test('a row that a trigger of the log refuses, or an index as too long, blocks nobody either', async () => {
+  await db.sql.unsafe(`
+    create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$;
+    create trigger refuse before insert on verification.sms_log for each row when (new.phone_number like '%0000666') execute function refuse();
+    alter table verification.verifications alter phone_number type text;
+    drop index verification.verifications_phone_number_idx, verification.verifications_phone_number_inserted_at_idx`);
+  const mirror = start();
+  await mirror.streaming();
+  await insertVerification(db.sql, { phone_number: '+380000000666' });
+  const [{ digits }] = (await db.sql`
+    select string_agg(md5(n::text), '') as digits from generate_series(1, 300) n`) as unknown as [{ digits: string }];
+  await insertVerification(db.sql, { phone_number: digits });
+  await insertVerification(db.sql);
+  await until('the good row', async () => (await logged()) === 1);
+  const aside = await db.sql`select sqlstate from smslogd.sms_refused order by refused_at`;
+  expect(aside.map((row) => row['sqlstate'] as string)).toEqual(['P0001', '54000']);
+});

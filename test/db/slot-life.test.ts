@@ -222,3 +222,59 @@ test.for([
   const counted = (await mirror.metrics.errors.get()).values.filter(({ value }) => value > 0);
   expect(counted).toEqual([]);
 });
+
+test('a publication with a row filter is mended and what passed is reconciled', async () => {
+  await streaming();
+  await db.sql`alter publication smslogd set table verification.verifications where (check_digit > 5)`;
+  await insertVerification(db.sql);
+  await everyRowOnce();
+  expect(await db.sql`select from pg_publication_rel where prqual is not null`).toHaveLength(0);
+});
+
+test('a daemon that stands by leaves the publication to the one that works, who reconciles what passed', async () => {
+  await streaming();
+  const second = startMirror(db);
+  mirrors.push(second);
+  await until('the second to stand by', () => second.health.mirrorState === 'standby');
+  await db.sql`alter publication smslogd drop table verification.verifications`;
+  // older than what a light audit looks at
+  await insertVerification(db.sql, { inserted_at: '2026-01-01 00:00:00' });
+  await everyRowOnce();
+});
+
+test('while a reconcile waits for an old transaction the publication is watched all the same', async () => {
+  const mirror = await streaming();
+  await db.sql`create table other (id int)`;
+  const old = await db.sql.reserve();
+  await old.unsafe('begin; insert into other values (1)');
+  await db.sql`update smslogd.checkpoint set reconcile_due = 'by hand'`;
+  await cut();
+  await until('the reconcile to wait', async () => {
+    const [row] = await db.sql`select epoch > 1 as next from smslogd.checkpoint`;
+    return row?.['next'] === true && mirror.health.mirrorState === 'streaming';
+  });
+  await db.sql`alter publication smslogd drop table verification.verifications`;
+  await until('the publication to be mended', async () => (await db.sql`select from pg_publication_rel`).length === 1);
+  await old.unsafe('commit');
+  old.release();
+});
+
+test('a first start that is tried again keeps the horizon of SNAPSHOT=never', async () => {
+  await db.sql`insert into smslogd.checkpoint (slot_name, horizon) values (${db.name}, '2026-01-01')`;
+  await insertVerification(db.sql, { inserted_at: '2025-12-31 23:59:59' });
+  const later = await insertVerification(db.sql, { inserted_at: '2026-01-01 00:00:00' });
+  await streaming({ SNAPSHOT: 'never' });
+  await until('one row', async () => (await db.sql`select from verification.sms_log`).length === 1);
+  expect((await db.sql`select id from verification.sms_log`)[0]).toEqual({ id: later.id });
+});
+
+test('a slot of another database is refused even while it is read', async () => {
+  const other = await createDatabase();
+  const reader = startMirror(other);
+  await reader.streaming();
+  const mirror = startMirror(db, { env: { SLOT_NAME: other.name } });
+  await expect(mirror.done).rejects.toMatchObject({ code: 'config_invalid' });
+  await mirror.stop();
+  await reader.stop();
+  await other.drop();
+});

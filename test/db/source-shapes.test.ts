@@ -1,5 +1,6 @@
 /** The shapes that the source has in the field, and what its owner does to it under a running daemon. Nothing of ours may make that fail. */
 import { randomUUID } from 'node:crypto';
+import type { TransactionSql } from 'postgres';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { migrate } from '../../src/schema.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
@@ -156,6 +157,28 @@ test('a needed column that goes is named, and the mirror goes on when it is back
   await until('the failure', () => mirror!.health.mirrorState === 'stopped');
   await db.sql`alter table verification.verifications rename column phone to phone_number`;
   await until('the reconciled row', async () => (await logged()) === 2, 60);
+});
+
+const insertInto = (tx: TransactionSql, table: string, code: string) =>
+  tx.unsafe(`insert into verification.${table} (id, phone_number, ${code}, inserted_at)
+             values (gen_random_uuid(), '+380000000001', 1234, '2026-01-02 03:04:05.678901')`);
+
+test('a table or a column that is renamed for a moment loses no row and no text', async () => {
+  await begin(STANDARD);
+  await db.sql.begin(async (tx) => {
+    await tx`alter table verification.verifications rename to aside`;
+    await insertInto(tx, 'aside', 'code');
+    await tx`alter table verification.aside rename to verifications`;
+  });
+  await has(1);
+  await db.sql.begin(async (tx) => {
+    await tx`alter table verification.verifications rename column code to otp`;
+    await insertInto(tx, 'verifications', 'otp');
+    await tx`alter table verification.verifications rename column otp to code`;
+  });
+  await has(2);
+  const bodies = (await rows()).map((row) => (row as { body?: string }).body);
+  expect(bodies).toEqual(Array.from({ length: 2 }, () => 'Код авторизації дій в системі eHealth: 1234'));
 });
 
 const withIdentity = (identity: string) => `

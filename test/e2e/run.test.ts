@@ -91,7 +91,7 @@ test('SIGTERM ends it with 0 and leaves nothing claimed', async () => {
 test('SIGTERM ends it with 0 even before it is up', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'smslogd-test-'));
   const pipe = join(directory, 'password');
-  execFileSync('mkfifo', [pipe]);
+  execFileSync('sh', ['-c', 'mkfifo "$0"', pipe]);
   const daemon = startProcess(['run'], db.env({ IP2SMS_PASSWORD_FILE: pipe }));
   // opens once the daemon reads its settings
   const writing = await open(pipe, 'w');

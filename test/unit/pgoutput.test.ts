@@ -3,7 +3,12 @@ import { expect, test } from 'vitest';
 import { createDecoder, type Row } from '../../src/mirror/pgoutput.ts';
 import { begin, commit, insert, relation, remove, update } from '../support/pgoutput.ts';
 
-const SOURCE = { schema: 'verification', name: 'verifications' };
+const SOURCE = {
+  schema: 'verification',
+  name: 'verifications',
+  oid: '16400',
+  needed: ['id', 'phone_number', 'code', 'inserted_at'],
+} as const;
 const COLUMNS = ['id', 'phone_number', 'status', 'code', 'gateway_id', 'gateway_status', 'inserted_at'];
 const ID = '00000000-0000-4000-8000-000000000001';
 
@@ -104,11 +109,19 @@ test('a row from when a needed column was gone is told as unreadable, with the c
     update(1, [ID, '+380000000001']),
   ]);
   expect(events).toEqual([
-    ['unreadable', ['phone_number', 'inserted_at']],
-    ['unreadable', ['phone_number', 'inserted_at']],
+    ['unreadable', ['phone_number', 'code', 'inserted_at']],
+    ['unreadable', ['phone_number', 'code', 'inserted_at']],
   ]);
 });
 
 test('an unknown kind of message is an error', () => {
   expect(() => decode([Buffer.from('Z')])).toThrow(expect.objectContaining({ code: 'protocol' }));
+});
+
+test('the table is known by its oid too, whatever it was called when a row was written', () => {
+  const [event] = decode([
+    relation(16400, 'verification', 'verifications_old', COLUMNS),
+    insert(16400, [ID, '+380000000001', 'new', '1', '12', 'Accepted', 't']),
+  ]);
+  expect(event?.[1]).toMatchObject({ id: ID });
 });
