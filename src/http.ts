@@ -10,11 +10,13 @@ import type { Figures } from './figures/gauges.ts';
 import type { Health } from './health.ts';
 import { logProblem, type Log } from './log.ts';
 import type { Metrics } from './metrics.ts';
-import { statusFacts, statusPage, STATUS_PAGE_POLICY } from './status-page.ts';
+import { gatherFacts } from './page/facts.ts';
+import { PAGE_POLICY, statusPage } from './page/page.ts';
+import { watchRequests, type RecentRequests } from './page/requests.ts';
 import { pause } from './supervise.ts';
 
 export interface HttpDeps {
-  readonly config: Pick<Config, 'HTTP_HOST' | 'HTTP_PORT'>;
+  readonly config: Pick<Config, 'HTTP_HOST' | 'HTTP_PORT' | 'LATENCY_SOURCE'>;
   readonly metrics: Metrics;
   readonly health: Health;
   readonly figures: Figures;
@@ -46,13 +48,17 @@ const CLOSE_LIMIT_MS = 1_000;
 const HEADERS = {
   'cache-control': 'no-store',
   'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+  'cross-origin-opener-policy': 'same-origin',
+  'cross-origin-resource-policy': 'same-origin',
   'referrer-policy': 'no-referrer',
   'x-content-type-options': 'nosniff',
+  'x-frame-options': 'DENY',
 };
 
 /** Listens on HTTP_HOST:HTTP_PORT. Throws port_in_use. */
 export async function startHttp(deps: HttpDeps): Promise<HttpServer> {
-  const routes = routesOf(deps);
+  const requests = watchRequests(deps.metrics);
+  const routes = routesOf(deps, requests);
   const server = createServer({ requestTimeout: 10_000, headersTimeout: 5_000 }, (request, response) => {
     respond(routes, request, response).catch((error: unknown) => {
       const problem = logProblem(deps.log, 'warn', error, { part: 'http' });
@@ -61,20 +67,23 @@ export async function startHttp(deps: HttpDeps): Promise<HttpServer> {
       else send(request, response, { status: 500, body: 'the answer could not be made\n' });
     });
   });
-  await listen(server, deps.config);
+  try {
+    await listen(server, deps.config);
+  } catch (error) {
+    requests.stop();
+    throw error;
+  }
   // without a listener a connection that cannot be accepted (no file descriptor is free) would end the process
   server.on('error', (error) => {
     deps.metrics.errors.inc({ code: logProblem(deps.log, 'warn', error, { part: 'http' }).code });
   });
-  return { port: (server.address() as AddressInfo).port, close: () => close(server) };
+  return { port: (server.address() as AddressInfo).port, close: () => close(server, requests) };
 }
 
-function routesOf({ metrics, health, figures, version, databaseAnswers }: HttpDeps): ReadonlyMap<string, Route> {
+function routesOf(deps: HttpDeps, requests: RecentRequests): ReadonlyMap<string, Route> {
+  const { metrics, health, figures, databaseAnswers } = deps;
   const readiness = () => notReady(health, databaseAnswers);
-  const facts = async () => {
-    const [reason] = await Promise.all([readiness(), figures.refresh()]);
-    return statusFacts({ version, health, facts: figures.facts, notReady: reason });
-  };
+  const facts = () => gatherFacts({ ...deps, requests, readiness });
   return new Map<string, Route>([
     [
       '/metrics',
@@ -105,7 +114,7 @@ function routesOf({ metrics, health, figures, version, databaseAnswers }: HttpDe
       '/',
       async () => ({
         type: 'text/html; charset=utf-8',
-        headers: { 'content-security-policy': STATUS_PAGE_POLICY },
+        headers: { 'content-security-policy': PAGE_POLICY },
         body: statusPage(await facts()),
       }),
     ],
@@ -176,7 +185,8 @@ async function listen(server: Server, { HTTP_HOST: host, HTTP_PORT: port }: Http
   });
 }
 
-async function close(server: Server): Promise<void> {
+async function close(server: Server, requests: RecentRequests): Promise<void> {
+  requests.stop();
   const closed = new Promise<void>((resolve) => {
     server.close(() => resolve());
   });

@@ -19,6 +19,8 @@ export interface Figures {
   refresh(): Promise<void>;
   /** what was read last; undefined until the database has answered once */
   readonly facts: Facts | undefined;
+  /** how long ago that was; infinite before the first time */
+  readonly ageSeconds: number;
   /** The last 24 hours by hour and type, only what there is any of; undefined until the database has answered once. */
   hours(): Promise<readonly Hour[] | undefined>;
 }
@@ -48,6 +50,7 @@ export function createFigures({
   const apply = applier(metrics);
   let facts: Facts | undefined;
   let hours: readonly Hour[] | undefined;
+  let readAt = -Infinity;
   const onFailure = (error: unknown, first: boolean) => {
     const problem = toSmslogdError(error);
     metrics.errors.inc({ code: problem.code });
@@ -57,6 +60,7 @@ export function createFigures({
   const options = { maxAgeMs, waitMs, onFailure };
   const refresh = createReading(async () => {
     facts = await readFacts(sql, config.SLOT_NAME, limitMs);
+    readAt = performance.now();
     apply(facts);
   }, options);
   const refreshHours = createReading(async () => {
@@ -66,6 +70,9 @@ export function createFigures({
     refresh,
     get facts() {
       return facts;
+    },
+    get ageSeconds() {
+      return (performance.now() - readAt) / 1000;
     },
     hours: async () => {
       await refreshHours();

@@ -166,7 +166,7 @@ export interface Recent {
   readonly sms: number;
 }
 
-/** A row of verification.sms_delivery_hourly; `hour` in Unix seconds, percentiles in seconds. */
+/** An hour of one type, as verification.sms_delivery_hourly has it; `hour` in Unix seconds, percentiles in seconds. */
 export interface Hour extends GroupCounts {
   readonly hour: number;
   readonly type: SmsType;
@@ -174,6 +174,9 @@ export interface Hour extends GroupCounts {
   readonly delivered: number;
   readonly open: number;
   readonly untracked: number;
+  /** of those that are followed, SMS at least 2 minutes old, and of these Delivered within 2 minutes */
+  readonly due: number;
+  readonly on_time: number;
   readonly success_ratio: number | null;
   readonly on_time_ratio: number | null;
   readonly p50: number | null;
@@ -247,10 +250,15 @@ export async function readHours(sql: Sql, hours: number, limitMs: number): Promi
     sql,
     `set local statement_timeout = ${Math.round(limitMs)};
      select coalesce(json_agg(h order by h.hour, h.type), '[]') as rows
-       from (select date_part('epoch', hour) as hour, type, total, delivered, open, untracked, success_ratio, on_time_ratio,
-                    le_2m, m2_5, m5_30, gt_30m, p50, p95
-               from verification.sms_delivery_hourly
-              where hour > smslogd.clock() - interval '${hours} hours') h`,
+       from (select date_part('epoch', v.hour) as hour, v.type, v.total, v.delivered, v.open, v.untracked, v.success_ratio, v.on_time_ratio,
+                    v.le_2m, v.m2_5, v.m5_30, v.gt_30m, v.p50, v.p95, coalesce(followed.due, 0) as due, coalesce(followed.on_time, 0) as on_time
+               from verification.sms_delivery_hourly v
+               left join (select n.hour, n.type, sum(n.due)::int8 as due, sum(n.on_time)::int8 as on_time
+                            from smslogd.sms_hourly_now n cross join smslogd.settings s
+                           where n.hour > smslogd.clock() - interval '${hours} hours'
+                             and (n.status <> 'untracked' or n.type <> 'verification' or s.source_tracks_gateway)
+                           group by n.hour, n.type) followed on followed.hour = v.hour and followed.type = v.type
+              where v.hour > smslogd.clock() - interval '${hours} hours') h`,
   );
   return rows;
 }

@@ -26,6 +26,7 @@ const HEIGHTS: readonly (readonly string[])[] = [
   ['base'],
   ['mirror', 'poller', 'simulator', 'figures'],
   // shows the figures
+  ['page'],
   ['http'],
   ['demo', 'doctor'],
   ['commands'],
@@ -37,7 +38,6 @@ const OWN_ROOMS: Readonly<Record<string, string>> = {
   'src/errors.ts': 'errors',
   'src/lsn.ts': 'lsn',
   'src/http.ts': 'http',
-  'src/status-page.ts': 'http',
   'src/cli.ts': 'cli',
   'src/command-line.ts': 'cli',
 };

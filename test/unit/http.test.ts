@@ -58,6 +58,8 @@ const FACTS: Facts = {
   slot: null,
 };
 
+const CONFIG = { HTTP_HOST: '127.0.0.1', HTTP_PORT: 0, LATENCY_SOURCE: 'unconfirmed' } as const;
+
 let now = 0;
 let metrics: Metrics;
 let health: Health;
@@ -87,10 +89,11 @@ async function start({
     get facts() {
       return facts;
     },
+    ageSeconds: 1,
     hours: async () => [],
   };
   server = await startHttp({
-    config: { HTTP_HOST: '127.0.0.1', HTTP_PORT: 0 },
+    config: CONFIG,
     metrics,
     health,
     figures,
@@ -177,42 +180,70 @@ describe('/readyz', () => {
 });
 
 describe('the status page', () => {
-  test('shows the figures side by side, escaped, and lets nothing in but its own style', async () => {
+  test('shows the figures side by side, escaped, and lets nothing in but its own style and script', async () => {
     await start();
     health.setMirrorState('streaming');
     const response = await get('/');
     expect(response.headers.get('content-type')).toBe('text/html; charset=utf-8');
     const policy = response.headers.get('content-security-policy');
-    expect(policy).toMatch(/^default-src 'none'; style-src 'sha256-[^']+'; /);
+    expect(policy).toMatch(
+      /^default-src 'none'; style-src 'sha256-[^']+'; script-src 'sha256-[^']+'; connect-src 'self'; /,
+    );
     expect(policy).not.toContain('unsafe');
     const page = await response.text();
-    expect(page).toContain('Mirror: streaming.');
+    expect(page).toContain('<dd>streaming</dd>');
     expect(page).toContain('Europe/&lt;Kyiv&gt;');
     expect(page).toContain('<td>86.5 %</td>');
     expect(page).toContain('<td>1,104</td>');
-    expect(page).toContain('<td>4 (2 h 5 min)</td>');
+    expect(page).toContain('<td>4 <small>2 h 5 min</small></td>');
     // what both kinds of SMS are about always stands there, a type without SMS does not
-    expect(page).toContain('>medication_request<');
-    expect(page).not.toContain('>text<');
-    expect(page).not.toMatch(/<script|src=|https?:/);
+    expect(page).toContain('id="medication_request"');
+    expect(page).not.toContain('id="text"');
+    expect(page).not.toMatch(/ src=|https?:| style=| on[a-z]+=/);
   });
 
-  test('says what is wrong: no database yet, a silent loop, a mirror at work', async () => {
+  test('says what is wrong: no database yet, a silent loop', async () => {
     facts = undefined;
     await start();
     now = 61_000;
     const page = await (await get('/')).text();
+    expect(page).toContain('It is not known how the SMS channel is.');
     expect(page).toContain('The database has not answered yet.');
-    expect(page).toContain('Loops that do not turn: mirror, poller.');
-    expect(page).toContain('Not ready: the mirror is starting.');
+    expect(page).toContain('The mirror of this daemon stands still.');
+    expect(page).toContain('The poller of this daemon stands still.');
   });
 
-  test('has the same facts as JSON', async () => {
+  test.each([
+    ['unconfirmed', 'Latency source unconfirmed'],
+    ['reply', 'latencies are too long'],
+    ['change', undefined],
+  ] as const)('with a latency source that is %s says %s', async (source, words) => {
+    await start({ config: { ...CONFIG, LATENCY_SOURCE: source } });
+    const page = await (await get('/')).text();
+    for (const each of ['Latency source unconfirmed', 'latencies are too long']) {
+      expect(page.includes(each)).toBe(each === words);
+    }
+    expect(await (await get('/status.json')).json()).toMatchObject({ latency_source: source });
+  });
+
+  test('says that a source without gateway ids is not judged', async () => {
     await start();
+    expect(await (await get('/')).text()).not.toContain('no gateway ids');
+    facts = { ...FACTS, tracks: false };
+    expect(await (await get('/')).text()).toContain('The source table has no gateway ids');
+    expect(await (await get('/status.json')).json()).toMatchObject({ source_tracked: false });
+  });
+
+  test('has the same facts as JSON, and what this process does itself', async () => {
+    await start();
+    metrics.pollRequests.inc({ result: 'ok' }, 7);
+    metrics.pollLimit.set(12);
+    metrics.mirrorLagSeconds.set(1.5);
     const response = await get('/status.json');
     expect(response.headers.get('content-type')).toBe('application/json; charset=utf-8');
-    expect(await response.json()).toEqual({
+    expect(await response.json()).toMatchObject({
       version: '1.2.3',
+      verdict: { level: 'impaired', findings: [{ runbook: 'SmslogdBacklogOld' }] },
       ready: false,
       reason: 'the mirror is starting',
       loops: ['mirror', 'poller'],
@@ -227,6 +258,8 @@ describe('the status page', () => {
       ]) as object,
       poll_due: 3,
       slot: null,
+      pipeline: { lag_seconds: 1.5, lag_bytes: 0, missing_rows: 0, checkpoint_at: null },
+      gateway: { breaker_open: false, concurrency_limit: 12, last_success_at: null, requests: { ok: 7, timeout: 0 } },
     });
   });
 });
@@ -242,6 +275,7 @@ describe('every answer', () => {
         ['x-content-type-options', 'nosniff'],
         ['cache-control', 'no-store'],
         ['referrer-policy', 'no-referrer'],
+        ['x-frame-options', 'DENY'],
       ] as const)
         expect(response.headers.get(name)).toBe(value);
       expect(response.headers.get('content-security-policy')).toContain("default-src 'none'");
@@ -284,7 +318,9 @@ test('a port in use is a named failure', async () => {
   await start();
   const { port } = server!;
   const first = server;
-  await expect(start({ config: { HTTP_HOST: '127.0.0.1', HTTP_PORT: port } })).rejects.toMatchObject({
+  await expect(
+    start({ config: { HTTP_HOST: '127.0.0.1', HTTP_PORT: port, LATENCY_SOURCE: 'unconfirmed' } }),
+  ).rejects.toMatchObject({
     code: 'port_in_use',
     message: expect.stringContaining(String(port)) as string,
   });
@@ -292,7 +328,9 @@ test('a port in use is a named failure', async () => {
 });
 
 test('an address that is not of this host is a named failure', async () => {
-  await expect(start({ config: { HTTP_HOST: '192.0.2.1', HTTP_PORT: 0 } })).rejects.toMatchObject({
+  await expect(
+    start({ config: { HTTP_HOST: '192.0.2.1', HTTP_PORT: 0, LATENCY_SOURCE: 'unconfirmed' } }),
+  ).rejects.toMatchObject({
     code: 'config_invalid',
   });
 });

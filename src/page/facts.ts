@@ -1,0 +1,139 @@
+/** The facts of the page and of /status.json, gathered from the database's figures and from what this process knows of itself. */
+import type { Config } from '../config.ts';
+import type { Figures } from '../figures/gauges.ts';
+import type { Facts, Hour, Period, Recent, Slot } from '../figures/store.ts';
+import type { Health, LoopName } from '../health.ts';
+import type { Metrics, MirrorState } from '../metrics.ts';
+import { OPEN_STATUSES, SMS_TYPES, type OpenStatus, type SmsType } from '../status.ts';
+import type { RecentRequests, Requests } from './requests.ts';
+import { judge, type Verdict } from './verdict.ts';
+
+/** What is known, before it is judged. Ages and lags are seconds, times ISO 8601. */
+export interface Known {
+  readonly version: string;
+  readonly ready: boolean;
+  /** why it is not ready */
+  readonly reason: string | null;
+  readonly loops: readonly LoopName[];
+  readonly silent_loops: readonly LoopName[];
+  readonly mirror: MirrorState;
+  /** when the database was read; null: not yet */
+  readonly read_at: string | null;
+  /** how long ago that was */
+  readonly read_age: number | null;
+  readonly timezone: string | null;
+  readonly latency_source: Config['LATENCY_SOURCE'];
+  /** false: the source has no gateway ids, its SMS are logged and not judged */
+  readonly source_tracked: boolean | null;
+  readonly periods: readonly Period[];
+  /** SMS sent 2 to 12 minutes ago by what became of them */
+  readonly recent: readonly Recent[];
+  /** the last 24 hours by hour (Unix seconds) and type */
+  readonly hours: readonly Hour[];
+  /** SMS without a final status now */
+  readonly open: readonly OpenCount[];
+  /** SMS whose next status request is due */
+  readonly poll_due: number | null;
+  readonly slot: Slot | null;
+  readonly pipeline: Pipeline;
+  readonly gateway: Gateway;
+}
+
+export interface StatusFacts extends Known {
+  readonly verdict: Verdict;
+}
+
+export interface OpenCount {
+  readonly type: SmsType;
+  readonly status: OpenStatus;
+  readonly sms: number;
+  readonly oldest_age: number | null;
+}
+
+interface Pipeline {
+  readonly lag_seconds: number;
+  readonly lag_bytes: number;
+  /** source rows that the last light audit found missing in the log, and filled */
+  readonly missing_rows: number;
+  readonly checkpoint_at: string | null;
+}
+
+interface Gateway {
+  /** this process leaves the gateway alone for a while */
+  readonly breaker_open: boolean;
+  readonly concurrency_limit: number;
+  readonly in_flight: number;
+  /** the last answer that could be read, by this process */
+  readonly last_success_at: string | null;
+  readonly last_success_age: number | null;
+  /** requests of this process in the last 20 minutes */
+  readonly requests: Requests;
+}
+
+export interface FactsDeps {
+  readonly config: Pick<Config, 'LATENCY_SOURCE'>;
+  readonly version: string;
+  readonly health: Health;
+  readonly figures: Figures;
+  readonly metrics: Metrics;
+  readonly requests: RecentRequests;
+  readonly readiness: () => Promise<string | undefined>;
+}
+
+/** Brings the figures up to date and gathers all; never rejects for the database. */
+export async function gatherFacts(deps: FactsDeps): Promise<StatusFacts> {
+  const { version, health, figures, metrics, requests } = deps;
+  const [notReady, hours] = await Promise.all([deps.readiness(), figures.hours(), figures.refresh()]);
+  const { facts } = figures;
+  const lastSuccess = await valueOf(metrics.pollLastSuccess);
+  const known: Known = {
+    version,
+    ready: notReady === undefined,
+    reason: notReady ?? null,
+    loops: health.loops,
+    silent_loops: health.silentLoops(),
+    mirror: health.mirrorState,
+    read_at: facts === undefined ? null : isoTime(facts.at),
+    read_age: facts === undefined ? null : figures.ageSeconds,
+    timezone: facts?.timezone ?? null,
+    latency_source: deps.config.LATENCY_SOURCE,
+    source_tracked: facts?.tracks ?? null,
+    periods: facts?.periods ?? [],
+    recent: facts?.recent ?? [],
+    hours: hours ?? [],
+    open: facts === undefined ? [] : openCounts(facts),
+    poll_due: facts?.due ?? null,
+    slot: facts?.slot ?? null,
+    pipeline: {
+      lag_seconds: await valueOf(metrics.mirrorLagSeconds),
+      lag_bytes: await valueOf(metrics.mirrorLagBytes),
+      missing_rows: await valueOf(metrics.reconcileMissing),
+      checkpoint_at: facts?.checkpoint === undefined || facts.checkpoint === null ? null : isoTime(facts.checkpoint),
+    },
+    gateway: {
+      breaker_open: (await valueOf(metrics.pollBreaker)) === 1,
+      concurrency_limit: await valueOf(metrics.pollLimit),
+      in_flight: await valueOf(metrics.pollInFlight),
+      last_success_at: lastSuccess === 0 ? null : isoTime(lastSuccess),
+      last_success_age: lastSuccess === 0 ? null : Math.max(0, Date.now() / 1000 - lastSuccess),
+      requests: await requests.read(),
+    },
+  };
+  return { ...known, verdict: judge(known) };
+}
+
+function openCounts({ statuses }: Facts): OpenCount[] {
+  return SMS_TYPES.flatMap((type) =>
+    OPEN_STATUSES.map((status) => {
+      const row = statuses.find((each) => each.type === type && each.status === status);
+      return { type, status, sms: row?.sms ?? 0, oldest_age: row?.oldest_age ?? null };
+    }),
+  );
+}
+
+const isoTime = (seconds: number) => new Date(seconds * 1000).toISOString();
+
+/** A gauge without labels. */
+async function valueOf(gauge: { get(): Promise<{ values: { value: number }[] }> }): Promise<number> {
+  return (await gauge.get()).values[0]?.value ?? 0;
+}

@@ -1,0 +1,96 @@
+/** The status page: is the SMS channel well? One HTML document without anything from elsewhere; what may run and style is named by hash. */
+import { createHash } from 'node:crypto';
+import { openTable, typeCards } from './channel.ts';
+import type { StatusFacts } from './facts.ts';
+import { LIVE_SECONDS, SCRIPT } from './live.ts';
+import { gatewayCard, pipelineCard } from './machinery.ts';
+import { STYLE } from './style.ts';
+import type { Level } from './verdict.ts';
+import { clock, escape } from './wording.ts';
+
+const hashOf = (text: string) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
+
+export const PAGE_POLICY = [
+  "default-src 'none'",
+  `style-src ${hashOf(STYLE)}`,
+  `script-src ${hashOf(SCRIPT)}`,
+  "connect-src 'self'",
+  "base-uri 'none'",
+  "form-action 'none'",
+  "frame-ancestors 'none'",
+].join('; ');
+
+/** Before the verdict, for who sees no colours. */
+const SIGNS: Readonly<Record<Level, string>> = { well: '✓', impaired: '!', failing: '✕', unknown: '?' };
+
+export function statusPage(facts: StatusFacts): string {
+  const { verdict } = facts;
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<noscript><meta http-equiv="refresh" content="30"></noscript>
+<title>${SIGNS[verdict.level]} ${escape(verdict.sentence)}</title>
+<style>${STYLE}</style>
+</head>
+<body>
+<a class="skip" href="#main">To the figures</a>
+<div class="page">
+<header>
+<div class="top"><h1>smslogd: the SMS channel</h1><p id="read" data-live>${readLine(facts)}</p></div>
+<p class="stale" id="stale" role="alert" hidden>This page is not up to date: the daemon does not answer. It tries again every ${LIVE_SECONDS} s.</p>
+<section class="card verdict ${verdict.level}" id="verdict" data-live aria-label="Verdict">${verdictPart(facts)}</section>
+</header>
+<main id="main" tabindex="-1">
+<div class="notes" id="notes" data-live>${notes(facts)}</div>
+${facts.read_at === null ? '<div id="channel" data-live class="two"></div>' : `<div id="channel" data-live class="two">${typeCards(facts)}</div>`}
+<div id="machinery" data-live class="three"><section class="card" aria-label="Open SMS">${openTable(facts)}</section>
+${pipelineCard(facts)}
+${gatewayCard(facts)}</div>
+</main>
+<footer><p>smslogd ${escape(facts.version)} <a href="metrics">metrics</a> <a href="status.json">status.json</a></p></footer>
+</div>
+<script>${SCRIPT}</script>
+</body>
+</html>
+`;
+}
+
+function verdictPart({ verdict }: StatusFacts): string {
+  const findings = verdict.findings.map(
+    ({ level, sentence, runbook }) =>
+      `<li class="${level}">${escape(sentence)} <span class="soft">runbook: ${runbook}</span></li>`,
+  );
+  return `<p class="says" role="status"><span aria-hidden="true">${SIGNS[verdict.level]}</span> ${escape(verdict.sentence)}</p>${
+    verdict.because === null ? '' : `<p class="because">${escape(verdict.because)}</p>`
+  }${findings.length === 0 ? '' : `<ul>${findings.join('')}</ul>`}`;
+}
+
+function readLine({ read_at: readAt, timezone }: StatusFacts): string {
+  if (readAt === null) return 'No figures yet';
+  const time = clock(timezone)(Date.parse(readAt) / 1000);
+  return `Figures of <time datetime="${readAt}">${time}</time>, days and hours of ${escape(timezone ?? '')}`;
+}
+
+/** What a reader of the figures must know, whether or not anything is wrong. */
+function notes({ latency_source: source, source_tracked: tracked, mirror }: StatusFacts): string {
+  const found: string[] = [];
+  if (source === 'unconfirmed') {
+    found.push(
+      "Latency source unconfirmed: nobody has settled yet whether the gateway's dates are the time of the change or of the reply (LATENCY_SOURCE, see the runbook).",
+    );
+  }
+  if (source === 'reply') {
+    found.push(
+      "The gateway's dates are those of its replies: latencies are too long by up to the gap between two requests.",
+    );
+  }
+  if (tracked === false) {
+    found.push('The source table has no gateway ids: its SMS are logged and not judged, and count as untracked.');
+  }
+  if (mirror === 'snapshot') found.push('The first copy is under way: the figures are filling up.');
+  if (mirror === 'standby') found.push('This daemon stands by; another one copies. It asks the gateway all the same.');
+  return found.map((each) => `<p>${each}</p>`).join('');
+}

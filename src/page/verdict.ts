@@ -1,0 +1,185 @@
+/**
+ * Is the SMS channel well? One word, one sentence, and the findings that led to it. What hides the channel from us (the gateway refuses
+ * the login, the database is silent) is told apart from a channel that fails: then it is not known how it is.
+ */
+import { SMS_TYPES, type SmsType } from '../status.ts';
+import type { Known } from './facts.ts';
+import { age, count, percent } from './wording.ts';
+
+export type Level = 'well' | 'impaired' | 'failing' | 'unknown';
+
+export interface Finding {
+  readonly level: Exclude<Level, 'well'>;
+  readonly sentence: string;
+  /** heading of docs/runbook.md */
+  readonly runbook: string;
+}
+
+export interface Verdict {
+  readonly level: Level;
+  readonly sentence: string;
+  /** what the sentence rests on, where there are SMS enough */
+  readonly because: string | null;
+  /** the worst first */
+  readonly findings: readonly Finding[];
+}
+
+const SENTENCES: Readonly<Record<Level, string>> = {
+  well: 'The SMS channel is well.',
+  impaired: 'The SMS channel works, with trouble.',
+  failing: 'The SMS channel is not well.',
+  unknown: 'It is not known how the SMS channel is.',
+};
+/** What is not seen cannot be said to fail. */
+const WORST_FIRST: readonly Level[] = ['unknown', 'failing', 'impaired'];
+
+/** On time, of all: below the first it is impaired, below the second it fails. The first is the objective of ops/alerts.yml. */
+const ON_TIME = { impaired: 0.8, failing: 0.5 };
+/** With fewer SMS a share says nothing. */
+const ENOUGH = 20;
+const STALE_SECONDS = 60;
+const LAG_SECONDS = 60;
+const SILENCE_SECONDS = 600;
+const OPEN_SECONDS = 3_600;
+/** The gateway may be left alone for so long before anybody is told aloud. */
+const BREAK_SECONDS = 60;
+
+export function judge(known: Known): Verdict {
+  const asking = gateway(known);
+  // while no status is learned, SMS that are not known to have arrived say nothing of the channel
+  const blind = asking.some(({ level }) => level === 'unknown');
+  const arrivals = blind ? [] : SMS_TYPES.map((type) => arrivalOf(type, known)).filter((each) => each !== undefined);
+  const findings = [...sight(known), ...pipeline(known), ...asking, ...arrivals.flatMap(late), ...backlog(known)].sort(
+    (a, b) => WORST_FIRST.indexOf(a.level) - WORST_FIRST.indexOf(b.level),
+  );
+  const level = findings[0]?.level ?? 'well';
+  return { level, sentence: SENTENCES[level], because: blind ? null : because(known, arrivals), findings };
+}
+
+function sight({ read_at, read_age, silent_loops: silent, source_tracked, periods }: Known): Finding[] {
+  const found: Finding[] = [];
+  const say = (sentence: string, runbook: string) => void found.push({ level: 'unknown', sentence, runbook });
+  if (read_at === null) say('The database has not answered yet.', 'SmslogdFiguresStale');
+  else if (read_age !== null && read_age > STALE_SECONDS) {
+    say(`The database has not been read for ${age(read_age)}: every figure here is that old.`, 'SmslogdFiguresStale');
+  }
+  for (const loop of silent) say(`The ${loop} of this daemon stands still.`, 'SmslogdDown');
+  const judged = periods.some((row) => row.total > row.untracked);
+  if (source_tracked === false && !judged && periods.some((row) => row.total > 0)) {
+    say('The source has no gateway ids, so nobody can tell whether its SMS arrive.', 'SmslogdNoSmsDelivered');
+  }
+  return found;
+}
+
+function pipeline({ loops, mirror, slot, read_at, pipeline }: Known): Finding[] {
+  if (!loops.includes('mirror') || read_at === null) return [];
+  const found: Finding[] = [];
+  const say = (level: Finding['level'], sentence: string, runbook: string) =>
+    void found.push({ level, sentence, runbook });
+  if ((mirror === 'stopped' || mirror === 'standby') && slot?.active !== true) {
+    say('unknown', 'New verifications do not reach the log: no mirror is at work.', 'SmslogdSlotInactive');
+  } else if (mirror === 'stopped') {
+    say('impaired', 'The mirror of this daemon has failed; another daemon is at work.', 'SmslogdSlotInactive');
+  } else if (mirror === 'repairing') {
+    say('impaired', 'The mirror repairs the log: figures may be incomplete for a while.', 'SmslogdMirrorLag');
+  }
+  if (mirror !== 'standby' && mirror !== 'stopped' && pipeline.lag_seconds > LAG_SECONDS) {
+    say('impaired', `The log is ${age(pipeline.lag_seconds)} behind the source.`, 'SmslogdMirrorLag');
+  }
+  if (slot?.wal_status === 'unreserved' || slot?.wal_status === 'lost') {
+    say('impaired', 'The replication slot is about to be lost, or is lost.', 'SmslogdSlotAboutToBeLost');
+  }
+  if (pipeline.missing_rows > 0) {
+    say(
+      'impaired',
+      `The log lacked ${count(pipeline.missing_rows)} rows of the source; they are filled in.`,
+      'rows_missing',
+    );
+  }
+  return found;
+}
+
+function gateway({ loops, gateway, poll_due: due }: Known): Finding[] {
+  if (!loops.includes('poller')) return [];
+  const silence = gateway.last_success_age;
+  const since = silence === null ? 'since this daemon started' : `for ${age(silence)}`;
+  if (gateway.breaker_open && gateway.requests.unauthorized > 0) {
+    return [
+      {
+        level: 'unknown',
+        sentence: 'No status is learned: the gateway refuses the login.',
+        runbook: 'SmslogdGatewayUnauthorized',
+      },
+    ];
+  }
+  if (gateway.breaker_open && (due ?? 0) > 0) {
+    const level = silence !== null && silence < BREAK_SECONDS ? 'impaired' : 'unknown';
+    return [
+      { level, sentence: `No status is learned: no answer of the gateway ${since}.`, runbook: 'SmslogdPollStale' },
+    ];
+  }
+  if ((due ?? 0) > 0 && silence !== null && silence > SILENCE_SECONDS) {
+    return [
+      { level: 'unknown', sentence: `SMS wait to be asked for, and none was ${since}.`, runbook: 'SmslogdPollStale' },
+    ];
+  }
+  return [];
+}
+
+interface Arrival {
+  readonly type: SmsType;
+  readonly sms: number;
+  readonly onTime: number;
+  readonly when: string;
+}
+
+/** How many of the latest SMS that are followed arrived on time; undefined where there are too few. */
+function arrivalOf(type: SmsType, { recent, hours, read_at: readAt }: Known): Arrival | undefined {
+  const now = recent.filter((row) => row.type === type && row.outcome !== 'untracked');
+  const young = { sms: smsIn(now), onTime: smsIn(now.filter(({ outcome }) => outcome === 'on_time')) };
+  if (young.sms >= ENOUGH) return { type, ...young, when: '2 to 12 minutes ago' };
+  const readNow = Date.parse(readAt ?? '') / 1000;
+  const latest = hours.filter((row) => row.type === type && row.hour > readNow - 7_200);
+  const older = {
+    sms: latest.reduce((total, row) => total + row.due, 0),
+    onTime: latest.reduce((total, row) => total + row.on_time, 0),
+  };
+  return older.sms >= ENOUGH ? { type, ...older, when: 'this hour or the last' } : undefined;
+}
+
+const smsIn = (rows: Known['recent']) => rows.reduce((total, { sms }) => total + sms, 0);
+
+function late({ type, sms, onTime, when }: Arrival): Finding[] {
+  const ratio = onTime / sms;
+  // what chance may do with so few SMS is no trouble
+  const benefit = ratio + 2 * Math.sqrt((ratio * (1 - ratio)) / sms);
+  if (benefit >= ON_TIME.impaired) return [];
+  const level = benefit < ON_TIME.failing ? 'failing' : 'impaired';
+  const sentence = `Only ${percent(ratio)} of ${count(sms)} SMS of type ${type}, sent ${when}, are known to have arrived within 2 minutes.`;
+  return [{ level, sentence, runbook: 'SmslogdOnTimeFastBurn' }];
+}
+
+function backlog({ open }: Known): Finding[] {
+  const old = open.filter(({ sms, oldest_age: oldest }) => sms > 0 && (oldest ?? 0) > OPEN_SECONDS);
+  if (old.length === 0) return [];
+  const oldest = Math.max(...old.map((row) => row.oldest_age ?? 0));
+  return [
+    {
+      level: 'impaired',
+      sentence: `SMS past their life have no final status yet, the oldest for ${age(oldest)}.`,
+      runbook: 'SmslogdBacklogOld',
+    },
+  ];
+}
+
+function because({ periods }: Known, arrivals: readonly Arrival[]): string | null {
+  if (arrivals.length === 0) {
+    return periods.some(({ total }) => total > 0)
+      ? 'Too few SMS were sent lately to say more.'
+      : 'There are no SMS yet.';
+  }
+  const sms = arrivals.reduce((sum, each) => sum + each.sms, 0);
+  const onTime = arrivals.reduce((sum, each) => sum + each.onTime, 0);
+  const when = new Set(arrivals.map((each) => each.when)).size === 1 ? arrivals[0]!.when : 'lately';
+  return `${percent(onTime / sms)} of the ${count(sms)} SMS sent ${when} arrived within 2 minutes.`;
+}

@@ -1,0 +1,150 @@
+import { expect, test } from 'vitest';
+import type { Known } from '../../src/page/facts.ts';
+import { judge, type Level } from '../../src/page/verdict.ts';
+import { age, bytes, latency, percent } from '../../src/page/wording.ts';
+
+const NO_REQUESTS = {
+  ok: 500,
+  unchanged: 0,
+  timeout: 0,
+  network: 0,
+  http_4xx: 0,
+  http_5xx: 0,
+  unauthorized: 0,
+  protocol: 0,
+  mismatch: 0,
+};
+const WELL: Known = {
+  version: '1.2.3',
+  ready: true,
+  reason: null,
+  loops: ['mirror', 'poller'],
+  silent_loops: [],
+  mirror: 'streaming',
+  read_at: '2026-05-28T20:26:40.000Z',
+  read_age: 2,
+  timezone: 'Europe/Kyiv',
+  latency_source: 'change',
+  source_tracked: true,
+  periods: [{ type: 'verification', period: 'today', total: 500, untracked: 0 } as Known['periods'][number]],
+  recent: [
+    { type: 'verification', outcome: 'on_time', sms: 95 },
+    { type: 'verification', outcome: 'late', sms: 5 },
+  ],
+  hours: [],
+  open: [{ type: 'verification', status: 'Accepted', sms: 3, oldest_age: 1_200 }],
+  poll_due: 4,
+  slot: { active: true, wal_status: 'reserved', retained: 1e6, safe: 1e9 },
+  pipeline: { lag_seconds: 0, lag_bytes: 0, missing_rows: 0, checkpoint_at: null },
+  gateway: {
+    breaker_open: false,
+    concurrency_limit: 64,
+    in_flight: 3,
+    last_success_at: null,
+    last_success_age: 1,
+    requests: NO_REQUESTS,
+  },
+};
+const recent = (onTime: number, waiting: number): Known['recent'] => [
+  { type: 'verification', outcome: 'on_time', sms: onTime },
+  { type: 'verification', outcome: 'waiting', sms: waiting },
+];
+const hour = (at: string, due: number, onTime: number) =>
+  ({ hour: Date.parse(at) / 1000, type: 'verification', due, on_time: onTime }) as Known['hours'][number];
+const gateway = (more: Partial<Known['gateway']>) => ({ gateway: { ...WELL.gateway, ...more } });
+const pipeline = (more: Partial<Known['pipeline']>) => ({ pipeline: { ...WELL.pipeline, ...more } });
+const slot = (more: Partial<NonNullable<Known['slot']>>) => ({ slot: { ...WELL.slot!, ...more } });
+
+test.for<readonly [string, Partial<Known>, Level, string | undefined]>([
+  ['all is well', {}, 'well', undefined],
+  ['many SMS wait', { recent: recent(70, 30) }, 'impaired', 'SmslogdOnTimeFastBurn'],
+  ['most SMS wait', { recent: recent(10, 90) }, 'failing', 'SmslogdOnTimeFastBurn'],
+  ['few SMS are late by chance', { recent: recent(16, 5) }, 'well', undefined],
+  ['few SMS are all late', { recent: recent(0, 20) }, 'failing', 'SmslogdOnTimeFastBurn'],
+  ['hardly any SMS are late', { recent: recent(0, 19) }, 'well', undefined],
+  [
+    'at night an hour tells more than ten minutes',
+    { recent: [], hours: [hour('2026-05-28T19:00Z', 30, 3)] },
+    'failing',
+    'SmslogdOnTimeFastBurn',
+  ],
+  [
+    'what was long ago is no trouble now',
+    { recent: [], hours: [hour('2026-05-28T18:00Z', 300, 3)] },
+    'well',
+    undefined,
+  ],
+  ['the database was never read', { read_at: null, read_age: null }, 'unknown', 'SmslogdFiguresStale'],
+  ['the figures are old', { read_age: 61 }, 'unknown', 'SmslogdFiguresStale'],
+  ['a loop stands still', { silent_loops: ['poller'] }, 'unknown', 'SmslogdDown'],
+  [
+    'nothing can be judged',
+    {
+      source_tracked: false,
+      recent: [],
+      periods: [{ type: 'verification', period: 'today', total: 5, untracked: 5 } as Known['periods'][number]],
+    },
+    'unknown',
+    'SmslogdNoSmsDelivered',
+  ],
+  ['one source is not judged, another is', { source_tracked: false }, 'well', undefined],
+  ['no mirror is at work', { mirror: 'stopped', ...slot({ active: false }) }, 'unknown', 'SmslogdSlotInactive'],
+  ['this mirror has failed', { mirror: 'stopped' }, 'impaired', 'SmslogdSlotInactive'],
+  ['it stands by', { mirror: 'standby', ...pipeline({ lag_seconds: 900 }) }, 'well', undefined],
+  ['it stands by for nobody', { mirror: 'standby', slot: null }, 'unknown', 'SmslogdSlotInactive'],
+  [
+    'this daemon has no mirror',
+    { loops: ['poller'], mirror: 'stopped', ...slot({ active: false }) },
+    'well',
+    undefined,
+  ],
+  ['the mirror repairs', { mirror: 'repairing' }, 'impaired', 'SmslogdMirrorLag'],
+  ['the mirror copies for the first time', { mirror: 'snapshot' }, 'well', undefined],
+  ['the mirror is behind', pipeline({ lag_seconds: 61 }), 'impaired', 'SmslogdMirrorLag'],
+  ['the slot is in danger', slot({ wal_status: 'unreserved' }), 'impaired', 'SmslogdSlotAboutToBeLost'],
+  ['rows were missing', pipeline({ missing_rows: 2 }), 'impaired', 'rows_missing'],
+  [
+    'the login is refused, and SMS are not known to arrive',
+    {
+      recent: recent(0, 90),
+      ...gateway({ breaker_open: true, requests: { ...NO_REQUESTS, unauthorized: 1 }, last_success_age: 700 }),
+    },
+    'unknown',
+    'SmslogdGatewayUnauthorized',
+  ],
+  ['the gateway is silent', gateway({ breaker_open: true, last_success_age: 61 }), 'unknown', 'SmslogdPollStale'],
+  ['the gateway coughs', gateway({ breaker_open: true, last_success_age: 5 }), 'impaired', 'SmslogdPollStale'],
+  ['nothing waits for a gateway', { poll_due: 0, ...gateway({ breaker_open: true }) }, 'well', undefined],
+  ['nobody asks', gateway({ last_success_age: 601 }), 'unknown', 'SmslogdPollStale'],
+  ['an SMS is open for long', { open: [{ ...WELL.open[0]!, oldest_age: 3_601 }] }, 'impaired', 'SmslogdBacklogOld'],
+])('where %s', ([, more, level, runbook]) => {
+  const verdict = judge({ ...WELL, ...more });
+  expect(verdict.level).toBe(level);
+  expect(verdict.findings[0]?.runbook).toBe(runbook);
+  expect(verdict.findings.length).toBeLessThan(2);
+});
+
+test('says what it rests on', () => {
+  expect(judge(WELL).because).toBe('95.0 % of the 100 SMS sent 2 to 12 minutes ago arrived within 2 minutes.');
+  expect(judge({ ...WELL, recent: [] }).because).toBe('Too few SMS were sent lately to say more.');
+  expect(judge({ ...WELL, recent: [], periods: [] }).because).toBe('There are no SMS yet.');
+});
+
+test('what hides the channel comes before what is known of it', () => {
+  const verdict = judge({ ...WELL, read_age: 61, recent: recent(0, 90), ...pipeline({ lag_seconds: 100 }) });
+  expect(verdict.findings.map(({ level }) => level)).toEqual(['unknown', 'failing', 'impaired']);
+});
+
+test('numbers say neither all nor nothing where it is not so', () => {
+  expect([1, 0.9999, 0.97849, 0.0001, 0, null].map(percent)).toEqual([
+    '100.0 %',
+    '99.9 %',
+    '97.8 %',
+    '0.1 %',
+    '0.0 %',
+    '–',
+  ]);
+  expect([0.4, 59.9, 3_599, 7_500, 172_800].map(age)).toEqual(['0 s', '59 s', '59 min', '2 h 5 min', '2 d']);
+  expect([0.35, 45.4, 150, 1_830].map(latency)).toEqual(['0.3 s', '45 s', '2.5 min', '31 min']);
+  expect([0, 512, 645_000, 21_000_000, 3.2e9].map(bytes)).toEqual(['0 B', '512 B', '645 kB', '21.0 MB', '3.2 GB']);
+});
