@@ -1,35 +1,15 @@
 import { once } from 'node:events';
-import { SmslogdError } from '../errors.ts';
-import { FAULT_KINDS, shareOf, type FaultKind, type Faults } from '../simulator/faults.ts';
+import { FAULT_WORDS, numberOf, oneOf, readFaults, tellFaults } from '../simulator/fault-words.ts';
 import { seededRandom } from '../simulator/random.ts';
-import { FORMS } from '../simulator/replies.ts';
+import { FORMS, SPELLINGS } from '../simulator/replies.ts';
 import { startSimulator, type Simulator } from '../simulator/simulator.ts';
 import type { Command, Flag, Flags, Io } from './command.ts';
-
-/** The flag of each fault; their values are shares of the requests, from 0 to 1. */
-const FAULT_FLAGS: Readonly<Record<FaultKind, { flag: string; about: string }>> = {
-  error: { flag: 'error', about: 'answered with 503' },
-  busy: { flag: 'busy', about: 'answered with 429 and Retry-After' },
-  unauthorized: { flag: 'unauthorized', about: 'answered with 401' },
-  reset: { flag: 'reset', about: 'whose connection is reset' },
-  silence: { flag: 'silence', about: 'never answered' },
-  broken: { flag: 'broken', about: 'answered with half a reply' },
-  plain: { flag: 'plain', about: 'answered with a plain text that repeats them' },
-  reject: { flag: 'reject', about: 'refused with a reason, where they send' },
-  emptyDate: { flag: 'empty-date', about: 'answered without a date' },
-  brokenDate: { flag: 'broken-date', about: 'answered with a date that is none' },
-  wrongId: { flag: 'wrong-id', about: 'answered with the status of another SMS' },
-  unknownWord: { flag: 'unknown-word', about: 'answered with a status word that nobody knows' },
-};
 
 const LOGIN = 'smslogd';
 const COUNTS_EVERY_MS = 10_000;
 
 const faultFlags: Record<string, Flag> = Object.fromEntries(
-  FAULT_KINDS.map((kind) => [
-    FAULT_FLAGS[kind].flag,
-    { type: 'string', value: 'SHARE', about: `share of requests (0 to 1) ${FAULT_FLAGS[kind].about}` },
-  ]),
+  Object.entries(FAULT_WORDS).map(([word, { value, about }]) => [word, { type: 'string', value, about }]),
 );
 
 export const command: Command = {
@@ -37,8 +17,21 @@ export const command: Command = {
   details: [
     'Sending at /ip2sms/, status at /ip2sms-request/, both at /clients.php; XML, and JSON by Content-Type. No SMS is sent.',
     'Of 100 SMS 95 are delivered (87 with a median of 4 s, 8 between 30 s and 33 min), 3 end undelivered, 2 never end.',
-    'GET /truth lists what becomes of each SMS, GET /truth?id=ID of one, PUT /truth loads; all with the same login.',
-    'At most one fault befalls a request, so the shares together may be 1 at the most.',
+    'At most one fault befalls a request, so the shares together may be 1 at the most. --from and --for say when the faults are',
+    'there; latency and clock are always as they are told.',
+    '',
+    'While it runs, with the same login:',
+    '  GET /truth lists what becomes of each SMS, GET /truth?id=ID of one, PUT /truth loads.',
+    '  PUT /faults sets the faults, under the names of the flags; DELETE /faults lifts them; GET /faults tells them.',
+    '',
+    'Examples:',
+    '  smslogd simulate --reset 1 --from 12:00 --for 10m          it dies at 12:00 and comes back',
+    '  smslogd simulate --error 1 --retry-after 30 --for 2m       503 with Retry-After, from now',
+    '  smslogd simulate --latency 150 --latency-p99 3000          slow at times',
+    '  smslogd simulate --operator 38050,38066 --from +1m --for 20m',
+    "  curl -u smslogd:smslogd -X PUT -d 'silence=0.5&for=5m' http://127.0.0.1:9465/faults",
+    '',
+    'docs/operations.md, "Rehearse an outage", goes through one.',
   ].join('\n'),
   flags: {
     port: { type: 'string', value: 'PORT', about: 'default 9465; 0: any free port' },
@@ -47,33 +40,37 @@ export const command: Command = {
     password: { type: 'string', value: 'WORD', about: `default ${LOGIN}` },
     seed: { type: 'string', value: 'N', about: 'the same fates and faults for the same requests in the same order' },
     form: { type: 'string', value: 'FORM', about: `of XML replies: ${FORMS.join(', ')}; default classic` },
+    words: { type: 'string', value: 'WHICH', about: 'status words: own (default), other (sent, waiting, …), upper' },
     dates: { type: 'string', value: 'WHICH', about: 'date of a status reply: change (default) or reply' },
     speed: { type: 'string', value: 'N', about: 'deliveries are N times as fast; default 1' },
-    latency: { type: 'string', value: 'MS', about: 'milliseconds before each answer; default 0' },
-    jitter: { type: 'string', value: 'MS', about: 'up to so many milliseconds more' },
-    'retry-after': { type: 'string', value: 'S', about: 'seconds in the Retry-After of --busy; default 1' },
-    skew: { type: 'string', value: 'MS', about: "milliseconds by which the gateway's clock is ahead (or -MS behind)" },
+    adopt: {
+      type: 'boolean',
+      about: 'takes an id that it does not know for an SMS that is sent at the first question',
+    },
     ...faultFlags,
   },
   run,
 };
 
 async function run(flags: Flags, io: Io): Promise<number> {
-  const seed = numberOf(flags, 'seed', -Infinity, Infinity);
-  const speed = numberOf(flags, 'speed', 0.001, 1_000_000);
-  const form = oneOf(flags, 'form', FORMS);
-  const dates = oneOf(flags, 'dates', ['change', 'reply'] as const);
-  const login = textOf(flags, 'login') ?? LOGIN;
-  const password = textOf(flags, 'password');
+  const text = (name: string) => {
+    const value = flags[name];
+    return typeof value === 'string' && value !== '' ? value : undefined;
+  };
+  const seed = numberOf('seed', text('seed'), -Infinity, Infinity);
+  const login = text('login') ?? LOGIN;
+  const password = text('password');
   const simulator = await startSimulator({
-    port: numberOf(flags, 'port', 0, 65_535) ?? 9465,
-    host: textOf(flags, 'host') ?? '127.0.0.1',
+    port: numberOf('port', text('port'), 0, 65_535) ?? 9465,
+    host: text('host') ?? '127.0.0.1',
     login,
     password: password ?? LOGIN,
     faults: faultsOf(flags),
-    form,
-    dates,
-    speed,
+    form: oneOf('form', text('form'), FORMS),
+    words: oneOf('words', text('words'), SPELLINGS),
+    dates: oneOf('dates', text('dates'), ['change', 'reply'] as const),
+    speed: numberOf('speed', text('speed'), 0.001, 1_000_000),
+    adopt: flags['adopt'] === true,
     ...(seed === undefined ? {} : { random: seededRandom(seed) }),
   });
   const signals = new AbortController();
@@ -83,6 +80,11 @@ async function run(flags: Flags, io: Io): Promise<number> {
   io.print(
     `listening; point smslogd at it: IP2SMS_URL=${simulator.url} IP2SMS_LOGIN=${login} IP2SMS_PASSWORD=${secret}`,
   );
+  const { from, until } = simulator.faults;
+  if (from !== undefined || until !== undefined)
+    io.print(
+      `faults ${from === undefined ? '' : `from ${clock(from)} `}${until === undefined ? '' : `until ${clock(until)}`}`.trimEnd(),
+    );
   const counts = setInterval(() => io.print(countsLine(simulator)), COUNTS_EVERY_MS);
   await stopped;
   signals.abort();
@@ -92,49 +94,20 @@ async function run(flags: Flags, io: Io): Promise<number> {
   return 0;
 }
 
-function countsLine({ requests, size }: Simulator): string {
+function clock(at: number): string {
+  return new Date(at).toTimeString().slice(0, 8);
+}
+
+function countsLine({ requests, size, faults: now }: Simulator): string {
   const { status, send, unauthorized, unrecognized, faults } = requests;
-  return `SMS ${size}, status requests ${status}, sent ${send}, faults ${faults}, unauthorized ${unauthorized}, not recognized ${unrecognized}`;
+  return `SMS ${size}, status requests ${status}, sent ${send}, faults ${faults}, unauthorized ${unauthorized}, not recognized ${unrecognized}; now: ${tellFaults(now, Date.now())}`;
 }
 
-/** Throws usage for a share that is none, or where they are more than 1 together. */
-export function faultsOf(flags: Flags): Faults {
-  const shares = FAULT_KINDS.flatMap((kind) => {
-    const share = numberOf(flags, FAULT_FLAGS[kind].flag, 0, 1);
-    return share === undefined ? [] : [[kind, share] as const];
+/** The faults that the flags tell. Throws usage. */
+export function faultsOf(flags: Flags): ReturnType<typeof readFaults> {
+  const words = Object.keys(FAULT_WORDS).flatMap((word) => {
+    const value = flags[word];
+    return typeof value === 'string' ? [[word, value] as const] : [];
   });
-  const faults: Faults = {
-    ...Object.fromEntries(shares),
-    latencyMs: numberOf(flags, 'latency', 0, 3_600_000) ?? 0,
-    jitterMs: numberOf(flags, 'jitter', 0, 3_600_000) ?? 0,
-    retryAfter: numberOf(flags, 'retry-after', 0, 86_400) ?? 1,
-    skewMs: numberOf(flags, 'skew', -86_400_000, 86_400_000) ?? 0,
-  };
-  // shares are decimals: ten times 0.1 is a little less than 1, three times 0.1 a little more than 0.3
-  if (shareOf(faults) > 1 + 1e-9) throw new SmslogdError('usage', 'the shares of the faults are more than 1 together');
-  return faults;
-}
-
-function textOf(flags: Flags, name: string): string | undefined {
-  const value = flags[name];
-  return typeof value === 'string' && value !== '' ? value : undefined;
-}
-
-function numberOf(flags: Flags, name: string, low: number, high: number): number | undefined {
-  const text = textOf(flags, name);
-  if (text === undefined) return undefined;
-  const value = Number(text);
-  if (!Number.isFinite(value) || value < low || value > high) {
-    const range = Number.isFinite(low) ? ` from ${low} to ${high}` : '';
-    throw new SmslogdError('usage', `--${name}: must be a number${range}`);
-  }
-  return value;
-}
-
-function oneOf<T extends string>(flags: Flags, name: string, values: readonly T[]): T | undefined {
-  const text = textOf(flags, name);
-  if (text === undefined) return undefined;
-  const value = values.find((each) => each === text);
-  if (value === undefined) throw new SmslogdError('usage', `--${name}: must be one of ${values.join(', ')}`);
-  return value;
+  return readFaults(Object.fromEntries(words), Date.now());
 }

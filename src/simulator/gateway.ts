@@ -6,13 +6,18 @@
  */
 import { drawFate, makeGatewayId, type Fate } from './fate.ts';
 import type { FaultKind, Faults } from './faults.ts';
-import { jsonReply, xmlReply, type Answer, type Form } from './replies.ts';
+import { createOperators } from './operators.ts';
+import { jsonReply, spelled, xmlReply, type Answer, type Form, type Spelling } from './replies.ts';
 import { askedId, CHANCE_REFUSALS, refusal, sentMessage, type Message } from './requests.ts';
 import { createTruth, type Truth } from './truth.ts';
 
 export interface GatewayOptions {
   /** of XML replies; default classic */
   readonly form?: Form | undefined;
+  /** of the status words; default own */
+  readonly words?: Spelling | undefined;
+  /** true: an id that is not known is taken for an SMS that was sent at the first question */
+  readonly adopt?: boolean | undefined;
   /** what the date of a status reply is: the time of the change (default) or that of the reply. Nobody knows yet which the real one gives. */
   readonly dates?: 'change' | 'reply' | undefined;
   /** the drawn delays of SMS sent here are divided by it; default 1 */
@@ -33,38 +38,50 @@ export interface Asked {
 
 export interface Gateway {
   readonly truth: Truth;
-  send(phone: string): { id: string; fate: Fate };
+  send(phone: string, faults: Faults): { id: string; fate: Fate };
+  /** To be called now and then: what waited for its operator goes on when that is well again. */
+  release(faults: Faults): void;
   /** The reply and what was asked for; undefined: the request is not recognised. Only faults that spoil the reply matter here. */
   reply(asked: Asked, faults: Faults, fault?: FaultKind): { to: 'status' | 'send'; text: string } | undefined;
 }
 
-export function createGateway({ form = 'classic', dates = 'change', speed = 1, random, now }: GatewayOptions): Gateway {
+export function createGateway(options: GatewayOptions): Gateway {
+  const { form = 'classic', words = 'own', dates = 'change', speed = 1, adopt = false, random, now } = options;
   const truth = createTruth();
+  const operators = createOperators(truth, now);
   const usedKeys = new Set<string>();
 
-  const send = (phone: string): { id: string; fate: Fate } => {
+  const drawn = (sentAt: number): Fate => {
+    const fate = drawFate(sentAt, random);
+    if (speed === 1) return fate;
+    return fate.map(({ status, at }) => ({ status, at: sentAt + Math.round((at - sentAt) / speed) }));
+  };
+
+  const send = (phone: string, faults: Faults): { id: string; fate: Fate } => {
     const sentAt = now();
     let id = makeGatewayId(phone, sentAt, random);
     // after a few draws that were all taken, the next free number: a caller's `random` may not be one
     for (let draws = 1; truth.has(id); draws++) {
       id = draws < 8 ? makeGatewayId(phone, sentAt, random) : String(6_000_000_000_000 + truth.size + draws);
     }
-    const drawn = drawFate(sentAt, random);
-    const fate =
-      speed === 1 ? drawn : drawn.map(({ status, at }) => ({ status, at: sentAt + Math.round((at - sentAt) / speed) }));
+    const fate = operators.hold(id, phone, drawn(sentAt), faults);
     truth.set(id, fate);
     return { id, fate };
   };
 
-  const statusAnswer = (id: string, faults: Faults, fault: FaultKind | undefined): Answer => {
+  const statusAnswer = (id: string, json: boolean, faults: Faults, fault: FaultKind | undefined): Answer => {
+    if (adopt && !truth.has(id)) truth.set(id, drawn(now()));
     const state = truth.stateAt(id, now());
     if (state === undefined) return { state: 'Unknown' };
     const date = (dates === 'reply' ? now() : state.at) + (faults.skewMs ?? 0);
-    const answer = { id, date, state: state.status };
-    if (fault === 'emptyDate') return { ...answer, date: undefined };
-    if (fault === 'brokenDate') return { ...answer, date: 'Thu, 00 Foo 0000 99:99:99' };
-    if (fault === 'wrongId') return { ...answer, id: id === '1000003' ? '1000004' : '1000003' };
-    if (fault === 'unknownWord') return { ...answer, state: 'Teleported' };
+    const answer = { id, date, state: spelled(words, state.status) };
+    if (fault === 'empty-date') return { ...answer, date: undefined };
+    if (fault === 'no-date') return { ...answer, date: null };
+    if (fault === 'broken-date') return { ...answer, date: 'Thu, 00 Foo 0000 99:99:99' };
+    if (fault === 'wrong-id') return { ...answer, id: id === '1000003' ? '1000004' : '1000003' };
+    if (fault === 'unknown-word') return { ...answer, state: 'Teleported' };
+    if (fault === 'bare-rejection' && state.status === 'Rejected' && !json)
+      return { state: answer.state, error: 'Invalid abonent number' };
     return answer;
   };
 
@@ -76,17 +93,24 @@ export function createGateway({ form = 'classic', dates = 'change', speed = 1, r
         : refusal(message, (key) => usedKeys.has(key));
     if (error !== undefined) return { state: 'Rejected', error, extId };
     if (message.uniqueKey !== undefined) usedKeys.add(message.uniqueKey);
-    const { id, fate } = send(number);
-    return { id, date: fate[0]!.at + (faults.skewMs ?? 0), state: fate[0]!.status, extId };
+    const { id, fate } = send(number, faults);
+    return { id, date: fate[0]!.at + (faults.skewMs ?? 0), state: spelled(words, fate[0]!.status), extId };
   };
 
   return {
     truth,
     send,
+    release: (faults) => operators.release(faults),
     reply: ({ service, json, text }, faults, fault) => {
+      operators.release(faults);
       const write = json ? jsonReply : (answer: Answer) => xmlReply(form, answer);
       const id = service === 'send' ? undefined : askedId(text, json);
-      if (id !== undefined) return { to: 'status', text: write(statusAnswer(id, faults, fault)) };
+      if (fault === 'gateway-error' && (id !== undefined || service !== 'status'))
+        return {
+          to: id === undefined ? 'send' : 'status',
+          text: write({ state: 'Accepted', error: 'Invalid message' }),
+        };
+      if (id !== undefined) return { to: 'status', text: write(statusAnswer(id, json, faults, fault)) };
       const message = service === 'status' ? undefined : sentMessage(text, json);
       if (message === undefined || (message.mode !== 'single' && message.to.length > 1)) return undefined;
       return { to: 'send', text: write(sendAnswer(message, faults, fault)) };

@@ -3,6 +3,7 @@
  *
  *   POST /ip2sms/           sending         POST /clients.php   both, as some installations have it
  *   POST /ip2sms-request/   status          GET, PUT /truth     for rehearsals: what became of the SMS (truth-endpoint.ts)
+ *                                           GET, PUT, DELETE /faults   and what goes wrong (faults-endpoint.ts)
  *
  * A request that is not recognised is answered with 200 and a text that repeats it: a client must neither trust the 200 nor log the text.
  */
@@ -11,8 +12,10 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { SmslogdError } from '../errors.ts';
 import type { Fate } from './fate.ts';
-import { drawFault, type Faults } from './faults.ts';
+import { answerFaults, type FaultsControl } from './faults-endpoint.ts';
+import { drawFault, drawLatency, type Faults } from './faults.ts';
 import { createGateway, type GatewayOptions, type Service } from './gateway.ts';
+import { INSTEAD, SPOILED } from './spoiled.ts';
 import { answerTruth } from './truth-endpoint.ts';
 
 export interface SimulatorOptions extends Partial<GatewayOptions> {
@@ -47,6 +50,7 @@ export interface Simulator {
   /** sends from within the process: as over HTTP, without its faults and refusals */
   send(phone: string): { id: string; fate: Fate };
   fate(id: string): Fate | undefined;
+  readonly faults: Faults;
   setFaults(faults: Faults): void;
   /** ends the connections, whatever is under way on them */
   close(): Promise<void>;
@@ -70,46 +74,54 @@ export async function startSimulator(options: SimulatorOptions): Promise<Simulat
   const gateway = createGateway({ ...options, random, now });
   const authorization = `Basic ${Buffer.from(`${options.login}:${options.password}`).toString('base64')}`;
   const requests: Requests = { status: 0, send: 0, unauthorized: 0, unrecognized: 0, faults: 0 };
-  let faults = options.faults ?? {};
+  const control: FaultsControl = { requests, now, faults: options.faults ?? {} };
 
   const respond = (response: ServerResponse, status: number, type: string, body: string, more = {}) => {
-    const date = new Date(now() + (faults.skewMs ?? 0)).toUTCString();
-    response.writeHead(status, { 'content-type': type, 'content-length': Buffer.byteLength(body), date, ...more });
-    response.end(body);
+    head(response, status, type, Buffer.byteLength(body), more).end(body);
+  };
+  const head = (response: ServerResponse, status: number, type: string, length: number, more = {}) => {
+    const date = new Date(now() + (control.faults.skewMs ?? 0)).toUTCString();
+    return response.writeHead(status, { 'content-type': type, 'content-length': length, date, ...more });
   };
 
   const answer = (request: IncomingMessage, response: ServerResponse, service: Service, text: string) => {
-    const fault = drawFault(faults, random);
+    const { faults } = control;
+    const fault = drawFault(faults, random, now());
     if (fault !== undefined) requests.faults += 1;
     if (request.headers.authorization !== authorization || fault === 'unauthorized') {
       requests.unauthorized += 1;
       return respond(response, 401, PLAIN, '401 Unauthorized', { 'www-authenticate': 'Basic realm="ip2sms"' });
     }
-    if (fault === 'silence') return;
-    if (fault === 'reset') return void request.socket.resetAndDestroy();
-    if (fault === 'error')
-      return respond(response, 503, 'text/html', '<html><body>503 Service Unavailable</body></html>');
-    if (fault === 'busy') {
-      return respond(response, 429, PLAIN, 'Too many requests', { 'retry-after': String(faults.retryAfter ?? 1) });
+    const instead = fault === undefined ? undefined : INSTEAD[fault];
+    if (instead !== undefined) {
+      const say = (status: number, type: string, body: string, more?: Record<string, string>) =>
+        respond(response, status, type, body, more);
+      return instead(say, request, faults);
     }
     if (fault === 'plain') return respond(response, 200, PLAIN, NOT_RECOGNIZED + text);
     const json = (request.headers['content-type'] ?? '').startsWith('application/json');
     const reply = gateway.reply({ service, json, text }, faults, fault);
     requests[reply?.to ?? 'unrecognized'] += 1;
     if (reply === undefined) return respond(response, 200, PLAIN, NOT_RECOGNIZED + text);
-    const body = fault === 'broken' ? reply.text.slice(0, reply.text.length / 2) : reply.text;
-    respond(response, 200, json ? 'application/json; charset=utf-8' : 'text/xml; charset=utf-8', body);
+    const type = json ? 'application/json; charset=utf-8' : 'text/xml; charset=utf-8';
+    const spoil = fault === undefined ? undefined : SPOILED[fault];
+    if (spoil === undefined) return respond(response, 200, type, reply.text);
+    spoil(response, { type, text: reply.text }, (length, more) => head(response, 200, type, length, more));
   };
 
   const server = createServer({ keepAliveTimeout: 60_000 }, (request, response) => {
     const path = request.url?.split('?', 1)[0] ?? '/';
     if (path === '/truth') {
-      if (request.headers.authorization === authorization) return answerTruth(gateway.truth, request, response);
-      return respond(response, 401, PLAIN, '401 Unauthorized');
+      if (request.headers.authorization !== authorization) return respond(response, 401, PLAIN, '401 Unauthorized');
+      gateway.release(control.faults);
+      return answerTruth(gateway.truth, request, response);
     }
     const service = SERVICES.get(path);
-    if (service === undefined) return respond(response, 404, PLAIN, '404 Not Found');
-    if (request.method !== 'POST') return respond(response, 405, PLAIN, '405 Method Not Allowed', { allow: 'POST' });
+    if (path !== '/faults') {
+      if (service === undefined) return respond(response, 404, PLAIN, '404 Not Found');
+      if (request.method !== 'POST') return respond(response, 405, PLAIN, '405 Method Not Allowed', { allow: 'POST' });
+    } else if (request.headers.authorization !== authorization)
+      return respond(response, 401, PLAIN, '401 Unauthorized');
     request.setEncoding('utf8');
     let text = '';
     request.on('data', (chunk: string) => {
@@ -117,7 +129,8 @@ export async function startSimulator(options: SimulatorOptions): Promise<Simulat
     });
     request.on('end', () => {
       if (text.length > MAX_BODY) return respond(response, 413, PLAIN, '413 Payload Too Large');
-      const wait = (faults.latencyMs ?? 0) + (faults.jitterMs ?? 0) * random();
+      if (service === undefined) return answerFaults(control, request, response, text);
+      const wait = drawLatency(control.faults, random);
       if (wait > 0) setTimeout(answer, wait, request, response, service, text);
       else answer(request, response, service, text);
     });
@@ -140,10 +153,13 @@ export async function startSimulator(options: SimulatorOptions): Promise<Simulat
       return gateway.truth.size;
     },
     load: (id, fate) => gateway.truth.set(id, fate),
-    send: (phone) => gateway.send(phone),
+    send: (phone) => gateway.send(phone, control.faults),
     fate: (id) => gateway.truth.get(id),
+    get faults() {
+      return control.faults;
+    },
     setFaults: (next) => {
-      faults = next;
+      control.faults = next;
     },
     close: async () => {
       const closed = once(server, 'close');

@@ -9,6 +9,40 @@ const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 const AUTHORIZATION = `Basic ${Buffer.from('smslogd:smslogd').toString('base64')}`;
 
 describe('smslogd simulate', () => {
+  it('dies for the time that it is told, and its faults are switched while it runs', async () => {
+    const flags = ['--port', '0', '--adopt', '--reset', '1', '--for', '1h', '--speed', '1000000'];
+    const child = spawn(process.execPath, ['--import', 'tsx', CLI, 'simulate', ...flags], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    const exited = once(child, 'exit');
+    const [line] = (await once(createInterface({ input: child.stdout }), 'line')) as [string];
+    const url = /IP2SMS_URL=(\S+)/.exec(line)![1]!;
+    const send = async (path: string, method: 'GET' | 'POST' | 'PUT' | 'DELETE', body?: string) => {
+      const headers = { authorization: AUTHORIZATION, 'content-type': 'text/xml' };
+      const reply = await request(url.replace('/ip2sms/', path), {
+        method,
+        headers,
+        ...(body === undefined ? {} : { body }),
+      });
+      return { code: reply.statusCode, text: await reply.body.text() };
+    };
+    const ask = () => send('/ip2sms-request/', 'POST', '<request id="1000007">status</request>');
+    try {
+      await expect(ask()).rejects.toThrow(/ECONNRESET|other side closed/);
+      expect(JSON.parse((await send('/faults', 'GET')).text)).toMatchObject({
+        now: 'reset 1',
+        requests: { faults: 1 },
+      });
+      expect((await send('/faults', 'PUT', 'error=1&for=5m')).text).toContain('"now":"error 1"');
+      expect((await ask()).code).toBe(503);
+      await send('/faults', 'DELETE');
+      expect((await ask()).text).toMatch(/^<status id='1000007' date='[^']+'><state>[A-Z][a-z]+<\/state><\/status>$/);
+    } finally {
+      child.kill();
+      await exited;
+    }
+  });
+
   it.each(['SIGTERM', 'SIGINT'] as const)(
     'says where it listens, serves, and ends on %s with 0 and the counts, showing nothing personal',
     async (signal) => {
@@ -31,7 +65,9 @@ describe('smslogd simulate', () => {
       child.kill(signal);
       expect(await exited).toEqual([0, null]);
       await ended;
-      expect(lines.at(-1)).toBe('SMS 1, status requests 0, sent 1, faults 0, unauthorized 0, not recognized 0');
+      expect(lines.at(-1)).toBe(
+        'SMS 1, status requests 0, sent 1, faults 0, unauthorized 0, not recognized 0; now: none',
+      );
       expect(lines.join('\n')).not.toMatch(new RegExp(`${id}|380001234567`));
     },
   );

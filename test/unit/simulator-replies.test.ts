@@ -168,18 +168,21 @@ describe('requests', () => {
 describe('faults', () => {
   it('are drawn by their shares, one at the most', () => {
     const random = seededRandom(5);
-    const faults = { error: 0.2, silence: 0.1, wrongId: 0.05 };
-    const drawn = Array.from({ length: 50_000 }, () => drawFault(faults, random));
+    const faults = { error: 0.2, silence: 0.1, 'wrong-id': 0.05 };
+    const drawn = Array.from({ length: 50_000 }, () => drawFault(faults, random, 0));
     const share = (kind: string | undefined) => drawn.filter((each) => each === kind).length / drawn.length;
     expect(share('error')).toBeCloseTo(0.2, 2);
     expect(share('silence')).toBeCloseTo(0.1, 2);
-    expect(share('wrongId')).toBeCloseTo(0.05, 2);
+    expect(share('wrong-id')).toBeCloseTo(0.05, 2);
     expect(share(undefined)).toBeCloseTo(0.65, 2);
   });
 
   it('befall every request at a share of 1 and none without shares, drawing nothing', () => {
-    for (const kind of FAULT_KINDS) expect(drawFault({ [kind]: 1 }, () => 0.999)).toBe(kind);
-    expect(drawFault({ latencyMs: 5, retryAfter: 2 }, mustNotDraw)).toBeUndefined();
+    for (const kind of FAULT_KINDS) expect(drawFault({ [kind]: 1 }, () => 0.999, 0)).toBe(kind);
+    expect(drawFault({ latencyMs: 5, retryAfter: 2 }, mustNotDraw, 0)).toBeUndefined();
+    expect(drawFault({ error: 1, from: 10 }, mustNotDraw, 9)).toBeUndefined();
+    expect(drawFault({ error: 1, until: 10 }, mustNotDraw, 10)).toBeUndefined();
+    expect(drawFault({ error: 1, from: 10, until: 20 }, () => 0.5, 10)).toBe('error');
     expect(shareOf({ error: 0.25, latencyMs: 900, busy: 0.5 })).toBe(0.75);
   });
 });
