@@ -5,7 +5,7 @@
 import { quoteIdentifier, quoteLiteral, quoteTable, type Sql } from './db.ts';
 import type { Config } from './config.ts';
 import { SmslogdError } from './errors.ts';
-import { loggableWord, STATUS_WORDS, statusOfWord, type Status } from './status.ts';
+import { loggableWord, STATUSES, STATUS_WORDS, statusOfWord, type Status } from './status.ts';
 
 export const NEEDED_COLUMNS = ['id', 'phone_number', 'code', 'inserted_at'] as const;
 
@@ -116,7 +116,8 @@ export function bodySql(prefix: string, code: string, mode: 'full' | 'masked'): 
 /** SQL for the log's gateway_status of a source row: words by the gateway's table, a gateway id without a status is Accepted. */
 export function statusSql(id: string, word: string): string {
   const map = quoteLiteral(JSON.stringify(STATUS_WORDS));
-  return `case when ${id} is null then null when coalesce(trim(${word}), '') = '' then 'Accepted'
+  const names = STATUSES.map(quoteLiteral).join(', ');
+  return `case when ${id} is null then null when ${word} in (${names}) then ${word} when coalesce(trim(${word}), '') = '' then 'Accepted'
                else coalesce(${map}::jsonb ->> lower(trim(${word})), 'Unknown') end`;
 }
 

@@ -12,7 +12,7 @@ import type { Receiver, Row } from './pgoutput.ts';
 export interface Batch {
   /** at most one row for an id */
   readonly rows: readonly Row[];
-  /** rows, by index, that came by an UPDATE alone: they complete a logged row, or stand in for one that a reconcile is writing */
+  /** rows, by index, that came by an UPDATE alone: they complete a logged row, or stand in for one that a reconcile is writing; empty: none */
   readonly late: readonly boolean[];
   /** end_lsn of the last whole transaction; undefined: no transaction ended */
   readonly end: Lsn | undefined;
@@ -44,7 +44,8 @@ export const FULL = 5_000;
 /** `resumeAt`: end_lsn of the last transaction that the log holds. A transaction whose commit_lsn is below it is skipped, strictly. */
 export function gather(resumeAt: Lsn): Gathering {
   let held = resumeAt;
-  let rows = new Map<string, { row: Row; late: boolean }>();
+  let rows = new Map<string, Row>();
+  let late = new Set<string>();
   let end: Lsn | undefined;
   let commitTimes: bigint[] = [];
   let skipped = 0;
@@ -72,15 +73,18 @@ export function gather(resumeAt: Lsn): Gathering {
     insert(row) {
       if (state === 'skipping') return;
       newRows += 1;
-      rows.set(row.id, { row, late: false });
+      rows.set(row.id, row);
+      if (late.size > 0) late.delete(row.id);
     },
     update(row) {
       if (state === 'skipping' || row.gatewayId === null) return;
       const known = rows.get(row.id);
-      if (known === undefined) rows.set(row.id, { row, late: true });
-      else if (known.row.gatewayId === null) {
-        known.row.gatewayId = row.gatewayId;
-        known.row.gatewayStatus = row.gatewayStatus;
+      if (known === undefined) {
+        rows.set(row.id, row);
+        late.add(row.id);
+      } else if (known.gatewayId === null) {
+        known.gatewayId = row.gatewayId;
+        known.gatewayStatus = row.gatewayStatus;
       }
     },
     unreadable(columns) {
@@ -98,10 +102,10 @@ export function gather(resumeAt: Lsn): Gathering {
       held = position;
     },
     take() {
-      const entries = [...rows.values()];
+      const taken = [...rows.values()];
       const batch = {
-        rows: entries.map((entry) => entry.row),
-        late: entries.map((entry) => entry.late),
+        rows: taken,
+        late: late.size === 0 ? [] : taken.map(({ id }) => late.has(id)),
         end,
         commitTimes,
         skipped,
@@ -109,6 +113,7 @@ export function gather(resumeAt: Lsn): Gathering {
       };
       if (end !== undefined) unreadable = [];
       rows = new Map();
+      late = new Set();
       end = undefined;
       commitTimes = [];
       skipped = 0;

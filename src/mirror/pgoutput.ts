@@ -45,24 +45,27 @@ export interface Decoded {
   readonly needed: readonly (typeof COLUMNS)[number][];
 }
 
-/** Returns a function that decodes one message and tells `receiver`. It throws protocol. */
-export function createDecoder(source: Decoded, receiver: Receiver): (message: Buffer) => void {
+/** Returns a function that decodes the message that begins at `at` of `bytes` and tells `receiver`. It throws protocol. */
+export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buffer, at?: number) => void {
   const relations = new Map<number, Relation | undefined>();
   const values: (string | null)[] = Array.from({ length: COLUMNS.length }, () => null);
+  /** where each column's value begins and ends; begin -1: null or not sent */
+  const begins = new Int32Array(COLUMNS.length);
+  const ends = new Int32Array(COLUMNS.length);
 
-  const readRelation = (message: Buffer) => {
-    const oid = message.readUInt32BE(1);
-    const [schema, afterSchema] = text(message, 5);
-    const [name, afterName] = text(message, afterSchema);
+  const readRelation = (bytes: Buffer, start: number) => {
+    const oid = bytes.readUInt32BE(start + 1);
+    const [schema, afterSchema] = text(bytes, start + 5);
+    const [name, afterName] = text(bytes, afterSchema);
     if ((schema !== source.schema || name !== source.name) && String(oid) !== source.oid) {
       relations.set(oid, undefined);
       return;
     }
-    const count = message.readInt16BE(afterName + 1);
+    const count = bytes.readInt16BE(afterName + 1);
     const places = new Int8Array(count);
     let at = afterName + 3;
     for (let i = 0; i < count; i += 1) {
-      const [column, afterColumn] = text(message, at + 1);
+      const [column, afterColumn] = text(bytes, at + 1);
       places[i] = COLUMNS.indexOf(column as (typeof COLUMNS)[number]);
       at = afterColumn + 8;
     }
@@ -71,19 +74,32 @@ export function createDecoder(source: Decoded, receiver: Receiver): (message: Bu
   };
 
   /** Reads the tuple at `at` into `values`; returns the position after it. */
-  const readTuple = (message: Buffer, at: number, places: Int8Array): number => {
-    const count = message.readInt16BE(at);
+  const readTuple = (bytes: Buffer, at: number, places: Int8Array): number => {
+    const count = bytes.readInt16BE(at);
     let position = at + 2;
-    values.fill(null);
+    begins.fill(-1);
     for (let i = 0; i < count; i += 1) {
-      const kind = message[position];
+      const kind = bytes[position];
       position += 1;
       if (kind === 0x6e || kind === 0x75) continue; // n null, u unchanged
       if (kind !== 0x74) throw new SmslogdError('protocol', `unknown kind of column value ${kind}`);
-      const end = position + 4 + message.readInt32BE(position);
+      const end = position + 4 + bytes.readInt32BE(position);
       const place = places[i] ?? -1;
-      if (place >= 0) values[place] = message.toString('utf8', position + 4, end);
+      if (place >= 0) {
+        begins[place] = position + 4;
+        ends[place] = end;
+      }
       position = end;
+    }
+    // one text for the whole tuple, cut into values, is cheaper than a text for each. As long as its bytes, it is ASCII all through, but for
+    // what stands between the values, and positions in it are positions in the bytes.
+    const whole = bytes.toString('utf8', at, position);
+    const plain = whole.length === position - at;
+    for (let place = 0; place < values.length; place += 1) {
+      const begin = begins[place]!;
+      const end = ends[place]!;
+      if (begin === -1) values[place] = null;
+      else values[place] = plain ? whole.slice(begin - at, end - at) : bytes.toString('utf8', begin, end);
     }
     return position;
   };
@@ -100,36 +116,36 @@ export function createDecoder(source: Decoded, receiver: Receiver): (message: Bu
     };
   };
 
-  return (message) => {
-    const kind = message[0] ?? 0;
+  return (bytes, start = 0) => {
+    const kind = bytes[start] ?? 0;
     switch (kind) {
       case 0x49: {
         // Insert
-        const relation = relations.get(message.readUInt32BE(1));
+        const relation = relations.get(bytes.readUInt32BE(start + 1));
         if (relation === undefined) return;
         if (relation.absent.length > 0) return receiver.unreadable(relation.absent);
-        readTuple(message, 6, relation.places);
+        readTuple(bytes, start + 6, relation.places);
         return receiver.insert(row());
       }
       case 0x55: {
         // Update; the old key or the old row may stand before the new one
-        const relation = relations.get(message.readUInt32BE(1));
+        const relation = relations.get(bytes.readUInt32BE(start + 1));
         if (relation === undefined) return;
         if (relation.absent.length > 0) return receiver.unreadable(relation.absent);
-        let at = 6;
-        if (message[5] !== 0x4e) at = readTuple(message, at, relation.places) + 1;
-        readTuple(message, at, relation.places);
+        let at = start + 6;
+        if (bytes[start + 5] !== 0x4e) at = readTuple(bytes, at, relation.places) + 1;
+        readTuple(bytes, at, relation.places);
         if (values[0] !== null) receiver.update(row());
         return;
       }
       case 0x42: // Begin
-        receiver.begin(message.readBigUInt64BE(1) as Lsn);
+        receiver.begin(bytes.readBigUInt64BE(start + 1) as Lsn);
         return;
       case 0x43: // Commit: flags, commit_lsn, end_lsn, time
-        receiver.commit(message.readBigUInt64BE(10) as Lsn, message.readBigInt64BE(18));
+        receiver.commit(bytes.readBigUInt64BE(start + 10) as Lsn, bytes.readBigInt64BE(start + 18));
         return;
       case 0x52:
-        readRelation(message);
+        readRelation(bytes, start);
         return;
       case 0x44: // Delete
       case 0x54: // Truncate
@@ -144,7 +160,7 @@ export function createDecoder(source: Decoded, receiver: Receiver): (message: Bu
 }
 
 /** The zero-ended text at `at`, and the position after it. */
-function text(message: Buffer, at: number): [string, number] {
-  const end = message.indexOf(0, at);
-  return [message.toString('utf8', at, end), end + 1];
+function text(bytes: Buffer, at: number): [string, number] {
+  const end = bytes.indexOf(0, at);
+  return [bytes.toString('utf8', at, end), end + 1];
 }

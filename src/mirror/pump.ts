@@ -70,8 +70,8 @@ export async function pump(
     durable: start.durable,
     senderTimeoutMs: start.senderTimeoutMs,
     handlers: {
-      message(payload) {
-        decode(payload);
+      message(bytes, at) {
+        decode(bytes, at);
         if (gathering.ready) bell.ring();
         if (!paused && gathering.size >= 2 * FULL) {
           paused = true;
@@ -107,6 +107,7 @@ export async function pump(
         continue;
       }
       inHand = gathering.take();
+      opened.leisure(true);
       await failpoints?.beforeWrite?.(inHand);
       if (inHand.rows.length > 0) count(deps, inHand, await store.write(inHand, statusesOf(deps, inHand), epoch));
       metrics.mirrorDuplicates.inc(inHand.skipped);
@@ -118,6 +119,7 @@ export async function pump(
       if (unreadable.length > 0)
         throw new SmslogdError('source_column', `the source table was without the column ${unreadable.join(', ')}`);
       inHand = undefined;
+      opened.leisure(false);
       if (!gathering.ready) deps.caughtUp();
       if (paused && gathering.size < FULL) {
         paused = false;

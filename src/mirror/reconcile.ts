@@ -13,7 +13,8 @@ import { pause } from '../supervise.ts';
 import { reportRefused } from './pump.ts';
 import type { Store } from './store.ts';
 
-const CHUNK = 5_000;
+/** Rows in a chunk: the first one, and what the following ones may have. A chunk is to take about half a second, whatever the server. */
+const CHUNK = { first: 2_000, least: 1_000, most: 50_000, ms: 500 };
 const PROGRESS_MS = 10_000;
 
 export interface Reconcile {
@@ -43,8 +44,11 @@ export async function reconcile(
 
   const pass = async () => {
     let said = performance.now();
+    let size = CHUNK.first;
     while (!signal.aborted) {
-      const chunk = await store.reconcileChunk(source, after, CHUNK);
+      const asked = performance.now();
+      const chunk = await store.reconcileChunk(source, after, size);
+      size = nextSize(size, performance.now() - asked);
       sum.looked += chunk.looked;
       sum.inserted += chunk.inserted;
       sum.completed += chunk.completed;
@@ -75,4 +79,10 @@ export async function reconcile(
   if (signal.aborted) return;
   await store.clearReconcile(epoch);
   log.info({ reason, ...sum, seconds: Math.round((performance.now() - began) / 100) / 10 }, 'reconcile done');
+}
+
+/** Rows for the next chunk, from what the last one took: at most twice as many. */
+function nextSize(size: number, ms: number): number {
+  const wanted = size * Math.min(2, CHUNK.ms / ms);
+  return Math.round(Math.min(CHUNK.most, Math.max(CHUNK.least, wanted)));
 }

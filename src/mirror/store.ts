@@ -53,7 +53,8 @@ export interface Chunk {
 }
 
 interface SinkResult {
-  readonly offered: number;
+  /** absent: all */
+  readonly offered?: number;
   readonly held: number;
   readonly inserted: number;
   readonly written: number;
@@ -80,30 +81,34 @@ const COMPLETE = `on conflict (id) do update
 export function createStore(sql: Sql, config: Config) {
   const slot = config.SLOT_NAME;
   const kept = config.RETENTION_DAYS === 0 ? `'-infinity'` : `now() - interval '${config.RETENTION_DAYS} days'`;
-  const sink = sinkStatement(config, kept);
+  const sink = { plain: sinkStatement(config), late: sinkStatement(config, kept) };
   const fields = sql`epoch::text, lsn::text, lsn > pg_current_wal_lsn() as in_future, extract(epoch from now() - committed_at)::float8 as commit_age, system_id, source_timezone, removed_at is not null as removed, reconcile_due`;
 
   const sinkOnce = async (batch: Batch, statuses: readonly (string | null)[], epoch: bigint): Promise<Written> => {
-    const { rows } = batch;
+    const { rows, late } = batch;
     const column = (name: 'id' | 'phone' | 'code' | 'insertedAt' | 'gatewayId') =>
       arrayLiteral(rows.map((row) => row[name]));
     const [result] = await retryDeadlock(() =>
-      sql.unsafe<SinkResult[]>(sink, [
-        slot,
-        String(epoch),
-        batch.end === undefined ? null : formatLsn(batch.end),
-        String(batch.commitTimes.at(-1) ?? ''),
-        column('id'),
-        column('phone'),
-        column('code'),
-        column('insertedAt'),
-        column('gatewayId'),
-        arrayLiteral(statuses),
-        arrayLiteral(batch.late.map(String)),
-        config.OTP_CODE_TEXT,
-      ]),
+      sql.unsafe<SinkResult[]>(
+        late.length === 0 ? sink.plain : sink.late,
+        [
+          slot,
+          String(epoch),
+          batch.end === undefined ? null : formatLsn(batch.end),
+          String(batch.commitTimes.at(-1) ?? ''),
+          column('id'),
+          column('phone'),
+          column('code'),
+          column('insertedAt'),
+          column('gatewayId'),
+          arrayLiteral(statuses),
+          late.length === 0 ? null : arrayLiteral(late.map(String)),
+          config.OTP_CODE_TEXT,
+        ],
+        { prepare: true },
+      ),
     );
-    const { offered, held, inserted, written, at } = result!;
+    const { offered = rows.length, held, inserted, written, at } = result!;
     if (offered > 0 && held === 0) throw new SmslogdError('stepped_down', 'another daemon has acquired the slot');
     return { inserted, completed: written - inserted, duplicates: offered - written, refused: [], at: BigInt(at) };
   };
@@ -254,36 +259,40 @@ export function createStore(sql: Sql, config: Config) {
 }
 
 /**
- * The sink: one statement, one round trip. Late rows (by UPDATE) that have nothing to complete are left out first, so that the source's other
- * updates write nothing at all, not even the checkpoint.
+ * The sink: one statement, one round trip. `lateSince` (SQL): some rows are late (by UPDATE); of these the ones that are older, or have nothing to
+ * complete, are left out first, so that the source's other updates write nothing at all, not even the checkpoint.
  */
-function sinkStatement(config: Config, kept: string): string {
+function sinkStatement(config: Config, lateSince?: string): string {
+  const late = lateSince !== undefined;
+  const offered = `
+offered as materialized (
+  select a.* from arrived a
+   where a.late is not true
+      or (a.inserted_at >= greatest(${lateSince}, (select coalesce(horizon, '-infinity') from smslogd.checkpoint where slot_name = $1::text))
+          and not exists (select from verification.sms_log k where k.id = a.id and k.gateway_id is not null))),`;
+  // arrays are unnested in the select list: in FROM each of them would be stored once more
   return `
 with durable as materialized (select set_config('synchronous_commit', 'on', true)),
 arrived as (
   select u.id, u.phone, u.code, ${instantSql('u.inserted_at', 'streamed', config.SOURCE_TIMEZONE)} as inserted_at,
          u.gateway_id, u.gateway_status, u.late
-    from unnest($5::text::uuid[], $6::text::text[], $7::text::text[], $8::text::text[], $9::text::text[], $10::text::text[], $11::text::bool[])
-         as u (id, phone, code, inserted_at, gateway_id, gateway_status, late)),
-offered as materialized (
-  select a.* from arrived a
-   where not a.late
-      or (a.inserted_at >= greatest(${kept}, (select coalesce(horizon, '-infinity') from smslogd.checkpoint where slot_name = $1::text))
-          and not exists (select from verification.sms_log k where k.id = a.id and k.gateway_id is not null))),
+    from (select unnest($5::text::uuid[]) as id, unnest($6::text::text[]) as phone, unnest($7::text::text[]) as code,
+                 unnest($8::text::text[]) as inserted_at, unnest($9::text::text[]) as gateway_id, unnest($10::text::text[]) as gateway_status,
+                 unnest($11::text::bool[]) as late) u),${late ? offered : ''}
 held as (
   update smslogd.checkpoint c
      set lsn = coalesce($3::text::pg_lsn, c.lsn), updated_at = now(),
          committed_at = coalesce(${EPOCH_2000} + nullif($4::text, '')::int8 * interval '1 microsecond', c.committed_at)
     from durable
-   where c.slot_name = $1::text and c.epoch = $2::text::int8 and c.removed_at is null and exists (select from offered)
+   where c.slot_name = $1::text and c.epoch = $2::text::int8 and c.removed_at is null ${late ? 'and exists (select from offered)' : ''}
   returning c.epoch),
 written as (
   insert into verification.sms_log as l (id, phone_number, type, body, gateway_id, gateway_status, inserted_at)
   select o.id, o.phone, 'verification', ${bodySql('$12::text', 'o.code', config.SMS_BODY)}, o.gateway_id, o.gateway_status, o.inserted_at
-    from offered o cross join held
+    from ${late ? 'offered' : 'arrived'} o cross join held
    order by o.id
   ${COMPLETE})
-select (select count(*) from offered)::int as offered, (select count(*) from held)::int as held,
+select ${late ? '(select count(*) from offered)::int as offered, ' : ''}(select count(*) from held)::int as held,
        count(*) filter (where inserted)::int as inserted, count(*)::int as written,
        (extract(epoch from clock_timestamp() - ${EPOCH_2000}) * 1000000)::int8::text as at
   from written`;
@@ -303,12 +312,12 @@ written as (
   insert into verification.sms_log as l (id, phone_number, type, body, gateway_id, gateway_status, inserted_at)
   select c.id, c.phone, 'verification', ${bodySql('$1::text', 'c.code', config.SMS_BODY)}, c.gateway_id, c.gateway_status, c.inserted_at
     from chunk c cross join durable
+    left join lateral (select l.gateway_id is not null as known from verification.sms_log l where l.id = c.id limit 1) k on true
    where c.inserted_at >= greatest(${kept}, (select coalesce(horizon, '-infinity') from smslogd.checkpoint where slot_name = $2::text))
-     and not exists (select from verification.sms_log k where k.id = c.id
-                        and (k.gateway_id is not null or c.gateway_id is null))
+     and (k.known is null or (not k.known and c.gateway_id is not null))
    order by c.id
   ${COMPLETE})
-select (select max(id::text) from chunk) as last, (select count(*) from chunk)::int as looked,
+select (select id::text from chunk order by id desc limit 1) as last, (select count(*) from chunk)::int as looked,
        count(*) filter (where inserted)::int as inserted, count(*)::int as written
   from written`;
 }

@@ -5,22 +5,23 @@
  *   the slot skip an adjacent commit. Its time is milliseconds where microseconds belong. We write the status update ourselves.
  * - Its timer acknowledges what was received, written or not: it stays off, and a timer of ours repeats what is durable.
  * - Its flow control goes on after a failed handler: it stays off. The first failure is latched here and ends the stream.
- * - Its parser makes Dates and loses microseconds: a plug-in of ours hands the bytes on.
+ * - Its parser makes Dates and loses microseconds, and what it and `pg` do for each message costs more than the message: from the start of the
+ *   streaming on the bytes go through a splitter of ours, and the client sees what is no row and no keepalive.
  * - `isStop()` stays false after a dropped connection, `stop()` waits without limit: only the promise of `subscribe` counts, and the socket is
  *   destroyed at the end. A new service, hence a new connection, for each try.
  */
-import type { Socket } from 'node:net';
+import { Socket, type SocketConstructorOpts } from 'node:net';
 import type { Client } from 'pg';
 import { LogicalReplicationService } from 'pg-logical-replication';
 import type { Config } from '../config.ts';
 import { pgConfig, quoteIdentifier, quoteLiteral } from '../db.ts';
 import { codeOf, SmslogdError, toSmslogdError } from '../errors.ts';
-import { maxLsn, parseLsn, type Lsn } from '../lsn.ts';
-import { nowMicros } from './store.ts';
+import { maxLsn, type Lsn } from '../lsn.ts';
+import { createFrames, statusUpdate } from './frames.ts';
 
 export interface StreamHandlers {
-  /** one pgoutput message */
-  message(payload: Buffer): void;
+  /** one pgoutput message: it begins at `at` of `bytes`, which are valid during the call only */
+  message(bytes: Buffer, at: number): void;
   /** the server has sent everything before `position`; `asks`: it wants an answer now */
   keepalive(position: Lsn, asks: boolean): void;
 }
@@ -34,6 +35,11 @@ export interface Stream {
   repeat(): void;
   pause(): void;
   resume(): void;
+  /**
+   * `on`: nobody waits for what comes next. The server sends each small message on its own; read at leisure they come in large pieces, for a
+   * fraction of the work. Off: what has come is read at once.
+   */
+  leisure(on: boolean): void;
   /** Rejects when the stream ends or fails, resolves after close. */
   readonly ended: Promise<void>;
   close(): Promise<void>;
@@ -43,6 +49,12 @@ type Plugin = Parameters<LogicalReplicationService['subscribe']>[0];
 
 const LONGEST_STATUS_INTERVAL_MS = 10_000;
 const SHORTEST_SILENCE_MS = 10_000;
+/** A socket that stops reading as soon as it is paused, instead of filling a buffer of its own first. */
+const THRIFTY: SocketConstructorOpts & { readableHighWaterMark: number } = { readableHighWaterMark: 1 };
+/** Between two reads at leisure; what comes meanwhile must fit into the receive buffer of the kernel. */
+const LEISURE_MS = 2;
+/** bytes; what Node.js reads at once is 64 KiB */
+const LARGE = 32_768;
 
 /**
  * Opens the stream at the slot's own position. `durable` is what may be acknowledged from the start: the slot's confirmed position or more.
@@ -53,13 +65,18 @@ export async function openStream(
   options: { durable: Lsn; senderTimeoutMs: number; handlers: StreamHandlers },
 ): Promise<Stream> {
   const client = await pgConfig(config.DATABASE_REPLICATION_URL ?? '', { name: `mirror ${config.SLOT_NAME}` });
+  let socket: Socket | undefined;
+  const openSocket = () => (socket = new Socket(THRIFTY));
   const service = new LogicalReplicationService(
-    { ...client, options: '-c datestyle=ISO -c timezone=UTC' },
+    { ...client, options: '-c datestyle=ISO -c timezone=UTC', stream: openSocket },
     { acknowledge: { auto: false, timeoutSeconds: 0 }, flowControl: { enabled: false } },
   );
   let durable = options.durable;
   let serverPosition = options.durable;
+  let connection: Connection | undefined;
   let paused = false;
+  let atLeisure = false;
+  let rest: NodeJS.Timeout | undefined;
   let lastHeard = performance.now();
   let failed = false;
   let fail!: (error: unknown) => void;
@@ -81,23 +98,42 @@ export async function openStream(
       fail(error);
     }
   };
-  const plugin = pgoutput(config.PUBLICATION_NAME, (payload) => guarded(() => options.handlers.message(payload)));
-  service.on('heartbeat', (lsn: string, _time: number, asks: boolean) =>
-    guarded(() => {
-      serverPosition = maxLsn(serverPosition, parseLsn(lsn));
-      options.handlers.keepalive(parseLsn(lsn), asks);
-    }),
-  );
+  const goOn = () => {
+    clearTimeout(rest);
+    rest = undefined;
+    if (!paused) connection?.stream.resume();
+  };
+  const read = (piece: Buffer) => {
+    frames(piece);
+    // a large piece: more is waiting already
+    if (!atLeisure || rest !== undefined || piece.length >= LARGE) return;
+    connection?.stream.pause();
+    rest = setTimeout(goOn, LEISURE_MS);
+  };
+  const frames = createFrames({
+    data: (bytes, at) => options.handlers.message(bytes, at),
+    keepalive: (position, asks) => {
+      serverPosition = maxLsn(serverPosition, position);
+      options.handlers.keepalive(position, asks);
+    },
+    other: (message) => toClient(message),
+  });
+  let toClient: (bytes: Buffer) => void;
+  const plugin = pgoutput(config.PUBLICATION_NAME, (client) => {
+    // the connection is silent before its query: a message begins with the next byte
+    connection = (client as unknown as { connection: Connection }).connection;
+    const { stream } = connection;
+    toClient = stream.listeners('data')[0] as typeof toClient;
+    stream.removeAllListeners('data');
+    stream.on('data', (piece: Buffer) => guarded(() => read(piece)));
+  });
   service.on('error', fail);
 
   let streaming = false;
   const status = (ask: boolean) => {
-    if (streaming) connectionOf(service)?.sendCopyFromChunk(statusUpdate(durable, ask));
+    if (streaming) connection?.sendCopyFromChunk(statusUpdate(durable, ask));
   };
-  const interval =
-    options.senderTimeoutMs === 0
-      ? LONGEST_STATUS_INTERVAL_MS
-      : Math.min(LONGEST_STATUS_INTERVAL_MS, options.senderTimeoutMs / 3);
+  const interval = Math.min(LONGEST_STATUS_INTERVAL_MS, (options.senderTimeoutMs || Infinity) / 3);
   const silence = Math.max(3 * interval, SHORTEST_SILENCE_MS);
   const timer = setInterval(() => {
     if (!paused && performance.now() - lastHeard > silence) {
@@ -122,14 +158,15 @@ export async function openStream(
     });
   subscribed.catch(fail);
 
-  const socket = () => connectionOf(service)?.stream;
   const close = async () => {
     clearInterval(timer);
+    clearTimeout(rest);
     failed = true;
     streaming = false;
-    const raw = socket();
+    // a socket that rests would not see the server's goodbye
+    connection?.stream.resume();
     await Promise.race([service.stop().catch(() => {}), new Promise((resolve) => setTimeout(resolve, 500).unref())]);
-    raw?.destroy();
+    socket?.destroy();
     service.removeAllListeners();
     service.on('error', () => {});
   };
@@ -151,50 +188,41 @@ export async function openStream(
     repeat: () => status(false),
     pause: () => {
       paused = true;
-      socket()?.pause();
+      connection?.stream.pause();
     },
     resume: () => {
       paused = false;
       lastHeard = performance.now();
-      socket()?.resume();
+      goOn();
+    },
+    leisure: (on) => {
+      atLeisure = on;
+      if (!on) goOn();
     },
     ended: failure,
     close,
   };
 }
 
-/** The plug-in hands the bytes on. The publication's name is quoted twice: as an identifier in the list, and the list as a literal. */
-function pgoutput(publication: string, receive: (payload: Buffer) => void): Plugin {
+/** The plug-in starts the stream; `beforeStart` gets the connected client. The publication's name is quoted twice: as an identifier in the list, and the list as a literal. */
+function pgoutput(publication: string, beforeStart: (client: Client) => void): Plugin {
   const publications = quoteLiteral(quoteIdentifier(publication));
   return {
     options: {},
     name: 'pgoutput',
-    parse: receive,
-    start: (client: Client, slot: string, lsn: string) =>
-      client.query(
+    parse: () => undefined,
+    start: (client: Client, slot: string, lsn: string) => {
+      beforeStart(client);
+      return client.query(
         `START_REPLICATION SLOT ${quoteIdentifier(slot)} LOGICAL ${lsn} (proto_version '1', publication_names ${publications})`,
-      ),
+      );
+    },
   };
 }
 
 interface Connection {
-  readonly stream?: Socket;
+  readonly stream: Socket;
   sendCopyFromChunk(chunk: Buffer): void;
-}
-
-function connectionOf(service: LogicalReplicationService): Connection | undefined {
-  const { _connection: connection } = service as unknown as { _connection: Connection | null };
-  return connection ?? undefined;
-}
-
-/** A standby status update: everything before `position` is written, flushed and applied here. `ask`: the server is to answer at once. */
-function statusUpdate(position: Lsn, ask: boolean): Buffer {
-  const message = Buffer.alloc(34);
-  message.write('r');
-  for (const at of [1, 9, 17]) message.writeBigUInt64BE(position, at);
-  message.writeBigInt64BE(nowMicros(), 25);
-  message.writeUInt8(ask ? 1 : 0, 33);
-  return message;
 }
 
 /** START_REPLICATION has its own meanings of some SQLSTATEs. */

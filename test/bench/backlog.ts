@@ -12,10 +12,12 @@ export interface Backlog {
   readonly last: string;
   /** a new slot that stands before the backlog */
   slot(): Promise<string>;
+  /** drops a slot once its reader has let go of it */
+  drop(slot: string): Promise<void>;
 }
 
 /** Row `n` of the OTP service: phone numbers are unique and scattered, as in the field. */
-export const NEW_ROW = `gen_random_uuid(), '+38000' || lpad((n * 7919 % 10000000)::text, 7, '0'), 1, 'new', 1000 + n % 9000, now() + interval '5 minutes', true,
+export const NEW_ROW = `gen_random_uuid(), '+38000' || lpad((n * 7919::int8 % 10000000)::text, 7, '0'), 1, 'new', 1000 + n % 9000, now() + interval '5 minutes', true,
   (6614000000000 + n)::text, 'Accepted', 0, clock_timestamp() at time zone 'UTC'`;
 
 /** `transactions` transactions of `rowsEach` rows that wait in a slot. The rows stay in the source. */
@@ -60,6 +62,7 @@ export async function makeBacklog(
       await sql`select pg_copy_logical_replication_slot(${origin}, ${name})`;
       return name;
     },
+    drop: (slot) => dropSlotOnceFree(sql, slot),
   };
 }
 
@@ -81,16 +84,20 @@ function figures(rows: number, [first, last]: [number, number]): Figures {
   return { rate: rows / ((last - first) / 1000), whole: rows / (last / 1000) };
 }
 
-/** One catch-up by smslogd, from a checkpoint at the slot's position to the last row. Also `memory`: peak, MiB; `first`: ms to the first row. */
+/**
+ * One catch-up by smslogd from a checkpoint at the slot's position. `rate`: rows/s from the first row to the last; `whole`: from the start of the
+ * process to the last row; `memory`: peak, MiB.
+ */
 export async function mirrorBacklog(stage: Stage, backlog: Backlog): Promise<Figures> {
   const { db, rows } = backlog;
   const slot = await backlog.slot();
   await db.sql`truncate verification.sms_log, smslogd.sms_poll, smslogd.changed_hour`;
-  await db.sql`insert into smslogd.checkpoint (slot_name, lsn, committed_at)
-               select slot_name, confirmed_flush_lsn, now() from pg_replication_slots where slot_name = ${slot}`;
+  await db.sql`insert into smslogd.checkpoint (slot_name, lsn, committed_at, system_id)
+               select slot_name, confirmed_flush_lsn, now(), (select system_identifier::text from pg_control_system())
+                 from pg_replication_slots where slot_name = ${slot}`;
+  const began = performance.now();
   const daemon = stage.daemon(db.env({ SLOT_NAME: slot }));
-  await daemon.line('it streams', (line) => line.includes('"the mirror streams"'));
-  const times = await arrivals(db.sql, 'verification.sms_log', backlog, performance.now());
+  const times = await arrivals(db.sql, 'verification.sms_log', backlog, began);
   const memory = daemon.peakMemory() / 1024 / 1024;
   daemon.kill('SIGTERM');
   await daemon.exited;

@@ -13,12 +13,30 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { createCluster } from '../../src/demo/cluster.ts';
+import { bench as bigTransaction } from './big-transaction.ts';
 import { bench as catchUp } from './catch-up.ts';
+import { bench as decode } from './decode.ts';
+import { bench as latency } from './latency.ts';
+import { bench as load } from './load.ts';
+import { bench as memory } from './memory.ts';
+import { bench as peer } from './peer.ts';
+import { bench as reconcile } from './reconcile.ts';
 import { createStage, SETTINGS, type Bench, type Scale } from './stage.ts';
+import { bench as start } from './start.ts';
 import { summarize, table, versus, type Sample, type Summary } from './table.ts';
 
 /** Every bench, in the order of the table. */
-export const BENCHES: readonly Bench[] = [catchUp];
+export const BENCHES: readonly Bench[] = [
+  catchUp,
+  decode,
+  bigTransaction,
+  peer,
+  latency,
+  load,
+  memory,
+  start,
+  reconcile,
+];
 
 const ROOT = join(import.meta.dirname, '..', '..');
 const AGAINST_ROUNDS = 3;

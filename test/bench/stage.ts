@@ -41,7 +41,8 @@ export interface Comparison {
   /** the reference in words, for the table */
   readonly reference?: string;
   /** a ratio smslogd / reference, or a limit on smslogd's own figure; `better` says which side of it is good */
-  readonly target: ({ readonly ratio: number } | { readonly limit: number }) & { readonly better: 'more' | 'less' };
+  /** undefined: only shown */
+  readonly target?: ({ readonly ratio: number } | { readonly limit: number }) & { readonly better: 'more' | 'less' };
 }
 
 export interface Bench {

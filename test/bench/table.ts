@@ -58,7 +58,16 @@ export function versus(benches: readonly Bench[], samples: readonly Sample[], re
         const other = spreadOf(samples, bench.name, 'other', figure);
         if (own === undefined || other === undefined) return [];
         const reference = { name: revision, spread: other, ratio: own.median / other.median };
-        return [{ bench: bench.name, title, unit, smslogd: own, reference, target: `${target.better} is better` }];
+        return [
+          {
+            bench: bench.name,
+            title,
+            unit,
+            smslogd: own,
+            reference,
+            target: target === undefined ? '' : `${target.better} is better`,
+          },
+        ];
       }),
   );
 }
@@ -94,6 +103,7 @@ function spreadOf(samples: readonly Sample[], bench: string, side: string, figur
 }
 
 function reached({ target }: Comparison, own: number, ratio: number | undefined): boolean | undefined {
+  if (target === undefined) return undefined;
   const value = 'limit' in target ? own : ratio;
   if (value === undefined) return undefined;
   const bound = 'limit' in target ? target.limit : target.ratio;
@@ -101,6 +111,7 @@ function reached({ target }: Comparison, own: number, ratio: number | undefined)
 }
 
 function describeTarget({ target, unit }: Comparison): string {
+  if (target === undefined) return '';
   const sign = target.better === 'more' ? '≥' : '≤';
   return 'limit' in target ? `${sign} ${round(target.limit)} ${unit}` : `${sign} ${target.ratio} ×`;
 }

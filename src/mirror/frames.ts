@@ -1,0 +1,61 @@
+/**
+ * The messages of the replication connection: splits the bytes into them, and writes the one that acknowledges. While the server streams, nearly
+ * all is CopyData: row changes and keepalives, three small messages for each transaction. They are handed on where they lie, without an object or
+ * a copy for each; every other message is left to the client library, which sees it whole.
+ */
+import type { Lsn } from '../lsn.ts';
+import { nowMicros } from './store.ts';
+
+export interface FrameHandlers {
+  /** the payload of one XLogData message: it begins at `at` of `bytes`, which are valid during the call only */
+  data(bytes: Buffer, at: number): void;
+  /** the server has sent everything before `position`; `asks`: it wants an answer now */
+  keepalive(position: Lsn, asks: boolean): void;
+  /** any other message, whole with its head */
+  other(message: Buffer): void;
+}
+
+const HEAD = 5;
+/** within a CopyData message: its head, kind, start of the data, end of the server's WAL, time */
+const PAYLOAD = HEAD + 1 + 8 + 8 + 8;
+
+/** Returns a function that takes the bytes as they come, in pieces of any size. What a handler throws, it throws, and must not be called again. */
+export function createFrames(handlers: FrameHandlers): (piece: Buffer) => void {
+  let parts: Buffer[] = [];
+  let held = 0;
+  let needed = HEAD;
+
+  return (piece) => {
+    let bytes = piece;
+    if (held > 0) {
+      parts.push(piece);
+      held += piece.length;
+      if (held < needed) return;
+      bytes = Buffer.concat(parts, held);
+    }
+    let at = 0;
+    for (;;) {
+      const left = bytes.length - at;
+      needed = left < HEAD ? HEAD : 1 + bytes.readInt32BE(at + 1);
+      if (left < needed) break;
+      const end = at + needed;
+      if (bytes[at] !== 0x64) handlers.other(bytes.subarray(at, end));
+      else if (bytes[at + HEAD] === 0x77) handlers.data(bytes, at + PAYLOAD);
+      else if (bytes[at + HEAD] === 0x6b)
+        handlers.keepalive(bytes.readBigUInt64BE(at + HEAD + 1) as Lsn, bytes[at + HEAD + 17] === 1);
+      at = end;
+    }
+    held = bytes.length - at;
+    parts = held === 0 ? [] : [bytes.subarray(at)];
+  };
+}
+
+/** A standby status update: everything before `position` is written, flushed and applied here. `ask`: the server is to answer at once. */
+export function statusUpdate(position: Lsn, ask: boolean): Buffer {
+  const message = Buffer.alloc(34);
+  message.write('r');
+  for (const at of [1, 9, 17]) message.writeBigUInt64BE(position, at);
+  message.writeBigInt64BE(nowMicros(), 25);
+  message.writeUInt8(ask ? 1 : 0, 33);
+  return message;
+}
