@@ -1,0 +1,105 @@
+/** Many daemons on one queue. `npm run soak:daemons` is the same with 50,000 SMS and says how it went. */
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { FIRST_REQUEST_MS } from '../../src/poller/schedule.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { startDaemon, type Daemon } from '../support/daemon.ts';
+import { gatewayDate, reply, startGateway, type Asked, type TestGateway } from '../support/gateway.ts';
+
+const SMS = Number(process.env['SMSLOGD_TEST_SMS'] ?? 2_000);
+const DAEMONS = 4;
+const TIMEOUT_MS = 2_000;
+/** The poller's lease is the timeout and 10 s; a claim that took half of these to come back is not asked for. */
+const SHORTEST_LEASE_MS = TIMEOUT_MS + 5_000;
+const SHORTEST_GAP_MS = 0.9 * FIRST_REQUEST_MS;
+
+let db: TestDatabase;
+let gateway: TestGateway;
+let daemons: Daemon[];
+
+beforeEach(async () => {
+  db = await createDatabase();
+});
+afterEach(async () => {
+  for (const daemon of daemons) daemon.kill('SIGKILL');
+  await Promise.all(daemons.map((daemon) => daemon.exited));
+  await gateway.close();
+  await db.drop();
+});
+
+const loginOf = ({ authorization = '' }: Asked) =>
+  Buffer.from(authorization.replace('Basic ', ''), 'base64').toString().split(':', 1)[0]!;
+
+test(
+  `${DAEMONS} daemons ask for no SMS twice within a lease, and SIGKILL of all but one loses nothing`,
+  async () => {
+    const began = performance.now();
+    const logins = Array.from({ length: DAEMONS }, (_, n) => `daemon-${n}`);
+    const requests = new Map<string, number>();
+    const under = new Map<string, Set<string>>();
+    const last = new Map<string, { readonly login: string; readonly at: number; times: number }>();
+    /** asked for by daemons that were killed before the answer */
+    const leased = new Set<string>();
+    const tooEarly: string[] = [];
+    let held: Promise<void> | undefined;
+
+    gateway = await startGateway(async (asked) => {
+      const login = loginOf(asked);
+      const before = last.get(asked.id);
+      const times = (before?.times ?? 0) + 1;
+      requests.set(login, (requests.get(login) ?? 0) + 1);
+      if (before !== undefined) {
+        const least = before.login !== logins[0] && leased.has(asked.id) ? SHORTEST_LEASE_MS : SHORTEST_GAP_MS;
+        if (asked.at - before.at < least) tooEarly.push(`${Math.round(asked.at - before.at)} ms after ${before.login}`);
+      }
+      last.set(asked.id, { login, at: asked.at, times });
+      const mine = under.get(login) ?? new Set();
+      under.set(login, mine.add(asked.id));
+      await held;
+      mine.delete(asked.id);
+      return reply(asked.id, times === 1 ? 'Enroute' : 'Delivered', gatewayDate(new Date()));
+    });
+    daemons = logins.map((login) =>
+      startDaemon(
+        db.env({
+          LOOPS: 'poller',
+          IP2SMS_URL: gateway.url,
+          IP2SMS_LOGIN: login,
+          IP2SMS_TIMEOUT_MS: String(TIMEOUT_MS),
+        }),
+      ),
+    );
+    await Promise.all(daemons.map((daemon) => daemon.url()));
+    await db.sql`
+      insert into verification.sms_log (phone_number, type, body, gateway_id, gateway_status, inserted_at)
+      select '+380000000001', 'text', 'text', (7000000000000 + i)::text, 'Accepted', now() from generate_series(1, ${SMS}::int) i`;
+    await until('every daemon to have asked', () => logins.every((login) => (requests.get(login) ?? 0) > SMS / 20), 60);
+
+    const victims = logins.slice(1);
+    let release!: () => void;
+    held = new Promise((resolve) => {
+      release = resolve;
+    });
+    await until('each victim to wait for an answer', () => victims.every((login) => (under.get(login)?.size ?? 0) > 0));
+    for (const login of victims) for (const id of under.get(login)!) leased.add(id);
+    for (const daemon of daemons.slice(1)) daemon.kill('SIGKILL');
+    await Promise.all(daemons.slice(1).map((daemon) => daemon.exited));
+    held = undefined;
+    release();
+
+    await until(
+      'every SMS to be final',
+      async () => (await db.sql`select from smslogd.sms_poll limit 1`).length === 0,
+      90 + SMS / 250,
+    );
+    const states = await db.sql`select gateway_status, count(*)::int as n from verification.sms_log group by 1`;
+    expect([...states]).toEqual([{ gateway_status: 'Delivered', n: SMS }]);
+    expect(tooEarly).toEqual([]);
+    expect([...leased].filter((id) => last.get(id)!.login !== logins[0])).toEqual([]);
+    if (SMS > 2_000) {
+      const seconds = Math.round((performance.now() - began) / 1000);
+      process.stdout.write(`${SMS} SMS, requests ${JSON.stringify(Object.fromEntries(requests))}, ${seconds} s\n`);
+      process.stdout.write(`${leased.size} were leased by the killed daemons\n`);
+    }
+  },
+  180_000 + SMS * 5,
+);
