@@ -1,7 +1,7 @@
 /**
  * The hot path of the mirror. Messages are gathered as they arrive; while one batch is being written the next one grows, so that many source
- * transactions share a commit under load and a single one is written at once when idle. When enough is gathered the socket is paused: memory
- * stays bounded whatever the backlog or the size of one transaction.
+ * transactions share a commit under load and a single one is written at once when idle. When the next one is full and another one behind it, the
+ * socket is paused: memory stays bounded whatever the backlog or the size of one transaction.
  */
 import type { Config } from '../config.ts';
 import { SmslogdError } from '../errors.ts';
@@ -12,7 +12,7 @@ import { NEEDED_COLUMNS, statusOfSource, type Source } from '../source.ts';
 import { FULL, gather, type Batch } from './batch.ts';
 import { createDecoder } from './pgoutput.ts';
 import { openStream, type Stream } from './stream.ts';
-import { nowMicros, type Checkpoint, type Store, type Written } from './store.ts';
+import { literalsOf, nowMicros, type Checkpoint, type Store, type Written } from './store.ts';
 
 /** Durable steps where a test can stop the world. */
 export interface Failpoints {
@@ -32,6 +32,13 @@ export interface Pump {
   /** told when all that the server has sent is in the log */
   readonly caughtUp: () => void;
   readonly failpoints?: Failpoints | undefined;
+}
+
+/** A batch in the form that is written. */
+interface Sealed {
+  readonly batch: Batch;
+  readonly statuses: readonly (string | null)[];
+  readonly literals: string[];
 }
 
 export interface Start {
@@ -64,7 +71,25 @@ export async function pump(
   const bell = createBell();
   let stream: Stream | undefined;
   let paused = false;
+  /** what is being written */
   let inHand: Batch | undefined;
+  /** what is written after it, made ready meanwhile: the database then waits for nothing */
+  let next: Sealed | undefined;
+
+  const seal = (): Sealed => {
+    const batch = gathering.take();
+    const statuses = statusesOf(deps, batch);
+    return { batch, statuses, literals: literalsOf(batch, statuses) };
+  };
+  /** Keeps no more than a full batch gathered beside the one in hand and the next one. */
+  const makeRoom = () => {
+    if (inHand !== undefined && gathering.size >= FULL) next ??= seal();
+    const full = gathering.size >= FULL;
+    if (full === paused) return;
+    paused = full;
+    if (full) stream?.pause();
+    else stream?.resume();
+  };
 
   const opened = await openStream(config, {
     durable: start.durable,
@@ -73,15 +98,12 @@ export async function pump(
       message(bytes, at) {
         decode(bytes, at);
         if (gathering.ready) bell.ring();
-        if (!paused && gathering.size >= 2 * FULL) {
-          paused = true;
-          stream?.pause();
-        }
+        if (gathering.size >= FULL) makeRoom();
       },
       // a keepalive's position may be acknowledged only if all that was received is durable; in a transaction it is that transaction's own
       keepalive(position, asks) {
         if (failpoints?.answerKeepalives === false) return;
-        if (inHand !== undefined || gathering.ready || gathering.inTransaction) {
+        if (inHand !== undefined || next !== undefined || gathering.ready || gathering.inTransaction) {
           if (asks) stream?.repeat();
           return;
         }
@@ -102,29 +124,30 @@ export async function pump(
 
   const writeOn = async (epoch: bigint) => {
     while (!signal.aborted) {
-      if (!gathering.ready) {
+      if (next === undefined && !gathering.ready) {
         await bell.wait(signal);
         continue;
       }
-      inHand = gathering.take();
+      const { batch, statuses, literals } = next ?? seal();
+      next = undefined;
+      inHand = batch;
       opened.leisure(true);
-      await failpoints?.beforeWrite?.(inHand);
-      if (inHand.rows.length > 0) count(deps, inHand, await store.write(inHand, statusesOf(deps, inHand), epoch));
-      metrics.mirrorDuplicates.inc(inHand.skipped);
-      const { unreadable } = inHand;
+      await failpoints?.beforeWrite?.(batch);
+      const writing = batch.rows.length > 0 ? store.write(batch, statuses, epoch, literals) : undefined;
+      makeRoom();
+      if (writing !== undefined) count(deps, batch, await writing);
+      metrics.mirrorDuplicates.inc(batch.skipped);
+      const { unreadable } = batch;
       if (unreadable.length > 0) await store.markReconcile('a needed column was gone');
-      await failpoints?.afterCommit?.(inHand);
-      if (inHand.end !== undefined) opened.acknowledge(inHand.end);
+      await failpoints?.afterCommit?.(batch);
+      if (batch.end !== undefined) opened.acknowledge(batch.end);
       // such rows come again in no other way: the next life reconciles them, once the table has the column
       if (unreadable.length > 0)
         throw new SmslogdError('source_column', `the source table was without the column ${unreadable.join(', ')}`);
       inHand = undefined;
       opened.leisure(false);
-      if (!gathering.ready) deps.caughtUp();
-      if (paused && gathering.size < FULL) {
-        paused = false;
-        opened.resume();
-      }
+      if (next === undefined && !gathering.ready) deps.caughtUp();
+      makeRoom();
     }
   };
 

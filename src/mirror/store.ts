@@ -84,10 +84,8 @@ export function createStore(sql: Sql, config: Config) {
   const sink = { plain: sinkStatement(config), late: sinkStatement(config, kept) };
   const fields = sql`epoch::text, lsn::text, lsn > pg_current_wal_lsn() as in_future, extract(epoch from now() - committed_at)::float8 as commit_age, system_id, source_timezone, removed_at is not null as removed, reconcile_due`;
 
-  const sinkOnce = async (batch: Batch, statuses: readonly (string | null)[], epoch: bigint): Promise<Written> => {
+  const sinkOnce = async (batch: Batch, literals: readonly string[], epoch: bigint): Promise<Written> => {
     const { rows, late } = batch;
-    const column = (name: 'id' | 'phone' | 'code' | 'insertedAt' | 'gatewayId') =>
-      arrayLiteral(rows.map((row) => row[name]));
     const [result] = await retryDeadlock(() =>
       sql.unsafe<SinkResult[]>(
         late.length === 0 ? sink.plain : sink.late,
@@ -96,12 +94,7 @@ export function createStore(sql: Sql, config: Config) {
           String(epoch),
           batch.end === undefined ? null : formatLsn(batch.end),
           String(batch.commitTimes.at(-1) ?? ''),
-          column('id'),
-          column('phone'),
-          column('code'),
-          column('insertedAt'),
-          column('gatewayId'),
-          arrayLiteral(statuses),
+          ...literals,
           late.length === 0 ? null : arrayLiteral(late.map(String)),
           config.OTP_CODE_TEXT,
         ],
@@ -176,10 +169,18 @@ export function createStore(sql: Sql, config: Config) {
                  where source_tracks_gateway <> ${source.tracksGateway}`;
     },
 
-    /** Writes a batch and its checkpoint; durable when it returns. Throws stepped_down where the epoch is no longer ours. */
-    async write(batch: Batch, statuses: readonly (string | null)[], epoch: bigint): Promise<Written> {
+    /**
+     * Writes a batch and its checkpoint; durable when it returns. `literals`: from literalsOf. Throws stepped_down where the epoch is no longer
+     * ours.
+     */
+    async write(
+      batch: Batch,
+      statuses: readonly (string | null)[],
+      epoch: bigint,
+      literals = literalsOf(batch, statuses),
+    ): Promise<Written> {
       try {
-        return await sinkOnce(batch, statuses, epoch);
+        return await sinkOnce(batch, literals, epoch);
       } catch (error) {
         if (!isRefusal(error)) throw error;
         const { rows, late } = batch;
@@ -256,6 +257,12 @@ export function createStore(sql: Sql, config: Config) {
       return row?.['ended'] === true;
     },
   };
+}
+
+/** The columns of a batch in the form that the sink takes them. */
+export function literalsOf({ rows }: Batch, statuses: readonly (string | null)[]): string[] {
+  const names = ['id', 'phone', 'code', 'insertedAt', 'gatewayId'] as const;
+  return [...names.map((name) => arrayLiteral(rows.map((row) => row[name]))), arrayLiteral(statuses)];
 }
 
 /**
