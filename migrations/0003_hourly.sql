@@ -153,7 +153,7 @@ language sql stable security definer rows 20 set search_path = pg_catalog, pg_te
                  min(l.inserted_at) filter (where smslogd.credible(l.inserted_at)) as oldest,
                  max(l.inserted_at) filter (where smslogd.credible(l.inserted_at)) as newest,
                  max(l.status_changed_at) filter (where smslogd.credible(l.status_changed_at)) as last_changed_at,
-                 max(l.updated_at) filter (where l.status_changed_at is not null) as last_answered_at
+                 max(l.updated_at) filter (where l.status_changed_at is not null and smslogd.credible(l.updated_at)) as last_answered_at
             from verification.sms_log l cross join smslogd.settings s
            where l.inserted_at >= $1 and l.inserted_at <= $2 and (l.inserted_at < $2 or $2 = 'infinity')
            group by 1, 2, 3, 4, 5) b

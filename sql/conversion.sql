@@ -13,11 +13,13 @@ declare
   verified_sql text;
   query text;
   lo timestamptz;
+  hi timestamptz;
   n bigint[];
 begin
   for day in select generate_series(first, last, interval '1 day')::date loop
     total := 0; matched := 0; delivered := 0; delivered_expired := 0; verified := 0; verified_undelivered := 0;
     for lo in select generate_series(day::timestamp at time zone zone, (day + 1)::timestamp at time zone zone - interval '1 microsecond', interval '15 minutes') loop
+      hi := least(lo + interval '15 minutes', (day + 1)::timestamp at time zone zone);
       begin
         -- looked up each time, as it may change in between
         source := to_regclass(:source)::text;
@@ -33,16 +35,18 @@ begin
                        %1$s, %2$s, %3$s]
             from verification.sms_log l left join %4$s s on s.id = l.id
            where l.type = 'verification' and l.inserted_at >= $1 and l.inserted_at < $2$q$,
-          coalesce(format($f$count(*) filter (where l.gateway_status = 'Delivered' and l.status_changed_at > %s)$f$, expired), 'null'),
-          coalesce(format('count(*) filter (where %s)', verified_sql), 'null'),
-          coalesce(format($f$count(*) filter (where %s and l.gateway_status is distinct from 'Delivered')$f$, verified_sql), 'null'),
+          coalesce($f$count(*) filter (where l.gateway_status = 'Delivered' and l.status_changed_at > $f$ || expired || ')', 'null'),
+          coalesce('count(*) filter (where ' || verified_sql || ')', 'null'),
+          coalesce('count(*) filter (where ' || verified_sql || $f$ and l.gateway_status is distinct from 'Delivered')$f$, 'null'),
           coalesce(source, '(select null::uuid as id) '));
-        execute query into n using lo, least(lo + interval '15 minutes', (day + 1)::timestamp at time zone zone);
+        execute query into n using lo, hi;
         raise exception using errcode = 'SMS00';
       exception
         when sqlstate 'SMS00' then null;
-        -- the owner changed it just now, or it is no such table
-        when undefined_table or undefined_column or datatype_mismatch or undefined_function or feature_not_supported then n := null;
+        -- the owner changed it just now, or it is not what it was
+        when undefined_table or undefined_column or undefined_function or datatype_mismatch or wrong_object_type or insufficient_privilege then
+          n := array[(select count(*) from verification.sms_log l where l.type = 'verification' and l.inserted_at >= lo and l.inserted_at < hi),
+                     0, 0, null, null, null];
       end;
       total := total + n[1]; matched := matched + n[2]; delivered := delivered + n[3];
       delivered_expired := delivered_expired + n[4]; verified := verified + n[5]; verified_undelivered := verified_undelivered + n[6];

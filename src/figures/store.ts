@@ -222,11 +222,10 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
                     from (select type, outcome, sum(n)::int8 as sms
                             from smslogd.settings s
                            cross join smslogd.count_sms(smslogd.clock() - interval '12 minutes', smslogd.clock() - interval '2 minutes', smslogd.clock()) c
+                           cross join lateral smslogd.kinds(c.type, c.status, c.sms, s.source_tracks_gateway) k
                            cross join lateral (values
                              ('on_time', c.on_time),
-                             (case when c.status = 'Delivered' then 'late'
-                                   when c.status = 'untracked' and c.type = 'verification' and not s.source_tracks_gateway then 'untracked'
-                                   when c.status in ('Accepted', 'Enroute', 'Pending', 'Unknown', 'untracked') then 'waiting'
+                             (case when k.delivered > 0 then 'late' when k.untracked > 0 then 'untracked' when k.open > 0 then 'waiting'
                                    else 'undelivered' end, c.sms - c.on_time)) o (outcome, n)
                            where n > 0 group by type, outcome) r),
        'periods', (select json_agg(to_jsonb(p) || jsonb_build_object('oldest_open_age', date_part('epoch', p.oldest_open_age)))
