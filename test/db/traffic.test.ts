@@ -165,19 +165,20 @@ test('delivery is split by the longest prefix that is listed; the list is for DB
   });
 });
 
+/** A verification SMS and its row in the source; times of the day in UTC. */
+async function code(sent: string, delivered: string | null, expires: string, status: string): Promise<void> {
+  const id = await log({ at: sent, status: delivered === null ? 'Terminated' : 'Delivered', changed: delivered });
+  await db.sql`insert into verification.verifications (id, phone_number, check_digit, status, code, code_expired_at, active, inserted_at)
+    values (${id}, '+380000000000', 1, ${status}, 1, ${expires}::text::timestamp, false, ${sent}::text::timestamp)`;
+}
+const shown = async () => {
+  const rows = await db.sql`
+    select day::text, total::int, matched::int, delivered::int, delivered_expired::int as expired, verified::int, verified_undelivered::int as undelivered, verified_ratio
+      from verification.sms_otp_conversion`;
+  return rows.filter(({ total }) => total !== 0);
+};
+
 describe('what the codes came to', () => {
-  /** A verification SMS and its row in the source; times of the day in UTC. */
-  async function code(sent: string, delivered: string | null, expires: string, status: string): Promise<void> {
-    const id = await log({ at: sent, status: delivered === null ? 'Terminated' : 'Delivered', changed: delivered });
-    await db.sql`insert into verification.verifications (id, phone_number, check_digit, status, code, code_expired_at, active, inserted_at)
-      values (${id}, '+380000000000', 1, ${status}, 1, ${expires}::text::timestamp, false, ${sent}::text::timestamp)`;
-  }
-  const shown = async () => {
-    const rows = await db.sql`
-      select day::text, total::int, matched::int, delivered::int, delivered_expired::int as expired, verified::int, verified_undelivered::int as undelivered, verified_ratio
-        from verification.sms_otp_conversion`;
-    return rows.filter(({ total }) => total !== 0);
-  };
   beforeEach(async () => {
     await code('2026-05-20 10:00', '2026-05-20 10:01', '2026-05-20 10:15', 'verified');
     await code('2026-05-20 10:00', '2026-05-20 10:15', '2026-05-20 10:15', 'expired');

@@ -6,6 +6,8 @@ export interface Proxy {
   readonly port: number;
   /** connections so far */
   readonly connections: number;
+  /** all that the target has sent */
+  received(): Buffer;
   /** keeps every connection of this moment open and passes nothing on; later ones are forwarded */
   stall(): void;
   close(): Promise<void>;
@@ -13,6 +15,7 @@ export interface Proxy {
 
 export async function startProxy(target: { host: string; port: number }): Promise<Proxy> {
   const sockets = new Set<Socket>();
+  const chunks: Buffer[] = [];
   let connections = 0;
   const server = createServer((client) => {
     connections += 1;
@@ -26,6 +29,7 @@ export async function startProxy(target: { host: string; port: number }): Promis
         upstream.destroy();
       });
     }
+    upstream.on('data', (chunk: Buffer) => chunks.push(chunk));
     client.pipe(upstream);
     upstream.pipe(client);
   }).listen(0, '127.0.0.1');
@@ -35,6 +39,7 @@ export async function startProxy(target: { host: string; port: number }): Promis
     get connections() {
       return connections;
     },
+    received: () => Buffer.concat(chunks),
     stall: () => {
       for (const socket of sockets) socket.unpipe().pause();
     },

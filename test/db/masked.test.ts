@@ -1,0 +1,65 @@
+/** SMS_BODY=masked keeps the code out of the replication stream: what the server sends is captured on its way. */
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { migrate } from '../../src/schema.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { startMirror } from '../support/mirror.ts';
+import { startProxy, type Proxy } from '../support/proxy.ts';
+import { insertVerification } from '../support/verifications.ts';
+
+const CODE = 73_918_465;
+let db: TestDatabase;
+let proxy: Proxy;
+beforeEach(async () => {
+  db = await createDatabase();
+  const { hostname, port } = new URL(db.url);
+  proxy = await startProxy({ host: hostname, port: Number(port) });
+});
+afterEach(async () => {
+  await proxy.close();
+  await db.drop();
+});
+
+/** What the server sent over the replication connection while an SMS was inserted, completed and changed; and the text in the log. */
+async function captured(mode: 'full' | 'masked'): Promise<{ stream: string; body: string }> {
+  const url = new URL(db.url);
+  url.port = String(proxy.port);
+  url.searchParams.set('sslmode', 'disable');
+  await migrate(db.config({ SMS_BODY: mode }), { say: () => {} });
+  const mirror = startMirror(db, { env: { SMS_BODY: mode, DATABASE_REPLICATION_URL: url.href } });
+  await mirror.streaming();
+  const { id, phone_number: phone } = await insertVerification(db.sql, {
+    code: CODE,
+    gateway_id: null,
+    gateway_status: null,
+  });
+  await db.sql`update verification.verifications set attempts_count = 1 where id = ${id}`;
+  await db.sql`update verification.verifications set gateway_id = '5556667778889', gateway_status = 'Accepted' where id = ${id}`;
+  await until(
+    'the row to be completed',
+    async () => (await db.sql`select from verification.sms_log where gateway_id is not null`).length === 1,
+  );
+  await mirror.stop();
+  const stream = proxy.received().toString('latin1');
+  // what was captured is the stream, and it is not encrypted
+  expect(stream).toContain(phone);
+  expect(stream).toContain('5556667778889');
+  const [row] = await db.sql<{ body: string }[]>`select body from verification.sms_log`;
+  return { stream, body: row!.body };
+}
+
+test('with SMS_BODY=full the code is in the stream and in the log', async () => {
+  const { stream, body } = await captured('full');
+  expect(stream).toContain(String(CODE));
+  expect(body).toContain(String(CODE));
+});
+
+test('with SMS_BODY=masked the code is neither in the stream nor in the log', async () => {
+  const { stream, body } = await captured('masked');
+  expect(stream).not.toContain(String(CODE));
+  // nor in a binary form
+  const binary = Buffer.alloc(4);
+  binary.writeInt32BE(CODE);
+  expect(stream).not.toContain(binary.toString('latin1'));
+  expect(body).toMatch(/\*\*\*\*$/);
+  expect(body).not.toContain(String(CODE));
+});
