@@ -6,7 +6,7 @@
  * the mark removes the rows of that hour: one daemon of several. What a daemon that died has left is found by its next start, or by whoever
  * raises the mark next: a pass takes every row before the cutoff, not those of one hour.
  *
- * A pass lists the places of old rows (through the BRIN index on inserted_at, there is no other) and removes them a thousand at a time,
+ * A pass lists the places of old rows (through the index on inserted_at) and removes them a thousand at a time,
  * whatever their status: SMS_STATUSES_GIVE_UP is no longer than the retention, so an open row is one that nobody ever asked for. Rows that
  * somebody holds are left for the next list. As with the counters the pause is nine times the work.
  *

@@ -117,7 +117,7 @@ export async function freezeHours(sql: Sql, days: number): Promise<Frozen> {
   );
 }
 
-/** The places (ctid) of at most `limit` rows that were inserted before `before`, in the order of the table's blocks as a rule. */
+/** The places (ctid) of at most `limit` rows that were inserted before `before`, the oldest first as a rule. */
 export async function oldRows(sql: Sql, before: string, limit: number): Promise<string[]> {
   const rows = await sql<{ place: string }[]>`
     select ctid::text as place from verification.sms_log where inserted_at < ${before}::text::timestamptz limit ${limit}`;
