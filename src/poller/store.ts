@@ -86,9 +86,8 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
   }
 
   /**
-   * Claims what is due. The common table expressions are materialized: else the planner may run a limit many times and claim too much. Where
-   * somebody else updates a claimed row at the same moment PostgreSQL looks at it once more, with counts that do not fit together: no limit
-   * may fall below 0.
+   * Claims what is due. The common table expressions are materialized: else the planner may run a limit many times and claim too much. No limit
+   * may fall below 0: while others wrote to the queue PostgreSQL was seen to compute one that did, and refused the statement.
    */
   async function claim({ total, old, past }: Wanted, floors: Floors): Promise<Claimed[]> {
     const after = (lane: 0 | 1 | 2) => sql`coalesce(to_timestamp(${floors[lane]}::float8 / 1000), '-infinity')`;
