@@ -65,7 +65,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
       const found = await freeSlot(deps, server);
       if (await mendPublication(deps, store, source)) {
         await store.noteSource(source);
-        const slot = await readySlot(deps, { store, server, checkpoint, found });
+        const slot = await readySlot(deps, { store, server, checkpoint, found }, signal);
         await store.identify(server.systemId);
         if (lives > 0) metrics.mirrorReconnects.inc();
         lives += 1;
@@ -78,8 +78,8 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
         health.setMirrorState(isStandby(error) ? 'standby' : 'stopped');
         if (!isStandby(error)) metrics.mirrorLagSeconds.set((performance.now() - caughtUpAt) / 1_000);
       }
-      if (error instanceof SmslogdError && error.code === 'publication_missing')
-        await rebuildForPublication(deps, store);
+      const reason = whyUnreadable(error);
+      if (reason !== undefined) await giveUpSlot(deps, store, reason);
       throw error;
     } finally {
       clearInterval(heartbeat);
@@ -217,11 +217,20 @@ async function withoutPublication(deps: MirrorDeps, store: Store, source: Source
   await pause(PUBLICATION_CHECK_MS, signal);
 }
 
-/** Up to PostgreSQL 17 a slot from before the publication's re-creation never finds it: it reads the catalogue of its time. */
-async function rebuildForPublication({ sql, config }: MirrorDeps, store: Store): Promise<void> {
+/**
+ * Why the slot can never be read again, though it looks whole; undefined: it may. Up to PostgreSQL 17 a slot from before the publication's
+ * re-creation never finds it: it reads the catalogue of its time. A slot whose WAL files were taken away by hand is not called lost.
+ */
+function whyUnreadable(error: unknown): string | undefined {
+  if (!(error instanceof SmslogdError)) return undefined;
+  if (error.code === 'publication_missing') return 'publication recreated';
+  return error.code === 'slot_lost' && codeOf(error.cause) === '58P01' ? 'WAL missing' : undefined;
+}
+
+async function giveUpSlot({ sql, config }: MirrorDeps, store: Store, reason: string): Promise<void> {
   const slot = await describeSlot(sql, config.SLOT_NAME);
   if (slot === undefined || slot.active) return;
-  await store.markReconcile('publication recreated', { fresh: true });
+  await store.markReconcile(reason, { fresh: true });
   await dropSlot(sql, config.SLOT_NAME);
 }
 
@@ -261,6 +270,7 @@ async function readySlot(
     checkpoint,
     found,
   }: { store: Store; server: Server; checkpoint: Checkpoint; found: Slot | undefined },
+  signal: AbortSignal,
 ): Promise<Slot> {
   const reason = whyRebuild(found, checkpoint);
   if (reason === undefined && found !== undefined) {
@@ -288,7 +298,7 @@ async function readySlot(
     warn({ log, metrics }, code, 'the replication slot is made again', { slot: config.SLOT_NAME, reason });
   }
   if (found !== undefined) await dropSlot(sql, config.SLOT_NAME);
-  await createSlot(sql, config, server, log);
+  await createSlot(sql, config, server, log, signal);
   const made = await describeSlot(sql, config.SLOT_NAME);
   if (made === undefined) throw new SmslogdError('slot_missing', `the slot ${config.SLOT_NAME} is gone again`);
   return made;

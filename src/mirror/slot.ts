@@ -1,6 +1,6 @@
 /** The replication slot as the server knows it: look, create, drop. Never probed with pg_logical_slot_peek_*: that decodes everything each time. */
 import type { Config } from '../config.ts';
-import type { Sql } from '../db.ts';
+import { openDatabase, type Sql } from '../db.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { parseLsn, type Lsn } from '../lsn.ts';
@@ -69,10 +69,25 @@ export async function describeSlot(sql: Sql, name: string): Promise<Slot | undef
 
 /**
  * Creates the slot. The server waits for every transaction that is open at this moment: the oldest one is named in the log while it does.
- * From PostgreSQL 17 on the slot is a failover slot.
+ * That can take hours, so it has a connection of its own, behind which no other query waits, and ends when `signal` aborts: a server left
+ * alone would go on waiting and keep the next daemon from the slot. From PostgreSQL 17 on the slot is a failover slot.
  */
-export async function createSlot(sql: Sql, config: Config, server: Server, log: Log): Promise<void> {
+export async function createSlot(
+  sql: Sql,
+  config: Config,
+  server: Server,
+  log: Log,
+  signal: AbortSignal,
+): Promise<void> {
+  signal.throwIfAborted();
   const name = config.SLOT_NAME;
+  const own = openDatabase(config, { max: 1, name: 'slot' });
+  const creation =
+    server.version >= 170_000
+      ? own`select pg_create_logical_replication_slot(${name}, 'pgoutput', false, false, true)`
+      : own`select pg_create_logical_replication_slot(${name}, 'pgoutput')`;
+  const cancel = () => creation.cancel();
+  signal.addEventListener('abort', cancel);
   const waiting = setInterval(() => {
     oldestTransaction(sql)
       .then((oldest) =>
@@ -84,9 +99,7 @@ export async function createSlot(sql: Sql, config: Config, server: Server, log: 
       .catch(() => {});
   }, 5_000);
   try {
-    if (server.version >= 170_000)
-      await sql`select pg_create_logical_replication_slot(${name}, 'pgoutput', false, false, true)`;
-    else await sql`select pg_create_logical_replication_slot(${name}, 'pgoutput')`;
+    await creation;
   } catch (error) {
     // another daemon was quicker
     if (codeOf(error) === '42710') return;
@@ -95,6 +108,8 @@ export async function createSlot(sql: Sql, config: Config, server: Server, log: 
     throw error;
   } finally {
     clearInterval(waiting);
+    signal.removeEventListener('abort', cancel);
+    await own.end({ timeout: 1 });
   }
 }
 

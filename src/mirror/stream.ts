@@ -154,7 +154,7 @@ export async function openStream(
       throw new SmslogdError('stream_ended', 'the server ended the replication stream');
     })
     .catch((error: unknown) => {
-      throw streamError(error, config);
+      throw streamError(error, config, streaming);
     });
   subscribed.catch(fail);
 
@@ -226,14 +226,14 @@ interface Connection {
 }
 
 /** START_REPLICATION has its own meanings of some SQLSTATEs. */
-function streamError(error: unknown, config: Config): SmslogdError {
+function streamError(error: unknown, config: Config, streaming: boolean): SmslogdError {
   const code = codeOf(error);
   const cause = { cause: error };
   if (code === '55006')
     return new SmslogdError('slot_busy', `the slot ${config.SLOT_NAME} is in use by another consumer`, cause);
   if (code === '42704') {
-    const text = error instanceof Error ? error.message : '';
-    return text.includes('publication')
+    // the server looks for the slot when the stream begins and for the publication when it first has something to send; its words may be of any language
+    return streaming
       ? new SmslogdError('publication_missing', `the publication ${config.PUBLICATION_NAME} does not exist`, cause)
       : new SmslogdError('slot_missing', `the slot ${config.SLOT_NAME} does not exist`, cause);
   }

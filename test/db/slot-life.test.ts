@@ -278,3 +278,16 @@ test('a slot of another database is refused even while it is read', async () => 
   await reader.stop();
   await other.drop();
 });
+
+test('a stop while the slot waits for an old transaction leaves no half-made slot behind', async () => {
+  await db.sql`create table other (id int)`;
+  const old = await db.sql.reserve();
+  await old.unsafe('begin; insert into other values (1)');
+  const mirror = startMirror(db);
+  const slots = async () => (await db.sql`select from pg_replication_slots where slot_name = ${db.name}`).length;
+  await until('the slot to be in the making', async () => (await slots()) === 1);
+  await mirror.stop();
+  await until('the slot to be gone', async () => (await slots()) === 0);
+  await old.unsafe('rollback');
+  old.release();
+});

@@ -1,4 +1,6 @@
 /** A server that stops, crashes, or throws the slot's WAL away. */
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Cluster } from '../../src/demo/cluster.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
@@ -74,4 +76,20 @@ test('a slot that really lost its WAL is made again once, and what passed is rec
     await db.sql`select wal_status, to_jsonb(s) ->> 'failover' as failover, current_setting('server_version_num')::int as version
                                 from pg_replication_slots s`;
   expect(slot).toMatchObject({ wal_status: 'reserved', failover: slot?.['version'] >= 170_000 ? 'true' : null });
+});
+
+test('a slot whose WAL files somebody took away is made again once, and what passed is reconciled', async () => {
+  await insertMany(db.sql, 10);
+  await everyRowOnce();
+  await mirror.stop();
+  await insertMany(db.sql, 10);
+  const [slot] = await db.sql`select pg_walfile_name(restart_lsn) as file from pg_replication_slots`;
+  await db.sql`select pg_switch_wal()`;
+  await db.sql`checkpoint`;
+  rmSync(join(server.dataDirectory, 'pg_wal', slot?.['file'] as string));
+  mirror = startMirror(db);
+  await everyRowOnce();
+  await mirror.streaming();
+  await insertMany(db.sql, 10);
+  await everyRowOnce();
 });
