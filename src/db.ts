@@ -4,7 +4,7 @@
  */
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import type { ConnectionOptions } from 'node:tls';
 import type { ClientConfig } from 'pg';
 import postgres from 'postgres';
@@ -30,7 +30,9 @@ interface Address {
  */
 export function openDatabase(config: Config, options: { max: number; name: string }): Sql {
   const address = addressOf(config.DATABASE_URL ?? '');
-  return postgres({
+  const sockets = new Set<Socket>();
+  const sql = postgres({
+    socket: () => dial(address, sockets),
     host: address.host,
     port: address.port,
     database: address.database,
@@ -44,7 +46,27 @@ export function openDatabase(config: Config, options: { max: number; name: strin
     connect_timeout: 10,
     onnotice: () => {},
     connection: { application_name: `smslogd ${options.name}` },
-  });
+  } as postgres.Options<Record<string, never>>);
+  SOCKETS.set(sql, sockets);
+  return sql;
+}
+
+const SOCKETS = new WeakMap<Sql, ReadonlySet<Socket>>();
+
+/**
+ * Cuts every connection of a pool; what waits for an answer fails with CONNECTION_CLOSED, the next query opens a new one. For a path that died
+ * in silence: nothing else ends a query whose answer never comes.
+ */
+export function dropConnections(sql: Sql): void {
+  for (const socket of SOCKETS.get(sql) ?? []) socket.destroy();
+}
+
+/** A socket as postgres.js makes it itself (`host` is what it gives to TLS), but known to us. It need not be connected yet. */
+function dial({ host, port }: Address, sockets: Set<Socket>): Socket {
+  const socket = host.startsWith('/') ? connect(`${host}/.s.PGSQL.${port}`) : connect(port, host);
+  sockets.add(socket);
+  socket.once('close', () => sockets.delete(socket));
+  return Object.assign(socket, { host });
 }
 
 /** True where queries go through a pooler. */

@@ -10,7 +10,7 @@
  * with new connections. Nothing is acknowledged that is not durable; what was not acknowledged comes again and the log's key sorts it out.
  */
 import type { Config } from '../config.ts';
-import type { Sql } from '../db.ts';
+import { dropConnections, type Sql } from '../db.ts';
 import { codeOf, SmslogdError, type ErrorCode } from '../errors.ts';
 import type { Health } from '../health.ts';
 import { logProblem, type Log } from '../log.ts';
@@ -22,7 +22,7 @@ import { pause } from '../supervise.ts';
 import { lackingRows } from './audit.ts';
 import { pump, type Failpoints } from './pump.ts';
 import { reconcile } from './reconcile.ts';
-import { createSlot, describeServer, describeSlot, dropSlot, type Server, type Slot } from './slot.ts';
+import { createSlot, describeServer, describeSlot, dropSlot, endReader, type Server, type Slot } from './slot.ts';
 import { createStore, type Checkpoint, type Store } from './store.ts';
 
 export interface MirrorDeps {
@@ -35,6 +35,8 @@ export interface MirrorDeps {
 }
 
 const PUBLICATION_CHECK_MS = 10_000;
+/** The few small queries of a beginning take longer only where the path to the database died in silence. */
+const STALL_MS = 15_000;
 const AUDIT_MS = 180_000;
 /** Twice the interval and more, and rows that were there at the last look and on their way. */
 const AUDIT = { sinceSeconds: 900, patienceMs: 60_000 };
@@ -47,6 +49,10 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
   const { config, sql, metrics, log, health } = deps;
   const store = createStore(sql, config);
   let lives = 0;
+  let ownReader: number | undefined;
+  const reads = (pid: number | undefined) => {
+    ownReader = pid;
+  };
   let caughtUpAt = performance.now();
   const caughtUp = () => {
     caughtUpAt = performance.now();
@@ -55,6 +61,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
   return async (signal, works) => {
     health.beat('mirror');
     const heartbeat = setInterval(() => health.beat('mirror'), 1_000);
+    const stalled = setTimeout(() => dropConnections(sql), STALL_MS);
     try {
       const server = await describeServer(sql);
       if (server.walLevel !== 'logical')
@@ -62,14 +69,16 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
       const source = await describeSource(sql, config);
       const checkpoint = await store.read();
       requireOurs(checkpoint, config);
-      const found = await freeSlot(deps, server);
-      if (await mendPublication(deps, store, source)) {
-        await store.noteSource(source);
+      const found = await freeSlot(deps, server, ownReader);
+      const mayStream = await mendPublication(deps, store, source);
+      if (mayStream) await store.noteSource(source);
+      clearTimeout(stalled);
+      if (mayStream) {
         const slot = await readySlot(deps, { store, server, checkpoint, found }, signal);
         await store.identify(server.systemId);
         if (lives > 0) metrics.mirrorReconnects.inc();
         lives += 1;
-        await stream(deps, { store, server, source, slot, works, caughtUp }, signal);
+        await stream(deps, { store, server, source, slot, works, caughtUp, reads }, signal);
       } else {
         await withoutPublication(deps, store, source, signal);
       }
@@ -83,6 +92,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
       throw error;
     } finally {
       clearInterval(heartbeat);
+      clearTimeout(stalled);
       log.debug('mirror connection closed');
     }
   };
@@ -96,19 +106,20 @@ interface Life {
   readonly works: () => void;
   /** told when all that the server has sent is in the log */
   readonly caughtUp: () => void;
+  readonly reads: (pid: number | undefined) => void;
 }
 
 /** Streams until something ends it, with the reconcile that is due and the look at the publication beside it. */
 async function stream(
   deps: MirrorDeps,
-  { store, server, source, slot, works, caughtUp }: Life,
+  { store, server, source, slot, works, caughtUp, reads }: Life,
   outer: AbortSignal,
 ): Promise<void> {
   const { config, metrics, log, health, failpoints } = deps;
   const before = await store.read();
   const resumeAt = before.lsn ?? ZERO_LSN;
   await pump(
-    { config, store, log, metrics, caughtUp, failpoints },
+    { config, store, log, metrics, caughtUp, reads, dropConnections: () => dropConnections(deps.sql), failpoints },
     { source, durable: maxLsn(slot.confirmed, resumeAt), resumeAt, senderTimeoutMs: server.senderTimeoutMs },
     outer,
     (checkpoint, signal) => {
@@ -229,7 +240,7 @@ function whyUnreadable(error: unknown): string | undefined {
 
 async function giveUpSlot({ sql, config }: MirrorDeps, store: Store, reason: string): Promise<void> {
   const slot = await describeSlot(sql, config.SLOT_NAME);
-  if (slot === undefined || slot.active) return;
+  if (slot === undefined || slot.reader !== undefined) return;
   await store.markReconcile(reason, { fresh: true });
   await dropSlot(sql, config.SLOT_NAME);
 }
@@ -245,7 +256,11 @@ function requireOurs(checkpoint: Checkpoint, config: Config): void {
 }
 
 /** The slot as it is; whoever reads it has the last word on it and on the publication. Throws slot_busy, or config_invalid for a foreign one. */
-async function freeSlot({ sql, config }: MirrorDeps, server: Server): Promise<Slot | undefined> {
+async function freeSlot(
+  { sql, config }: MirrorDeps,
+  server: Server,
+  ownReader: number | undefined,
+): Promise<Slot | undefined> {
   const found = await describeSlot(sql, config.SLOT_NAME);
   if (found === undefined) return undefined;
   if (found.database !== server.database || found.plugin !== 'pgoutput') {
@@ -257,7 +272,11 @@ async function freeSlot({ sql, config }: MirrorDeps, server: Server): Promise<Sl
       },
     );
   }
-  if (found.active) throw new SmslogdError('slot_busy', `the slot ${config.SLOT_NAME} is in use by another consumer`);
+  if (found.reader !== undefined) {
+    // with wal_sender_timeout = 0 the server would keep the reader of a connection that died in silence for hours
+    if (found.reader === ownReader) await endReader(sql, ownReader).catch(() => {});
+    throw new SmslogdError('slot_busy', `the slot ${config.SLOT_NAME} is in use by another consumer`);
+  }
   return found;
 }
 

@@ -31,6 +31,10 @@ export interface Pump {
   readonly metrics: Metrics;
   /** told when all that the server has sent is in the log */
   readonly caughtUp: () => void;
+  /** told which process of the server reads the slot for us */
+  readonly reads: (pid: number | undefined) => void;
+  /** cuts the connections of the pool that `store` uses */
+  readonly dropConnections: () => void;
   readonly failpoints?: Failpoints | undefined;
 }
 
@@ -40,6 +44,9 @@ interface Sealed {
   readonly statuses: readonly (string | null)[];
   readonly literals: string[];
 }
+
+/** How long queries are waited for once the stream has failed: their path may be as dead as its own. */
+const STUCK_MS = 5_000;
 
 export interface Start {
   readonly source: Source;
@@ -114,6 +121,7 @@ export async function pump(
     },
   });
   stream = opened;
+  deps.reads(opened.pid);
   if (paused) opened.pause();
 
   const lag = setInterval(() => {
@@ -153,7 +161,7 @@ export async function pump(
 
   let tasks: Promise<void>[] = [];
   try {
-    const checkpoint = await store.acquire();
+    const checkpoint = await Promise.race([store.acquire(), opened.ended]);
     if (checkpoint.lsn !== undefined) gathering.resumeAt(checkpoint.lsn);
     tasks = [writeOn(checkpoint.epoch), ...beside(checkpoint, signal)];
     await Promise.race([...tasks, opened.ended]);
@@ -167,7 +175,9 @@ export async function pump(
     stop.abort();
     clearInterval(lag);
     await opened.close();
+    const stuck = setTimeout(deps.dropConnections, STUCK_MS);
     await Promise.allSettled(tasks);
+    clearTimeout(stuck);
   }
 }
 

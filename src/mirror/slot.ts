@@ -6,7 +6,8 @@ import type { Log } from '../log.ts';
 import { parseLsn, type Lsn } from '../lsn.ts';
 
 export interface Slot {
-  readonly active: boolean;
+  /** the server's process that reads it; undefined: nobody does */
+  readonly reader: number | undefined;
   /** reserved, extended, unreserved or lost; a slot that the server invalidated counts as lost */
   readonly walStatus: string;
   readonly confirmed: Lsn;
@@ -44,7 +45,7 @@ export async function describeServer(sql: Sql): Promise<Server> {
 export async function describeSlot(sql: Sql, name: string): Promise<Slot | undefined> {
   const [row] = await sql<
     {
-      active: boolean;
+      reader: number | null;
       status: string | null;
       confirmed: string | null;
       future: boolean | null;
@@ -52,13 +53,13 @@ export async function describeSlot(sql: Sql, name: string): Promise<Slot | undef
       plugin: string;
     }[]
   >`
-    select active, case when to_jsonb(s) ->> 'invalidation_reason' is not null or (to_jsonb(s) ->> 'conflicting')::bool then 'lost'
+    select active_pid as reader, case when to_jsonb(s) ->> 'invalidation_reason' is not null or (to_jsonb(s) ->> 'conflicting')::bool then 'lost'
                         else wal_status end as status,
            confirmed_flush_lsn::text as confirmed, confirmed_flush_lsn > pg_current_wal_lsn() as future, coalesce(database, '') as database, coalesce(plugin, '') as plugin
       from pg_replication_slots s where slot_name = ${name}`;
   if (row === undefined) return undefined;
   return {
-    active: row.active,
+    reader: row.reader ?? undefined,
     walStatus: row.status ?? 'lost',
     confirmed: parseLsn(row.confirmed ?? '0/0'),
     inFuture: row.future === true,
@@ -122,6 +123,11 @@ async function oldestTransaction(
   return row === undefined
     ? {}
     : { oldestPid: row.pid, oldestSeconds: row.seconds, oldestApplication: row.application };
+}
+
+/** Ends a reader of ours that the server still keeps although its connection is dead; it needs no more than the role that began it. */
+export async function endReader(sql: Sql, pid: number): Promise<void> {
+  await sql`select pg_terminate_backend(${pid})`;
 }
 
 export async function dropSlot(sql: Sql, name: string): Promise<void> {

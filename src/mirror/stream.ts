@@ -27,6 +27,8 @@ export interface StreamHandlers {
 }
 
 export interface Stream {
+  /** the server's process that sends it */
+  readonly pid: number | undefined;
   /** WAL between what the server was last heard to have reached and what is acknowledged */
   readonly lagBytes: number;
   /** Tells the server that everything before `position` is durable here. Never goes back. */
@@ -40,8 +42,8 @@ export interface Stream {
    * fraction of the work. Off: what has come is read at once.
    */
   leisure(on: boolean): void;
-  /** Rejects when the stream ends or fails, resolves after close. */
-  readonly ended: Promise<void>;
+  /** Rejects when the stream ends or fails. */
+  readonly ended: Promise<never>;
   close(): Promise<void>;
 }
 
@@ -119,8 +121,10 @@ export async function openStream(
     other: (message) => toClient(message),
   });
   let toClient: (bytes: Buffer) => void;
+  let pid: number | undefined;
   const plugin = pgoutput(config.PUBLICATION_NAME, (client) => {
     // the connection is silent before its query: a message begins with the next byte
+    pid = (client as { processID?: number }).processID;
     connection = (client as unknown as { connection: Connection }).connection;
     const { stream } = connection;
     toClient = stream.listeners('data')[0] as typeof toClient;
@@ -142,11 +146,8 @@ export async function openStream(
     status(true);
   }, interval);
 
-  const started = new Promise<void>((resolve) => {
-    service.once('start', () => {
-      streaming = true;
-      resolve();
-    });
+  const started = new Promise<boolean>((resolve) => {
+    service.once('start', () => resolve((streaming = true)));
   });
   const subscribed = service
     .subscribe(plugin, config.SLOT_NAME, '0/00000000')
@@ -178,6 +179,7 @@ export async function openStream(
     throw error;
   }
   return {
+    pid,
     get lagBytes() {
       return Math.max(0, Number(serverPosition - durable));
     },

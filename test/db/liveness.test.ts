@@ -43,11 +43,15 @@ for (const timeout of ['1s', '0']) {
   });
 }
 
-test('a connection that is open but dead is given up and replaced', async () => {
-  await db.sql.unsafe(`alter database ${db.name} set wal_sender_timeout = '1s'`);
+test('a connection that is open but dead is given up and replaced, even where the server would keep it for ever', async () => {
+  const role = `streamer_${db.name}`;
+  await db.sql.unsafe(`alter database ${db.name} set wal_sender_timeout = '1s';
+    create role ${role} superuser login password 'made-up'; alter role ${role} set wal_sender_timeout = 0`);
   const url = new URL(db.url);
   const proxy = await startProxy({ host: url.hostname, port: Number(url.port) });
   url.port = String(proxy.port);
+  url.username = role;
+  url.password = 'made-up';
   mirror = startMirror(db, { env: { DATABASE_REPLICATION_URL: url.href } });
   await mirror.streaming();
   const opened = proxy.connections;
@@ -55,6 +59,28 @@ test('a connection that is open but dead is given up and replaced', async () => 
   await insertVerification(db.sql);
   await until('the row', async () => (await logged()) === 1, 40);
   expect(proxy.connections).toBeGreaterThan(opened);
+  await mirror.stop();
+  await proxy.close();
+  await db.sql.unsafe(`drop role ${role}`);
+});
+
+test('when the path of every connection dies in silence, queries in hand do not hold the mirror up', async () => {
+  await db.sql.unsafe(`alter database ${db.name} set wal_sender_timeout = '1s'`);
+  const url = new URL(db.url);
+  const proxy = await startProxy({ host: url.hostname, port: Number(url.port) });
+  url.port = String(proxy.port);
+  mirror = startMirror(db, { env: { DATABASE_URL: url.href } });
+  await mirror.streaming();
+  const locked = await db.sql.reserve();
+  await locked.unsafe('begin; lock verification.sms_log in access exclusive mode');
+  await insertVerification(db.sql);
+  await until('the write to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
+  proxy.stall();
+  await locked.unsafe('rollback');
+  locked.release();
+  await until('the row', async () => (await logged()) === 1);
+  await insertVerification(db.sql);
+  await until('the next row', async () => (await logged()) === 2, 60);
   await mirror.stop();
   await proxy.close();
 });

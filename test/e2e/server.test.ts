@@ -85,7 +85,6 @@ test('a slot whose WAL files somebody took away is made again once, and what pas
   await insertMany(db.sql, 10);
   const [slot] = await db.sql`select pg_walfile_name(restart_lsn) as file from pg_replication_slots`;
   await db.sql`select pg_switch_wal()`;
-  await db.sql`checkpoint`;
   rmSync(join(server.dataDirectory, 'pg_wal', slot?.['file'] as string));
   mirror = startMirror(db);
   await everyRowOnce();

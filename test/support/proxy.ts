@@ -8,7 +8,7 @@ export interface Proxy {
   readonly connections: number;
   /** all that the target has sent */
   received(): Buffer;
-  /** keeps every connection of this moment open and passes nothing on; later ones are forwarded */
+  /** passes nothing on of every connection of this moment, not even its end; later ones are forwarded */
   stall(): void;
   close(): Promise<void>;
 }
@@ -41,7 +41,7 @@ export async function startProxy(target: { host: string; port: number }): Promis
     },
     received: () => Buffer.concat(chunks),
     stall: () => {
-      for (const socket of sockets) socket.unpipe().pause();
+      for (const socket of sockets) socket.removeAllListeners('close').unpipe().pause();
     },
     close: async () => {
       for (const socket of sockets) socket.destroy();
