@@ -9,6 +9,9 @@ import type { Lsn } from '../lsn.ts';
 /** The columns that the mirror reads, in the order of a Row's fields. */
 const COLUMNS = ['id', 'phone_number', 'code', 'inserted_at', 'gateway_id', 'gateway_status'] as const;
 
+/** bytes of a tuple that is read as one text */
+const SMALL = 2_048;
+
 /** A source row as text; null: SQL null, or no such column, or (in an UPDATE) an unchanged value that was not sent. */
 export interface Row {
   readonly id: string;
@@ -93,7 +96,8 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
     }
     // one text for the whole tuple, cut into values, is cheaper than a text for each. As long as its bytes, it is ASCII all through, but for
     // what stands between the values, and positions in it are positions in the bytes.
-    const whole = bytes.toString('utf8', at, position);
+    // Of a large one the values would keep the whole alive, big columns that nobody asked for too.
+    const whole = position - at <= SMALL ? bytes.toString('utf8', at, position) : '';
     const plain = whole.length === position - at;
     for (let place = 0; place < values.length; place += 1) {
       const begin = begins[place]!;
