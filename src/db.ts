@@ -121,12 +121,12 @@ function addressOf(text: string): Address {
     database: decodeURIComponent(url.pathname.slice(1)) || user,
     user,
     password: decodeURIComponent(url.password) || process.env['PGPASSWORD'] || '',
-    tls: tlsOf(url.searchParams),
+    tls: tlsOf(url),
   };
 }
 
 /** libpq's meanings: require encrypts without checking (unless a root certificate is given), verify-ca and verify-full check. */
-function tlsOf(parameters: URLSearchParams): Tls {
+function tlsOf({ hostname, searchParams: parameters }: URL): Tls {
   const mode = parameters.get('sslmode') ?? 'prefer';
   if (mode === 'disable' || mode === 'allow') return { mode: 'off' };
   const file = (name: string) => {
@@ -149,6 +149,8 @@ function tlsOf(parameters: URLSearchParams): Tls {
       ...(ca === undefined ? {} : { ca }),
       ...(cert === undefined ? {} : { cert }),
       ...(key === undefined ? {} : { key }),
+      // both clients give TLS no name where the host is an IP address: Node.js would look for localhost in the certificate
+      ...(mode === 'verify-full' ? { host: hostname.replace(/^\[|\]$/g, '') } : {}),
       ...(checked && mode !== 'verify-full' ? { checkServerIdentity: () => undefined } : {}),
     },
   };
