@@ -4,6 +4,7 @@ import type { Period } from '../figures/store.ts';
 import { OPEN_STATUSES, SMS_TYPES, type SmsType } from '../status.ts';
 import { deliveryChart, latencyChart, PARTS, partsOf, type Slot } from './charts.ts';
 import type { StatusFacts } from './facts.ts';
+import { isJudged } from './verdict.ts';
 import { age, clock, count, latency, percent } from './wording.ts';
 
 const PERIODS = [
@@ -41,7 +42,7 @@ function typeCard(type: SmsType, facts: StatusFacts): string {
   const slots = slotsOf(type, facts);
   return `<section class="card kind" aria-labelledby="${type}">
 <div><h2 id="${type}">${nameOf(type)}</h2>
-<div class="head"><p class="big">${percent(row('today')?.on_time_ratio ?? null)}</p>
+<div class="head"><p class="big">${onTimeToday(row('today'))}</p>
 <p>on time today <span class="soft">delivered within 2 minutes, of all · yesterday by this time ${percent(row('yesterday_same_time')?.on_time_ratio ?? null)}</span></p></div></div>
 ${periodTable(type, row)}
 <figure><figcaption><h3>SMS by hour, last ${HOURS} hours</h3>${legend(PARTS.filter(([part]) => part !== 'untracked' || slots.some(({ row }) => (row?.untracked ?? 0) > 0)))}</figcaption>
@@ -63,6 +64,11 @@ function slotsOf(type: SmsType, { hours, read_at: readAt, timezone }: StatusFact
     const hour = (Math.floor(now / 3_600) - HOURS + 1 + i) * 3_600;
     return { label: label(hour), row: hours.find((each) => each.type === type && each.hour === hour) };
   });
+}
+
+function onTimeToday(row: Period | undefined): string {
+  if (row !== undefined && row.total > 0 && !isJudged(row)) return 'not judged';
+  return percent(row?.on_time_ratio ?? null);
 }
 
 function periodTable(type: SmsType, row: (period: string) => Period | undefined): string {
@@ -118,20 +124,20 @@ export function openTable({ open }: StatusFacts): string {
   const types = SMS_TYPES.filter(
     (type) => ALWAYS.includes(type) || open.some((row) => row.type === type && row.sms > 0),
   );
-  const body = types.map((type) => {
-    const cells = OPEN_STATUSES.map((status) => {
+  const body = OPEN_STATUSES.map((status) => {
+    const cells = types.map((type) => {
       const row = open.find((each) => each.type === type && each.status === status);
       if (row === undefined || row.sms === 0) return '<td class="zero">0</td>';
       return `<td>${count(row.sms)} <small>${age(row.oldest_age)}</small></td>`;
     });
-    return `<tr><th scope="row">${nameOf(type)}</th>${cells.join('')}</tr>`;
+    return `<tr><th scope="row">${status}</th>${cells.join('')}</tr>`;
   });
   return region(
     'open-table',
     'Open SMS by status',
     `<table>
 <caption>Open SMS by status, and the age of the oldest</caption>
-<thead><tr><td></td>${OPEN_STATUSES.map((status) => `<th scope="col">${status}</th>`).join('')}</tr></thead>
+<thead><tr><td></td>${types.map((type) => `<th scope="col">${nameOf(type)}</th>`).join('')}</tr></thead>
 <tbody>
 ${body.join('\n')}
 </tbody></table>`,

@@ -39,11 +39,11 @@ export function gatewayCard({ loops, gateway, poll_due: due }: StatusFacts): str
   const results = POLL_RESULTS.filter((result) => requests[result] > 0 || result === 'ok');
   const last = gateway.last_success_age;
   return card('gateway', 'Poller: gateway to log', [
-    ['State', gateway.breaker_open ? 'the gateway is left alone for a while' : 'asking'],
+    ['State', gateway.breaker_open ? 'leaves the gateway alone' : 'asking'],
     ['Last answer', last === null ? 'none since the start' : `${age(last)} ago`],
     ['SMS due now', due === null ? '–' : count(due)],
     ['Requests at once', `${count(gateway.in_flight)}, at most ${count(gateway.concurrency_limit)}`],
-    ...results.map((result) => [`${result}, last 20 min`, count(requests[result])] as const),
+    ['Requests, last 20 min', results.map((result) => `${count(requests[result])} ${result}`).join(', ')],
   ]);
 }
 

@@ -39,7 +39,7 @@ a { color: inherit; }
 .notes p { border-left: 4px solid var(--line); padding: .1rem .75rem; color: var(--soft); font-size: .9rem; }
 .stale { background: var(--failing); color: var(--paper); padding: .5rem 1rem; border-radius: 8px; margin-bottom: .75rem; }
 .two, .three { display: grid; gap: .75rem; margin-bottom: .75rem; }
-@media (min-width: 56rem) { .two { grid-template-columns: 1fr 1fr; } .three { grid-template-columns: 1.55fr 1fr 1fr; } }
+@media (min-width: 56rem) { .two { grid-template-columns: 1fr 1fr; } .three { grid-template-columns: 1fr 1fr 1fr; } }
 .kind { display: grid; gap: 1rem; align-content: start; }
 .head { display: flex; align-items: center; gap: .9rem; margin-top: .35rem; }
 .head .soft { display: block; }

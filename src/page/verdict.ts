@@ -30,6 +30,8 @@ const SENTENCES: Readonly<Record<Level, string>> = {
   failing: 'The SMS channel is not well.',
   unknown: 'It is not known how the SMS channel is.',
 };
+/** Where nothing is wrong, and no SMS arrived lately that would show it. */
+const UNPROVEN = 'No trouble is seen.';
 /** What is not seen cannot be said to fail. */
 const WORST_FIRST: readonly Level[] = ['unknown', 'failing', 'impaired'];
 
@@ -53,7 +55,8 @@ export function judge(known: Known): Verdict {
     (a, b) => WORST_FIRST.indexOf(a.level) - WORST_FIRST.indexOf(b.level),
   );
   const level = findings[0]?.level ?? 'well';
-  return { level, sentence: SENTENCES[level], because: blind ? null : because(known, arrivals), findings };
+  const sentence = level === 'well' && arrivals.length === 0 ? UNPROVEN : SENTENCES[level];
+  return { level, sentence, because: blind ? null : because(known, arrivals), findings };
 }
 
 function sight({ read_at, read_age, silent_loops: silent, source_tracked, periods }: Known): Finding[] {
@@ -64,11 +67,15 @@ function sight({ read_at, read_age, silent_loops: silent, source_tracked, period
     say(`The database has not been read for ${age(read_age)}: every figure here is that old.`, 'SmslogdFiguresStale');
   }
   for (const loop of silent) say(`The ${loop} of this daemon stands still.`, 'SmslogdDown');
-  const judged = periods.some((row) => row.total > row.untracked);
-  if (source_tracked === false && !judged && periods.some((row) => row.total > 0)) {
+  if (source_tracked === false && !periods.some(isJudged) && periods.some((row) => row.total > 0)) {
     say('The source has no gateway ids, so nobody can tell whether its SMS arrive.', 'SmslogdNoSmsDelivered');
   }
   return found;
+}
+
+/** Where the source has no gateway ids, nobody knows what became of its SMS. */
+export function isJudged({ total, untracked }: Known['periods'][number]): boolean {
+  return total > untracked;
 }
 
 function pipeline({ loops, mirror, slot, read_at, pipeline }: Known): Finding[] {
@@ -174,9 +181,8 @@ function backlog({ open }: Known): Finding[] {
 
 function because({ periods }: Known, arrivals: readonly Arrival[]): string | null {
   if (arrivals.length === 0) {
-    return periods.some(({ total }) => total > 0)
-      ? 'Too few SMS were sent lately to say more.'
-      : 'There are no SMS yet.';
+    if (periods.every(({ total }) => total === 0)) return 'There are no SMS yet.';
+    return periods.some(isJudged) ? 'Too few SMS were sent lately to say more.' : null;
   }
   const sms = arrivals.reduce((sum, each) => sum + each.sms, 0);
   const onTime = arrivals.reduce((sum, each) => sum + each.onTime, 0);

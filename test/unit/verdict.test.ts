@@ -126,6 +126,8 @@ test.for<readonly [string, Partial<Known>, Level, string | undefined]>([
 
 test('says what it rests on', () => {
   expect(judge(WELL).because).toBe('95.0 % of the 100 SMS sent 2 to 12 minutes ago arrived within 2 minutes.');
+  expect(judge(WELL).sentence).toBe('The SMS channel is well.');
+  expect(judge({ ...WELL, recent: [] }).sentence).toBe('No trouble is seen.');
   expect(judge({ ...WELL, recent: [] }).because).toBe('Too few SMS were sent lately to say more.');
   expect(judge({ ...WELL, recent: [], periods: [] }).because).toBe('There are no SMS yet.');
 });
