@@ -9,13 +9,17 @@ const OLD_SHARE = 0.25;
 const PAST_SHARE = 0.1;
 /** Nothing that is due may hide below a floor for longer than this. */
 const FLOOR_AGE_MS = 60_000;
+/** Where a transaction elsewhere keeps what is dead, a scan without floors reads all of it: at most so much of the time goes there. */
+const UNBOUNDED_SHARE = 0.05;
 const FLOOR_MARGIN_MS = 60_000;
 
 export interface Lanes {
   /** `free` places of `size`; `random` from 0 to 1 */
   share(free: number, size: number, random: number): Wanted;
+  /** for a claim that begins `now`, milliseconds of one monotonic clock */
   floors(now: number): Floors;
-  claimed(rows: readonly Claimed[], wanted: Wanted): void;
+  /** what the claim brought that ended `now` */
+  claimed(rows: readonly Claimed[], wanted: Wanted, now: number): void;
   ended(lane: number): void;
   /** true where rows past their life hold all the places that they may */
   pastIsFull(size: number): boolean;
@@ -23,8 +27,10 @@ export interface Lanes {
 
 export function createLanes(): Lanes {
   let pastInFlight = 0;
-  let floors: [number | null, number | null, number | null] = [null, null, null];
-  let unboundedAt = -Infinity;
+  const floors: [number | null, number | null, number | null] = [null, null, null];
+  let unbounded = { began: -Infinity, ended: -Infinity };
+  let underWay: number | undefined;
+  let short = false;
   return {
     share(free, size, random) {
       return {
@@ -34,20 +40,22 @@ export function createLanes(): Lanes {
       };
     },
     floors(now) {
-      if (now - unboundedAt < FLOOR_AGE_MS) return floors;
-      unboundedAt = now;
-      return [null, null, null];
-    },
-    claimed(rows, wanted) {
       // a claim that came back short may have missed what is below a floor
-      if (rows.length < wanted.total) unboundedAt = -Infinity;
-      const next: [number | null, number | null, number | null] = [null, null, null];
+      const rest = short ? (unbounded.ended - unbounded.began) / UNBOUNDED_SHARE : FLOOR_AGE_MS;
+      underWay = now - unbounded.ended < Math.min(rest, FLOOR_AGE_MS) ? undefined : now;
+      return underWay === undefined ? [...floors] : [null, null, null];
+    },
+    claimed(rows, wanted, now) {
+      if (underWay !== undefined) unbounded = { began: underWay, ended: now };
+      short = rows.length < wanted.total;
+      const lowest: [number, number, number] = [Infinity, Infinity, Infinity];
       for (const { lane, dueMs } of rows) {
         // a row that has just become old lowers the floor of the other lane: lower is always safe
-        next[lane] = Math.min(next[lane] ?? Infinity, dueMs - FLOOR_MARGIN_MS);
+        lowest[lane] = Math.min(lowest[lane], dueMs - FLOOR_MARGIN_MS);
         if (lane === 2) pastInFlight += 1;
       }
-      floors = next;
+      // a lane that brought nothing keeps its floor: all that died in it since is above
+      for (const lane of [0, 1, 2] as const) if (lowest[lane] < Infinity) floors[lane] = lowest[lane];
     },
     ended(lane) {
       if (lane === 2) pastInFlight -= 1;

@@ -135,7 +135,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
     } finally {
       conduct.unused(free - rows.length);
     }
-    lanes.claimed(rows, wanted);
+    lanes.claimed(rows, wanted, performance.now());
     const late = performance.now() - claimedAt > LEASE_MARGIN_MS / 2;
     const unknown: Claimed[] = [];
     for (const row of rows) {

@@ -93,7 +93,7 @@ test('SMS that came past their life hold at most a tenth of the limit, at least 
   const lanes = createLanes();
   const past = { lane: 2, dueMs: 0 } as Claimed;
   expect(lanes.share(64, 64, 0).past).toBe(6);
-  lanes.claimed([past, past], { total: 2, old: 0, past: 6 });
+  lanes.claimed([past, past], { total: 2, old: 0, past: 6 }, 0);
   expect(lanes.share(62, 64, 0).past).toBe(4);
   lanes.ended(2);
   expect(lanes.share(62, 64, 0).past).toBe(5);
