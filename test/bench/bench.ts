@@ -21,9 +21,13 @@ import { bench as load } from './load.ts';
 import { bench as memory } from './memory.ts';
 import { bench as peer } from './peer.ts';
 import { bench as reconcile } from './reconcile.ts';
+import { bench as growth } from './growth.ts';
+import { bench as held } from './held.ts';
+import { bench as queue } from './queue.ts';
 import { createStage, SETTINGS, type Bench, type Scale } from './stage.ts';
 import { bench as start } from './start.ts';
 import { summarize, table, versus, type Sample, type Summary } from './table.ts';
+import { bench as wal } from './wal.ts';
 
 /** Every bench, in the order of the table. */
 export const BENCHES: readonly Bench[] = [
@@ -35,6 +39,10 @@ export const BENCHES: readonly Bench[] = [
   load,
   memory,
   start,
+  queue,
+  growth,
+  held,
+  wal,
   reconcile,
 ];
 

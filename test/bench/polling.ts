@@ -1,0 +1,68 @@
+/** The poller's queue without its gateway: open SMS, and claims and completions as the poller makes them. */
+import type { Sql } from 'postgres';
+import { openDatabase } from '../../src/db.ts';
+import { createLanes } from '../../src/poller/lanes.ts';
+import { createPollerStore, type Claimed, type Completion, type PollerStore } from '../../src/poller/store.ts';
+import type { Status } from '../../src/status.ts';
+import type { BenchDatabase } from './stage.ts';
+
+/** The poller's own: a request's deadline and what surrounds it. */
+const LEASE_MS = 18_000;
+/** Claims are as large as IP2SMS_MAX_CONCURRENCY allows by default. */
+export const CLAIM = 64;
+
+export const CONNECTIONS = 6;
+
+export interface Queue {
+  readonly sql: Sql;
+  readonly store: PollerStore;
+  /** as the poller claims: shared among the lanes, from the floors on */
+  claim(total?: number): Promise<Claimed[]>;
+  close(): Promise<void>;
+}
+
+/** The poller's store over connections of its own. */
+export async function openQueue(db: BenchDatabase): Promise<Queue> {
+  const sql = openDatabase(db.config(), { max: CONNECTIONS, name: 'bench' });
+  const store = createPollerStore(sql, LEASE_MS);
+  await store.writeSettings(35, 4320);
+  const lanes = createLanes();
+  return {
+    sql,
+    store,
+    claim: async (total = CLAIM) => {
+      const wanted = lanes.share(total, total, Math.random());
+      const rows = await store.claim(wanted, lanes.floors(performance.now()));
+      lanes.claimed(rows, wanted, performance.now());
+      return rows;
+    },
+    close: () => sql.end({ timeout: 1 }),
+  };
+}
+
+/** SMS that other services insert, all due; their ids are random and their numbers scattered, as in the field. */
+export async function insertOpen(sql: Sql, count: number): Promise<void> {
+  await sql`insert into verification.sms_log (phone_number, type, body, gateway_id, gateway_status, inserted_at)
+            select '+38000' || lpad((n * 7919 % 10000000)::text, 7, '0'), 'verification', 'A text as long as they are: 1234',
+                   (6614000000000 + n)::text, 'Accepted', now() - interval '5 seconds' from generate_series(1, ${count}::int) n`;
+}
+
+/** An answer for each row. */
+export function answers(
+  rows: readonly Claimed[],
+  statusOf: (row: Claimed) => Status,
+  gapMs = 0,
+): readonly Completion[] {
+  return rows.map((row) => ({
+    id: row.id,
+    attempt: row.attempt,
+    gatewayId: row.gatewayId ?? '',
+    result: 'ok',
+    status: statusOf(row),
+    date: Date.now(),
+    gapMs,
+  }));
+}
+
+/** Another open status at each attempt. */
+export const news = ({ attempt }: Claimed): Status => (attempt % 2 === 0 ? 'Pending' : 'Enroute');
