@@ -277,14 +277,16 @@ offered as materialized (
    where a.late is not true
       or (a.inserted_at >= greatest(${lateSince}, (select coalesce(horizon, '-infinity') from smslogd.checkpoint where slot_name = $1::text))
           and not exists (select from verification.sms_log k where k.id = a.id and k.gateway_id is not null))),`;
+  // read as timestamps at once where a zone in the text can be passed over: the stream's session is in UTC, and so is the source
+  const utc = config.SOURCE_TIMEZONE === 'UTC';
   // arrays are unnested in the select list: in FROM each of them would be stored once more
   return `
 with durable as materialized (select set_config('synchronous_commit', 'on', true)),
 arrived as (
-  select u.id, u.phone, u.code, ${instantSql('u.inserted_at', 'streamed', config.SOURCE_TIMEZONE)} as inserted_at,
+  select u.id, u.phone, u.code, ${instantSql('u.inserted_at', utc ? 'timestamp' : 'streamed', config.SOURCE_TIMEZONE)} as inserted_at,
          u.gateway_id, u.gateway_status, u.late
     from (select unnest($5::text::uuid[]) as id, unnest($6::text::text[]) as phone, unnest($7::text::text[]) as code,
-                 unnest($8::text::text[]) as inserted_at, unnest($9::text::text[]) as gateway_id, unnest($10::text::text[]) as gateway_status,
+                 unnest($8::text::${utc ? 'timestamp' : 'text'}[]) as inserted_at, unnest($9::text::text[]) as gateway_id, unnest($10::text::text[]) as gateway_status,
                  unnest($11::text::bool[]) as late) u),${late ? offered : ''}
 held as (
   update smslogd.checkpoint c

@@ -3,7 +3,7 @@ import type { Bench, Stage } from './stage.ts';
 
 /** The backlog of one transaction. */
 export function oneTransaction(stage: Stage): Promise<Backlog> {
-  const rowsEach = stage.pick({ tiny: 2_000, short: 300_000, full: 1_000_000 });
+  const rowsEach = stage.pick({ tiny: 2_000, short: 200_000, full: 1_000_000 });
   return stage.share('one transaction', () => makeBacklog(stage, { transactions: 1, rowsEach }));
 }
 

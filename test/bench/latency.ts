@@ -73,7 +73,7 @@ async function subscribed(stage: Stage, source: BenchDatabase, target: BenchData
 
 async function atEachRate(stage: Stage, source: BenchDatabase, target: BenchDatabase, table: string): Promise<Figures> {
   const figures: Record<string, number> = {};
-  const seconds = stage.pick({ tiny: 0.1, short: 6, full: 20 });
+  const seconds = stage.pick({ tiny: 0.1, short: 4, full: 20 });
   for (const rate of RATES) {
     await source.sql`truncate verification.verifications`;
     await target.sql.unsafe(`truncate ${table}`);

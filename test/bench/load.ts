@@ -78,7 +78,7 @@ async function otpWork(stage: Stage, { url, sql }: BenchDatabase): Promise<Figur
   await sql`truncate verification.verifications, verification.sms_log, smslogd.sms_poll`;
   const clients = postgres(url, { max: CLIENTS, onnotice: () => {} });
   const delays: number[] = [];
-  const seconds = stage.pick({ tiny: 0.2, short: 6, full: 20 });
+  const seconds = stage.pick({ tiny: 0.2, short: 4, full: 20 });
   const began = performance.now();
   const until = began + seconds * 1000;
   await Promise.all(

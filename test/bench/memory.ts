@@ -26,7 +26,7 @@ export const bench: Bench = {
         }),
         node: bareNode,
       },
-      { rounds: 2 },
+      { rounds: stage.pick({ tiny: 1, short: 1, full: 3 }) },
     );
   },
 };
