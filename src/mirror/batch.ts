@@ -39,7 +39,7 @@ export interface Gathering extends Receiver {
 }
 
 /** Rows that are worth a write of their own. */
-export const FULL = 5_000;
+export const FULL = 2_500;
 
 /** `resumeAt`: end_lsn of the last transaction that the log holds. A transaction whose commit_lsn is below it is skipped, strictly. */
 export function gather(resumeAt: Lsn): Gathering {

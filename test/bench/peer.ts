@@ -41,7 +41,7 @@ export const bench: Bench = {
   run: async (stage) => {
     const backlog = await singleRows(stage);
     await backlog.db.sql.unsafe(PEER_LOG);
-    const rows = stage.pick({ tiny: 50, short: 5_000, full: 20_000 });
+    const rows = stage.pick({ tiny: 50, short: 1_000, full: 20_000 });
     const outbox = await makeOutbox(backlog, rows);
     await stage.alternate({
       smslogd: () => mirrorBacklog(stage, backlog),
