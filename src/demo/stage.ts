@@ -47,7 +47,7 @@ export async function setStage(random: () => number, release: (undo: () => Promi
   const simulator = await startSimulator({ login: 'demo', password, faults: LATENCY, random });
   release(() => simulator.close());
 
-  const cluster = await createCluster();
+  const cluster = await createCluster({ settings: { max_slot_wal_keep_size: '2GB' } });
   release(() => cluster.remove());
   const [postgres] = await inDatabase(cluster.url('postgres'), async (sql) => {
     await sql.unsafe(`create database ${DATABASE}`);

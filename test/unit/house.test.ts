@@ -2,6 +2,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path/posix';
 import { expect, test } from 'vitest';
+import { DASHBOARD_FILE, dashboardText } from '../../ops/grafana/dashboard.ts';
 import { settingsMarkdown } from '../../src/config.ts';
 import { SOURCE_DDL } from '../../src/demo/source-table.ts';
 import { wantedPrivileges } from '../../src/doctor/privileges.ts';
@@ -121,12 +122,19 @@ test('every alert has its heading in the runbook, and links to it', () => {
   expect(alerts.filter((alert) => !anchors.has(alert))).toEqual([]);
 });
 
-test('the alerts ask for metrics that exist', () => {
+test('alerts and dashboard ask for metrics that exist', () => {
   const { registry } = createMetrics('test');
   const names = new Set(registry.getMetricsAsArray().map(({ name }) => name));
-  const asked = [...read('ops/alerts.yml').matchAll(/\bsmslogd_[a-z_]+/g)].map(([name]) => name);
+  const asked = [read('ops/alerts.yml'), dashboardText()].flatMap((text) =>
+    [...text.matchAll(/\bsmslogd_[a-z_]+/g)].map(([name]) => name.replace(/_bucket$/, '')),
+  );
   expect(asked).toContain('smslogd_poll_requests_total');
+  expect(asked).toContain('smslogd_sms_delivery_seconds');
   expect(asked.filter((name) => !names.has(name))).toEqual([]);
+});
+
+test('the dashboard is what its program writes', () => {
+  expect(read(DASHBOARD_FILE)).toBe(dashboardText());
 });
 
 test('every heading that the documents link to is there', () => {
