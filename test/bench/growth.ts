@@ -14,7 +14,7 @@ async function fillLog(sql: Sql, count: number): Promise<void> {
   for (const { name } of indexes) await sql.unsafe(`drop index ${name}`);
   await sql`alter table verification.sms_log disable trigger user`;
   await sql`insert into verification.sms_log (phone_number, type, body, gateway_id, gateway_status, status_changed_at, updated_at, inserted_at)
-            select '+38000' || lpad((n * 7919 % 10000000)::text, 7, '0'), 'verification', 'A text as long as they are: 1234', (5614000000000 + n)::text,
+            select '+38000' || lpad((n::bigint * 7919 % 10000000)::text, 7, '0'), 'verification', 'A text as long as they are: 1234', (5614000000000 + n)::text,
                    'Delivered', at, at, at
               from generate_series(1, ${count}::int) n, lateral (select now() - (${count}::int - n + 86400) * interval '1 second' as at) t`;
   await sql`alter table verification.sms_log enable trigger user`;

@@ -43,7 +43,7 @@ export async function openQueue(db: BenchDatabase): Promise<Queue> {
 /** SMS that other services insert, all due; their ids are random and their numbers scattered, as in the field. */
 export async function insertOpen(sql: Sql, count: number): Promise<void> {
   await sql`insert into verification.sms_log (phone_number, type, body, gateway_id, gateway_status, inserted_at)
-            select '+38000' || lpad((n * 7919 % 10000000)::text, 7, '0'), 'verification', 'A text as long as they are: 1234',
+            select '+38000' || lpad((n::bigint * 7919 % 10000000)::text, 7, '0'), 'verification', 'A text as long as they are: 1234',
                    (6614000000000 + n)::text, 'Accepted', now() - interval '5 seconds' from generate_series(1, ${count}::int) n`;
 }
 

@@ -3,12 +3,12 @@ import { Logger, run } from 'graphile-worker';
 import PgBoss from 'pg-boss';
 import { createCompletions } from '../../src/poller/completions.ts';
 import { until } from '../support/database.ts';
-import { answers, CLAIM, insertOpen, openQueue } from './polling.ts';
+import { answers, insertOpen, openQueue } from './polling.ts';
 import type { Bench, BenchDatabase, Figures, Stage } from './stage.ts';
 
 /** Answers that wait for the database; the poller claims nothing past it. */
 const MAX_UNWRITTEN = 2_000;
-/** What the peers' documents advise for many short jobs: take many at once, complete in batches. */
+/** What the peers' documents advise for many short jobs: take many at once, complete in batches. Ours claims as many. */
 const PREFETCH = 500;
 
 /** Ours also writes the final status into the log, which the peers do not. */
@@ -31,7 +31,7 @@ async function drainOurs(db: BenchDatabase, jobs: number): Promise<Figures> {
       await new Promise((resolve) => setTimeout(resolve, 1));
       continue;
     }
-    const rows = await queue.claim(CLAIM);
+    const rows = await queue.claim(PREFETCH);
     claimed += rows.length;
     for (const answer of answers(rows, () => 'Delivered')) completions.add(answer);
   }
