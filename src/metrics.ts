@@ -152,6 +152,11 @@ export function createMetrics(version: string) {
       'reconcile_missing_rows',
       'Rows found missing, and filled, by the last light audit (process: take the max)',
     ),
+    reconcileProgress: gauge(
+      'reconcile_progress_ratio',
+      'Share of the source that the running reconcile has passed; 1 where none runs (process: take the min)',
+    ),
+    reconcileLooked: counter('reconcile_looked_rows_total', 'Source rows that a reconcile compared (process)'),
     reconcileRows: counter('reconcile_rows_total', 'Rows that a reconcile wrote (process)'),
 
     pollRequests: counter('poll_requests_total', 'Status requests by how they ended (process)', ['result']),
@@ -196,6 +201,7 @@ export function createMetrics(version: string) {
     }
   }
   for (const source of LATENCY_SOURCES) metrics.latencySource.set({ source }, 0);
+  metrics.reconcileProgress.set(1);
   for (const status of SLOT_WAL_STATUSES) metrics.slotWalStatus.set({ status }, 0);
   for (const result of POLL_RESULTS) metrics.pollRequests.inc({ result }, 0);
   for (const reason of REJECT_REASONS) metrics.rejects.inc({ reason }, 0);

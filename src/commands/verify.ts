@@ -2,6 +2,7 @@ import { loadConfig, type Config } from '../config.ts';
 import { openDatabase, type Sql } from '../db.ts';
 import { SmslogdError } from '../errors.ts';
 import { audit, type Audit } from '../mirror/audit.ts';
+import { patiently } from '../mirror/pieces.ts';
 import { createStore } from '../mirror/store.ts';
 import { requireSchema } from '../schema.ts';
 import { describeSource, type Source } from '../source.ts';
@@ -16,6 +17,7 @@ const MEANINGS: Readonly<Record<keyof Audit, string>> = {
   source: 'source rows that the log must have',
   log: 'mirrored rows in the log',
   missing: 'source rows that the log lacks',
+  refused: 'of these refused by a constraint of the log, see smslogd.sms_refused',
   incomplete: 'rows whose gateway id the log lacks',
   doubled: 'rows that the log has more than once',
   differing: 'rows whose phone number, text or time differs',
@@ -31,7 +33,7 @@ export const command: Command = {
   ].join('\n'),
   flags: {
     since: { type: 'string', value: 'AGE', about: 'only rows of the last 90m, 24h or 7d; default: all' },
-    repair: { type: 'boolean', about: 'fills what is missing or incomplete first' },
+    repair: { type: 'boolean', about: 'fills what is missing or incomplete first, of all rows' },
     json: { type: 'boolean', about: 'the counts as one JSON object' },
   },
   run: async (flags, { env, print }) => {
@@ -49,7 +51,12 @@ export const command: Command = {
         sql,
         config,
         source,
-        { sinceSeconds, patienceMs: PATIENCE_MS, progress: (looked) => say(`${looked} source rows compared`) },
+        {
+          sinceSeconds,
+          patienceMs: PATIENCE_MS,
+          progress: (rows, table) =>
+            say(table === 'source' ? `${rows} source rows compared` : `${rows} rows of the log looked up`),
+        },
         signal,
       );
       if (json) print(JSON.stringify({ ...counts, ...(repaired === undefined ? {} : { repaired }) }));
@@ -69,14 +76,18 @@ export const command: Command = {
 /** Writes what the log lacks, as the daemon's reconcile does; returns the number of rows. */
 async function repair(sql: Sql, config: Config, source: Source, say: (line: string) => void): Promise<number> {
   const store = createStore(sql, config);
+  const never = new AbortController().signal;
   let after: string | undefined;
   let looked = 0;
   let written = 0;
   for (;;) {
-    const chunk = await store.reconcileChunk(source, after, REPAIR_CHUNK);
+    const chunk = await patiently(never, () => store.reconcileChunk(source, after, REPAIR_CHUNK));
     looked += chunk.looked;
     written += chunk.inserted + chunk.completed;
-    if (chunk.last === undefined) return written;
+    if (chunk.last === undefined) {
+      await store.forgetRefused();
+      return written;
+    }
     after = chunk.last;
     say(`${looked} source rows looked at, ${written} written`);
   }

@@ -5,9 +5,11 @@
  * still absent once the slot has acknowledged that position counts as missing. (The checkpoint would not do: it stands still when idle.)
  */
 import type { Config } from '../config.ts';
-import { arrayLiteral, type Sql } from '../db.ts';
-import { bodySql, columnSql, insertedAtForm, instantSql, type Source } from '../source.ts';
+import type { Sql } from '../db.ts';
+import type { Source } from '../source.ts';
 import { pause } from '../supervise.ts';
+import { LOG, LOG_PIECE, lookAtLog, lookAtSource, pagesOf, scopeOf, SOURCE_PIECE, stillLacking } from './compare.ts';
+import { patiently, walkById, walkByPlace, type Piece } from './pieces.ts';
 
 export interface Audit {
   /** source rows that the log must have */
@@ -15,9 +17,11 @@ export interface Audit {
   /** mirrored rows of the same time */
   readonly log: number;
   readonly missing: number;
+  /** the ones among these that a constraint of the log refuses: kept in smslogd.sms_refused */
+  readonly refused: number;
   /** rows whose gateway id the source has and the log lacks */
   readonly incomplete: number;
-  /** ids that the log has more than once: the primary key forbids it, so more than 0 means a broken index */
+  /** ids that the log has more than once: the primary key forbids it, so more than 0 means a broken index or none */
   readonly doubled: number;
   /** rows whose phone number, text or time is not the source's */
   readonly differing: number;
@@ -28,19 +32,25 @@ export interface Audit {
 }
 
 export interface AuditOptions {
-  /** only rows inserted in the last so many seconds; undefined: all, in keyset chunks */
+  /** only rows inserted in the last so many seconds, walked by place; undefined: all, walked by id */
   readonly sinceSeconds?: number | undefined;
   /** how long to wait for the mirror; milliseconds */
   readonly patienceMs: number;
-  readonly progress?: (looked: number) => void;
+  /** told after each piece how many rows of a table were compared so far */
+  readonly progress?: (rows: number, table: 'source' | 'log') => void;
 }
 
-interface Bounds {
-  readonly since: string;
-  readonly horizon: string;
+/** What the light audit found, and how far the log is then known to be whole. */
+export interface LightAudit {
+  /** rows that are missing or incomplete, and not refused */
+  readonly missing: number;
+  /** every row of a transaction before this one was compared; undefined where the mirror did not come so far in time */
+  readonly auditedXid: string | undefined;
 }
 
-const CHUNK = 20_000;
+const LARGEST = { rows: 16_000, pages: 800 };
+/** Candidates that are kept until they are looked at again; bounds the memory. */
+const CANDIDATES = 20_000;
 /** A slot that nobody reads for so long has no daemon. */
 const UNREAD_MS = 2_000;
 
@@ -49,123 +59,119 @@ export async function audit(
   sql: Sql,
   config: Config,
   source: Source,
-  options: AuditOptions,
+  { sinceSeconds, patienceMs, progress }: AuditOptions,
   signal: AbortSignal,
 ): Promise<Audit> {
-  const bounds = await boundsOf(sql, config, options.sinceSeconds);
-  const found = { source: 0, differing: 0, lacking: [] as string[] };
-  const size = options.sinceSeconds === undefined ? CHUNK : undefined;
-  let after: string | null = null;
-  do {
-    const look: Look = await lookAt(sql, config, source, { bounds, after, size });
+  const scope = await scopeOf(sql, config, sinceSeconds, false);
+  const byId = sinceSeconds === undefined;
+  const found = { source: 0, log: 0, missing: 0, refused: 0, incomplete: 0, differing: 0, orphaned: 0 };
+  const doubled = new Set<string>();
+  let oldest: string | null = null;
+  const candidates = createCandidates(sql, config, source, { patienceMs, signal });
+
+  await walk(sql, { table: source.table, byId, parameter: SOURCE_PIECE }, signal, async (piece) => {
+    const look = await patiently(signal, () =>
+      lookAtSource(sql, config, source, { scope, piece, oldest, only: false }),
+    );
+    oldest = look.oldest;
     found.source += look.looked;
     found.differing += look.differing;
-    found.lacking.push(...(JSON.parse(look.lacking) as string[]));
-    options.progress?.(found.source);
-    after = size === undefined ? null : look.last;
-  } while (after !== null && !signal.aborted);
-  const settled = found.lacking.length === 0 || (await mirrorPassed(sql, config, options.patienceMs, signal));
-  return {
-    source: found.source,
-    ...(await stillLacking(sql, source, found.lacking)),
-    differing: found.differing,
-    ...(await lookAtLog(sql, config, source, bounds)),
-    settled,
-  };
+    await candidates.add(JSON.parse(look.lacking) as string[]);
+    progress?.(found.source, 'source');
+    return look.last;
+  });
+  Object.assign(found, await candidates.counts());
+
+  await walk(sql, { table: LOG, byId, parameter: LOG_PIECE }, signal, async (piece) => {
+    const look = await patiently(signal, () => lookAtLog(sql, source, { scope, piece, oldest }));
+    found.log += look.looked;
+    found.orphaned += look.orphaned;
+    for (const id of JSON.parse(look.doubled) as string[]) doubled.add(id);
+    progress?.(found.log, 'log');
+    return look.last;
+  });
+  return { ...found, doubled: doubled.size, settled: candidates.settled };
 }
 
-/** The rows that the log lacks among those of the last `sinceSeconds`: the light form that the daemon runs again and again. */
-export async function lackingRows(
+/**
+ * The light form that the daemon runs again and again: what the log lacks of the rows of the last `sinceSeconds`, and of all that was written
+ * since the last light audit, whatever time it says.
+ */
+export async function lightAudit(
   sql: Sql,
   config: Config,
   source: Source,
   { sinceSeconds, patienceMs }: { sinceSeconds: number; patienceMs: number },
   signal: AbortSignal,
-): Promise<number> {
-  const bounds = await boundsOf(sql, config, sinceSeconds);
-  const look = await lookAt(sql, config, source, { bounds, after: null, size: undefined });
-  const lacking = JSON.parse(look.lacking) as string[];
-  if (lacking.length === 0) return 0;
-  await mirrorPassed(sql, config, patienceMs, signal);
-  const { missing, incomplete } = await stillLacking(sql, source, lacking);
-  return missing + incomplete;
+): Promise<LightAudit> {
+  const scope = await scopeOf(sql, config, sinceSeconds, true);
+  const candidates = createCandidates(sql, config, source, { patienceMs, signal });
+  await walk(sql, { table: source.table, byId: false, parameter: SOURCE_PIECE }, signal, async (piece) => {
+    const look = await patiently(signal, () =>
+      lookAtSource(sql, config, source, { scope, piece, oldest: null, only: true }),
+    );
+    await candidates.add(JSON.parse(look.lacking) as string[]);
+    return look.last;
+  });
+  const { missing, refused, incomplete } = await candidates.counts();
+  return {
+    missing: missing - refused + incomplete,
+    auditedXid: candidates.settled && !signal.aborted ? scope.now : undefined,
+  };
 }
 
-async function boundsOf(sql: Sql, config: Config, sinceSeconds: number | undefined): Promise<Bounds> {
-  const [bounds] = await sql<Bounds[]>`
-    select coalesce((now() - ${sinceSeconds === undefined ? null : String(sinceSeconds)}::text::float8 * interval '1 second')::text, '-infinity') as since,
-           greatest(coalesce((select horizon from smslogd.checkpoint where slot_name = ${config.SLOT_NAME}), '-infinity'),
-                    case when ${config.RETENTION_DAYS}::int = 0 then '-infinity' else now() - ${config.RETENTION_DAYS}::int * interval '1 day' end)::text as horizon`;
-  return bounds!;
+interface Walk {
+  readonly table: string;
+  readonly byId: boolean;
+  readonly parameter: number;
 }
 
-interface Look {
-  readonly last: string | null;
-  readonly looked: number;
-  readonly differing: number;
-  readonly lacking: string;
+async function walk(
+  sql: Sql,
+  { table, byId, parameter }: Walk,
+  signal: AbortSignal,
+  read: (piece: Piece) => Promise<string | null>,
+): Promise<void> {
+  if (byId) {
+    await walkById(LARGEST.rows, parameter, read, signal);
+    return;
+  }
+  const { pages, leaves } = await pagesOf(sql, table);
+  await walkByPlace(pages, Math.max(1, Math.floor(LARGEST.pages / leaves)), parameter, read, signal);
 }
 
-/** One look at the source: the `size` rows after `after` in id order, or all that are young enough. */
-async function lookAt(
+/** Gathers ids that the log lacked at the look, and counts those that it still lacks once the mirror has passed that moment. */
+function createCandidates(
   sql: Sql,
   config: Config,
   source: Source,
-  { bounds, after, size }: { bounds: Bounds; after: string | null; size: number | undefined },
-): Promise<Look> {
-  const s = (name: string) => columnSql(source, 's', name);
-  const instant = instantSql('s.inserted_at', insertedAtForm(source), config.SOURCE_TIMEZONE);
-  const [look] = await sql.unsafe<Look[]>(
-    `with chunk as materialized (
-       select s.id, ${instant} as inserted_at, ${s('phone_number')} as phone, ${s('code')} as code, ${s('gateway_id')} as gateway_id
-         from ${source.table} s
-        where ${size === undefined ? `$3::text is null and ${instant} >= $1::text::timestamptz` : '($3::text is null or s.id > $3::text::uuid)'}
-        ${size === undefined ? '' : `order by s.id limit ${size}`}),
-     seen as (
-       select c.*, l.id as logged, l.gateway_id is null as bare,
-              (l.phone_number, l.inserted_at) is distinct from (c.phone, c.inserted_at)
-              or (l.body is distinct from ${bodySql('$4::text', 'c.code', 'full')} and l.body is distinct from ${bodySql('$4::text', 'c.code', 'masked')}) as differs
-         from chunk c left join verification.sms_log l using (id)
-        where c.inserted_at >= greatest($1::text::timestamptz, $2::text::timestamptz))
-     select (select max(id::text) from chunk) as last, count(*)::int as looked,
-            count(*) filter (where logged is not null and differs)::int as differing,
-            coalesce(json_agg(id) filter (where logged is null or (bare and gateway_id is not null)), '[]')::text as lacking
-       from seen`,
-    [bounds.since, bounds.horizon, after, config.OTP_CODE_TEXT],
-  );
-  return look!;
-}
-
-async function stillLacking(
-  sql: Sql,
-  source: Source,
-  ids: readonly string[],
-): Promise<{ missing: number; incomplete: number }> {
-  const [row] = await sql.unsafe<{ missing: number; incomplete: number }[]>(
-    `select count(*) filter (where l.id is null)::int as missing,
-            count(*) filter (where l.gateway_id is null and ${columnSql(source, 's', 'gateway_id')} is not null and l.id is not null)::int as incomplete
-       from unnest($1::text::uuid[]) c (id) join ${source.table} s using (id) left join verification.sms_log l using (id)`,
-    [arrayLiteral(ids)],
-  );
-  return row!;
-}
-
-async function lookAtLog(
-  sql: Sql,
-  config: Config,
-  source: Source,
-  bounds: Bounds,
-): Promise<{ log: number; doubled: number; orphaned: number }> {
-  const instant = instantSql('s.inserted_at', insertedAtForm(source), config.SOURCE_TIMEZONE);
-  const [row] = await sql.unsafe<{ log: number; doubled: number; orphaned: number }[]>(
-    `with oldest as materialized (select min(${instant}) as at from ${source.table} s)
-     select count(*)::int as log, (count(*) - count(distinct l.id))::int as doubled,
-            count(*) filter (where l.inserted_at > oldest.at and not exists (select from ${source.table} s where s.id = l.id))::int as orphaned
-       from verification.sms_log l cross join oldest
-      where l.type = 'verification' and l.inserted_at >= greatest($1::text::timestamptz, $2::text::timestamptz)`,
-    [bounds.since, bounds.horizon],
-  );
-  return row!;
+  { patienceMs, signal }: { patienceMs: number; signal: AbortSignal },
+) {
+  const sum = { missing: 0, refused: 0, incomplete: 0 };
+  let ids: string[] = [];
+  let settled = true;
+  const lookAgain = async () => {
+    // where nobody reads the slot, or too slowly, there is no use in waiting a second time
+    settled &&= await mirrorPassed(sql, config, patienceMs, signal);
+    const { missing, refused, incomplete } = await patiently(signal, () => stillLacking(sql, source, ids));
+    sum.missing += missing;
+    sum.refused += refused;
+    sum.incomplete += incomplete;
+    ids = [];
+  };
+  return {
+    async add(more: readonly string[]) {
+      ids.push(...more);
+      if (ids.length >= CANDIDATES) await lookAgain();
+    },
+    async counts() {
+      if (ids.length > 0) await lookAgain();
+      return sum;
+    },
+    get settled() {
+      return settled;
+    },
+  };
 }
 
 /**

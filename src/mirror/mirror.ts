@@ -19,7 +19,7 @@ import type { Metrics } from '../metrics.ts';
 import { describePublication, publicationStatements } from '../publication.ts';
 import { describeSource, type Source } from '../source.ts';
 import { pause } from '../supervise.ts';
-import { lackingRows } from './audit.ts';
+import { lightAudit } from './audit.ts';
 import { pump, type Failpoints } from './pump.ts';
 import { reconcile } from './reconcile.ts';
 import { createSlot, describeServer, describeSlot, dropSlot, endReader, type Server, type Slot } from './slot.ts';
@@ -40,8 +40,6 @@ const STALL_MS = 15_000;
 const AUDIT_MS = 180_000;
 /** Twice the interval and more, and rows that were there at the last look and on their way. */
 const AUDIT = { sinceSeconds: 900, patienceMs: 60_000 };
-/** Seconds; longer than any log. */
-const EVER = 3e9;
 const FIRST_START = 'first start';
 
 /** Returns the loop for the supervisor: `works` is called once it streams. */
@@ -140,36 +138,36 @@ async function stream(
         await auditAgain(deps, { store, source, epoch, gap }, signal);
       };
       // a slot ahead of the checkpoint is normal after an idle time, and looks just like one that somebody made again further on
-      const gap = slot.confirmed > resumeAt && reconcileDue === undefined ? (before.commitAge ?? EVER) : undefined;
+      const gap = slot.confirmed > resumeAt && reconcileDue === undefined;
       // a reconcile can wait long for an old transaction: the publication is watched meanwhile
       return [watchPublication(deps, signal), repair()];
     },
   );
 }
 
-/**
- * The light audit of the recent past, and at once of the last `gap` seconds where the stream may have left one: what it finds missing should not be possible, is shown as a
- * metric, and is filled.
- */
+/** The light audit, again and again, and at once where there may be a `gap`: what it finds should not be possible, is shown as a metric, and is filled. */
 async function auditAgain(
   { sql, config, metrics, log, health }: MirrorDeps,
-  { store, source, epoch, gap }: { store: Store; source: Source; epoch: bigint; gap: number | undefined },
+  { store, source, epoch, gap }: { store: Store; source: Source; epoch: bigint; gap: boolean },
   signal: AbortSignal,
 ): Promise<void> {
   for (let first = true; ; first = false) {
-    if (!first || gap === undefined) await pause(AUDIT_MS, signal);
+    if (!first || !gap) await pause(AUDIT_MS, signal);
     if (signal.aborted) return;
-    const sinceSeconds = AUDIT.sinceSeconds + (first ? (gap ?? 0) : 0);
-    const missing = await lackingRows(sql, config, source, { ...AUDIT, sinceSeconds }, signal);
+    const { missing, auditedXid } = await lightAudit(sql, config, source, AUDIT, signal);
     if (signal.aborted) return;
+    // the mirror is behind: what it lacks is on its way
+    if (auditedXid === undefined) continue;
     metrics.reconcileMissing.set(missing);
-    if (missing === 0) continue;
-    const reason = 'audit';
-    warn({ log, metrics }, 'rows_missing', 'the audit found rows that the log lacks', { missing });
-    health.setMirrorState('repairing');
-    await store.markReconcile(reason, { epoch });
-    await reconcile({ store, source, epoch, reason, log, metrics }, signal);
-    health.setMirrorState('streaming');
+    if (missing > 0) {
+      const reason = 'audit';
+      warn({ log, metrics }, 'rows_missing', 'the audit found rows that the log lacks', { missing });
+      health.setMirrorState('repairing');
+      await store.markReconcile(reason, { epoch });
+      await reconcile({ store, source, epoch, reason, log, metrics }, signal);
+      if (signal.aborted) return;
+      health.setMirrorState('streaming');
+    } else await store.keepAudited(auditedXid, epoch);
   }
 }
 

@@ -10,11 +10,12 @@ import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import type { Source } from '../source.ts';
 import { pause } from '../supervise.ts';
+import { nextSize, patiently } from './pieces.ts';
 import { reportRefused } from './pump.ts';
 import type { Store } from './store.ts';
 
-/** Rows in a chunk: the first one, and what the following ones may have. A chunk is to take about half a second, whatever the server. */
-const CHUNK = { first: 2_000, least: 1_000, most: 50_000, ms: 500 };
+/** Rows in a chunk: the first one, and what the following ones may have. */
+const CHUNK = { first: 2_000, least: 500, most: 50_000 };
 const PROGRESS_MS = 10_000;
 
 export interface Reconcile {
@@ -23,7 +24,7 @@ export interface Reconcile {
   readonly epoch: bigint;
   readonly reason: string;
   readonly log: Log;
-  readonly metrics: Pick<Metrics, 'reconcileRows' | 'errors'>;
+  readonly metrics: Pick<Metrics, 'reconcileRows' | 'reconcileLooked' | 'reconcileProgress' | 'errors'>;
   /** told when every row that could be seen is in the log; a second look may follow */
   readonly copied?: () => void;
 }
@@ -45,44 +46,75 @@ export async function reconcile(
   const pass = async () => {
     let said = performance.now();
     let size = CHUNK.first;
+    const ends = await patiently(signal, () => store.sourceEnds(source));
+    const start = { share: shareOf(after, ends), at: said };
     while (!signal.aborted) {
       const asked = performance.now();
-      const chunk = await store.reconcileChunk(source, after, size);
-      size = nextSize(size, performance.now() - asked);
+      const chunk = await patiently(signal, () => store.reconcileChunk(source, after, size));
+      const now = performance.now();
+      size = nextSize(size, now - asked, CHUNK);
       sum.looked += chunk.looked;
       sum.inserted += chunk.inserted;
       sum.completed += chunk.completed;
       for (const id of chunk.refused) reportRefused(log, metrics, id);
+      metrics.reconcileLooked.inc(chunk.looked);
       metrics.reconcileRows.inc(chunk.inserted + chunk.completed);
       if (chunk.last === undefined) return;
       after = chunk.last;
       await store.keepReconcile(after, xid, epoch);
-      if (performance.now() - said > PROGRESS_MS) {
-        said = performance.now();
-        log.info({ reason, ...sum, seconds: Math.round((said - began) / 1000) }, 'reconcile goes on');
+      const share = shareOf(after, ends);
+      metrics.reconcileProgress.set(share);
+      if (now - said > PROGRESS_MS) {
+        said = now;
+        const left = ((now - start.at) * (1 - share)) / Math.max(share - start.share, 1e-6);
+        log.info(
+          {
+            reason,
+            ...sum,
+            share: round(share, 3),
+            seconds: round((now - began) / 1000),
+            secondsLeft: round(left / 1000),
+          },
+          'reconcile goes on',
+        );
       }
     }
   };
 
-  if (!resumed) {
-    const now = await store.currentTransaction();
-    xid = (await store.allEndedBefore(now)) ? undefined : now;
-  }
-  await pass();
-  if (!signal.aborted) copied?.();
-  if (xid !== undefined) {
-    while (!signal.aborted && !(await store.allEndedBefore(xid))) await pause(500, signal);
-    xid = undefined;
-    after = undefined;
+  metrics.reconcileProgress.set(0);
+  try {
+    if (!resumed) {
+      const now = await store.currentTransaction();
+      xid = (await store.allEndedBefore(now)) ? undefined : now;
+    }
     await pass();
+    if (!signal.aborted) copied?.();
+    if (xid !== undefined) {
+      while (!signal.aborted && !(await store.allEndedBefore(xid))) await pause(500, signal);
+      xid = undefined;
+      after = undefined;
+      await pass();
+    }
+    if (signal.aborted) return;
+    await store.clearReconcile(epoch);
+  } finally {
+    metrics.reconcileProgress.set(1);
   }
-  if (signal.aborted) return;
-  await store.clearReconcile(epoch);
-  log.info({ reason, ...sum, seconds: Math.round((performance.now() - began) / 100) / 10 }, 'reconcile done');
+  log.info({ reason, ...sum, seconds: round((performance.now() - began) / 1000, 1) }, 'reconcile done');
 }
 
-/** Rows for the next chunk, from what the last one took: at most twice as many. */
-function nextSize(size: number, ms: number): number {
-  const wanted = size * Math.min(2, CHUNK.ms / ms);
-  return Math.round(Math.min(CHUNK.most, Math.max(CHUNK.least, wanted)));
+/** Where an id lies between the first and the last one, 0 to 1: ids are spread evenly, by chance or by time. */
+function shareOf(id: string | undefined, ends: readonly [string, string] | undefined): number {
+  if (id === undefined || ends === undefined) return 0;
+  const [first, last] = [leading(ends[0]), leading(ends[1])];
+  return last === first ? 1 : Math.min(1, Math.max(0, (leading(id) - first) / (last - first)));
+}
+
+/** The first 48 bits of a UUID. */
+function leading(uuid: string): number {
+  return Number.parseInt(uuid.replaceAll('-', '').slice(0, 12), 16);
+}
+
+function round(value: number, digits = 0): number {
+  return Number(value.toFixed(digits));
 }

@@ -13,6 +13,7 @@ import { codeOf, SmslogdError } from '../errors.ts';
 import { formatLsn, parseLsn, type Lsn } from '../lsn.ts';
 import { bodySql, columnSql, insertedAtForm, instantSql, statusSql, type Source } from '../source.ts';
 import type { Batch } from './batch.ts';
+import { briefly } from './pieces.ts';
 
 export interface Checkpoint {
   readonly epoch: bigint;
@@ -20,8 +21,6 @@ export interface Checkpoint {
   readonly lsn: Lsn | undefined;
   /** true where `lsn` is beyond the server's own position: it is another history's */
   readonly inFuture: boolean;
-  /** seconds since the last source transaction in the log was committed */
-  readonly commitAge: number | undefined;
   readonly systemId: string | undefined;
   readonly sourceTimezone: string | undefined;
   readonly removed: boolean;
@@ -82,7 +81,7 @@ export function createStore(sql: Sql, config: Config) {
   const slot = config.SLOT_NAME;
   const kept = config.RETENTION_DAYS === 0 ? `'-infinity'` : `now() - interval '${config.RETENTION_DAYS} days'`;
   const sink = { plain: sinkStatement(config), late: sinkStatement(config, kept) };
-  const fields = sql`epoch::text, lsn::text, lsn > pg_current_wal_lsn() as in_future, extract(epoch from now() - committed_at)::float8 as commit_age, system_id, source_timezone, removed_at is not null as removed, reconcile_due`;
+  const fields = sql`epoch::text, lsn::text, lsn > pg_current_wal_lsn() as in_future, system_id, source_timezone, removed_at is not null as removed, reconcile_due`;
 
   const sinkOnce = async (batch: Batch, literals: readonly string[], epoch: bigint): Promise<Written> => {
     const { rows, late } = batch;
@@ -119,7 +118,7 @@ export function createStore(sql: Sql, config: Config) {
   const chunkOnce = async (source: Source, after: string | undefined, size: number): Promise<Chunk> => {
     const text = chunkStatement(config, kept, source, after !== undefined, size);
     const parameters = after === undefined ? [config.OTP_CODE_TEXT, slot] : [config.OTP_CODE_TEXT, slot, after];
-    const [result] = await retryDeadlock(() => sql.unsafe<ChunkResult[]>(text, parameters));
+    const [result] = await retryDeadlock(() => briefly<ChunkResult>(sql, text, parameters));
     const { last, looked, inserted, written } = result!;
     return { last: last ?? undefined, looked, inserted, completed: written - inserted, refused: [] };
   };
@@ -152,6 +151,7 @@ export function createStore(sql: Sql, config: Config) {
       const mine = epoch === undefined ? null : String(epoch);
       await sql`update smslogd.checkpoint
                    set reconcile_due = ${reason}, reconcile_after = null, reconcile_xid = null, epoch = coalesce(${mine}::text::int8, epoch + 1),
+                       audited_xid = pg_snapshot_xmin(pg_current_snapshot()),
                        lsn = case when ${fresh} then null else lsn end,
                        horizon = case when ${horizon} then coalesce(horizon, now()) else horizon end
                  where slot_name = ${slot} and epoch = coalesce(${mine}::text::int8, epoch)`;
@@ -205,7 +205,8 @@ export function createStore(sql: Sql, config: Config) {
 
     /**
      * One chunk of a reconcile: of the `size` source rows that follow `after` in id order those that the log lacks are written, and those
-     * without a gateway id in the log are completed. Safe to repeat, to resume and to run beside the stream.
+     * without a gateway id in the log are completed. Safe to repeat, to resume and to run beside the stream. Throws 55P03 where a lock is not to
+     * be had soon.
      */
     async reconcileChunk(source: Source, after: string | undefined, size: number): Promise<Chunk> {
       try {
@@ -223,6 +224,17 @@ export function createStore(sql: Sql, config: Config) {
       }
     },
 
+    /** The first and the last source id: between them a reconcile's position is a share of its way. */
+    async sourceEnds(source: Source): Promise<readonly [string, string] | undefined> {
+      const [row] = await briefly<{ first: string; last: string }>(
+        sql,
+        `select a.id::text as first, z.id::text as last from (select id from ${source.table} order by id limit 1) a,
+                (select id from ${source.table} order by id desc limit 1) z`,
+        [],
+      );
+      return row === undefined ? undefined : [row.first, row.last];
+    },
+
     /** Where a reconcile stands: the source id it has passed, and the transaction that must have ended before its first look. */
     async reconcilePosition(): Promise<{ after: string | undefined; xid: string | undefined }> {
       const [row] =
@@ -238,11 +250,22 @@ export function createStore(sql: Sql, config: Config) {
       if (done.length === 0) throw new SmslogdError('stepped_down', 'another daemon has acquired the slot');
     },
 
+    /** Forgets the refusal of rows that are in the log after all. */
+    async forgetRefused(): Promise<void> {
+      await sql`delete from smslogd.sms_refused r where exists (select from verification.sms_log l where l.id = r.id)`;
+    },
+
     /** The reconcile is done; what it could write after all is no longer refused. */
     async clearReconcile(epoch: bigint): Promise<void> {
-      await sql`delete from smslogd.sms_refused r where exists (select from verification.sms_log l where l.id = r.id)`;
+      await this.forgetRefused();
       await sql`update smslogd.checkpoint set reconcile_due = null, reconcile_after = null, reconcile_xid = null
                  where slot_name = ${slot} and epoch = ${String(epoch)}::int8`;
+    },
+
+    /** Keeps how far a light audit has found the log whole. */
+    async keepAudited(xid: string, epoch: bigint): Promise<void> {
+      await sql`update smslogd.checkpoint set audited_xid = ${xid}::text::xid8
+                 where slot_name = ${slot} and epoch = ${String(epoch)}::int8 and reconcile_due is null`;
     },
 
     /** A transaction id of now: whatever committed before it is visible once `allEndedBefore` says so. */
@@ -357,7 +380,6 @@ interface CheckpointRow {
   readonly epoch: string;
   readonly lsn: string | null;
   readonly in_future: boolean | null;
-  readonly commit_age: number | null;
   readonly system_id: string | null;
   readonly source_timezone: string | null;
   readonly removed: boolean;
@@ -370,7 +392,6 @@ function checkpointOf(row: CheckpointRow | undefined): Checkpoint {
     epoch: BigInt(row.epoch),
     lsn: row.lsn === null ? undefined : parseLsn(row.lsn),
     inFuture: row.in_future === true,
-    commitAge: row.commit_age ?? undefined,
     systemId: row.system_id ?? undefined,
     sourceTimezone: row.source_timezone ?? undefined,
     removed: row.removed,

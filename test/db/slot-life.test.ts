@@ -87,6 +87,26 @@ test('a slot recreated by someone else further on leaves no gap', async () => {
   await everyRowOnce();
 });
 
+test('a slot recreated by someone else further on under a running daemon leaves no gap, whatever time the rows say', async () => {
+  const mirror = await streaming();
+  await insertMany(db.sql, 10);
+  await everyRowOnce();
+  // the daemon gets no further than its checkpoint, so that it does not make the slot itself
+  const hold = await db.sql.reserve();
+  await hold.unsafe('begin; lock smslogd.checkpoint in exclusive mode');
+  await cut();
+  await slotFree();
+  await db.sql`select pg_drop_replication_slot(${db.name})`;
+  await insertMany(db.sql, 20);
+  await insertVerification(db.sql, { inserted_at: '2001-01-01 00:00:00' });
+  await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
+  await hold.unsafe('commit');
+  hold.release();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  await until('it to stream again', () => mirror.health.mirrorState === 'streaming');
+});
+
 test('a publication dropped while the daemon is down is made again and what passed is reconciled', async () => {
   const first = await streaming();
   await insertMany(db.sql, 10);

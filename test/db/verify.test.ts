@@ -1,7 +1,7 @@
 /** The audit against a log with planted faults: one that finds nothing is worth nothing. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { command } from '../../src/commands/verify.ts';
-import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror } from '../support/mirror.ts';
 import { insertMany, insertVerification } from '../support/verifications.ts';
 
@@ -13,12 +13,20 @@ beforeAll(async () => {
   const mirror = startMirror(db);
   await mirror.streaming();
   await mirror.stop();
+  // an audit waits a while for one who reads the slot
+  await until(
+    'the slot to go',
+    async () =>
+      (
+        await db.sql`select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = ${db.name} and not active`
+      ).length === 1,
+  );
 });
 afterAll(() => db.drop());
 
-async function verify(flags: Record<string, string | boolean> = {}) {
+async function verify(flags: Record<string, string | boolean> = {}, of = db) {
   const lines: string[] = [];
-  const io = { env: db.env(), print: (line: string) => void lines.push(line), stdoutIsTerminal: false };
+  const io = { env: of.env(), print: (line: string) => void lines.push(line), stdoutIsTerminal: false };
   const code = await command.run({ json: true, ...flags }, io);
   return { code, ...(JSON.parse(lines.join('')) as Record<string, number>) };
 }
@@ -65,4 +73,42 @@ test('rows older than --since are not looked at', async () => {
   await insertVerification(db.sql, { inserted_at: '2020-01-01 00:00:00' });
   expect(await verify({ since: '24h' })).toMatchObject({ code: 0, missing: 0 });
   expect(await verify()).toMatchObject({ code: 1, missing: 1 });
+});
+
+test('a row that a constraint of the log refuses is missing, and said to be refused', async () => {
+  await db.sql`alter table verification.sms_log add constraint no_zeros check (phone_number not like '%0000666')`;
+  await insertVerification(db.sql, { phone_number: '+380000000666' });
+  expect(await verify({ repair: true })).toMatchObject({ code: 1, missing: 1, refused: 1, repaired: 1 });
+});
+
+test('a row that the log has twice is found, also where the two lie far apart', async () => {
+  await db.sql`alter table verification.sms_log drop constraint sms_log_pkey`;
+  await db.sql`insert into verification.sms_log select * from verification.sms_log order by id limit 2`;
+  expect(await verify()).toMatchObject({ code: 1, doubled: 2 });
+  expect(await verify({ since: '1h' })).toMatchObject({ code: 1, doubled: 2 });
+});
+
+test('many missing rows are counted in portions, and a partitioned source is walked whole, by id and by place', async () => {
+  const other = await createDatabase();
+  try {
+    await other.sql.unsafe(`drop table verification.verifications;
+      create table verification.verifications (id uuid not null, phone_number text not null, code integer not null, gateway_id text,
+        inserted_at timestamp not null, primary key (id, inserted_at)) partition by range (inserted_at);
+      create table verification.v_old partition of verification.verifications for values from ('2000-01-01') to ('2026-01-01');
+      create table verification.v_new partition of verification.verifications for values from ('2026-01-01') to ('2100-01-01')`);
+    await other.sql`insert into verification.verifications select gen_random_uuid(), '+380000000001', 1234, null,
+                    case when n % 2 = 0 then timestamp '2020-01-01' else now() at time zone 'UTC' end from generate_series(1, 50000) n`;
+    expect(await verify({}, other)).toMatchObject({ code: 1, source: 50_000, missing: 50_000, log: 0 });
+    expect(await verify({ since: '1h' }, other)).toMatchObject({ code: 1, source: 25_000, missing: 25_000 });
+    expect(await verify({ repair: true }, other)).toMatchObject({
+      code: 0,
+      source: 50_000,
+      log: 50_000,
+      repaired: 50_000,
+    });
+    await other.sql`delete from verification.v_new where id in (select id from verification.v_new order by id limit 3)`;
+    expect(await verify({ since: '1h' }, other)).toMatchObject({ code: 0, source: 24_997, log: 25_000, orphaned: 3 });
+  } finally {
+    await other.drop();
+  }
 });

@@ -9,7 +9,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { startSimulator, type Simulator } from '../../src/simulator/simulator.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startDaemon, startProcess, type Daemon } from '../support/daemon.ts';
-import { difference, insertMany, insertVerification } from '../support/verifications.ts';
+import { difference, insertMany, insertOneByOne, insertVerification } from '../support/verifications.ts';
 
 let db: TestDatabase;
 let gateway: Simulator;
@@ -160,10 +160,7 @@ test('memory stays bounded under a 200,000-row transaction and a backlog of 200,
   first.kill('SIGTERM');
   await first.exited;
   await insertMany(db.sql, 200_000);
-  await db.sql.unsafe(`do $$ begin for i in 1..200000 loop
-    insert into verification.verifications (id, phone_number, check_digit, status, code, code_expired_at, active, gateway_id, gateway_status, inserted_at)
-    values (gen_random_uuid(), '+38000' || lpad(i::text, 7, '0'), 1, 'new', 1234, now(), false, (6614000000000 + i)::text, 'Accepted', clock_timestamp());
-    commit; end loop; end $$`);
+  await insertOneByOne(db.sql, 200_000);
   const daemon = start({ LOOPS: 'mirror' });
   await streams(daemon);
   await until('every row', async () => (await logged()) === 400_000, 90);

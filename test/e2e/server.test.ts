@@ -1,5 +1,6 @@
 /** A server that stops, crashes, or throws the slot's WAL away. */
-import { rmSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { appendFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Cluster } from '../../src/demo/cluster.ts';
@@ -54,6 +55,88 @@ test("after the server's crash, under load, every row is in the log once", async
   }
   await insertMany(db.sql, 10);
   await everyRowOnce();
+});
+
+const confirmed = async () =>
+  (await db.sql`select confirmed_flush_lsn::text as lsn from pg_replication_slots`)[0]?.['lsn'] as string;
+
+test('a confirmed position that a crash took back lets transactions come again, and every row is in the log once', async () => {
+  await db.sql`checkpoint`;
+  const saved = await confirmed();
+  await insertMany(db.sql, 100);
+  await insertMany(db.sql, 100);
+  await everyRowOnce();
+  await until('the slot to be confirmed', async () => {
+    const [row] =
+      await db.sql`select s.confirmed_flush_lsn >= c.lsn as so from pg_replication_slots s, smslogd.checkpoint c`;
+    return row?.['so'] === true;
+  });
+  await mirror.stop();
+  await server.stop('immediate');
+  await server.start();
+  const [back] =
+    await db.sql`select ${await confirmed()}::text::pg_lsn < c.lsn as so, c.lsn > ${saved}::text::pg_lsn as ahead from smslogd.checkpoint c`;
+  expect(back).toEqual({ so: true, ahead: true });
+  mirror = startMirror(db);
+  await mirror.streaming();
+  await insertMany(db.sql, 10);
+  await everyRowOnce();
+  expect((await mirror.metrics.mirrorDuplicates.get()).values[0]?.value).toBeGreaterThanOrEqual(2);
+});
+
+/** Copies the data directory with its owners; the server stands still. */
+const copy = (from: string, to: string) => {
+  rmSync(to, { recursive: true, force: true });
+  execFileSync('cp', ['-a', from, to]);
+};
+const timeline = async () => (await db.sql`select timeline_id as id from pg_control_checkpoint()`)[0]?.['id'] as number;
+
+test.each(['with its slot', 'without its slot', 'with the slot of the later state'])(
+  'after a restore to an older base backup %s, on a new timeline, under a running daemon, every row is in the log once',
+  async (how) => {
+    const backup = join(server.directory, 'backup');
+    await insertMany(db.sql, 50);
+    await everyRowOnce();
+    await server.stop('fast');
+    copy(server.dataDirectory, backup);
+    await server.start();
+    await insertMany(db.sql, 500);
+    await everyRowOnce();
+    // the position of now on disk, further than the backup will be for some time
+    await db.sql`select pg_switch_wal()`;
+    await db.sql`checkpoint`;
+    await server.stop('fast');
+    if (how === 'with the slot of the later state')
+      copy(join(server.dataDirectory, 'pg_replslot'), join(backup, 'pg_replslot'));
+    if (how === 'without its slot') execFileSync('find', [join(backup, 'pg_replslot'), '-mindepth', '1', '-delete']);
+    copy(backup, server.dataDirectory);
+    // recovery to the end of what is there, then a timeline of its own
+    appendFileSync(join(server.dataDirectory, 'postgresql.auto.conf'), "restore_command = 'false'\n");
+    writeFileSync(join(server.dataDirectory, 'recovery.signal'), '');
+    await server.start();
+    await insertMany(db.sql, 20);
+    await everyRowOnce();
+    await until('it to stream', () => mirror.health.mirrorState === 'streaming');
+    await insertMany(db.sql, 20);
+    await everyRowOnce();
+    expect((await db.sql`select count(*)::int as rows from verification.sms_log`)[0]).toEqual({ rows: 90 });
+    await db.sql`checkpoint`;
+    expect(await timeline()).toBe(2);
+  },
+);
+
+test('a daemon that is gone does not fill the disk where max_slot_wal_keep_size is set', async () => {
+  await mirror.stop();
+  await db.sql`create table filler (filler text)`;
+  for (let round = 0; round < 8; round += 1) {
+    await db.sql`insert into filler select repeat('x', 1000) from generate_series(1, 25000)`;
+    await db.sql`checkpoint`;
+  }
+  // 200 MiB and more were written; max_wal_size and the limit of the slot are 49 MiB
+  const [row] =
+    await db.sql`select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8 as written, (select sum(size) from pg_ls_waldir())::float8 as kept`;
+  expect(row?.['written']).toBeGreaterThan(200 * 1024 * 1024);
+  expect(row?.['kept']).toBeLessThan(100 * 1024 * 1024);
 });
 
 test('a slot that really lost its WAL is made again once, and what passed is reconciled', async () => {

@@ -47,6 +47,18 @@ export async function insertMany(sql: Sql | TransactionSql, count: number): Prom
               from generate_series(1, ${count}::int) n`;
 }
 
+/** `count` transactions of one row each, made by the server; the last of them need not be durable. */
+export async function insertOneByOne(sql: Sql, count: number): Promise<void> {
+  await sql.unsafe(`do $$ begin
+    set synchronous_commit = off;
+    for i in 1..${count} loop
+      insert into verification.verifications (id, phone_number, check_digit, status, code, code_expired_at, active, gateway_id, gateway_status, inserted_at)
+      values (gen_random_uuid(), '+38000' || lpad((i % 10000000)::text, 7, '0'), 1, 'new', 1234, now(), false, (6614000000000 + i)::text, 'Accepted', clock_timestamp());
+      commit;
+    end loop;
+    reset synchronous_commit; end $$`);
+}
+
 /** Ids that the source has and the log lacks, and ids that the log has and the source lacks. */
 export async function difference(sql: Sql): Promise<{ missing: number; surplus: number }> {
   const [row] = await sql<{ missing: number; surplus: number }[]>`

@@ -1,0 +1,141 @@
+/** The looks of an audit: each one short statement that compares a piece of the source with the log, or of the log with the source. */
+import type { Config } from '../config.ts';
+import { arrayLiteral, type Sql } from '../db.ts';
+import { bodySql, columnSql, insertedAtForm, instantSql, type Source } from '../source.ts';
+import { briefly, type Piece } from './pieces.ts';
+
+/** Which source rows an audit is about. */
+export interface Scope {
+  /** rows inserted since then */
+  readonly since: string;
+  /** and those of this transaction or a later one, whatever time they say; null: none */
+  readonly xid: string | null;
+  /** but none older than this: what SNAPSHOT=never or the retention left out */
+  readonly horizon: string;
+  /** every transaction before this one had ended when the audit began */
+  readonly now: string;
+}
+
+export interface SourceLook {
+  /** the last id of the piece; null: it was empty */
+  readonly last: string | null;
+  /** rows that the log must have */
+  readonly looked: number;
+  readonly differing: number;
+  /** ids of rows that are not in the log, or there without the gateway id that the source has; JSON */
+  readonly lacking: string;
+  /** the earliest time that was seen so far */
+  readonly oldest: string | null;
+}
+
+export interface LogLook {
+  readonly last: string | null;
+  readonly looked: number;
+  readonly orphaned: number;
+  /** ids that the log has more than once; JSON */
+  readonly doubled: string;
+}
+
+export const LOG = 'verification.sms_log';
+
+/** `young`: also the rows of transactions since the last light audit, all rows where there was none that is near enough to compare. */
+export async function scopeOf(
+  sql: Sql,
+  config: Config,
+  sinceSeconds: number | undefined,
+  young: boolean,
+): Promise<Scope> {
+  const [scope] = await sql<(Scope & { known: boolean })[]>`
+    select coalesce((now() - ${sinceSeconds === undefined ? null : String(sinceSeconds)}::text::float8 * interval '1 second')::text, '-infinity') as since,
+           greatest(coalesce(c.horizon, '-infinity'),
+                    case when ${config.RETENTION_DAYS}::int = 0 then '-infinity' else now() - ${config.RETENTION_DAYS}::int * interval '1 day' end)::text as horizon,
+           c.audited_xid::text as xid, pg_snapshot_xmin(pg_current_snapshot())::text as now,
+           coalesce(pg_snapshot_xmin(pg_current_snapshot())::text::int8 - c.audited_xid::text::int8 between 0 and 1000000000, false) as known
+      from (select) one left join smslogd.checkpoint c on c.slot_name = ${config.SLOT_NAME}`;
+  const { since, xid, horizon, now, known } = scope!;
+  if (!young) return { since, horizon, now, xid: null };
+  return known ? { since, horizon, now, xid } : { since: '-infinity', horizon, now, xid: null };
+}
+
+/** `only`: nothing but the rows in question is read, which is quicker; `oldest` is then theirs. */
+export async function lookAtSource(
+  sql: Sql,
+  config: Config,
+  source: Source,
+  { scope, piece, oldest, only }: { scope: Scope; piece: Piece; oldest: string | null; only: boolean },
+): Promise<SourceLook> {
+  const t = (name: string) => columnSql(source, 't', name);
+  const instant = instantSql('t.inserted_at', insertedAtForm(source), config.SOURCE_TIMEZONE);
+  const asked = `(${instant} >= $1::text::timestamptz or age(t.xmin) <= age($2::text::xid8::xid))`;
+  const [look] = await briefly<SourceLook>(
+    sql,
+    `with chunk as materialized (
+       select t.id, ${instant} as inserted_at, ${asked} as asked, ${t('phone_number')} as phone, ${t('code')} as code, ${t('gateway_id')} as gateway_id
+         from ${source.table} t where ${piece.filter}${only ? ` and ${asked}` : ''} ${piece.tail}),
+     seen as (
+       select c.*, l.id as logged, l.gateway_id is null as bare,
+              (l.phone_number, l.inserted_at) is distinct from (c.phone, c.inserted_at)
+              or (l.body is distinct from ${bodySql('$4::text', 'c.code', 'full')} and l.body is distinct from ${bodySql('$4::text', 'c.code', 'masked')}) as differs
+         from chunk c left join lateral (select * from ${LOG} l where l.id = c.id limit 1) l on true
+        where c.asked and c.inserted_at >= $3::text::timestamptz)
+     select (select max(id::text) from chunk) as last,
+            (select least(min(inserted_at), $5::text::timestamptz)::text from chunk) as oldest, count(*)::int as looked,
+            count(*) filter (where logged is not null and differs)::int as differing,
+            coalesce(json_agg(id) filter (where logged is null or (bare and gateway_id is not null)), '[]')::text as lacking
+       from seen`,
+    [scope.since, scope.xid, scope.horizon, config.OTP_CODE_TEXT, oldest, ...piece.parameters],
+  );
+  return look!;
+}
+/** The number of the first parameter that a piece may use in `lookAtSource`. */
+export const SOURCE_PIECE = 6;
+
+/** `oldest`: of the source; a mirrored row from before it may have been deleted there in the course of things. */
+export async function lookAtLog(
+  sql: Sql,
+  source: Source,
+  { scope, piece, oldest }: { scope: Scope; piece: Piece; oldest: string | null },
+): Promise<LogLook> {
+  const [look] = await briefly<LogLook>(
+    sql,
+    `with chunk as materialized (
+       select t.id, t.ctid as place, t.inserted_at, t.type = 'verification' and t.inserted_at >= greatest($1::text::timestamptz, $2::text::timestamptz) as asked
+         from ${LOG} t where ${piece.filter} ${piece.tail})
+     select (select max(id::text) from chunk) as last, count(*)::int as looked,
+            count(*) filter (where c.inserted_at > $3::text::timestamptz and s.id is null)::int as orphaned,
+            coalesce(json_agg(c.id) filter (where other.id is not null), '[]')::text as doubled
+       from chunk c
+       left join lateral (select s.id from ${source.table} s where s.id = c.id limit 1) s on true
+       left join lateral (select k.id from ${LOG} k where k.id = c.id and k.ctid <> c.place limit 1) other on true
+      where c.asked`,
+    [scope.since, scope.horizon, oldest, ...piece.parameters],
+  );
+  return look!;
+}
+/** The number of the first parameter that a piece may use in `lookAtLog`. */
+export const LOG_PIECE = 4;
+
+/** Which of the rows `ids` are missing, refused or incomplete now; a row that the source has no more is none of these. */
+export async function stillLacking(
+  sql: Sql,
+  source: Source,
+  ids: readonly string[],
+): Promise<{ missing: number; refused: number; incomplete: number }> {
+  const [row] = await briefly<{ missing: number; refused: number; incomplete: number }>(
+    sql,
+    `select count(*) filter (where l.id is null)::int as missing,
+            count(*) filter (where l.id is null and exists (select from smslogd.sms_refused r where r.id = c.id))::int as refused,
+            count(*) filter (where l.gateway_id is null and ${columnSql(source, 's', 'gateway_id')} is not null and l.id is not null)::int as incomplete
+       from unnest($1::text::uuid[]) c (id) join ${source.table} s using (id) left join ${LOG} l using (id)`,
+    [arrayLiteral(ids)],
+  );
+  return row!;
+}
+
+/** Pages of a table, of its biggest partition where it has some, and how many partitions share them. */
+export async function pagesOf(sql: Sql, table: string): Promise<{ pages: number; leaves: number }> {
+  const [row] = await sql<{ pages: number; leaves: number }[]>`
+    select coalesce(max(pg_relation_size(relid) / current_setting('block_size')::int), 0)::int as pages, greatest(count(*), 1)::int as leaves
+      from pg_partition_tree(${table}::text::regclass) where isleaf`;
+  return row!;
+}

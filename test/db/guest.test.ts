@@ -1,0 +1,127 @@
+/** Nothing waits behind us: whatever our statements wait for themselves, the owner of the source gets his locks within half a second. */
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { command } from '../../src/commands/verify.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { startMirror, type RunningMirror } from '../support/mirror.ts';
+import { difference, insertMany, insertVerification } from '../support/verifications.ts';
+
+let db: TestDatabase;
+let mirror: RunningMirror | undefined;
+
+beforeEach(async () => {
+  db = await createDatabase();
+});
+afterEach(async () => {
+  await mirror?.stop();
+  mirror = undefined;
+  await db.drop();
+});
+
+const everyRowOnce = () =>
+  until('every row to be in the log', async () => {
+    const { missing, surplus } = await difference(db.sql);
+    return missing === 0 && surplus === 0;
+  });
+
+/** A session that holds what `statement` takes, until it is released. */
+async function hold(statement: string): Promise<() => Promise<void>> {
+  const session = await db.sql.reserve();
+  await session.unsafe(`begin; ${statement}`);
+  return async () => {
+    await session.unsafe('rollback');
+    session.release();
+  };
+}
+
+/** Fails where a lock is not to be had; far more than half a second, which a loaded machine may take for other reasons. */
+async function ownersDdl(): Promise<void> {
+  await db.sql.begin(async (tx) => {
+    await tx`set local lock_timeout = '4s'`;
+    await tx`alter table verification.verifications add column extra text`;
+    await tx`alter table verification.verifications drop column extra`;
+  });
+}
+
+const waitsForALock = (what: string, pattern: string) =>
+  until(`${what} to wait for a lock`, async () => {
+    const waiting =
+      await db.sql`select from pg_stat_activity where datname = ${db.name} and application_name like 'smslogd%'
+                                    and wait_event_type = 'Lock' and query ~ ${pattern}`;
+    return waiting.length > 0;
+  });
+
+test('a reconcile that waits for the log lets the owner change his table, and goes on afterwards', async () => {
+  await insertMany(db.sql, 100);
+  const release = await hold('lock verification.sms_log in share mode');
+  mirror = startMirror(db);
+  await waitsForALock('the reconcile', 'with durable');
+  await ownersDdl();
+  await ownersDdl();
+  await release();
+  await everyRowOnce();
+});
+
+test('a row of the log that somebody holds delays the copy alone: it tells how far it is, and new rows come in', async () => {
+  await insertMany(db.sql, 12_000);
+  const [middle] =
+    await db.sql`select id, phone_number, inserted_at from verification.verifications order by id offset 6000 limit 1`;
+  await db.sql`insert into verification.sms_log (id, phone_number, type, inserted_at)
+               values (${middle?.['id']}, ${middle?.['phone_number']}, 'verification', ${middle?.['inserted_at']})`;
+  // a row lock at once would keep the slot from being made
+  const releaseLog = await hold('lock verification.sms_log in share mode');
+  mirror = startMirror(db);
+  await waitsForALock('the reconcile', 'with durable');
+  const release = await hold('select from verification.sms_log for update');
+  await releaseLog();
+  await until('the copy to come to that row', async () => {
+    const [row] = await db.sql`select from pg_locks where locktype = 'transactionid' and not granted`;
+    return row !== undefined;
+  });
+  const live = await insertVerification(db.sql);
+  await until(
+    'the new row',
+    async () => (await db.sql`select from verification.sms_log where id = ${live.id}`).length === 1,
+  );
+  await ownersDdl();
+  const share = (await mirror.metrics.reconcileProgress.get()).values[0]?.value;
+  expect(share).toBeGreaterThan(0.01);
+  expect(share).toBeLessThan(0.51);
+  await release();
+  await everyRowOnce();
+  await mirror.streaming();
+  expect((await mirror.metrics.reconcileProgress.get()).values[0]?.value).toBe(1);
+  expect((await mirror.metrics.reconcileLooked.get()).values[0]?.value).toBeGreaterThanOrEqual(12_000);
+  // many short transactions, not one long one
+  const [row] = await db.sql`select count(distinct xmin::text)::int as transactions from verification.sms_log`;
+  expect(row?.['transactions']).toBeGreaterThan(3);
+});
+
+test('an audit that waits for the log lets the owner change his table, and ends with the right counts', async () => {
+  await insertMany(db.sql, 100);
+  for (const since of [{}, { since: '1h' }]) {
+    const release = await hold('lock verification.sms_log in access exclusive mode');
+    const lines: string[] = [];
+    const io = { env: db.env(), print: (line: string) => void lines.push(line), stdoutIsTerminal: false };
+    const verified = command.run({ json: true, ...since }, io);
+    await waitsForALock('verify', 'sms_log');
+    await ownersDdl();
+    await release();
+    expect(await verified).toBe(1);
+    expect(JSON.parse(lines.join(''))).toMatchObject({ source: 100, missing: 100 });
+  }
+});
+
+test('the mirror mends the publication without anybody waiting behind it', async () => {
+  await db.sql`drop publication smslogd`;
+  // as an index that is being built holds it; another one may be built at once, but not past one who waits for the publication
+  const release = await hold('lock verification.verifications in share mode');
+  mirror = startMirror(db);
+  await waitsForALock('the mend', 'publication');
+  await db.sql.begin(async (tx) => {
+    await tx`set local lock_timeout = '4s'`;
+    await tx`lock verification.verifications in share mode`;
+  });
+  await release();
+  await insertMany(db.sql, 10);
+  await everyRowOnce();
+});
