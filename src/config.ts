@@ -164,10 +164,16 @@ export function loadConfig(env: NodeJS.ProcessEnv, needs: readonly Need[] = []):
     }
   }
   if (problems.length > 0) throw new SmslogdError('config_invalid', `wrong settings:\n  ${problems.join('\n  ')}`);
-  const retention = values['RETENTION_DAYS'] as number;
-  // an SMS has its verdict before its row leaves
-  if (retention > 0)
-    values['SMS_STATUSES_GIVE_UP'] = Math.min(values['SMS_STATUSES_GIVE_UP'] as number, retention * 1440);
+  // an SMS has its verdict before its row leaves, and none while it lives
+  const life = values['SMS_STATUSES_EXPIRATION'] as number;
+  const giveUp = values['SMS_STATUSES_GIVE_UP'] as number;
+  const retention = (values['RETENTION_DAYS'] as number) * 1440 || Infinity;
+  if (Math.min(giveUp, retention) < life) {
+    const name = giveUp < life ? 'SMS_STATUSES_GIVE_UP' : 'RETENTION_DAYS';
+    const sentence = 'must be no shorter than SMS_STATUSES_EXPIRATION: SMS would be given up while they live';
+    throw new SmslogdError('config_invalid', `wrong settings:\n  ${name}: ${sentence}`);
+  }
+  values['SMS_STATUSES_GIVE_UP'] = Math.min(giveUp, retention);
   values['DATABASE_REPLICATION_URL'] ??= values['DATABASE_URL'];
   values['IP2SMS_STATUS_URL'] ??= statusAddress(values['IP2SMS_URL'] as string | undefined);
   return Object.freeze(values) as Config;

@@ -94,6 +94,10 @@ const TABLE = {
     hint: 'Check IP2SMS_LOGIN and IP2SMS_PASSWORD; the SMS wait, nothing is lost.',
   },
   gateway_unreachable: { reaction: 'retry', hint: 'Check IP2SMS_URL and the network; the SMS wait, nothing is lost.' },
+  gateway_busy: {
+    reaction: 'retry',
+    hint: 'The gateway asks to be asked less; smslogd obeys. If it goes on, lower IP2SMS_MAX_RPS or IP2SMS_MAX_CONCURRENCY.',
+  },
   gateway_protocol: {
     reaction: 'retry',
     hint: 'The gateway answered something else than a status; see smslogd_poll_requests_total.',

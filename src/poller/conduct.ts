@@ -1,11 +1,12 @@
 /** How the poller behaves to the gateway: the concurrency limit, the rate and the breaker together, with their gauges and what they say. */
 import { SmslogdError } from '../errors.ts';
-import { logProblem, type Log } from '../log.ts';
+import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { createBreaker } from './breaker.ts';
 import { createLimit } from './limit.ts';
 import type { Outcome } from './outcome.ts';
 import { createRate } from './rate.ts';
+import { createSaid } from './said.ts';
 
 export interface Conduct {
   readonly inFlight: number;
@@ -13,15 +14,13 @@ export interface Conduct {
   size(): number;
   /** requests that may begin now */
   free(): number;
-  /** true where there are places and only the rate says wait: that is a matter of milliseconds */
-  waitsForRate(): boolean;
   /**
-   * True where so many may begin that a claim is worth its statement, which costs about the same for one row as for many: a quarter of the
-   * places, or half of what the rate ever allows at once where that is less.
+   * True where so many may begin that a claim should not wait for more, since its statement costs about the same for one row as for many: half of
+   * the places, or half of what the rate ever allows at once where that is less.
    */
   worthAClaim(): boolean;
-  /** milliseconds until the gateway may be asked again; 0 while it may */
-  closedFor(): number;
+  /** brings the gauges up to date */
+  show(): void;
   began(count: number): void;
   /** of what began, so many were no requests after all */
   unused(count: number): void;
@@ -45,10 +44,13 @@ export function createConduct(
     const state = breaker.state(now());
     return state === 'open' ? 0 : state === 'trying' ? 1 : limit.current;
   };
+  const said = createSaid({ metrics, log }, now);
   const show = () => {
     metrics.pollLimit.set(limit.current);
     metrics.pollInFlight.set(inFlight);
-    metrics.pollBreaker.set(breaker.state(now()) === 'closed' ? 0 : 1);
+    // where nothing is due nobody tries, and nobody is kept waiting
+    const state = breaker.state(now());
+    metrics.pollBreaker.set(state === 'open' || (state === 'trying' && inFlight > 0) ? 1 : 0);
   };
   const free = () => Math.max(0, Math.min(size() - inFlight, rate.available(now())));
   show();
@@ -58,18 +60,15 @@ export function createConduct(
     },
     size,
     free,
-    waitsForRate: () => size() > inFlight && rate.available(now()) < 1,
-    worthAClaim: () => free() >= Math.max(1, Math.min(size() / 4, rate.room / 2)),
-    closedFor: () => breaker.remaining(now()),
+    worthAClaim: () => free() >= Math.max(1, Math.min(size() / 2, rate.room / 2)),
+    show,
     began(count) {
       inFlight += count;
       rate.take(count);
-      metrics.pollInFlight.set(inFlight);
     },
     unused(count) {
       inFlight -= count;
       rate.take(-count);
-      show();
     },
     ended(outcome, startedAt, wanting = false) {
       const at = now();
@@ -77,24 +76,20 @@ export function createConduct(
         if (outcome.breaker !== 'unauthorized')
           limit.ended(outcome.overload ? 'overload' : 'ok', startedAt, at, wanting || inFlight * 2 >= limit.current);
         if (breaker.note(outcome.breaker, startedAt, at, outcome.retryAfterMs)) {
-          say(outcome, breaker.state(at) === 'closed', breaker.remaining(at));
+          if (breaker.state(at) === 'closed') said.over('the gateway answers again');
+          else said.trouble(...problemOf(outcome), { seconds: Math.ceil(breaker.remaining(at) / 1000) });
         }
       }
       inFlight -= 1;
-      show();
     },
   };
+}
 
-  function say(outcome: Outcome, closed: boolean, remainingMs: number): void {
-    if (closed) {
-      log.info('the gateway answers again');
-      return;
-    }
-    const unauthorized = outcome.breaker === 'unauthorized';
-    const problem = unauthorized
-      ? new SmslogdError('gateway_unauthorized', 'the gateway refuses the login')
-      : new SmslogdError('gateway_unreachable', `the gateway does not answer (${outcome.result ?? 'network'})`);
-    metrics.errors.inc({ code: problem.code });
-    logProblem(log, unauthorized ? 'error' : 'warn', problem, { seconds: Math.ceil(remainingMs / 1000) });
-  }
+/** Why the gateway is left alone. */
+function problemOf({ breaker, result = 'network', busy }: Outcome): ['warn' | 'error', SmslogdError] {
+  if (breaker === 'unauthorized')
+    return ['error', new SmslogdError('gateway_unauthorized', 'the gateway refuses the login')];
+  if (busy === true) return ['warn', new SmslogdError('gateway_busy', `the gateway asks for a pause (${result})`)];
+  const fails = result === 'http_5xx' ? 'answers with errors' : 'does not answer';
+  return ['warn', new SmslogdError('gateway_unreachable', `the gateway ${fails} (${result})`)];
 }

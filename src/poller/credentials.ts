@@ -26,3 +26,17 @@ export function currentCredentials(
   };
   return { login: read('IP2SMS_LOGIN'), password: read('IP2SMS_PASSWORD') };
 }
+
+/** The login as it was at most a second ago: under load the files are not read for each request. */
+export function recentCredentials(
+  read: () => Credentials,
+  now: () => number = () => performance.now(),
+): () => Credentials {
+  let known: { readonly at: number; readonly credentials: Credentials } | undefined;
+  return () => {
+    if (known === undefined || now() - known.at >= RECENT_MS) known = { at: now(), credentials: read() };
+    return known.credentials;
+  };
+}
+
+const RECENT_MS = 1_000;

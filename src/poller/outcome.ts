@@ -26,6 +26,8 @@ export interface Outcome {
   readonly breaker: BreakerEvent | undefined;
   readonly overload: boolean;
   readonly retryAfterMs?: number | undefined;
+  /** it answers, and wants to be asked less */
+  readonly busy?: boolean;
   /** of a protocol fault */
   readonly why?: Fault | 'garbage' | 'redirect' | 'status_code';
 }
@@ -41,9 +43,9 @@ export function outcomeOf(exchange: Exchange, asked: string): Outcome {
 
 function ofResponse({ status, body, retryAfterMs }: Extract<Exchange, { kind: 'response' }>, asked: string): Outcome {
   if (status === 401 || status === 403) return REFUSED;
-  if (status >= 500) return { result: 'http_5xx', again: 'schedule', breaker: 'fault', overload: true, retryAfterMs };
-  if (status === 429 || status === 408)
-    return { result: 'http_4xx', again: 'schedule', breaker: 'fault', overload: true, retryAfterMs };
+  const fault = { again: 'schedule', breaker: 'fault', overload: true, retryAfterMs } as const;
+  if (status >= 500) return { ...fault, result: 'http_5xx', busy: status === 503 && retryAfterMs !== undefined };
+  if (status === 429 || status === 408) return { ...fault, result: 'http_4xx', busy: true };
   // the gateway refuses this one id: it lives, and the row waits
   if (status >= 400) return { result: 'http_4xx', again: 'late', breaker: 'answer', overload: false };
   const alive = { again: 'schedule', breaker: 'answer', overload: false } as const;

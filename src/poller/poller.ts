@@ -13,7 +13,7 @@ import type { Metrics } from '../metrics.ts';
 import { pause } from '../supervise.ts';
 import { createCompletions } from './completions.ts';
 import { createConduct, type Conduct } from './conduct.ts';
-import { currentCredentials } from './credentials.ts';
+import { currentCredentials, recentCredentials } from './credentials.ts';
 import { createGateway } from './gateway.ts';
 import { createLanes } from './lanes.ts';
 import { outcomeOf, type Outcome } from './outcome.ts';
@@ -29,12 +29,15 @@ export interface PollerDeps {
   readonly metrics: Metrics;
   readonly log: Log;
   readonly health: Pick<Health, 'beat'>;
+  /** between two looks for recent SMS that are not queued; milliseconds */
+  readonly healEveryMs?: number;
 }
 
 export type Poller = (signal: AbortSignal) => Promise<void>;
 
 const IDLE_MS = 250;
-/** Under load: how often to look whether a claim is worth its statement. */
+const HEAL_EVERY_MS = 180_000;
+/** Under load: a claim waits so long for more free places, unless half of them are. */
 const GATHER_MS = 10;
 /** For what surrounds a request within its lease: the claim's way back, the immediate second try, the wait for the batch, its writing. */
 const LEASE_MARGIN_MS = 10_000;
@@ -78,7 +81,10 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
   };
   const stop = AbortSignal.any([signal, failed.signal]);
 
-  const gateway = createGateway(config, () => currentCredentials(config, process.env));
+  const gateway = createGateway(
+    config,
+    recentCredentials(() => currentCredentials(config, process.env)),
+  );
   const lanes = createLanes();
   const completions = createCompletions({
     write: (rows) => store.complete(rows),
@@ -88,7 +94,8 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
     },
     onFailure: fail,
   });
-  const upkeepDeps = { config, sql, store, tally, metrics, log };
+  const { healEveryMs = HEAL_EVERY_MS } = deps;
+  const upkeepDeps = { config, sql, store, tally, metrics, log, healEveryMs };
   const side = upkeep(upkeepDeps, stop).catch(fail);
 
   const { rest, wake } = createRest(stop);
@@ -124,12 +131,13 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
     }
   };
 
+  let claimedAt = -Infinity;
   const claim = async (free: number): Promise<{ rows: number; pastLimited: boolean }> => {
     const size = conduct.size();
     const wanted = lanes.share(free, size, Math.random());
     conduct.began(free);
     let rows: Claimed[] = [];
-    const claimedAt = performance.now();
+    claimedAt = performance.now();
     try {
       rows = await store.claim(wanted, lanes.floors(claimedAt));
     } finally {
@@ -143,8 +151,9 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
         track(ask(row, row.gatewayId));
         continue;
       }
-      // no request: without an id there is nothing to ask, and a lease that is half over is left to run out
+      // no request: without an id there is nothing to ask, and of a lease that is half over too little is left for one: it is given back
       if (row.gatewayId === null) unknown.push(row);
+      else completions.add({ ...nothingLearned(row), gatewayId: row.gatewayId });
       lanes.ended(row.lane);
       conduct.ended(undefined, claimedAt);
     }
@@ -153,16 +162,18 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
   };
 
   const track = (work: Promise<void>) => {
-    const tracked = work.catch(fail).finally(() => underWay.delete(tracked));
+    const tracked = work.catch(fail).then(() => void underWay.delete(tracked));
     underWay.add(tracked);
   };
 
   try {
     while (!stop.aborted) {
       health.beat('poller');
+      conduct.show();
       const free = completions.waiting < MAX_UNWRITTEN ? conduct.free() : 0;
-      if (free === 0 || (conduct.inFlight > 0 && !conduct.worthAClaim())) {
-        await rest(free > 0 || conduct.waitsForRate() ? GATHER_MS : IDLE_MS);
+      const early = performance.now() - claimedAt < GATHER_MS;
+      if (free === 0 || (early && conduct.inFlight > 0 && !conduct.worthAClaim())) {
+        await rest(conduct.size() > 0 ? GATHER_MS : IDLE_MS);
         continue;
       }
       const claimed = await claim(free);
@@ -175,6 +186,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
     fail(error);
   }
   await drain();
+  conduct.show();
   await side;
   if (failure !== undefined) throw failure.error;
 

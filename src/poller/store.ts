@@ -88,22 +88,26 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
   /**
    * Claims what is due. The common table expressions are materialized: else the planner may run a limit many times and claim too much. No limit
    * may fall below 0: while others wrote to the queue PostgreSQL was seen to compute one that did, and refused the statement.
+   * A locked row is found again by its place, not by its id, which saves a look into the index; one that was moved at that very moment is not
+   * found, and is claimed by the next claim. The commit does not wait for the disk: a claim that the server loses in a crash was none.
    */
   async function claim({ total, old, past }: Wanted, floors: Floors): Promise<Claimed[]> {
     const after = (lane: 0 | 1 | 2) => sql`coalesce(to_timestamp(${floors[lane]}::float8 / 1000), '-infinity')`;
     const rows = await sql<RawClaim[]>`
-      with aged as materialized (
-        select id, due_at from smslogd.sms_poll where lane = 1 and due_at <= now() and due_at > ${after(1)}
+      with hasty as materialized (
+        select set_config('synchronous_commit', 'off', true)
+      ), aged as materialized (
+        select id, ctid as place, due_at from smslogd.sms_poll where lane = 1 and due_at <= now() and due_at > ${after(1)}
          order by due_at limit ${old} for update skip locked
       ), young as materialized (
-        select id, due_at from smslogd.sms_poll where lane = 0 and due_at <= now() and due_at > ${after(0)}
+        select id, ctid as place, due_at from smslogd.sms_poll where lane = 0 and due_at <= now() and due_at > ${after(0)}
          order by due_at limit greatest(0, ${total} - (select count(*) from aged)) for update skip locked
       ), more as materialized (
-        select id, due_at from smslogd.sms_poll
+        select id, ctid as place, due_at from smslogd.sms_poll
          where lane = 1 and due_at <= now() and due_at > ${after(1)} and id not in (select id from aged)
          order by due_at limit greatest(0, ${total} - (select count(*) from aged) - (select count(*) from young)) for update skip locked
       ), past as materialized (
-        select id, due_at from smslogd.sms_poll where lane = 2 and due_at <= now() and due_at > ${after(2)}
+        select id, ctid as place, due_at from smslogd.sms_poll where lane = 2 and due_at <= now() and due_at > ${after(2)}
          order by due_at
          limit greatest(0, least(${past}, ${total} - (select count(*) from aged) - (select count(*) from young) - (select count(*) from more)))
            for update skip locked
@@ -118,7 +122,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
              due_at = now() + greatest(make_interval(secs => ${leaseMs / 1000}::float8),
                                        case when p.deadline_at > now() then least((now() - p.sent_at) * ${LATE_SHARE}::float8,
                                                                                     make_interval(secs => ${LONGEST_GAP_MS / 1000}::float8)) end)
-        from due where p.id = due.id
+        from due where p.ctid = due.place and (select count(*) from hasty) = 1
       returning p.id, p.gateway_id, p.attempt, p.lane, ${claimTimes(sql)}`;
     return rows.map(toClaimed);
   }
@@ -127,16 +131,19 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
   async function claimWithoutGatewayId(limit: number): Promise<Claimed[]> {
     const rows = await sql<RawClaim[]>`
       with due as materialized (
-        select id, due_at from smslogd.sms_poll where lane in (0, 1, 2) and due_at <= now() and gateway_id is null
+        select id, ctid as place, due_at from smslogd.sms_poll where lane in (0, 1, 2) and due_at <= now() and gateway_id is null
          limit ${limit} for update skip locked
       )
       update smslogd.sms_poll p set attempt = p.attempt + 1, due_at = now() + make_interval(secs => ${leaseMs / 1000}::float8)
-        from due where p.id = due.id
+        from due where p.ctid = due.place
       returning p.id, p.gateway_id, p.attempt, p.lane, ${claimTimes(sql)}`;
     return rows.map(toClaimed);
   }
 
-  /** Applies what the gateway said, in one statement; returns the rows of the log that were changed. */
+  /**
+   * Applies what the gateway said, in one statement; returns the rows of the log that were changed. A queue row is found again by its place: one that
+   * somebody moved at that very moment is left as it is, and its lease ends.
+   */
   async function complete(rows: readonly Completion[]): Promise<Change[]> {
     const column = (value: (row: Completion) => string | number | null) => arrayLiteral(rows.map(value));
     return await sql<Change[]>`
@@ -144,12 +151,12 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
         select * from unnest(${column((r) => r.id)}::uuid[], ${column((r) => r.attempt)}::int[],
                              ${column((r) => r.gatewayId)}::text[], ${column((r) => r.result)}::text[],
                              ${column((r) => r.status)}::text[],
-                             ${column((r) => (r.date === null ? null : new Date(r.date).toISOString()))}::timestamptz[],
+                             ${column((r) => r.date)}::float8[],
                              ${column((r) => r.gapMs)}::float8[])
             as said (id, attempt, gateway_id, result, status, date, gap)
       ), judged as materialized (
         -- past its life an answer that is not final is the last one
-        select s.id, s.attempt, s.gateway_id, s.result, s.gap, a.status, a.date, l.type, l.gateway_status as was, l.inserted_at,
+        select s.id, p.ctid as place, l.ctid as logged_place, s.attempt, s.gateway_id, s.result, s.gap, a.status, a.date, l.type, l.gateway_status as was, l.inserted_at,
                l.gateway_id as logged_gateway_id,
                a.answers and a.open and (l.gateway_status is distinct from a.status or l.status_changed_at is null) as writes,
                not a.open or a.answers and a.status <> all (${OPEN}::text[]) as leaves
@@ -159,26 +166,26 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
          cross join lateral (select coalesce(s.status = any (${OPEN}::text[]) and p.deadline_at <= now(), false) as expires) e
          cross join lateral (
            select case when e.expires then 'Terminated' else s.status end as status,
-                  case when e.expires then now() else coalesce(s.date, now()) end as date,
+                  case when e.expires then now() else coalesce(to_timestamp(s.date / 1000), now()) end as date,
                   coalesce(l.gateway_id = s.gateway_id and s.status is not null, false) as answers,
                   l.id is not null and coalesce(l.gateway_status = any (${OPEN}::text[]), true) as open
          ) a
       ), logged as materialized (
-        select l.id from verification.sms_log l join judged j on j.id = l.id where j.writes order by l.id for update of l
+        select l.id from verification.sms_log l join judged j on j.logged_place = l.ctid where j.writes order by l.id for update of l
       ), held as materialized (
         select j.*
-          from smslogd.sms_poll p join judged j on j.id = p.id
+          from smslogd.sms_poll p join judged j on j.place = p.ctid
          where (select count(*) from logged) >= 0 and p.attempt = j.attempt and p.gateway_id is not distinct from j.gateway_id
          order by p.id for update of p
       ), wrote as (
-        -- asked again of the locked row: it may have been changed by hand since it was judged
+        -- asked again of the locked row, found by its id wherever it is now: it may have been changed by hand since it was judged
         update verification.sms_log l set gateway_status = h.status, status_changed_at = h.date, updated_at = now()
           from held h
          where l.id = h.id and h.writes and l.gateway_id is not distinct from h.gateway_id
            and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
         returning l.id, l.type, coalesce(h.was, 'none') as was, h.status, ${latency(sql`h.date`, sql)} as seconds
       ), left_queue as (
-        delete from smslogd.sms_poll p using held h where p.id = h.id and h.leaves
+        delete from smslogd.sms_poll p using held h where p.ctid = h.place and h.leaves
       ), waits as (
         update smslogd.sms_poll p
            set gateway_id = coalesce(h.logged_gateway_id, p.gateway_id),
@@ -187,7 +194,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
                              else now() + make_interval(secs => h.gap / 1000) end,
                last_result = case when h.result = 'ok' and (not h.writes or h.was is not distinct from h.status) then 'unchanged'
                                   else coalesce(h.result, p.last_result) end
-          from held h where p.id = h.id and not h.leaves
+          from held h where p.ctid = h.place and not h.leaves
       )
       select id, type, was as "from", status as "to", seconds from wrote where was <> status`;
   }

@@ -4,6 +4,7 @@ import type { Metrics, RejectReason } from '../metrics.ts';
 import { isFinal } from '../status.ts';
 import { SmslogdError } from '../errors.ts';
 import { logProblem } from '../log.ts';
+import { createSaid } from './said.ts';
 import type { Change, Completion } from './store.ts';
 import type { Outcome } from './outcome.ts';
 
@@ -18,6 +19,7 @@ export interface Tally {
 }
 
 export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): Tally {
+  const said = createSaid({ metrics, log });
   const words = new Set<string>();
   /** by id, from the reply until the row is written */
   const reasons = new Map<string, RejectReason>();
@@ -38,8 +40,8 @@ export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): T
       metrics.pollDuration.observe(seconds);
       if (result !== 'ok') metrics.pollRequests.inc({ result });
       if (result === 'protocol' || result === 'mismatch') {
-        metrics.errors.inc({ code: 'gateway_protocol' });
-        log.debug({ id, result, why }, 'the gateway answered something else than a status');
+        const what = result === 'mismatch' ? 'about another SMS' : 'something else than a status';
+        said.trouble('warn', new SmslogdError('gateway_protocol', `the gateway answered ${what}`), { id, result, why });
       }
       if (answer === undefined) return;
       metrics.pollLastSuccess.setToCurrentTime();

@@ -16,11 +16,12 @@ export interface UpkeepDeps {
   readonly tally: Tally;
   readonly metrics: Metrics;
   readonly log: Log;
+  /** between two looks for recent SMS that are not queued; milliseconds */
+  readonly healEveryMs: number;
 }
 
 const VERDICT_EVERY_MS = 1_000;
 const GIVE_UP_EVERY_MS = 5_000;
-const HEAL_EVERY_MS = 180_000;
 /** Blocks of the log that one statement of the first healing looks at: 4 MiB. */
 const HEAL_BLOCKS = 512;
 const ROWS = 500;
@@ -102,7 +103,7 @@ export async function upkeep(deps: UpkeepDeps, signal: AbortSignal): Promise<voi
 }
 
 /** Queues open rows that are not queued: the whole log at first, in pieces, and then the recent ones again and again. */
-async function heal({ config, store, log }: UpkeepDeps, signal: AbortSignal): Promise<void> {
+async function heal({ config, store, log, healEveryMs }: UpkeepDeps, signal: AbortSignal): Promise<void> {
   let healed = 0;
   const blocks = await store.logBlocks();
   for (let from = 0; from <= blocks && !signal.aborted; from += HEAL_BLOCKS) {
@@ -111,8 +112,8 @@ async function heal({ config, store, log }: UpkeepDeps, signal: AbortSignal): Pr
   }
   if (healed > 0) log.info({ rows: healed }, 'open SMS that were not queued are queued again');
   const recent = 2 * config.SMS_STATUSES_EXPIRATION + 60;
-  await pause(HEAL_EVERY_MS, signal);
-  await every(HEAL_EVERY_MS, signal, async () => {
+  await pause(healEveryMs, signal);
+  await every(healEveryMs, signal, async () => {
     const rows = await withRetry(() => store.healRecent(recent, 10 * ROWS));
     if (rows > 0) log.info({ rows }, 'open SMS that were not queued are queued again');
     return rows === 10 * ROWS;

@@ -20,6 +20,7 @@ import { bench as latency } from './latency.ts';
 import { bench as load } from './load.ts';
 import { bench as memory } from './memory.ts';
 import { bench as peer } from './peer.ts';
+import { bench as poll } from './poll.ts';
 import { bench as reconcile } from './reconcile.ts';
 import { bench as growth } from './growth.ts';
 import { bench as held } from './held.ts';
@@ -38,6 +39,7 @@ export const BENCHES: readonly Bench[] = [
   latency,
   load,
   memory,
+  poll,
   start,
   queue,
   growth,

@@ -27,6 +27,7 @@ export async function startPoller(
   db: TestDatabase,
   env: Record<string, string>,
   log: Log = silentLog,
+  options: { healEveryMs?: number } = {},
 ): Promise<Running> {
   const config = db.config(env);
   const sql = openDatabase(config, { max: 6, name: 'poller' });
@@ -34,7 +35,7 @@ export async function startPoller(
   const abort = new AbortController();
   const running = { metrics, beats: 0, stop };
   const health = { beat: () => void (running.beats += 1) };
-  const done = createPoller({ config, sql, metrics, log, health })(abort.signal);
+  const done = createPoller({ config, sql, metrics, log, health, ...options })(abort.signal);
   done.catch(() => {});
   let stopped: Promise<void> | undefined;
   async function stop(): Promise<void> {

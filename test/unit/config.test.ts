@@ -148,3 +148,12 @@ test('`config` works without a database, and --markdown has a row for each setti
   expect(lines[1]).toBe(settingsMarkdown());
   for (const name of settingNames()) expect(lines[1]).toContain(`| \`${name}\` |`);
 });
+
+test.each([
+  ['SMS_STATUSES_GIVE_UP', { SMS_STATUSES_GIVE_UP: '34' }],
+  ['SMS_STATUSES_GIVE_UP', { SMS_STATUSES_GIVE_UP: '90', SMS_STATUSES_EXPIRATION: '90.5' }],
+  ['RETENTION_DAYS', { RETENTION_DAYS: '1', SMS_STATUSES_EXPIRATION: '1441' }],
+])('%s: a time to give up that is shorter than the life is refused: it would judge SMS that live', (name, env) => {
+  expect(() => loadConfig(env, [])).toThrow(`${name}: must be no shorter than SMS_STATUSES_EXPIRATION`);
+  expect(loadConfig({ SMS_STATUSES_GIVE_UP: '35' }, []).SMS_STATUSES_GIVE_UP).toBe(35);
+});

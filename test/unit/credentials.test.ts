@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { currentCredentials } from '../../src/poller/credentials.ts';
+import { currentCredentials, recentCredentials } from '../../src/poller/credentials.ts';
 
 const CONFIG = { IP2SMS_LOGIN: 'login', IP2SMS_PASSWORD: 'from the start' };
 
@@ -25,4 +25,16 @@ test('a secret in a file is read again each time, and the one from the start sta
 
 test('without files the settings count', () => {
   expect(currentCredentials(CONFIG, {})).toEqual({ login: 'login', password: 'from the start' });
+});
+
+test('under load they are read once a second, and anew for a try that comes later', () => {
+  let now = 0;
+  let reads = 0;
+  const credentials = recentCredentials(
+    () => ({ login: 'login', password: String((reads += 1)) }),
+    () => now,
+  );
+  for (now = 0; now < 1_000; now += 1) expect(credentials().password).toBe('1');
+  now = 61_000;
+  expect(credentials().password).toBe('2');
 });

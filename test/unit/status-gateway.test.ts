@@ -4,7 +4,8 @@ import { createServer, type AddressInfo, type Server, type Socket } from 'node:n
 import { createServer as createTlsServer } from 'node:tls';
 import { afterEach, expect, test } from 'vitest';
 import { loadConfig } from '../../src/config.ts';
-import { createGateway, escapeXml, readRetryAfter, type Exchange, type Gateway } from '../../src/poller/gateway.ts';
+import { createGateway, escapeXml, type Exchange, type Gateway } from '../../src/poller/gateway.ts';
+import { readRetryAfter } from '../../src/poller/post.ts';
 import { outcomeOf } from '../../src/poller/outcome.ts';
 import { reply, startGateway, type Script, type TestGateway } from '../support/gateway.ts';
 

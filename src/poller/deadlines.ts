@@ -1,0 +1,46 @@
+/**
+ * Ends what takes too long. All have the same time, so what began first ends first: one queue and one timer do for all requests, where an
+ * AbortSignal.timeout for each is a good part of what a request costs.
+ */
+export interface Deadlines {
+  /** `over` is called once, when the time is over; returns what is to be called where it ended before */
+  begin(over: () => void): () => void;
+}
+
+interface Running {
+  readonly endsAt: number;
+  readonly over: () => void;
+}
+
+/** `ms`: the time of each. */
+export function createDeadlines(ms: number): Deadlines {
+  const running = new Set<Running>();
+  let timer: NodeJS.Timeout | undefined;
+  const arm = () => {
+    const [first] = running;
+    timer = first === undefined ? undefined : setTimeout(end, Math.max(1, first.endsAt - performance.now()));
+  };
+  const end = () => {
+    const now = performance.now();
+    for (const one of running) {
+      if (one.endsAt > now) break;
+      running.delete(one);
+      one.over();
+    }
+    // also where the first ones ended by themselves: the timer was theirs
+    arm();
+  };
+  return {
+    begin(over) {
+      const one = { endsAt: performance.now() + ms, over };
+      running.add(one);
+      if (timer === undefined) arm();
+      return () => {
+        if (running.delete(one) && running.size === 0) {
+          clearTimeout(timer);
+          timer = undefined;
+        }
+      };
+    },
+  };
+}

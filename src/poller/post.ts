@@ -1,0 +1,182 @@
+/**
+ * The only file that knows undici: one POST at a time on each connection, bounded in time and size, its body always read to the end. No redirects,
+ * no HTTP/2, no pipelining. It hears undici's events itself: a stream and a signal for each reply would cost as much as all else.
+ */
+import { Pool, type Dispatcher } from 'undici';
+import { parseDate } from './date.ts';
+import type { Deadlines } from './deadlines.ts';
+
+const MAX_REPLY_BYTES = 16 * 1024;
+const NOTHING = new Uint8Array();
+
+/** How one request ended, before its body is understood. */
+export type Exchange =
+  | {
+      readonly kind: 'response';
+      readonly status: number;
+      readonly body: Uint8Array;
+      readonly retryAfterMs: number | undefined;
+      /** the gateway's clock minus ours in milliseconds, from the Date header */
+      readonly clockOffsetMs: number | undefined;
+    }
+  | { readonly kind: 'timeout' }
+  | { readonly kind: 'network' }
+  /** not HTTP, or more than 16 KiB */
+  | { readonly kind: 'garbage' }
+  /** nothing was sent: the id is not one that may be */
+  | { readonly kind: 'unsendable' };
+
+export interface Poster {
+  /** `again`: once more at once where the connection was reset before the first byte. Never rejects. */
+  post(headers: Readonly<Record<string, string>>, body: string, again: boolean): Promise<Exchange>;
+  /** ends every request that is under way as `network` */
+  close(): Promise<void>;
+}
+
+/** Opens no connection before the first request. `timeout`: milliseconds, also of a connection's making; `deadlines` are of the whole request. */
+export function createPoster(address: URL, connections: number, timeout: number, deadlines: Deadlines): Poster {
+  const pool = new Pool(address.origin, {
+    connections,
+    pipelining: 1,
+    allowH2: false,
+    maxResponseSize: MAX_REPLY_BYTES,
+    connectTimeout: timeout,
+    headersTimeout: timeout,
+    bodyTimeout: timeout,
+    keepAliveTimeout: 30_000,
+    // the gateway may ask for less in its Keep-Alive header, not for more
+    keepAliveMaxTimeout: 30_000,
+  });
+  const path = `${address.pathname}${address.search}`;
+  return {
+    post: (headers, body, again) =>
+      new Promise((resolve) => {
+        const options = { method: 'POST', path, headers, body } as const;
+        const send = () => {
+          if (!pool.destroyed) pool.dispatch(options, reply);
+          return !pool.destroyed;
+        };
+        const reply = new Reply(resolve, deadlines, again ? send : undefined);
+        pool.dispatch(options, reply);
+      }),
+    close: () => pool.destroy(),
+  };
+}
+
+/** Gathers one reply and tells once how it ended. */
+class Reply implements Dispatcher.DispatchHandler {
+  private readonly resolve: (exchange: Exchange) => void;
+  private readonly inTime: () => void;
+  private again: (() => boolean) | undefined;
+  private controller: Dispatcher.DispatchController | undefined;
+  private over = false;
+  private status = 0;
+  private retryAfter: string | undefined;
+  private date: string | undefined;
+  private body: Uint8Array = NOTHING;
+
+  constructor(resolve: (exchange: Exchange) => void, deadlines: Deadlines, again: (() => boolean) | undefined) {
+    this.resolve = resolve;
+    this.again = again;
+    this.inTime = deadlines.begin(() => {
+      this.failed(TIMEOUT);
+      this.controller?.abort(TIMEOUT);
+    });
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.controller = controller;
+    // its time was over while it waited for a connection
+    if (this.over) controller.abort(TIMEOUT);
+  }
+
+  onResponseStart(
+    _: Dispatcher.DispatchController,
+    status: number,
+    headers: Record<string, string | string[] | undefined>,
+  ): void {
+    // 1xx: the reply is still to come
+    if (status < 200) return;
+    this.status = status;
+    this.retryAfter = first(headers['retry-after']);
+    this.date = first(headers['date']);
+  }
+
+  onResponseData(_: Dispatcher.DispatchController, chunk: Buffer): void {
+    this.body = this.body.length === 0 ? chunk : Buffer.concat([this.body, chunk]);
+  }
+
+  onResponseEnd(): void {
+    this.ended(this.response(this.body));
+  }
+
+  onResponseError(_: Dispatcher.DispatchController, error: Error): void {
+    this.failed(error);
+  }
+
+  private failed(error: Error): void {
+    if (this.over) return;
+    const { again } = this;
+    // the gateway closed an idle connection while we were writing: no answer had begun, and asking twice does no harm
+    if (again !== undefined && this.status === 0 && isReset(error)) {
+      this.again = undefined;
+      if (again()) return;
+    }
+    // what is no 200 has said all with its head: the page with it may be long, or cut
+    this.ended(this.status === 0 || this.status === 200 ? exchangeOf(error) : this.response(NOTHING));
+  }
+
+  private response(body: Uint8Array): Exchange {
+    const now = Date.now();
+    const retryAfterMs = readRetryAfter(this.retryAfter, now);
+    return { kind: 'response', status: this.status, body, retryAfterMs, clockOffsetMs: clockOffset(this.date, now) };
+  }
+
+  private ended(exchange: Exchange): void {
+    if (this.over) return;
+    this.over = true;
+    this.inTime();
+    this.resolve(exchange);
+  }
+}
+
+function first(value: string | string[] | undefined): string | undefined {
+  return Array.isArray(value) ? value[0] : value;
+}
+
+/** Retry-After in seconds or as a date, as milliseconds from `now`; undefined where it is neither. */
+export function readRetryAfter(value: string | undefined, now: number): number | undefined {
+  if (value === undefined) return undefined;
+  if (/^\d{1,9}$/.test(value.trim())) return Number(value) * 1000;
+  const date = parseDate(value);
+  return date === undefined ? undefined : Math.max(0, date - now);
+}
+
+let known: { readonly text: string; readonly at: number | undefined } = { text: '', at: undefined };
+
+/** The header has whole seconds: half a second is its mean error, and many replies have the same. */
+function clockOffset(date: string | undefined, now: number): number | undefined {
+  if (date === undefined) return undefined;
+  if (known.text !== date) known = { text: date, at: parseDate(date) };
+  return known.at === undefined ? undefined : known.at + 500 - now;
+}
+
+const TIMEOUT = Object.assign(new Error('the time for the request is over'), { name: 'TimeoutError' });
+
+function exchangeOf(error: Error): Exchange {
+  const { name = '', code = '' } = error as { name?: string; code?: string };
+  if (name === 'TimeoutError' || name === 'AbortError' || code.endsWith('_TIMEOUT')) return { kind: 'timeout' };
+  if (name === 'HTTPParserError' || GARBAGE.has(code)) return { kind: 'garbage' };
+  return { kind: 'network' };
+}
+
+const GARBAGE = new Set([
+  'UND_ERR_RES_EXCEEDED_MAX_SIZE',
+  'UND_ERR_HEADERS_OVERFLOW',
+  'UND_ERR_RES_CONTENT_LENGTH_MISMATCH',
+]);
+
+function isReset(error: Error): boolean {
+  const { code = '' } = error as { code?: string };
+  return code === 'ECONNRESET' || code === 'EPIPE' || code === 'UND_ERR_SOCKET';
+}

@@ -1,0 +1,61 @@
+/** How a whole poller behaves to a gateway that is dead or answers nonsense, seen by a gateway that counts. */
+import { pino } from 'pino';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { reply, startGateway, type TestGateway } from '../support/gateway.ts';
+import { queueSize, series, startPoller, type Running } from '../support/poller.ts';
+
+let db: TestDatabase;
+let gateway: TestGateway;
+let running: Running;
+const lines: string[] = [];
+
+beforeEach(async () => {
+  db = await createDatabase();
+  lines.length = 0;
+  gateway = await startGateway(({ id }) => reply(id, 'Delivered'));
+  await db.sql`insert into verification.sms_log (phone_number, type, gateway_id, gateway_status, inserted_at)
+               select '+380000000001', 'text', (7000000 + i)::text, 'Accepted', now() - interval '3 seconds' from generate_series(1, 200) i`;
+});
+afterEach(async () => {
+  await running.stop();
+  await gateway.close();
+  await db.drop();
+});
+
+async function start(): Promise<void> {
+  const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(line) });
+  running = await startPoller(db, { IP2SMS_URL: gateway.url }, log);
+}
+
+const said = (text: string) => lines.filter((line) => line.includes(text));
+
+async function allAnswered(): Promise<void> {
+  await until('all to be answered', async () => {
+    await db.sql`update smslogd.sms_poll set due_at = now() where last_result is not null and due_at > now()`;
+    return (await queueSize(db)) === 0;
+  });
+}
+
+test('a gateway that resets every connection is tried by single requests, and when it is back all are answered', async () => {
+  gateway.script = () => 'reset';
+  await start();
+  const openings = 'smslogd_errors_total{code="gateway_unreachable"}';
+  await until('three tries', async () => ((await series(running.metrics, openings)) ?? 0) >= 4);
+  // the first ones that were under way together, then three tries; each once more at once
+  expect(gateway.asked.length).toBeLessThanOrEqual(2 * (8 + 8 + 3));
+  expect(said('"gateway_unreachable"')).toHaveLength(1);
+  gateway.script = ({ id }) => reply(id, 'Delivered');
+  await allAnswered();
+  expect(said('the gateway answers again')).toHaveLength(1);
+});
+
+test('answers about other SMS are said once, and each is counted', async () => {
+  gateway.script = () => reply('999', 'Delivered');
+  await start();
+  const mismatches = () => series(running.metrics, 'smslogd_poll_requests_total{result="mismatch"}');
+  await until('all to be asked for', async () => ((await mismatches()) ?? 0) >= 200);
+  expect(said('the gateway answered about another SMS')).toHaveLength(1);
+  expect(await series(running.metrics, 'smslogd_errors_total{code="gateway_protocol"}')).toBeGreaterThanOrEqual(200);
+  expect(lines.join('')).not.toMatch(/70000\d\d|38000000/);
+});

@@ -1,0 +1,95 @@
+/** Rows that others write, and rows that somebody changes by hand under the poller's feet. */
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { reply, startGateway, type TestGateway } from '../support/gateway.ts';
+import { insertSms, queueSize, readSms, series, startPoller, statusBecomes, type Running } from '../support/poller.ts';
+
+let db: TestDatabase;
+let gateway: TestGateway;
+let running: Running | undefined;
+
+beforeEach(async () => {
+  db = await createDatabase();
+  gateway = await startGateway(({ id }) => reply(id, 'Delivered'));
+});
+afterEach(async () => {
+  await running?.stop();
+  running = undefined;
+  await gateway.close();
+  await db.drop();
+});
+
+async function start(options: { healEveryMs?: number } = {}): Promise<Running> {
+  running = await startPoller(db, { IP2SMS_URL: gateway.url }, undefined, options);
+  return running;
+}
+
+test('a medication_request that another role inserts is due within five seconds, and asked for without help', async () => {
+  await db.sql.unsafe(`create role ${db.name}_writer`);
+  try {
+    await db.sql.unsafe(
+      `grant usage on schema verification to ${db.name}_writer; grant insert on verification.sms_log to ${db.name}_writer`,
+    );
+    await start();
+    await db.sql.begin(async (sql) => {
+      await sql.unsafe(`set local role ${db.name}_writer`);
+      await sql`insert into verification.sms_log (phone_number, type, body, gateway_id, gateway_status)
+                values ('+380000000001', 'medication_request', 'text', '1000001', 'Accepted')`;
+    });
+    const [row] = await db.sql<{ id: string; soon: boolean }[]>`
+      select id, due_at <= now() + interval '4 seconds' as soon from smslogd.sms_poll`;
+    expect(row?.soon).toBe(true);
+    await statusBecomes(db, row?.id ?? '', 'Delivered');
+  } finally {
+    await db.sql.unsafe(`drop owned by ${db.name}_writer; drop role ${db.name}_writer`);
+  }
+});
+
+test('what is changed by hand while it waits is taken as it is then: status, gateway id, the row, its id', async () => {
+  const ids: string[] = [];
+  for (let i = 1; i <= 5; i += 1) ids.push(await insertSms(db, { gatewayId: `200000${i}` }));
+  const [finalised = '', reopened = '', other = '', gone = '', renamed = ''] = ids;
+  await db.sql`update verification.sms_log set gateway_status = 'Expired' where id = ${finalised}`;
+  await db.sql`update verification.sms_log set gateway_status = null, status_changed_at = null where id = ${reopened}`;
+  await db.sql`update verification.sms_log set gateway_id = '2100003' where id = ${other}`;
+  await db.sql`delete from verification.sms_log where id = ${gone}`;
+  const [row] = await db.sql<{ id: string }[]>`
+    update verification.sms_log set id = gen_random_uuid() where id = ${renamed} returning id`;
+  await db.sql`update smslogd.sms_poll set due_at = now()`;
+  await start();
+  await statusBecomes(db, reopened, 'Delivered');
+  expect(await statusBecomes(db, other, 'Delivered')).toMatchObject({ gateway_id: '2100003' });
+  await statusBecomes(db, row?.id ?? '', 'Delivered');
+  await until('the queue to be empty', async () => (await queueSize(db)) === 0);
+  expect(await readSms(db, finalised)).toMatchObject({ gateway_status: 'Expired', status_changed_at: null });
+  expect(await readSms(db, gone)).toBeUndefined();
+  expect(gateway.count('2000003')).toBe(0);
+});
+
+test('the victim of a deadlock is written at the second try, without another question', async () => {
+  await db.sql.unsafe(`
+    create sequence tries;
+    create function lose() returns trigger language plpgsql as $$
+    begin
+      if nextval('tries') <= 2 then raise exception 'deadlock' using errcode = '40P01'; end if;
+      return new;
+    end $$;
+    create trigger lose before update on verification.sms_log for each row execute function lose()`);
+  const id = await insertSms(db, { gatewayId: '3000001' });
+  const { metrics } = await start();
+  await statusBecomes(db, id, 'Delivered');
+  await until('the queue to be empty', async () => (await queueSize(db)) === 0);
+  expect(gateway.count('3000001')).toBe(1);
+  expect(await series(metrics, 'smslogd_errors_total{code="database_busy"}')).toBe(0);
+  const [row] = await db.sql<{ tries: number }[]>`select last_value::int as tries from tries`;
+  expect(row?.tries).toBe(3);
+});
+
+test('a recent SMS that fell out of the queue while the poller runs is found and asked for', async () => {
+  await start({ healEveryMs: 50 });
+  const first = await insertSms(db, { gatewayId: '4000001' });
+  await statusBecomes(db, first, 'Delivered');
+  await db.sql`alter table verification.sms_log disable trigger smslogd_queue_inserted`;
+  const id = await insertSms(db, { gatewayId: '4000002' });
+  expect(await statusBecomes(db, id, 'Delivered')).toMatchObject({ gateway_id: '4000002' });
+});

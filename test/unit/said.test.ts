@@ -1,0 +1,67 @@
+import { pino } from 'pino';
+import { expect, test } from 'vitest';
+import { createMetrics } from '../../src/metrics.ts';
+import { createConduct } from '../../src/poller/conduct.ts';
+import type { Outcome } from '../../src/poller/outcome.ts';
+
+function start() {
+  const lines: Record<string, unknown>[] = [];
+  const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(JSON.parse(line) as never) });
+  const metrics = createMetrics('test');
+  const clock = { now: 0 };
+  const conduct = createConduct({ metrics, log }, { ceiling: 8, perSecond: 0 }, () => clock.now);
+  const request = (outcome: Outcome) => {
+    conduct.began(1);
+    conduct.ended(outcome, clock.now);
+  };
+  return { lines, metrics, conduct, clock, request };
+}
+
+interface Metric {
+  get(): Promise<{ values: { value: number; labels: { code?: string | number } }[] }>;
+}
+
+async function value(metric: Metric, code?: string): Promise<number | undefined> {
+  return (await metric.get()).values.find(({ labels }) => labels.code === code)?.value;
+}
+
+const BUSY: Outcome = {
+  result: 'http_4xx',
+  again: 'schedule',
+  breaker: 'fault',
+  overload: true,
+  retryAfterMs: 1_000,
+  busy: true,
+};
+const ANSWER: Outcome = { result: 'ok', again: 'schedule', breaker: 'answer', overload: false };
+
+test('a gateway that comes and goes is said once a minute, with how often; each time is counted', async () => {
+  const { lines, metrics, clock, request } = start();
+  for (clock.now = 0; clock.now < 119_000; clock.now += 2_000) {
+    request(BUSY);
+    clock.now += 1_500;
+    request(ANSWER);
+    clock.now -= 1_500;
+  }
+  const said = lines.filter(({ code }) => code === 'gateway_busy');
+  expect(said.map(({ times }) => times)).toEqual([undefined, 30]);
+  expect(said[0]).toMatchObject({ level: 40, seconds: 1, msg: 'the gateway asks for a pause (http_4xx)' });
+  expect(lines.filter(({ msg }) => msg === 'the gateway answers again')).toHaveLength(2);
+  expect(await value(metrics.errors, 'gateway_busy')).toBe(60);
+});
+
+test('the gauge says that the gateway is left alone, and not while nothing is due that could be tried', async () => {
+  const { metrics, conduct, clock, request } = start();
+  request(BUSY);
+  conduct.show();
+  expect(await value(metrics.pollBreaker)).toBe(1);
+  clock.now = 1_001;
+  conduct.show();
+  expect(await value(metrics.pollBreaker)).toBe(0);
+  conduct.began(1);
+  conduct.show();
+  expect(await value(metrics.pollBreaker)).toBe(1);
+  conduct.ended(ANSWER, clock.now);
+  conduct.show();
+  expect(await value(metrics.pollBreaker)).toBe(0);
+});
