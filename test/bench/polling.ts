@@ -4,7 +4,9 @@ import { openDatabase } from '../../src/db.ts';
 import { createLanes } from '../../src/poller/lanes.ts';
 import { createPollerStore, type Claimed, type Completion, type PollerStore } from '../../src/poller/store.ts';
 import type { Status } from '../../src/status.ts';
-import type { BenchDatabase } from './stage.ts';
+import { until } from '../support/database.ts';
+import { reply, startGateway } from '../support/gateway.ts';
+import type { BenchDatabase, Stage } from './stage.ts';
 
 /** The poller's own: a request's deadline and what surrounds it. */
 const LEASE_MS = 18_000;
@@ -66,3 +68,23 @@ export function answers(
 
 /** Another open status at each attempt. */
 export const news = ({ attempt }: Claimed): Status => (attempt % 2 === 0 ? 'Pending' : 'Enroute');
+
+/** The daemon's peak memory in MiB while it asks for `open` SMS, each at least once. */
+export async function memoryWithOpen(stage: Stage, open: number): Promise<number> {
+  const db = await stage.database();
+  await insertOpen(db.sql, open);
+  const gateway = await startGateway(({ id }) => reply(id, 'Enroute'));
+  const daemon = stage.daemon(
+    db.env({ LOOPS: 'poller', IP2SMS_URL: gateway.url, IP2SMS_LOGIN: 'login', IP2SMS_PASSWORD: 'password' }),
+  );
+  await until(
+    'every SMS to be asked for',
+    async () => (await db.sql`select from smslogd.sms_poll where last_result is null limit 1`).length === 0,
+    120,
+  );
+  const memory = daemon.peakMemory() / 1024 / 1024;
+  daemon.kill('SIGKILL');
+  await daemon.exited;
+  await gateway.close();
+  return memory;
+}
