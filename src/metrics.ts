@@ -55,8 +55,18 @@ export function createMetrics(version: string) {
   openMetrics.setContentType(Registry.OPENMETRICS_CONTENT_TYPE);
   const registers = [registry, openMetrics as unknown as Registry];
 
-  const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
-    new Counter<L>({ name: `smslogd_${name}`, help, labelNames, registers });
+  // prom-client takes _total off the names of its counters when it writes OpenMetrics, for ever: the text form puts it back (names are read at once)
+  const counterNames: [{ name: string }, string][] = [];
+  const writeText = registry.metrics.bind(registry);
+  registry.metrics = () => {
+    for (const [each, name] of counterNames) each.name = name;
+    return writeText();
+  };
+  const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) => {
+    const made = new Counter<L>({ name: `smslogd_${name}`, help, labelNames, registers });
+    counterNames.push([made as unknown as { name: string }, `smslogd_${name}`]);
+    return made;
+  };
   const gauge = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
     new Gauge<L>({ name: `smslogd_${name}`, help, labelNames, registers });
   const histogram = <L extends string>(name: string, help: string, buckets: number[], labelNames: readonly L[] = []) =>

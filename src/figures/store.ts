@@ -253,9 +253,8 @@ export async function readHours(sql: Sql, hours: number, limitMs: number): Promi
                     v.le_2m, v.m2_5, v.m5_30, v.gt_30m, v.p50, v.p95, coalesce(followed.due, 0) as due, coalesce(followed.on_time, 0) as on_time
                from verification.sms_delivery_hourly v
                left join (select n.hour, n.type, sum(n.due)::int8 as due, sum(n.on_time)::int8 as on_time
-                            from smslogd.sms_hourly_now n cross join smslogd.settings s
-                           where n.hour > smslogd.clock() - interval '${hours} hours'
-                             and (n.status <> 'untracked' or n.type <> 'verification' or s.source_tracks_gateway)
+                            from smslogd.sms_hourly_now n
+                           where n.hour > smslogd.clock() - interval '${hours} hours' and n.status <> 'untracked'
                            group by n.hour, n.type) followed on followed.hour = v.hour and followed.type = v.type
               where v.hour > smslogd.clock() - interval '${hours} hours') h`,
   );

@@ -128,7 +128,12 @@ describe('/metrics', () => {
     expect(response.headers.get('content-type')).toMatch(/^application\/openmetrics-text; version=1\.0\.0/);
     const text = await response.text();
     expect(text).toContain('# TYPE smslogd_sms counter');
+    expect(text).toMatch(/^smslogd_sms_total\{/m);
     expect(text.trimEnd().endsWith('# EOF')).toBe(true);
+    // the one form leaves the other as it is
+    const plain = await (await get('/metrics')).text();
+    expect(plain).toContain('# TYPE smslogd_sms_total counter');
+    expect(plain).toMatch(/^smslogd_sms_total\{/m);
   });
 });
 

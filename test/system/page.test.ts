@@ -1,0 +1,270 @@
+/** The status page in a real browser: what is shown in each state, on a desk and on a phone, by day and by night. */
+import { existsSync } from 'node:fs';
+import { chromium, type Browser, type Page } from 'playwright-core';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import type { Figures } from '../../src/figures/gauges.ts';
+import { createHealth, type Health } from '../../src/health.ts';
+import { startHttp, type HttpServer } from '../../src/http.ts';
+import { silentLog } from '../../src/log.ts';
+import { createMetrics, type Metrics } from '../../src/metrics.ts';
+import { channelFacts } from '../support/channel.ts';
+
+const CHROMIUM = '/usr/bin/chromium';
+/** Where to leave the pictures for somebody to look at; unset: nowhere. */
+const SHOTS = process.env['SMSLOGD_TEST_SHOTS'];
+
+let browser: Browser;
+let metrics: Metrics;
+let health: Health;
+let shown: ReturnType<typeof channelFacts> | undefined;
+let server: HttpServer;
+let complaints: string[];
+
+beforeAll(async () => {
+  if (!existsSync(CHROMIUM)) throw new Error('chromium is missing: apt-get install chromium');
+  const quiet = ['gpu', 'quic', 'background-networking', 'component-update', 'sync'].map((each) => `--disable-${each}`);
+  browser = await chromium.launch({
+    executablePath: CHROMIUM,
+    args: ['--headless', '--no-sandbox', '--no-first-run', ...quiet],
+  });
+});
+afterAll(() => browser?.close());
+
+beforeEach(async () => {
+  complaints = [];
+  shown = channelFacts(Date.now() / 1000, 480);
+  metrics = createMetrics('1.2.3');
+  health = createHealth(metrics, ['mirror', 'poller']);
+  health.setMirrorState('streaming');
+  metrics.pollLimit.set(64);
+  metrics.pollInFlight.set(3);
+  metrics.pollLastSuccess.setToCurrentTime();
+  metrics.pollRequests.inc({ result: 'ok' }, 4_210);
+  metrics.pollRequests.inc({ result: 'unchanged' }, 730);
+  const figures: Figures = {
+    refresh: async () => {},
+    get facts() {
+      return shown?.facts;
+    },
+    ageSeconds: 1,
+    hours: async () => shown?.hours,
+  };
+  server = await startHttp({
+    config: { HTTP_HOST: '127.0.0.1', HTTP_PORT: 0, LATENCY_SOURCE: 'unconfirmed' },
+    metrics,
+    health,
+    figures,
+    log: silentLog,
+    version: '1.2.3',
+  });
+});
+afterEach(() => server.close());
+
+const STATES: Readonly<Record<string, { begin: () => void; says: string; also: string }>> = {
+  healthy: { begin: () => {}, says: 'The SMS channel is well.', also: 'Latency source unconfirmed' },
+  empty: {
+    begin: () => (shown = channelFacts(Date.now() / 1000, 0)),
+    says: 'No trouble is seen.',
+    also: 'There are no SMS yet.',
+  },
+  outage: {
+    begin: () => {
+      health.setMirrorState('stopped');
+      metrics.mirrorLagSeconds.set(4_000);
+      metrics.pollBreaker.set(1);
+      metrics.pollRequests.inc({ result: 'unauthorized' }, 3);
+      shown = { ...shown!, facts: { ...shown!.facts, due: 812, slot: { ...shown!.facts.slot!, active: false } } };
+    },
+    says: 'It is not known how the SMS channel is.',
+    also: 'the gateway refuses the login',
+  },
+  failing: {
+    begin: () => {
+      const recent = [{ type: 'verification' as const, outcome: 'waiting' as const, sms: 80 }];
+      shown = { ...shown!, facts: { ...shown!.facts, recent } };
+    },
+    says: 'The SMS channel is not well.',
+    also: 'Only 0.0 % of 80 SMS of type verification',
+  },
+  untracked: {
+    begin: () => {
+      const { facts, hours } = channelFacts(Date.now() / 1000, 480);
+      const verdictless = {
+        finished: 0,
+        delivered: 0,
+        undelivered: 0,
+        le_2m: 0,
+        m2_5: 0,
+        m5_30: 0,
+        gt_30m: 0,
+        open: 0,
+      };
+      const none = { success_ratio: null, oldest_open_age: null, known_ratio: 0, on_time_ratio: 0 };
+      shown = {
+        hours: hours.map((row) =>
+          Object.assign(row, verdictless, none, { untracked: row.total, due: 0, on_time: 0, p50: null, p95: null }),
+        ),
+        facts: {
+          ...facts,
+          tracks: false,
+          recent: [],
+          statuses: [],
+          due: 0,
+          periods: facts.periods.map((row) => ({ ...row, ...verdictless, ...none, untracked: row.total })),
+        },
+      };
+    },
+    says: 'It is not known how the SMS channel is.',
+    also: 'The source table has no gateway ids',
+  },
+  standby: {
+    begin: () => health.setMirrorState('standby'),
+    says: 'The SMS channel is well.',
+    also: 'This daemon stands by',
+  },
+};
+
+async function open({ width = 1280, dark = false, scripts = true } = {}): Promise<Page> {
+  const context = await browser.newContext({
+    viewport: { width, height: width < 500 ? 760 : 900 },
+    colorScheme: dark ? 'dark' : 'light',
+    javaScriptEnabled: scripts,
+  });
+  const page = await context.newPage();
+  page.on('console', (message) => complaints.push(message.text()));
+  page.on('pageerror', (error) => complaints.push(error.message));
+  page.on('request', (request) => {
+    if (!request.url().startsWith(address())) complaints.push(`asked for ${request.url()}`);
+  });
+  await page.goto(address());
+  return page;
+}
+
+const address = () => `http://127.0.0.1:${server.port}/`;
+
+/** What is less than 4.5 to 1 against what is behind it; in the browser. */
+const FAINT = `(() => {
+  const parse = (color) => (color.match(/[\\d.]+/g) ?? []).map(Number);
+  const light = (color) => {
+    const [r, g, b] = parse(color).slice(0, 3).map((c) => (c / 255 <= 0.03928 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element) => {
+    for (let each = element; each !== null; each = each.parentElement) {
+      const color = getComputedStyle(each).backgroundColor;
+      if (parse(color).length === 3) return color;
+    }
+    return 'rgb(255, 255, 255)';
+  };
+  const faint = [];
+  for (const element of document.querySelectorAll('body *')) {
+    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim() !== '');
+    if (!own || element.checkVisibility?.() === false || element.closest('script, title, desc')) continue;
+    const style = getComputedStyle(element);
+    const [a, b] = [light(element.closest('svg') ? style.fill : style.color), light(behind(element))].sort((x, y) => y - x);
+    if ((a + 0.05) / (b + 0.05) < 4.5) faint.push(element.outerHTML.slice(0, 80) + ' ' + (a + 0.05) / (b + 0.05));
+  }
+  return faint;
+})()`;
+
+describe.each(Object.keys(STATES))('%s', (name) => {
+  const { begin, says, also } = STATES[name]!;
+
+  test.each([
+    [1280, name === 'healthy'],
+    [360, name !== 'healthy'],
+  ])(
+    '%d wide, dark %s: says it in a sentence, fits, can be read, and asks for nothing from elsewhere',
+    async (width, dark) => {
+      begin();
+      const page = await open({ width, dark });
+      if (SHOTS !== undefined)
+        await page.screenshot({ path: `${SHOTS}/${name}-${width}-${dark ? 'dark' : 'light'}.png`, fullPage: true });
+      expect(await page.getByRole('status').innerText()).toContain(says);
+      expect(await page.title()).toContain(says);
+      expect(await page.locator('body').innerText()).toContain(also);
+      expect(await page.evaluate('document.documentElement.scrollWidth - innerWidth')).toBe(0);
+      expect(await page.evaluate(FAINT)).toEqual([]);
+      expect(complaints).toEqual([]);
+      await page.context().close();
+    },
+  );
+});
+
+test('who hears the page has landmarks, headings, named tables and charts in words', async () => {
+  const page = await open();
+  const tree = await page.locator('body').ariaSnapshot();
+  for (const part of ['banner:', 'main:', 'contentinfo:', 'region "Verdict"']) expect(tree).toContain(part);
+  expect(tree).toMatch(/status: .*The SMS channel is well\./);
+  expect(tree).toContain('heading "smslogd: the SMS channel" [level=1]');
+  expect(tree).toContain('heading "verification" [level=2]');
+  expect(tree).toMatch(
+    /img "[\d,]+ SMS in 24 hours; \d\d\.\d % arrived within 2 minutes\. The worst hour began at \d\d:00: /,
+  );
+  expect(tree).toMatch(
+    /img "By hour, half of the delivered SMS arrived within 4\.0 s to 6\.0 s, 95 of 100 within 90 s to 2\.8 min\."/,
+  );
+  expect(tree).toContain('table "Today against yesterday"');
+  expect(tree).toContain('table "Open SMS by status, and the age of the oldest"');
+  expect(tree).toMatch(/rowheader "On time"/);
+  expect(tree).toMatch(/columnheader "yesterday by this time"/);
+  await page.context().close();
+});
+
+test('all that can be used is reached by keyboard, in its order, and shows the focus', async () => {
+  const page = await open();
+  const reached: string[] = [];
+  for (;;) {
+    await page.keyboard.press('Tab');
+    const [what, outline] = await page.evaluate<[string, string]>(
+      '[document.activeElement.id || document.activeElement.textContent, getComputedStyle(document.activeElement).outlineStyle]',
+    );
+    if (reached.includes(what) || what.includes('smslogd: the SMS channel')) break;
+    expect(`${what} ${outline}`).toBe(`${what} solid`);
+    reached.push(what);
+  }
+  expect(reached).toEqual([
+    'To the figures',
+    'verification-periods',
+    'verification-summary',
+    'medication_request-periods',
+    'medication_request-summary',
+    'open-table',
+    'metrics',
+    'status.json',
+  ]);
+  await page.context().close();
+});
+
+test('stays up to date by itself: a new verdict comes in, what the reader opened and where he is stays', async () => {
+  const page = await open();
+  await page.locator('#verification-summary').focus();
+  await page.keyboard.press('Enter');
+  await page.evaluate('window.same = true');
+  STATES['failing']!.begin();
+  // as when the page is seen again
+  await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))");
+  await page.getByRole('status').filter({ hasText: 'The SMS channel is not well.' }).waitFor();
+  shown = { ...shown!, hours: shown!.hours.slice(0, 20) };
+  await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))");
+  await page.locator('#verification-table td.zero').first().waitFor();
+  expect(
+    await page.evaluate('[window.same, document.activeElement.id, document.getElementById("verification-table").open]'),
+  ).toEqual([true, 'verification-summary', true]);
+  expect(await page.title()).toBe('✕ The SMS channel is not well.');
+  expect(complaints).toEqual([]);
+  await server.close();
+  await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))");
+  await page.getByRole('alert').waitFor();
+  expect(await page.getByRole('alert').innerText()).toContain('not up to date');
+  await page.context().close();
+});
+
+test('needs no script', async () => {
+  const page = await open({ scripts: false });
+  expect(await page.getByRole('status').innerText()).toContain('The SMS channel is well.');
+  await page.locator('#verification-summary').click();
+  expect(await page.locator('#verification-hours').isVisible()).toBe(true);
+  expect(await page.locator('noscript meta').getAttribute('content')).toBe('30');
+  await page.context().close();
+});
