@@ -14,6 +14,9 @@ import { createDecoder } from './pgoutput.ts';
 import { openStream, type Stream } from './stream.ts';
 import { literalsOf, nowMicros, type Checkpoint, type Store, type Written } from './store.ts';
 
+/** Rows; a batch of this size or more is written while much else waits. */
+const LARGE = 500;
+
 /** Durable steps where a test can stop the world. */
 export interface Failpoints {
   /** rows and checkpoint are committed, nothing is acknowledged yet */
@@ -139,7 +142,8 @@ export async function pump(
       const { batch, statuses, literals } = next ?? seal();
       next = undefined;
       inHand = batch;
-      opened.leisure(true);
+      // behind a large batch there is time; a small one is over at once, and what comes meanwhile is for the very next one
+      opened.leisure(batch.rows.length >= LARGE);
       await failpoints?.beforeWrite?.(batch);
       const writing = batch.rows.length > 0 ? store.write(batch, statuses, epoch, literals) : undefined;
       makeRoom();
