@@ -153,9 +153,8 @@ export async function pump(
       if (unreadable.length > 0) await store.markReconcile('a needed column was gone');
       await failpoints?.afterCommit?.(batch);
       if (batch.end !== undefined) opened.acknowledge(batch.end);
-      // such rows come again in no other way: the next life reconciles them, once the table has the column
-      if (unreadable.length > 0)
-        throw new SmslogdError('source_column', `the source table was without the column ${unreadable.join(', ')}`);
+      // such rows come again in no other way: the next life reconciles them at once, or says which column the table lacks
+      if (unreadable.length > 0) return reportUnreadable(deps, unreadable);
       inHand = undefined;
       opened.leisure(false);
       if (next === undefined && !gathering.ready) deps.caughtUp();
@@ -192,6 +191,12 @@ function count({ metrics, log }: Pump, batch: Batch, written: Written): void {
   for (const time of batch.commitTimes) metrics.mirrorLatency.observe(secondsSince(time, written.at));
   const newest = batch.commitTimes.at(-1);
   if (newest !== undefined) metrics.mirrorLagSeconds.set(secondsSince(newest, written.at));
+}
+
+function reportUnreadable({ log, metrics }: Pump, columns: readonly string[]): void {
+  metrics.errors.inc({ code: 'source_column' });
+  const was = `the source table was without the column ${columns.join(', ')} for a moment`;
+  logProblem(log, 'warn', new SmslogdError('source_column', was));
 }
 
 /** A row that the log's constraints refuse blocks nobody and is never silent. */
