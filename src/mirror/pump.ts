@@ -60,6 +60,8 @@ export interface Start {
   readonly senderTimeoutMs: number;
 }
 
+const COLUMN_GONE = 'a needed column was gone';
+
 /**
  * Streams until `outer` aborts or something fails. What `beside` starts runs beside it, with the checkpoint as acquired; it must end when its
  * signal aborts.
@@ -145,12 +147,15 @@ export async function pump(
       // behind a large batch there is time; a small one is over at once, and what comes meanwhile is for the very next one
       opened.leisure(batch.rows.length >= LARGE);
       await failpoints?.beforeWrite?.(batch);
+      const { unreadable } = batch;
+      // before the checkpoint passes them, so that no crash forgets it
+      if (unreadable.length > 0) await store.markReconcile(COLUMN_GONE, { epoch });
       const writing = batch.rows.length > 0 ? store.write(batch, statuses, epoch, literals) : undefined;
       makeRoom();
       if (writing !== undefined) count(deps, batch, await writing);
       metrics.mirrorDuplicates.inc(batch.skipped);
-      const { unreadable } = batch;
-      if (unreadable.length > 0) await store.markReconcile('a needed column was gone');
+      // and once more under another epoch, so that a reconcile under way does not take it for done
+      if (unreadable.length > 0) await store.markReconcile(COLUMN_GONE);
       await failpoints?.afterCommit?.(batch);
       if (batch.end !== undefined) opened.acknowledge(batch.end);
       // such rows come again in no other way: the next life reconciles them at once, or says which column the table lacks
