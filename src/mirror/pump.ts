@@ -9,6 +9,7 @@ import { logProblem, type Log } from '../log.ts';
 import type { Lsn } from '../lsn.ts';
 import type { Metrics } from '../metrics.ts';
 import { NEEDED_COLUMNS, statusOfSource, type Source } from '../source.ts';
+import { createBell } from './bell.ts';
 import { FULL, gather, type Batch } from './batch.ts';
 import { createDecoder } from './pgoutput.ts';
 import { openStream, type Stream } from './stream.ts';
@@ -231,28 +232,4 @@ function statusesOf({ metrics, log }: Pump, { rows }: Batch): (string | null)[] 
 
 function secondsSince(time: bigint, now: bigint): number {
   return Math.max(0, Number(now - time) / 1e6);
-}
-
-interface Bell {
-  ring(): void;
-  wait(signal: AbortSignal): Promise<void>;
-}
-
-/** One waiter, any number of rings; a ring before the wait is not lost, since the waiter looks first. */
-function createBell(): Bell {
-  let waiting: (() => void) | undefined;
-  return {
-    ring: () => waiting?.(),
-    wait: (signal) =>
-      new Promise((resolve) => {
-        const done = () => {
-          waiting = undefined;
-          signal.removeEventListener('abort', done);
-          resolve();
-        };
-        waiting = done;
-        signal.addEventListener('abort', done);
-        if (signal.aborted) done();
-      }),
-  };
 }
