@@ -43,7 +43,11 @@ export const schemaChecks: readonly Check<Found>[] = [
     const statements = publicationStatements(config, source, now);
     if (statements.length > 0)
       return fail(
-        now.exists ? `${config.PUBLICATION_NAME} is not as it must be` : `${config.PUBLICATION_NAME} does not exist`,
+        now.update && source.tracksGateway && !source.publishesUpdates
+          ? `${config.PUBLICATION_NAME} publishes updates and the source has no replica identity: PostgreSQL refuses the owner's UPDATEs`
+          : now.exists
+            ? `${config.PUBLICATION_NAME} is not as it must be`
+            : `${config.PUBLICATION_NAME} does not exist`,
         `smslogd migrate # or, as the owner of the source table: ${statements.map((text) => `${text};`).join(' ')}`,
       );
     const said = `${config.PUBLICATION_NAME} publishes ${now.update ? 'insert, update' : 'insert'}`;
@@ -70,7 +74,7 @@ export const schemaChecks: readonly Check<Found>[] = [
     return ok(`days of ${row.report}, source timestamps of ${config.SOURCE_TIMEZONE}`);
   }),
 
-  needing('slot', ['config', 'sql'], async ({ config, sql }) => {
+  needing('slot', ['config', 'sql'], async ({ config, sql, migrated }) => {
     const [slot] = await sql<
       {
         kind: string;
@@ -86,6 +90,16 @@ export const schemaChecks: readonly Check<Found>[] = [
              pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)) as retained, coalesce(wal_status = 'lost', false) as lost
         from pg_replication_slots where slot_name = ${config.SLOT_NAME}`;
     const name = config.SLOT_NAME;
+    const [checkpoint] =
+      migrated === true
+        ? await sql<{ ahead: boolean }[]>`select lsn > pg_current_wal_lsn() as ahead from smslogd.checkpoint
+             where slot_name = ${name} and lsn is not null and removed_at is null`
+        : [];
+    if (slot === undefined && checkpoint !== undefined)
+      return warn(
+        `${name} is gone, though a daemon has read it: nothing is mirrored until the daemon makes it again and reconciles`,
+        'smslogd run # then: smslogd verify --since 24h',
+      );
     if (slot === undefined) return ok(`${name} does not exist yet: the daemon makes it when it first starts`);
     if (slot.kind !== 'logical' || slot.plugin !== 'pgoutput' || !slot.here)
       return fail(
@@ -96,6 +110,11 @@ export const schemaChecks: readonly Check<Found>[] = [
       return warn(
         `${name} has lost its WAL: the daemon makes it again and reconciles`,
         'raise max_slot_wal_keep_size, and see why the daemon was away or slow',
+      );
+    if (checkpoint?.ahead === true)
+      return warn(
+        `the checkpoint is ahead of the server, as after a restore: the daemon forgets it and reconciles`,
+        'smslogd run # then: smslogd verify --since 24h',
       );
     const said = `${name}, ${slot.active ? 'a daemon reads it' : 'nobody reads it'}, holds ${slot.retained ?? 'no'} WAL (${slot.status ?? 'unknown'})`;
     if (slot.status === 'unreserved') return warn(`${said}: about to be lost`, 'start smslogd run, and see its lag');
