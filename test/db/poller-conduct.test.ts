@@ -59,3 +59,20 @@ test('answers about other SMS are said once, and each is counted', async () => {
   expect(await series(running.metrics, 'smslogd_errors_total{code="gateway_protocol"}')).toBeGreaterThanOrEqual(200);
   expect(lines.join('')).not.toMatch(/70000\d\d|38000000/);
 });
+
+test('429 with Retry-After: nobody asks before that, then all are asked for; it is said once, as what it is', async () => {
+  gateway.script = () => ({ status: 429, headers: { 'retry-after': '3' } });
+  await start();
+  await until('the pause', () => said('"gateway_busy"').length === 1);
+  gateway.script = ({ id }) => reply(id, 'Delivered');
+  await allAnswered();
+  const times = gateway.asked.map(({ at }) => at);
+  const pause = times.findIndex((at, i) => at - (times[i - 1] ?? at) > 1_500);
+  // those that were under way together
+  expect(pause).toBeGreaterThanOrEqual(1);
+  expect(pause).toBeLessThanOrEqual(8);
+  expect(said('"gateway_busy"')).toHaveLength(1);
+  expect(said('does not answer')).toHaveLength(0);
+  expect(said('the gateway answers again')).toHaveLength(1);
+  expect(await series(running.metrics, 'smslogd_poll_breaker_open')).toBe(0);
+});
