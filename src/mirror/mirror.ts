@@ -140,7 +140,7 @@ async function stream(
       // a slot ahead of the checkpoint is normal after an idle time, and looks just like one that somebody made again further on
       const gap = slot.confirmed > resumeAt && reconcileDue === undefined;
       // a reconcile can wait long for an old transaction: the publication is watched meanwhile
-      return [watchPublication(deps, signal), repair()];
+      return [watchDatabase(deps, store, signal), repair()];
     },
   );
 }
@@ -171,11 +171,15 @@ async function auditAgain(
   }
 }
 
-/** The publication can lose the table without an error (from PostgreSQL 18 on it can even vanish): looked at again and again. */
-async function watchPublication({ sql, config }: MirrorDeps, signal: AbortSignal): Promise<void> {
+/**
+ * Looked at again and again: the publication can lose the table without an error (from PostgreSQL 18 on it can even vanish), and a teardown by a
+ * role that may not end us is found by no write while the source is idle.
+ */
+async function watchDatabase({ sql, config }: MirrorDeps, store: Store, signal: AbortSignal): Promise<void> {
   for (;;) {
     await pause(PUBLICATION_CHECK_MS, signal);
     if (signal.aborted) return;
+    requireOurs(await store.read(), config);
     const source = await describeSource(sql, config);
     if (publicationStatements(config, source, await describePublication(sql, config, source)).length > 0) {
       throw new SmslogdError('publication_missing', `the publication ${config.PUBLICATION_NAME} has been changed`, {
