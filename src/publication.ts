@@ -14,6 +14,8 @@ export interface PublicationState {
   readonly hasSource: boolean;
   readonly insert: boolean;
   readonly update: boolean;
+  /** nobody needs it, and it makes the owner's DELETE fail where the table cannot publish it */
+  readonly delete: boolean;
   readonly viaRoot: boolean;
   /** somebody gave the source a row filter: rows outside it would pass in silence */
   readonly filtered: boolean;
@@ -26,13 +28,14 @@ export async function describePublication(sql: Sql, config: Names, source: Sourc
     {
       insert: boolean;
       update: boolean;
+      delete: boolean;
       root: boolean;
       member: boolean;
       filtered: boolean;
       list: boolean;
       columns: string | null;
     }[]
-  >`select p.pubinsert as insert, p.pubupdate as update, p.pubviaroot as root,
+  >`select p.pubinsert as insert, p.pubupdate as update, p.pubdelete as delete, p.pubviaroot as root,
            p.puballtables or r.prrelid is not null as member, r.prqual is not null as filtered, r.prattrs is not null as list,
            (select json_agg(a.attname order by a.attname)::text from pg_attribute a
              where a.attrelid = r.prrelid and a.attnum = any (r.prattrs::int2[])) as columns
@@ -43,6 +46,7 @@ export async function describePublication(sql: Sql, config: Names, source: Sourc
     hasSource: row?.member ?? false,
     insert: row?.insert ?? false,
     update: row?.update ?? false,
+    delete: row?.delete ?? false,
     viaRoot: row?.root ?? false,
     filtered: row?.filtered ?? false,
     columns: row?.list === true ? (JSON.parse(row.columns ?? '[]') as string[]) : undefined,
@@ -75,7 +79,7 @@ export function publicationStatements(config: Names, source: Source, now: Public
   if (!now.hasSource) statements.push(`alter publication ${name} add ${member}`);
   else if (now.filtered || String(now.columns) !== String(wanted?.toSorted()))
     statements.push(`alter publication ${name} set ${member}`);
-  if (!now.insert || now.update !== update || !now.viaRoot)
+  if (!now.insert || now.update !== update || (now.delete && !source.publishesUpdates) || !now.viaRoot)
     statements.push(`alter publication ${name} set (${options})`);
   return statements;
 }

@@ -111,13 +111,18 @@ export async function dryRun(config: Config, role: string | undefined): Promise<
   }
 }
 
-/** Throws schema_missing or schema_older where the database is behind this version. A newer one is no obstacle: it only adds. */
-export async function requireSchema(sql: Sql): Promise<void> {
+/**
+ * Throws schema_missing or schema_older where the database is behind this version. A newer one is no obstacle, it only adds: returns what it has
+ * beyond this version.
+ */
+export async function requireSchema(sql: Sql): Promise<string[]> {
   const done = await appliedMigrations(async (text) => await sql.unsafe<{ name: string }[]>(text));
   if (done.length === 0) throw new SmslogdError('schema_missing', 'the database has no smslogd schema yet');
   const absent = migrationNames().filter((name) => !done.includes(name));
   if (absent.length > 0)
     throw new SmslogdError('schema_older', `the database lacks the migrations ${absent.join(', ')}`);
+  const mine = migrationNames();
+  return done.filter((name) => !mine.includes(name));
 }
 
 async function appliedMigrations(query: (text: string) => Promise<readonly { name: string }[]>): Promise<string[]> {

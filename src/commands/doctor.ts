@@ -2,6 +2,7 @@ import { loadConfig } from '../config.ts';
 import { askGateway } from '../doctor/gateway.ts';
 import { lineOf, ok, runChecks, type Check } from '../doctor/check.ts';
 import { needing, type Found } from '../doctor/found.ts';
+import { slotChecks } from '../doctor/slot.ts';
 import { schemaChecks } from '../doctor/schema.ts';
 import { serverChecks } from '../doctor/server.ts';
 import type { Command } from './command.ts';
@@ -10,13 +11,25 @@ export const checks: readonly Check<Found>[] = [
   {
     name: 'settings',
     run: async (found) => {
-      found.config = loadConfig(found.env, ['database']);
-      return ok('valid');
+      try {
+        found.config = loadConfig(found.env, ['database', 'loops']);
+        found.gatewayKnown = true;
+        return ok('valid');
+      } catch (error) {
+        // what can be looked at without the rest is
+        try {
+          found.config = loadConfig(found.env, ['database']);
+        } catch {
+          // the first complaint names that, too
+        }
+        throw error;
+      }
     },
   },
   ...serverChecks,
   ...schemaChecks,
-  needing('gateway', ['config'], async ({ env, config }) =>
+  ...slotChecks,
+  needing('gateway', ['config', 'gatewayKnown'], async ({ env, config }) =>
     config.LOOPS.includes('poller')
       ? askGateway(loadConfig(env, ['gateway']), env)
       : { level: 'skip', says: 'LOOPS leaves the poller out' },

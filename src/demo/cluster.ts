@@ -6,6 +6,7 @@ import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import {
+  appendFileSync,
   chownSync,
   cpSync,
   existsSync,
@@ -108,11 +109,13 @@ interface Plan {
 
 async function launch(bin: Binaries, plan: Plan): Promise<Cluster> {
   const port = await freePort();
+  // in the file, as an administrator would: ALTER SYSTEM has the last word
+  const lines = Object.entries(plan.settings).map(([name, value]) => `${name} = '${value}'\n`);
+  appendFileSync(join(plan.dataDirectory, 'postgresql.conf'), lines.join(''));
   let server: ChildProcess | undefined;
 
   const start = async () => {
-    const flags = Object.entries({ ...plan.settings, port }).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
-    const child = spawn(join(bin.directory, 'postgres'), ['-D', plan.dataDirectory, ...flags], {
+    const child = spawn(join(bin.directory, 'postgres'), ['-D', plan.dataDirectory, '-p', String(port)], {
       env: bin.env,
       ...bin.account,
       stdio: ['ignore', 'ignore', 'pipe'],

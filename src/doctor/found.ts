@@ -7,6 +7,8 @@ import type { Check } from './check.ts';
 export interface Found {
   readonly env: NodeJS.ProcessEnv;
   config?: Config;
+  /** the gateway's settings are there, or not needed */
+  gatewayKnown?: boolean;
   /** answers on DATABASE_URL */
   sql?: Sql;
   user?: string;
@@ -16,10 +18,11 @@ export interface Found {
   source?: Source;
 }
 
-type Needed = 'config' | 'sql' | 'migrated' | 'source';
+type Needed = 'config' | 'gatewayKnown' | 'sql' | 'migrated' | 'source';
 
 const NAMES: Readonly<Record<Needed, string>> = {
   config: 'valid settings',
+  gatewayKnown: 'valid settings',
   sql: 'a database that answers',
   migrated: 'the schema',
   source: 'the source table',

@@ -29,7 +29,10 @@ function findingOf({ result, why }: Outcome, config: Config): Finding {
     case 'http_5xx':
       return warn('it answers 5xx: it has trouble of its own now');
     case 'http_4xx':
-      return warn('it answers a made-up id with 4xx: perhaps the address is wrong', CHECK_ADDRESS);
+      return warn(
+        'it answers a question about a made-up id with HTTP 4xx: either it does so for ids that it does not know, or nothing that knows SMS is at that address',
+        CHECK_ADDRESS,
+      );
     case 'protocol':
       if (why !== 'gateway_error')
         return warn(`it answers with something else than a status (${why ?? 'unknown'})`, CHECK_ADDRESS);

@@ -1,18 +1,22 @@
-/** Checks of what stands in the database: smslogd's schema, the role's privileges, the source table, the publication. */
-import { quoteIdentifier, quoteLiteral } from '../db.ts';
+/** Checks of what stands in the database: smslogd's schema, the role's privileges, the source table, the publication, what was refused. */
+import { quoteIdentifier } from '../db.ts';
 import { SmslogdError } from '../errors.ts';
-import { describePublication, publicationStatements } from '../publication.ts';
+import { describePublication, publicationStatements, type PublicationState } from '../publication.ts';
 import { requireSchema } from '../schema.ts';
-import { describeSource } from '../source.ts';
+import { describeSource, type Source } from '../source.ts';
 import { fail, ok, warn, type Check } from './check.ts';
 import { needing, type Found } from './found.ts';
 import { lackingPrivileges } from './privileges.ts';
 
 export const schemaChecks: readonly Check<Found>[] = [
   needing('schema', ['sql'], async (found) => {
-    await requireSchema(found.sql);
+    const newer = await requireSchema(found.sql);
     found.migrated = true;
-    return ok('migrated');
+    if (newer.length === 0) return ok('migrated');
+    return warn(
+      `newer than this version: it has ${newer.join(', ')} besides; one minor version further is no obstacle`,
+      'install the version of smslogd that ran migrate here',
+    );
   }),
 
   needing('source table', ['config', 'sql'], async (found) => {
@@ -43,11 +47,7 @@ export const schemaChecks: readonly Check<Found>[] = [
     const statements = publicationStatements(config, source, now);
     if (statements.length > 0)
       return fail(
-        now.update && source.tracksGateway && !source.publishesUpdates
-          ? `${config.PUBLICATION_NAME} publishes updates and the source has no replica identity: PostgreSQL refuses the owner's UPDATEs`
-          : now.exists
-            ? `${config.PUBLICATION_NAME} is not as it must be`
-            : `${config.PUBLICATION_NAME} does not exist`,
+        `${config.PUBLICATION_NAME} ${whatIsWrong(now, source)}`,
         `smslogd migrate # or, as the owner of the source table: ${statements.map((text) => `${text};`).join(' ')}`,
       );
     const said = `${config.PUBLICATION_NAME} publishes ${now.update ? 'insert, update' : 'insert'}`;
@@ -74,65 +74,30 @@ export const schemaChecks: readonly Check<Found>[] = [
     return ok(`days of ${row.report}, source timestamps of ${config.SOURCE_TIMEZONE}`);
   }),
 
-  needing('slot', ['config', 'sql'], async ({ config, sql, migrated }) => {
-    const [slot] = await sql<
-      {
-        kind: string;
-        plugin: string | null;
-        here: boolean;
-        database: string | null;
-        active: boolean;
-        status: string | null;
-        retained: string | null;
-        lost: boolean;
-      }[]
-    >`select slot_type as kind, plugin, coalesce(database = current_database(), false) as here, database, active, wal_status as status,
-             pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)) as retained, coalesce(wal_status = 'lost', false) as lost
-        from pg_replication_slots where slot_name = ${config.SLOT_NAME}`;
-    const name = config.SLOT_NAME;
-    const [checkpoint] =
-      migrated === true
-        ? await sql<{ ahead: boolean }[]>`select lsn > pg_current_wal_lsn() as ahead from smslogd.checkpoint
-             where slot_name = ${name} and lsn is not null and removed_at is null`
-        : [];
-    if (slot === undefined && checkpoint !== undefined)
-      return warn(
-        `${name} is gone, though a daemon has read it: nothing is mirrored until the daemon makes it again and reconciles`,
-        'smslogd run # then: smslogd verify --since 24h',
-      );
-    if (slot === undefined) return ok(`${name} does not exist yet: the daemon makes it when it first starts`);
-    if (slot.kind !== 'logical' || slot.plugin !== 'pgoutput' || !slot.here)
-      return fail(
-        `${name} is somebody else's: ${slot.kind}, plugin ${slot.plugin ?? 'none'}, database ${slot.database ?? 'none'}`,
-        'choose another SLOT_NAME',
-      );
-    if (slot.lost)
-      return warn(
-        `${name} has lost its WAL: the daemon makes it again and reconciles`,
-        'raise max_slot_wal_keep_size, and see why the daemon was away or slow',
-      );
-    if (checkpoint?.ahead === true)
-      return warn(
-        `the checkpoint is ahead of the server, as after a restore: the daemon forgets it and reconciles`,
-        'smslogd run # then: smslogd verify --since 24h',
-      );
-    const said = `${name}, ${slot.active ? 'a daemon reads it' : 'nobody reads it'}, holds ${slot.retained ?? 'no'} WAL (${slot.status ?? 'unknown'})`;
-    if (slot.status === 'unreserved') return warn(`${said}: about to be lost`, 'start smslogd run, and see its lag');
-    return ok(said);
-  }),
-
-  needing('other slots', ['config', 'sql'], async ({ config, sql }) => {
-    const rows = await sql<{ name: string; retained: string }[]>`
-      select slot_name as name, pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)) as retained
-        from pg_replication_slots
-       where slot_name <> ${config.SLOT_NAME} and not active and pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) > 64 * 1024 * 1024
-       order by pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) desc limit 10`;
-    if (rows.length === 0) return ok('none that nobody reads holds more than 64 MB of WAL');
+  needing('refused rows', ['sql', 'migrated'], async ({ sql }) => {
+    const [row] = await sql<{ rows: number; reasons: string | null }[]>`
+      select count(*)::int as rows, string_agg(distinct coalesce(reason, sqlstate), ', ') as reasons from smslogd.sms_refused`;
+    if (row === undefined || row.rows === 0) return ok('none');
     return warn(
-      `slots that nobody reads hold WAL: ${rows.map(({ name, retained }) => `${name} ${retained}`).join(', ')}`,
-      `if nobody needs it any more: select pg_drop_replication_slot(${quoteLiteral(rows[0]?.name ?? '')});`,
+      `${row.rows} source rows are not in the log, refused by ${row.reasons ?? 'a constraint'}`,
+      'select * from smslogd.sms_refused; -- mend the constraint or the rows, then: smslogd verify --repair',
     );
   }),
 ];
+
+/** What publicationStatements would mend, worst first. */
+function whatIsWrong(now: PublicationState, source: Source): string {
+  if (!now.exists) return 'does not exist';
+  if (!now.hasSource) return 'does not have the source table';
+  const unpublishable = source.publishesUpdates
+    ? []
+    : [...(now.update ? ['UPDATE'] : []), ...(now.delete ? ['DELETE'] : [])];
+  if (unpublishable.length > 0)
+    return `publishes ${unpublishable.join(' and ')} and the source has no replica identity: PostgreSQL refuses the owner's`;
+  if (now.filtered) return 'has a row filter: rows outside it are not streamed';
+  if (!now.insert) return 'does not publish INSERTs';
+  if (!now.viaRoot) return 'does not publish via the partition root';
+  return 'is not as it must be: its columns, or UPDATEs that it does not publish';
+}
 
 const IDENTITIES: Readonly<Record<string, string>> = { d: 'default', n: 'nothing', f: 'full', i: 'an index' };

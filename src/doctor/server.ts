@@ -6,14 +6,24 @@ import { fail, ok, warn, type Check } from './check.ts';
 import { needing, type Found } from './found.ts';
 
 const OLDEST_VERSION = 150_000;
+const SHORT_SENDER_TIMEOUT_MS = 5_000;
 
 export const serverChecks: readonly Check<Found>[] = [
   needing('database', ['config'], async (found) => {
     const sql = openDatabase(found.config, { max: 1, name: 'doctor' });
     try {
       const [row] = await sql<
-        { number: number; version: string; role: string; database: string; standby: boolean; system: string }[]
+        {
+          number: number;
+          version: string;
+          role: string;
+          database: string;
+          standby: boolean;
+          system: string;
+          readonly: boolean;
+        }[]
       >`select current_setting('server_version_num')::int as number, current_setting('server_version') as version,
+               current_setting('default_transaction_read_only')::bool as readonly,
                current_user as role, current_database() as database, pg_is_in_recovery() as standby,
                (select system_identifier::text from pg_control_system()) as system`;
       if (row === undefined) throw new SmslogdError('unexpected', 'the database answered nothing');
@@ -22,6 +32,11 @@ export const serverChecks: readonly Check<Found>[] = [
       found.systemId = row.system;
       if (row.number < OLDEST_VERSION) return fail(`PostgreSQL ${row.version} is too old`, 'Upgrade to 15 or later.');
       if (row.standby) return fail('this server is a stand-by', 'Point DATABASE_URL at the primary.');
+      if (row.readonly)
+        return fail(
+          `transactions of role ${row.role} are read only (default_transaction_read_only)`,
+          `set default_transaction_read_only = off; alter role ${quoteIdentifier(row.role)} in database ${quoteIdentifier(row.database)} set default_transaction_read_only = off;`,
+        );
       return ok(`PostgreSQL ${row.version}, database ${row.database}, role ${row.role}`);
     } catch (error) {
       await sql.end({ timeout: 1 });
@@ -96,8 +111,15 @@ export const serverChecks: readonly Check<Found>[] = [
   }),
 
   needing('wal_sender_timeout', ['sql'], async ({ sql }) => {
-    const timeout = await setting(sql, 'wal_sender_timeout');
-    return ok(timeout === '0' ? '0 (never)' : `${timeout}; smslogd answers at least every third of it`);
+    const [row] = await sql<{ ms: number; value: string }[]>`
+      select setting::int as ms, current_setting(name) as value from pg_settings where name = 'wal_sender_timeout'`;
+    const { ms, value } = row!;
+    const fix = "alter system set wal_sender_timeout = '60s'; select pg_reload_conf();";
+    if (ms === 0)
+      return warn('0: the server never gives up a daemon whose host died, and the next one waits for its slot', fix);
+    if (ms < SHORT_SENDER_TIMEOUT_MS)
+      return warn(`${value}: a short pause of the network or of the daemon costs the connection`, fix);
+    return ok(`${value}; smslogd answers at least every third of it`);
   }),
 
   needing('max_slot_wal_keep_size', ['sql'], async ({ sql }) => {
@@ -108,6 +130,16 @@ export const serverChecks: readonly Check<Found>[] = [
           "alter system set max_slot_wal_keep_size = '20GB'; select pg_reload_conf(); -- a size that the disk can spare",
         )
       : ok(`${limit}; a slot that falls behind by more is lost and costs one reconcile, no SMS`);
+  }),
+
+  needing('idle_replication_slot_timeout', ['sql'], async ({ sql }) => {
+    const [row] = await sql<{ value: string; ms: string }[]>`
+      select current_setting(name) as value, setting as ms from pg_settings where name = 'idle_replication_slot_timeout'`;
+    if (row === undefined || Number(row.ms) === 0) return ok('a slot that nobody reads is kept');
+    return warn(
+      `${row.value}: a daemon that is away for longer finds its slot invalidated, which costs a reconcile`,
+      'alter system set idle_replication_slot_timeout = 0; select pg_reload_conf();',
+    );
   }),
 ];
 

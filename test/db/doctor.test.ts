@@ -109,32 +109,11 @@ test("a slot of another plugin is somebody else's, and so is one of another data
   expect((await doctor()).of('slot')?.level).toBe('FAIL');
   await db.sql`select pg_drop_replication_slot(${db.name})`;
   await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
-  expect((await doctor()).of('slot')).toMatchObject({ level: 'ok', says: expect.stringContaining('nobody reads it') });
-  await db.sql`select pg_drop_replication_slot(${db.name})`;
-});
-
-test('a slot that is gone after a daemon had read it, and a checkpoint ahead of the server, are told', async () => {
-  await db.sql`insert into smslogd.checkpoint (slot_name, lsn) values (${db.name}, pg_current_wal_lsn())`;
-  expect((await doctor()).of('slot')).toMatchObject({ level: 'warn', says: expect.stringContaining('is gone') });
-  await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
-  expect((await doctor()).of('slot')?.level).toBe('ok');
-  await db.sql`update smslogd.checkpoint set lsn = lsn + 1000000000::numeric`;
   expect((await doctor()).of('slot')).toMatchObject({
     level: 'warn',
-    says: expect.stringContaining('ahead of the server'),
+    says: expect.stringContaining('nobody reads it'),
   });
   await db.sql`select pg_drop_replication_slot(${db.name})`;
-  await db.sql`delete from smslogd.checkpoint`;
-});
-
-test("a source that lost its replica identity is told as what it is: the owner's UPDATEs fail", async () => {
-  await db.sql`alter table verification.verifications replica identity nothing`;
-  expect((await doctor()).of('publication')).toMatchObject({
-    level: 'FAIL',
-    says: expect.stringContaining("refuses the owner's UPDATEs"),
-    fix: expect.stringContaining("set (publish = 'insert'"),
-  });
-  await db.sql`alter table verification.verifications replica identity default`;
 });
 
 test('another SOURCE_TIMEZONE than the stored one fails, a teardown and another REPORT_TIMEZONE warn', async () => {
