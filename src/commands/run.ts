@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { setFlagsFromString } from 'node:v8';
 import closeWithGrace from 'close-with-grace';
 import { loadConfig, type Config } from '../config.ts';
 import { openDatabase, type Sql } from '../db.ts';
@@ -33,6 +34,8 @@ export const command: Command = {
   ].join('\n'),
   run: async (_, { env, signalsTaken }) => {
     const config = loadConfig(env, ['database', 'loops']);
+    // the heap's young generation stays small: under a backlog Node.js 24 lets it grow until the process is twice as large, and no faster
+    setFlagsFromString('--semi-space-growth-factor=1');
     await daemon(config, createLog(config.LOG_LEVEL), signalsTaken);
     return 0;
   },
