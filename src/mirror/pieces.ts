@@ -21,14 +21,16 @@ export function nextSize(size: number, ms: number, { least, most }: { least: num
 /**
  * Runs one statement that gives up where a lock is not to be had soon (55P03): it may hold others' locks while it waits. The limit and the
  * statement are sent as one, an implicit transaction: no session state stays, and nothing is left to be rolled back on a connection that was
- * cut (postgres.js does not survive that). Such a query takes no parameters: `$1` and so on become literals here.
+ * cut (postgres.js does not survive that). Such a query takes no parameters: `$1` and so on become literals here, but not within quotes, where
+ * they are part of a name.
  */
 export async function briefly<Row extends object>(
   sql: Sql,
   text: string,
   parameters: readonly (string | null)[],
 ): Promise<Row[]> {
-  const filled = text.replaceAll(/\$(\d+)/g, (_, number: string) => {
+  const filled = text.replaceAll(/"[^"]*"|'[^']*'|\$(\d+)/g, (found, number?: string) => {
+    if (number === undefined) return found;
     const value = parameters[Number(number) - 1];
     return value === null || value === undefined ? 'null' : quoteLiteral(value);
   });

@@ -104,10 +104,10 @@ test('SOURCE_TIMEZONE and a database with odd date settings change no instant', 
 test('a quoted, upper-case table and publication are found', async () => {
   const id = randomUUID();
   await begin(
-    `create schema "My App"; create table "My App"."Verifi.cations" (id uuid primary key, phone_number text not null, code integer not null, inserted_at timestamp not null)`,
-    { SOURCE_TABLE: '"My App"."Verifi.cations"', PUBLICATION_NAME: 'My "Pub"' },
+    `create schema "My App"; create table "My App"."Verifi.cations$1" (id uuid primary key, phone_number text not null, code integer not null, inserted_at timestamp not null)`,
+    { SOURCE_TABLE: '"My App"."Verifi.cations$1"', PUBLICATION_NAME: 'My "Pub"' },
   );
-  await db.sql`insert into "My App"."Verifi.cations" values (${id}, '+380000000001', 1234, '2026-01-02 03:04:05.678901')`;
+  await db.sql`insert into "My App"."Verifi.cations$1" values (${id}, '+380000000001', 1234, '2026-01-02 03:04:05.678901')`;
   await has(1);
   expect(await rows()).toEqual([expected(id)]);
 });
