@@ -34,6 +34,10 @@ const TABLE = {
     reaction: 'retry',
     hint: 'A lock or a statement time limit was reached; smslogd tries again by itself.',
   },
+  disk_full: {
+    reaction: 'slow',
+    hint: "The database server's disk is full: free space there. smslogd tries again by itself, nothing is lost.",
+  },
   database_failed: { reaction: 'slow', hint: 'See the SQLSTATE; `smslogd doctor` looks for the usual causes.' },
   privilege_missing: {
     reaction: 'slow',
@@ -55,6 +59,10 @@ const TABLE = {
     reaction: 'retry',
     hint: 'The slot lost its WAL; smslogd makes it again and reconciles. Raise max_slot_wal_keep_size.',
   },
+  slot_foreign: {
+    reaction: 'slow',
+    hint: 'Choose another SLOT_NAME, or, if nobody needs that slot, drop it with pg_drop_replication_slot.',
+  },
   publication_missing: { reaction: 'slow', hint: 'Run `smslogd migrate` as the owner of the source table.' },
   source_missing: { reaction: 'slow', hint: 'Check SOURCE_TABLE: schema.table as PostgreSQL spells it.' },
   source_column: {
@@ -64,6 +72,10 @@ const TABLE = {
   source_timezone: {
     reaction: 'fatal',
     hint: 'Set SOURCE_TIMEZONE back: rows already in the log were read with the former one.',
+  },
+  log_locked: {
+    reaction: 'retry',
+    hint: 'New SMS are logged once the lock is free, nothing is lost; `SELECT pg_terminate_backend(PID)` ends the session that is named here.',
   },
   row_refused: {
     reaction: 'retry',
@@ -76,6 +88,10 @@ const TABLE = {
   database_changed: {
     reaction: 'retry',
     hint: 'The log was filled from another database, as after a restore; smslogd reconciles it.',
+  },
+  checkpoint_missing: {
+    reaction: 'retry',
+    hint: 'Somebody deleted the row of this slot from smslogd.checkpoint; smslogd makes it again and reconciles.',
   },
   checkpoint_future: {
     reaction: 'retry',
@@ -164,6 +180,7 @@ const BY_CAUSE: Readonly<Record<string, ErrorCode>> = {
   '57014': 'database_busy',
   '55P03': 'database_busy',
   '40': 'database_busy',
+  '53100': 'disk_full',
   '53300': 'database_busy',
   '53400': 'slots_exhausted',
   '42501': 'privilege_missing',
@@ -212,6 +229,7 @@ const SENTENCES: Partial<Record<ErrorCode, string>> = {
   database_missing: 'the database does not exist',
   database_going_down: 'PostgreSQL is going down or starting up',
   database_busy: 'PostgreSQL was busy',
+  disk_full: 'PostgreSQL has no space left on its disk',
   privilege_missing: 'a privilege is missing in PostgreSQL',
   slots_exhausted: 'PostgreSQL has no free replication slot or sender',
   slot_busy: 'the replication slot is in use',

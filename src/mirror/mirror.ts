@@ -20,6 +20,7 @@ import { describePublication, publicationStatements } from '../publication.ts';
 import { describeSource, type Source } from '../source.ts';
 import { pause } from '../supervise.ts';
 import { lightAudit } from './audit.ts';
+import { watchLocks } from './locks.ts';
 import { pump, type Failpoints } from './pump.ts';
 import { reconcile } from './reconcile.ts';
 import { createSlot, describeServer, describeSlot, dropSlot, endReader, type Server, type Slot } from './slot.ts';
@@ -32,9 +33,11 @@ export interface MirrorDeps {
   readonly log: Log;
   readonly health: Pick<Health, 'beat' | 'setMirrorState'>;
   readonly failpoints?: Failpoints;
+  /** how often publication and checkpoint are looked at; milliseconds */
+  readonly watchMs?: number;
 }
 
-const PUBLICATION_CHECK_MS = 10_000;
+const WATCH_MS = 10_000;
 /** The few small queries of a beginning take longer only where the path to the database died in silence. */
 const STALL_MS = 15_000;
 const AUDIT_MS = 180_000;
@@ -42,7 +45,7 @@ const AUDIT_MS = 180_000;
 const AUDIT = { sinceSeconds: 900, patienceMs: 60_000 };
 const FIRST_START = 'first start';
 
-/** Returns the loop for the supervisor: `works` is called once it streams. */
+/** Returns the loop for the supervisor: `works` is called once all that the server has sent is in the log. */
 export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () => void) => Promise<void> {
   const { config, sql, metrics, log, health } = deps;
   const store = createStore(sql, config);
@@ -116,8 +119,23 @@ async function stream(
   const { config, metrics, log, health, failpoints } = deps;
   const before = await store.read();
   const resumeAt = before.lsn ?? ZERO_LSN;
+  let repaired = false;
+  // a stream can begin again and again though no write succeeds, as on a full disk: it works once all is written
+  const whole = () => {
+    caughtUp();
+    if (repaired) works();
+  };
   await pump(
-    { config, store, log, metrics, caughtUp, reads, dropConnections: () => dropConnections(deps.sql), failpoints },
+    {
+      config,
+      store,
+      log,
+      metrics,
+      caughtUp: whole,
+      reads,
+      dropConnections: () => dropConnections(deps.sql),
+      failpoints,
+    },
     { source, durable: maxLsn(slot.confirmed, resumeAt), resumeAt, senderTimeoutMs: server.senderTimeoutMs },
     outer,
     (checkpoint, signal) => {
@@ -134,13 +152,13 @@ async function stream(
         }
         if (signal.aborted) return;
         health.setMirrorState('streaming');
-        works();
+        repaired = true;
         await auditAgain(deps, { store, source, epoch, gap }, signal);
       };
       // a slot ahead of the checkpoint is normal after an idle time, and looks just like one that somebody made again further on
       const gap = slot.confirmed > resumeAt && reconcileDue === undefined;
       // a reconcile can wait long for an old transaction: the publication is watched meanwhile
-      return [watchDatabase(deps, store, signal), repair()];
+      return [watchDatabase(deps, store, signal), watchLocks({ store, log, metrics }, signal), repair()];
     },
   );
 }
@@ -175,11 +193,17 @@ async function auditAgain(
  * Looked at again and again: the publication can lose the table without an error (from PostgreSQL 18 on it can even vanish), and a teardown by a
  * role that may not end us is found by no write while the source is idle.
  */
-async function watchDatabase({ sql, config }: MirrorDeps, store: Store, signal: AbortSignal): Promise<void> {
+async function watchDatabase(
+  { sql, config, watchMs = WATCH_MS }: MirrorDeps,
+  store: Store,
+  signal: AbortSignal,
+): Promise<void> {
   for (;;) {
-    await pause(PUBLICATION_CHECK_MS, signal);
+    await pause(watchMs, signal);
     if (signal.aborted) return;
-    requireOurs(await store.read(), config);
+    const checkpoint = await store.read();
+    requireOurs(checkpoint, config);
+    if (checkpoint.systemId === undefined) throw new SmslogdError('stepped_down', 'the checkpoint row is gone');
     const source = await describeSource(sql, config);
     if (publicationStatements(config, source, await describePublication(sql, config, source)).length > 0) {
       throw new SmslogdError('publication_missing', `the publication ${config.PUBLICATION_NAME} has been changed`, {
@@ -223,11 +247,11 @@ async function mendPublication(
 }
 
 async function withoutPublication(deps: MirrorDeps, store: Store, source: Source, signal: AbortSignal): Promise<void> {
-  const { metrics, log, health } = deps;
+  const { metrics, log, health, watchMs = WATCH_MS } = deps;
   health.setMirrorState('repairing');
   const { epoch } = await store.acquire();
   await reconcile({ store, source, epoch, reason: 'no publication', log, metrics }, signal);
-  await pause(PUBLICATION_CHECK_MS, signal);
+  await pause(watchMs, signal);
 }
 
 /**
@@ -257,7 +281,7 @@ function requireOurs(checkpoint: Checkpoint, config: Config): void {
   }
 }
 
-/** The slot as it is; whoever reads it has the last word on it and on the publication. Throws slot_busy, or config_invalid for a foreign one. */
+/** The slot as it is; whoever reads it has the last word on it and on the publication. Throws slot_busy, or slot_foreign. */
 async function freeSlot(
   { sql, config }: MirrorDeps,
   server: Server,
@@ -267,11 +291,8 @@ async function freeSlot(
   if (found === undefined) return undefined;
   if (found.database !== server.database || found.plugin !== 'pgoutput') {
     throw new SmslogdError(
-      'config_invalid',
-      `the slot ${config.SLOT_NAME} is not ours: database ${found.database}, plugin ${found.plugin}`,
-      {
-        hint: 'Choose another SLOT_NAME.',
-      },
+      'slot_foreign',
+      `the slot ${config.SLOT_NAME} is not ours: database ${found.database || 'none'}, plugin ${found.plugin || 'none'}`,
     );
   }
   if (found.reader !== undefined) {
@@ -296,9 +317,11 @@ async function readySlot(
   const reason = whyRebuild(found, checkpoint);
   if (reason === undefined && found !== undefined) {
     if (checkpoint.systemId === undefined) {
-      // somebody made it beforehand, as Patroni does with its permanent slots
-      health.setMirrorState('snapshot');
-      await markFirstStart(store, config);
+      const deleted = await store.hasMirrored();
+      if (deleted) warn({ log, metrics }, 'checkpoint_missing', 'the checkpoint is gone: it is made again');
+      // else somebody made the slot beforehand, as Patroni does with its permanent slots
+      health.setMirrorState(deleted ? 'repairing' : 'snapshot');
+      await markFirstStart(store, config, deleted ? 'checkpoint missing' : FIRST_START);
     } else if (checkpoint.inFuture) {
       warn({ log, metrics }, 'checkpoint_future', 'the checkpoint is ahead of the server: it is forgotten');
       await store.markReconcile('checkpoint in the future', { fresh: true });
@@ -310,7 +333,7 @@ async function readySlot(
   }
   if (reason === FIRST_START) {
     health.setMirrorState('snapshot');
-    await markFirstStart(store, config);
+    await markFirstStart(store, config, FIRST_START);
     log.info({ slot: config.SLOT_NAME }, 'a replication slot is made');
   } else {
     health.setMirrorState('repairing');
@@ -326,8 +349,8 @@ async function readySlot(
 }
 
 /** What was there before is to be copied, or with SNAPSHOT=never is not the mirror's. */
-async function markFirstStart(store: Store, config: Config): Promise<void> {
-  await store.markReconcile(FIRST_START, { fresh: true, horizon: config.SNAPSHOT === 'never' });
+async function markFirstStart(store: Store, config: Config, reason: string): Promise<void> {
+  await store.markReconcile(reason, { fresh: true, horizon: config.SNAPSHOT === 'never' });
 }
 
 /** Why the slot must be made (again); undefined: it need not. */

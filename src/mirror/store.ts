@@ -51,6 +51,13 @@ export interface Chunk {
   readonly refused: readonly string[];
 }
 
+export interface LockHolder {
+  readonly waitedSeconds: number;
+  readonly holderPid: number;
+  readonly holderApplication: string;
+  readonly holderRole: string;
+}
+
 interface SinkResult {
   /** absent: all */
   readonly offered?: number;
@@ -163,6 +170,12 @@ export function createStore(sql: Sql, config: Config) {
                  where slot_name = ${slot} and (system_id is distinct from ${systemId} or source_timezone is distinct from ${config.SOURCE_TIMEZONE})`;
     },
 
+    /** True where the log has rows that a mirror wrote. */
+    async hasMirrored(): Promise<boolean> {
+      const [row] = await sql`select from verification.sms_log where type = 'verification' limit 1`;
+      return row !== undefined;
+    },
+
     /** Tells the queue's trigger whether mirrored rows without a gateway id are to be judged. */
     async noteSource(source: Source): Promise<void> {
       await sql`update smslogd.settings set source_tracks_gateway = ${source.tracksGateway}
@@ -266,6 +279,18 @@ export function createStore(sql: Sql, config: Config) {
     async keepAudited(xid: string, epoch: bigint): Promise<void> {
       await sql`update smslogd.checkpoint set audited_xid = ${xid}::text::xid8
                  where slot_name = ${slot} and epoch = ${String(epoch)}::int8 and reconcile_due is null`;
+    },
+
+    /** The session that holds a lock for which a statement of this pool has waited longer than `seconds`; undefined: none waits for so long. */
+    async lockHolder(seconds: number): Promise<LockHolder | undefined> {
+      const [holder] = await sql<LockHolder[]>`
+        select extract(epoch from clock_timestamp() - w.query_start)::int as "waitedSeconds", h.pid as "holderPid",
+               h.application_name as "holderApplication", h.usename as "holderRole"
+          from pg_stat_activity w cross join unnest(pg_blocking_pids(w.pid)) b (pid) join pg_stat_activity h on h.pid = b.pid
+         where w.wait_event_type = 'Lock' and w.datname = current_database() and w.application_name = current_setting('application_name')
+           and w.query_start < clock_timestamp() - ${seconds}::int * interval '1 second' and h.application_name not like 'smslogd %'
+         order by w.query_start limit 1`;
+      return holder;
     },
 
     /** A transaction id of now: whatever committed before it is visible once `allEndedBefore` says so. */

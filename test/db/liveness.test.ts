@@ -1,4 +1,5 @@
 /** The connection stays alive whatever blocks the log, a dead one is noticed, and an idle source keeps no WAL. */
+import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
@@ -25,13 +26,15 @@ for (const [timeout, blocked] of [
   ['5s', 7],
   ['0', 3],
 ] as const) {
-  test(`with wal_sender_timeout = ${timeout} a log that is blocked for long does not cost the connection`, async () => {
+  test(`with wal_sender_timeout = ${timeout} a log that is blocked for long does not cost the connection, and is told of once`, async () => {
     await db.sql.unsafe(`alter database ${db.name} set wal_sender_timeout = '${timeout}'`);
+    const lines: string[] = [];
     // new sessions see the setting
-    mirror = startMirror(db);
+    mirror = startMirror(db, { log: pino({ level: 'info' }, { write: (line) => void lines.push(line) }) });
     await mirror.streaming();
     const before = await consumer();
     const blocker = await db.sql.reserve();
+    const [holder] = await blocker`select pg_backend_pid() as pid`;
     await blocker.unsafe('begin; lock verification.sms_log in access exclusive mode');
     await insertMany(db.sql, 100);
     const [{ since }] = (await db.sql`select clock_timestamp()::text as since`) as unknown as [{ since: string }];
@@ -40,10 +43,16 @@ for (const [timeout, blocked] of [
         await db.sql`select clock_timestamp() > ${since}::text::timestamptz + ${blocked}::int * interval '1 second' as passed`;
       return row?.['passed'] === true;
     });
+    const told = (word: string) => lines.filter((line) => line.includes(word));
+    await until('it to be told', () => told('log_locked').length > 0);
     await blocker.unsafe('rollback');
     blocker.release();
     await until('the rows', async () => (await logged()) === 100);
     expect(await consumer()).toBe(before);
+    await until('its end to be told', () => told('the lock is free').length > 0);
+    expect(told('log_locked').map((line) => (JSON.parse(line) as { holderPid: number }).holderPid)).toEqual([
+      holder?.['pid'],
+    ]);
   });
 }
 

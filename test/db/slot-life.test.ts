@@ -12,14 +12,18 @@ let mirrors: RunningMirror[];
 beforeEach(async () => {
   db = await createDatabase();
   mirrors = [];
+  lines = [];
 });
 afterEach(async () => {
   await Promise.all(mirrors.map((mirror) => mirror.stop()));
   await db.drop();
 });
 
+let lines: string[];
+const log = pino({ level: 'warn' }, { write: (line) => void lines.push(line) });
+
 async function streaming(env: Record<string, string> = {}): Promise<RunningMirror> {
-  const mirror = startMirror(db, { env });
+  const mirror = startMirror(db, { env, log });
   mirrors.push(mirror);
   await mirror.streaming();
   return mirror;
@@ -137,14 +141,29 @@ test('a table taken out of the publication under a running daemon is put back an
   await everyRowOnce();
 });
 
-test('a checkpoint row that is deleted by hand under a running daemon is made again', async () => {
-  await streaming();
-  await insertMany(db.sql, 10);
-  await everyRowOnce();
-  await db.sql`delete from smslogd.checkpoint`;
-  await insertMany(db.sql, 20);
-  await everyRowOnce();
-});
+/** The codes of the warnings so far. */
+const warnings = () => lines.map((line) => (JSON.parse(line) as { code: string }).code);
+
+test.for(['while the source is busy', 'while the source is idle', 'while the daemon is down'])(
+  'a checkpoint row that is deleted by hand %s is told of, and made again',
+  async (when) => {
+    const first = await streaming();
+    await insertMany(db.sql, 10);
+    await everyRowOnce();
+    if (when === 'while the daemon is down') {
+      await first.stop();
+      await slotFree();
+    }
+    await db.sql`delete from smslogd.checkpoint`;
+    if (when === 'while the source is busy') await insertMany(db.sql, 20);
+    if (when === 'while the daemon is down') await streaming();
+    await until('it to be told', () => warnings().length > 0);
+    await insertMany(db.sql, 5);
+    await everyRowOnce();
+    await until('the reconcile to be done', async () => (await due()) === null);
+    expect(warnings()).toEqual(['checkpoint_missing']);
+  },
+);
 
 test('a checkpoint in the future is forgotten and the log is reconciled', async () => {
   const first = await streaming();
@@ -203,8 +222,6 @@ test('where the role may not mend the publication, the SQL is said and the log i
   const url = new URL(db.url);
   url.username = role;
   url.password = 'made-up';
-  const lines: string[] = [];
-  const log = pino({ level: 'warn' }, { write: (line) => void lines.push(line) });
   const mirror = startMirror(db, { env: { DATABASE_URL: url.href }, log });
   mirrors.push(mirror);
   await mirror.streaming();
@@ -287,15 +304,28 @@ test('a first start that is tried again keeps the horizon of SNAPSHOT=never', as
   expect((await db.sql`select id from verification.sms_log`)[0]).toEqual({ id: later.id });
 });
 
-test('a slot of another database is refused even while it is read', async () => {
+test('a slot of another database is left alone even while it is read, and told of', async () => {
   const other = await createDatabase();
   const reader = startMirror(other);
   await reader.streaming();
-  const mirror = startMirror(db, { env: { SLOT_NAME: other.name } });
-  await expect(mirror.done).rejects.toMatchObject({ code: 'config_invalid' });
+  const mirror = startMirror(db, { env: { SLOT_NAME: other.name }, log });
+  await until('it to be told', () => warnings().includes('slot_foreign'));
+  expect(mirror.health.mirrorState).toBe('stopped');
   await mirror.stop();
   await reader.stop();
   await other.drop();
+});
+
+test('a slot of our name with a foreign plugin stops the mirror alone, which goes on once that slot is gone', async () => {
+  await db.sql`select pg_create_logical_replication_slot(${db.name}, 'test_decoding')`;
+  const mirror = startMirror(db, { log });
+  mirrors.push(mirror);
+  await until('it to be told', () => warnings().length > 0);
+  expect(warnings()).toEqual(['slot_foreign']);
+  await insertMany(db.sql, 5);
+  await db.sql`select pg_drop_replication_slot(${db.name})`;
+  await mirror.streaming();
+  await everyRowOnce();
 });
 
 test('a stop while the slot waits for an old transaction leaves no half-made slot behind', async () => {
@@ -309,4 +339,20 @@ test('a stop while the slot waits for an old transaction leaves no half-made slo
   await until('the slot to be gone', async () => (await slots()) === 0);
   await old.unsafe('rollback');
   old.release();
+});
+
+test('while the disk is full the mirror tries ever less often, and goes on when there is space again', async () => {
+  const mirror = await streaming();
+  await db.sql.unsafe(`
+    create function full_disk() returns trigger language plpgsql as $$ begin raise exception 'no space' using errcode = '53100'; end $$;
+    create trigger full_disk before insert on verification.sms_log execute function full_disk()`);
+  const epoch = async () => (await db.sql`select epoch::int from smslogd.checkpoint`)[0]?.['epoch'] as number;
+  const before = await epoch();
+  await insertMany(db.sql, 5);
+  await until('a few tries', async () => (await epoch()) >= before + 2);
+  // a row of failures is said once; one that began anew with each try would be said, and tried again, as soon as the first one
+  expect(warnings()).toEqual(['disk_full']);
+  await db.sql`drop trigger full_disk on verification.sms_log`;
+  await everyRowOnce();
+  await until('it to stream', () => mirror.health.mirrorState === 'streaming');
 });

@@ -8,6 +8,9 @@ import type { Failpoints } from '../../src/mirror/pump.ts';
 import { supervise } from '../../src/supervise.ts';
 import { until, type TestDatabase } from './database.ts';
 
+/** A tenth of the daemon's: tests wait for what it finds. */
+const WATCH_MS = 1_000;
+
 export interface RunningMirror {
   readonly metrics: Metrics;
   readonly health: Health;
@@ -27,7 +30,15 @@ export function startMirror(
   const metrics = createMetrics('test');
   const health = createHealth(metrics, ['mirror']);
   const controller = new AbortController();
-  const loop = createMirror({ config, sql, metrics, log, health, ...(failpoints === undefined ? {} : { failpoints }) });
+  const loop = createMirror({
+    config,
+    sql,
+    metrics,
+    log,
+    health,
+    watchMs: WATCH_MS,
+    ...(failpoints === undefined ? {} : { failpoints }),
+  });
   const done = supervise({ name: 'mirror', log }, loop, controller.signal);
   done.catch(() => {});
   return {
