@@ -60,6 +60,7 @@ create table smslogd.sms_poll (
 ) with (fillfactor = 75, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0,
         autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 20000);
 create index sms_poll_due_idx on smslogd.sms_poll (lane, due_at);
+create index sms_poll_waiting_idx on smslogd.sms_poll (id) where gateway_id is null;
 comment on table smslogd.sms_poll is 'The poller''s queue: the rows of sms_log that have no final status yet. smslogd heals it from the log; nothing is lost with it.';
 comment on column smslogd.sms_poll.lane is '0 young, 1 older than 10 minutes, 2 past its life when it was queued (asked last and slowly)';
 comment on column smslogd.sms_poll.due_at is 'When to ask next; while a request is under way the end of its lease';
@@ -86,14 +87,26 @@ $$;
 create function smslogd.queue_inserted() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
+  -- what is new in the log is new in the queue: without looking for each entry first this costs half
   insert into smslogd.sms_poll
   select q.* from inserted l
-  cross join lateral smslogd.queue_entry(l.id, l.gateway_id, l.gateway_status, l.type, l.inserted_at) q
-  on conflict (id) do nothing;
+  cross join lateral smslogd.queue_entry(l.id, l.gateway_id, l.gateway_status, l.type, l.inserted_at) q;
   return null;
-exception when others then
-  raise warning 'smslogd: rows are logged but not queued yet (%)', sqlstate;
-  return null;
+exception
+  when unique_violation then
+    -- but for an entry that is left of a row that somebody removed by hand
+    begin
+      insert into smslogd.sms_poll
+      select q.* from inserted l
+      cross join lateral smslogd.queue_entry(l.id, l.gateway_id, l.gateway_status, l.type, l.inserted_at) q
+      on conflict (id) do nothing;
+    exception when others then
+      raise warning 'smslogd: rows are logged but not queued yet (%)', sqlstate;
+    end;
+    return null;
+  when others then
+    raise warning 'smslogd: rows are logged but not queued yet (%)', sqlstate;
+    return null;
 end $$;
 
 create function smslogd.queue_completed() returns trigger

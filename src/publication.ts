@@ -1,6 +1,7 @@
 /**
  * The publication that the slot reads. No column list except in masked mode: one makes the owner's DROP COLUMN and ALTER COLUMN fail.
- * It publishes `update` only where a gateway id can arrive by one, and where an UPDATE can be published at all: else the owner's fail.
+ * It publishes INSERTs alone: while a publication has a table's UPDATEs or DELETEs, PostgreSQL refuses them as soon as the table has no replica
+ * identity. A gateway id that comes by an UPDATE is looked up instead (src/mirror/late.ts), and the owner's many other UPDATEs are not sent at all.
  */
 import type { Config } from './config.ts';
 import { quoteIdentifier, type Sql } from './db.ts';
@@ -13,8 +14,8 @@ export interface PublicationState {
   readonly exists: boolean;
   readonly hasSource: boolean;
   readonly insert: boolean;
+  /** nobody needs them, and they make the owner's statements fail where the table has no replica identity */
   readonly update: boolean;
-  /** nobody needs it, and it makes the owner's DELETE fail where the table cannot publish it */
   readonly delete: boolean;
   readonly viaRoot: boolean;
   /** somebody gave the source a row filter: rows outside it would pass in silence */
@@ -53,8 +54,11 @@ export async function describePublication(sql: Sql, config: Names, source: Sourc
   };
 }
 
-/** The statements that make the publication what it must be; none where it is. Throws config_invalid for masked mode with REPLICA IDENTITY FULL. */
-export function publicationStatements(config: Names, source: Source, now: PublicationState): string[] {
+/**
+ * The statements that make the publication what it must be; none where it is. UPDATEs and DELETEs that somebody has it publish are taken out where
+ * the table cannot publish them, with `strict` always. Throws config_invalid for masked mode with REPLICA IDENTITY FULL.
+ */
+export function publicationStatements(config: Names, source: Source, now: PublicationState, strict = false): string[] {
   const name = quoteIdentifier(config.PUBLICATION_NAME);
   const masked = config.SMS_BODY === 'masked';
   if (masked && source.replicaIdentity === 'f') {
@@ -66,20 +70,19 @@ export function publicationStatements(config: Names, source: Source, now: Public
       },
     );
   }
-  const update = source.tracksGateway && source.publishesUpdates;
   const wanted = masked
     ? ['id', 'phone_number', 'gateway_id', 'gateway_status', 'inserted_at'].filter((column) =>
         source.columns.has(column),
       )
     : undefined;
   const member = `table ${source.table}${wanted === undefined ? '' : ` (${wanted.map(quoteIdentifier).join(', ')})`}`;
-  const options = `publish = '${update ? 'insert, update' : 'insert'}', publish_via_partition_root = true`;
+  const options = `publish = 'insert', publish_via_partition_root = true`;
+  const excess = (now.update || now.delete) && (strict || !source.publishesUpdates);
   if (!now.exists) return [`create publication ${name} for ${member} with (${options})`];
   const statements: string[] = [];
   if (!now.hasSource) statements.push(`alter publication ${name} add ${member}`);
   else if (now.filtered || String(now.columns) !== String(wanted?.toSorted()))
     statements.push(`alter publication ${name} set ${member}`);
-  if (!now.insert || now.update !== update || (now.delete && !source.publishesUpdates) || !now.viaRoot)
-    statements.push(`alter publication ${name} set (${options})`);
+  if (!now.insert || excess || !now.viaRoot) statements.push(`alter publication ${name} set (${options})`);
   return statements;
 }

@@ -182,7 +182,7 @@ async function computedSteps(config: Config, client: Client, role: string | unde
         `update smslogd.checkpoint set removed_at = null where slot_name = ${quoteLiteral(config.SLOT_NAME)} and removed_at is not null`,
       ],
     });
-    const publication = publicationStatements(config, source, await describePublication(sql, config, source));
+    const publication = publicationStatements(config, source, await describePublication(sql, config, source), true);
     if (publication.length > 0) steps.push({ name: `publication ${config.PUBLICATION_NAME}`, statements: publication });
     if (role !== undefined) {
       const grants = readFileSync(`${SQL_FILES}grants.sql`, 'utf8')

@@ -132,6 +132,25 @@ export function statusOfSource(
   return status === undefined ? { status: 'Unknown', unknownWord: loggableWord(word) } : { status };
 }
 
+/**
+ * Common table expressions that give rows of the log the gateway id that their source rows have by now, and its status where they have none: `found`
+ * (locked in id order) and `wrote`. A gateway id that is there stays. `ids`: SQL of a uuid[].
+ */
+export function completionSql(source: Source, ids: string): string {
+  const gatewayId = columnSql(source, 's', 'gateway_id');
+  return `
+found as materialized (
+  select l.id, l.gateway_status as was, ${gatewayId} as gateway_id, ${statusSql(gatewayId, columnSql(source, 's', 'gateway_status'))} as status
+    from ${source.table} s join verification.sms_log l on l.id = s.id
+   where s.id = any (${ids}) and l.gateway_id is null and l.type = 'verification' and ${gatewayId} is not null
+   order by l.id for update of l),
+wrote as (
+  update verification.sms_log l
+     set gateway_id = f.gateway_id, gateway_status = coalesce(l.gateway_status, f.status), updated_at = now()
+    from found f where l.id = f.id
+  returning l.id, l.type, f.was, l.gateway_status)`;
+}
+
 /** A column of the source as text, or null where the source has no such column; an empty gateway id is none. `alias` is the table's alias. */
 export function columnSql(source: Source, alias: string, column: string): string {
   const value = `${alias}.${quoteIdentifier(column)}::text`;

@@ -25,11 +25,6 @@ export const schemaChecks: readonly Check<Found>[] = [
     const said = `${found.config.SOURCE_TABLE}, ${source.columns.size} columns, owner ${source.owner}`;
     if (!source.tracksGateway)
       return warn(`${said}; it has no gateway_id column: its SMS are logged and not judged, shown as untracked`);
-    if (!source.publishesUpdates)
-      return warn(
-        `${said}; its UPDATEs cannot be published: a gateway id that arrives by one is found by the reconcile, later`,
-        `the owner may run: alter table ${source.table} add primary key (id);`,
-      );
     return ok(`${said}, replica identity ${IDENTITIES[source.replicaIdentity] ?? source.replicaIdentity}`);
   }),
 
@@ -50,7 +45,13 @@ export const schemaChecks: readonly Check<Found>[] = [
         `${config.PUBLICATION_NAME} ${whatIsWrong(now, source)}`,
         `smslogd migrate # or, as the owner of the source table: ${statements.map((text) => `${text};`).join(' ')}`,
       );
-    const said = `${config.PUBLICATION_NAME} publishes ${now.update ? 'insert, update' : 'insert'}`;
+    const excess = publicationStatements(config, source, now, true);
+    if (excess.length > 0)
+      return warn(
+        `${config.PUBLICATION_NAME} publishes UPDATEs or DELETEs, which nobody needs: without a replica identity PostgreSQL would refuse the owner's`,
+        `smslogd migrate # or, as the owner of the source table: ${excess.map((text) => `${text};`).join(' ')}`,
+      );
+    const said = `${config.PUBLICATION_NAME} publishes insert`;
     if (now.columns === undefined) return ok(said);
     return warn(
       `${said} of the columns ${now.columns.join(', ')} only: dropping or changing one of those fails until the table has left it`,
@@ -97,7 +98,7 @@ function whatIsWrong(now: PublicationState, source: Source): string {
   if (now.filtered) return 'has a row filter: rows outside it are not streamed';
   if (!now.insert) return 'does not publish INSERTs';
   if (!now.viaRoot) return 'does not publish via the partition root';
-  return 'is not as it must be: its columns, or UPDATEs that it does not publish';
+  return 'is not as it must be: its columns';
 }
 
 const IDENTITIES: Readonly<Record<string, string>> = { d: 'default', n: 'nothing', f: 'full', i: 'an index' };

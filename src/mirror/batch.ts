@@ -10,10 +10,7 @@ import type { Lsn } from '../lsn.ts';
 import type { Receiver, Row } from './pgoutput.ts';
 
 export interface Batch {
-  /** at most one row for an id */
   readonly rows: readonly Row[];
-  /** rows, by index, that came by an UPDATE alone: they complete a logged row, or stand in for one that a reconcile is writing; empty: none */
-  readonly late: readonly boolean[];
   /** end_lsn of the last whole transaction; undefined: no transaction ended */
   readonly end: Lsn | undefined;
   /** commit times of the transactions with new rows that ended in this batch; microseconds since 2000-01-01 UTC */
@@ -44,8 +41,7 @@ export const FULL = 2_500;
 /** `resumeAt`: end_lsn of the last transaction that the log holds. A transaction whose commit_lsn is below it is skipped, strictly. */
 export function gather(resumeAt: Lsn): Gathering {
   let held = resumeAt;
-  let rows = new Map<string, Row>();
-  let late = new Set<string>();
+  let rows: Row[] = [];
   let end: Lsn | undefined;
   let commitTimes: bigint[] = [];
   let skipped = 0;
@@ -55,13 +51,13 @@ export function gather(resumeAt: Lsn): Gathering {
 
   return {
     get size() {
-      return rows.size;
+      return rows.length;
     },
     get inTransaction() {
       return state !== 'outside';
     },
     get ready() {
-      return end !== undefined || rows.size >= FULL;
+      return end !== undefined || rows.length >= FULL;
     },
     get oldestCommit() {
       return commitTimes[0];
@@ -73,19 +69,7 @@ export function gather(resumeAt: Lsn): Gathering {
     insert(row) {
       if (state === 'skipping') return;
       newRows += 1;
-      rows.set(row.id, row);
-      if (late.size > 0) late.delete(row.id);
-    },
-    update(row) {
-      if (state === 'skipping' || row.gatewayId === null) return;
-      const known = rows.get(row.id);
-      if (known === undefined) {
-        rows.set(row.id, row);
-        late.add(row.id);
-      } else if (known.gatewayId === null) {
-        known.gatewayId = row.gatewayId;
-        known.gatewayStatus = row.gatewayStatus;
-      }
+      rows.push(row);
     },
     unreadable(columns) {
       if (state !== 'skipping') unreadable = columns;
@@ -102,18 +86,15 @@ export function gather(resumeAt: Lsn): Gathering {
       held = position;
     },
     take() {
-      const taken = [...rows.values()];
       const batch = {
-        rows: taken,
-        late: late.size === 0 ? [] : taken.map(({ id }) => late.has(id)),
+        rows,
         end,
         commitTimes,
         skipped,
         unreadable: end === undefined ? [] : unreadable,
       };
       if (end !== undefined) unreadable = [];
-      rows = new Map();
-      late = new Set();
+      rows = [];
       end = undefined;
       commitTimes = [];
       skipped = 0;

@@ -20,6 +20,7 @@ import { describePublication, publicationStatements } from '../publication.ts';
 import { describeSource, type Source } from '../source.ts';
 import { pause } from '../supervise.ts';
 import { lightAudit } from './audit.ts';
+import { completeLate } from './late.ts';
 import { watchLocks } from './locks.ts';
 import { pump, type Failpoints } from './pump.ts';
 import { reconcile } from './reconcile.ts';
@@ -158,7 +159,8 @@ async function stream(
       // a slot ahead of the checkpoint is normal after an idle time, and looks just like one that somebody made again further on
       const gap = slot.confirmed > resumeAt && reconcileDue === undefined;
       // a reconcile can wait long for an old transaction: the publication is watched meanwhile
-      return [watchDatabase(deps, store, signal), watchLocks({ store, log, metrics }, signal), repair()];
+      const late = source.tracksGateway ? [completeLate(store, source, signal)] : [];
+      return [watchDatabase(deps, store, signal), watchLocks({ store, log, metrics }, signal), repair(), ...late];
     },
   );
 }

@@ -1,6 +1,6 @@
 /**
- * Reads pgoutput, protocol version 1, and keeps only what the mirror needs: transaction borders and, of the source table's INSERTs and UPDATEs,
- * six columns as the text that the server sent. Other tables, DELETE, TRUNCATE and messages change nothing in the log and are passed over.
+ * Reads pgoutput, protocol version 1, and keeps only what the mirror needs: transaction borders and, of the source table's INSERTs, six columns as
+ * the text that the server sent. Other tables, UPDATE, DELETE, TRUNCATE and messages change nothing in the log and are passed over.
  * Message formats: PostgreSQL's documentation, "Logical Replication Message Formats".
  */
 import { SmslogdError } from '../errors.ts';
@@ -12,20 +12,19 @@ const COLUMNS = ['id', 'phone_number', 'code', 'inserted_at', 'gateway_id', 'gat
 /** bytes of a tuple that is read as one text */
 const SMALL = 2_048;
 
-/** A source row as text; null: SQL null, or no such column, or (in an UPDATE) an unchanged value that was not sent. */
+/** A source row as text; null: SQL null, or no such column. */
 export interface Row {
   readonly id: string;
   readonly phone: string | null;
   readonly code: string | null;
   readonly insertedAt: string | null;
-  gatewayId: string | null;
-  gatewayStatus: string | null;
+  readonly gatewayId: string | null;
+  readonly gatewayStatus: string | null;
 }
 
 export interface Receiver {
   begin(commitLsn: Lsn): void;
   insert(row: Row): void;
-  update(row: Row): void;
   /** a row that cannot be read: the table was without these needed columns when it was written */
   unreadable(columns: readonly string[]): void;
   /** `committedAt`: microseconds since 2000-01-01 UTC */
@@ -76,8 +75,8 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
     relations.set(oid, { places, absent });
   };
 
-  /** Reads the tuple at `at` into `values`; returns the position after it. */
-  const readTuple = (bytes: Buffer, at: number, places: Int8Array): number => {
+  /** Reads the tuple at `at` into `values`. */
+  const readTuple = (bytes: Buffer, at: number, places: Int8Array): void => {
     const count = bytes.readInt16BE(at);
     let position = at + 2;
     begins.fill(-1);
@@ -105,7 +104,6 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
       if (begin === -1) values[place] = null;
       else values[place] = plain ? whole.slice(begin - at, end - at) : bytes.toString('utf8', begin, end);
     }
-    return position;
   };
 
   const row = (): Row => {
@@ -131,17 +129,6 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
         readTuple(bytes, start + 6, relation.places);
         return receiver.insert(row());
       }
-      case 0x55: {
-        // Update; the old key or the old row may stand before the new one
-        const relation = relations.get(bytes.readUInt32BE(start + 1));
-        if (relation === undefined) return;
-        if (relation.absent.length > 0) return receiver.unreadable(relation.absent);
-        let at = start + 6;
-        if (bytes[start + 5] !== 0x4e) at = readTuple(bytes, at, relation.places) + 1;
-        readTuple(bytes, at, relation.places);
-        if (values[0] !== null) receiver.update(row());
-        return;
-      }
       case 0x42: // Begin
         receiver.begin(bytes.readBigUInt64BE(start + 1) as Lsn);
         return;
@@ -151,6 +138,7 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
       case 0x52:
         readRelation(bytes, start);
         return;
+      case 0x55: // Update
       case 0x44: // Delete
       case 0x54: // Truncate
       case 0x59: // Type

@@ -4,14 +4,14 @@
  * - Rows and checkpoint commit in one statement, durably whatever the session's synchronous_commit says: set_config in a CTE that the
  *   checkpoint's UPDATE reads holds for that very commit.
  * - Every write reads from the RETURNING of the checkpoint's UPDATE, which finds no row once another daemon has raised the epoch.
- * - The log's primary key is the last line: what is there stays, except that a row without a gateway id takes the source's.
+ * - The log's primary key is the last line: what is there stays. Only a reconcile and the look for late gateway ids fill a gateway id in.
  * - Rows are written in id order everywhere: two statements never wait for each other in a circle.
  */
 import type { Config } from '../config.ts';
 import { arrayLiteral, type Sql } from '../db.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
 import { formatLsn, parseLsn, type Lsn } from '../lsn.ts';
-import { bodySql, columnSql, insertedAtForm, instantSql, statusSql, type Source } from '../source.ts';
+import { bodySql, columnSql, completionSql, insertedAtForm, instantSql, statusSql, type Source } from '../source.ts';
 import type { Batch } from './batch.ts';
 import { briefly } from './pieces.ts';
 
@@ -31,8 +31,6 @@ export interface Checkpoint {
 export interface Written {
   /** new rows in the log */
   readonly inserted: number;
-  /** logged rows that got their gateway id */
-  readonly completed: number;
   /** rows that were there already */
   readonly duplicates: number;
   /** ids of rows that a constraint of the log refuses; they are kept in smslogd.sms_refused */
@@ -59,11 +57,8 @@ export interface LockHolder {
 }
 
 interface SinkResult {
-  /** absent: all */
-  readonly offered?: number;
   readonly held: number;
   readonly inserted: number;
-  readonly written: number;
   readonly at: string;
 }
 
@@ -78,38 +73,49 @@ export type Store = ReturnType<typeof createStore>;
 
 const EPOCH_2000 = `timestamptz '2000-01-01 00:00:00+00'`;
 
-/** What a conflict may change: a row without a gateway id takes it, and the status with it where it has none. A status stays as it is. */
+/** What a reconcile may change: a row without a gateway id takes the source's, and the status with it where it has none. A status stays as it is. */
 const COMPLETE = `on conflict (id) do update
      set gateway_id = excluded.gateway_id, gateway_status = coalesce(l.gateway_status, excluded.gateway_status), updated_at = now()
    where l.gateway_id is null and excluded.gateway_id is not null
   returning (xmax = 0) as inserted`;
 
+/** So many batches in a row without a row that was there already: then rows are inserted without looking first. */
+const CLEAN = 4;
+
 export function createStore(sql: Sql, config: Config) {
   const slot = config.SLOT_NAME;
   const kept = config.RETENTION_DAYS === 0 ? `'-infinity'` : `now() - interval '${config.RETENTION_DAYS} days'`;
-  const sink = { plain: sinkStatement(config), late: sinkStatement(config, kept) };
+  const careful = sinkStatement(config, 'on conflict (id) do nothing');
+  const plain = sinkStatement(config, '');
   const fields = sql`epoch::text, lsn::text, lsn > pg_current_wal_lsn() as in_future, system_id, source_timezone, removed_at is not null as removed, reconcile_due`;
+  let clean = 0;
 
   const sinkOnce = async (batch: Batch, literals: readonly string[], epoch: bigint): Promise<Written> => {
-    const { rows, late } = batch;
-    const [result] = await retryDeadlock(() =>
-      sql.unsafe<SinkResult[]>(
-        late.length === 0 ? sink.plain : sink.late,
-        [
-          slot,
-          String(epoch),
-          batch.end === undefined ? null : formatLsn(batch.end),
-          String(batch.commitTimes.at(-1) ?? ''),
-          ...literals,
-          late.length === 0 ? null : arrayLiteral(late.map(String)),
-          config.OTP_CODE_TEXT,
-        ],
-        { prepare: true },
-      ),
-    );
-    const { offered = rows.length, held, inserted, written, at } = result!;
+    const offered = batch.rows.length;
+    const parameters = [
+      slot,
+      String(epoch),
+      batch.end === undefined ? null : formatLsn(batch.end),
+      String(batch.commitTimes.at(-1) ?? ''),
+      ...literals,
+      config.OTP_CODE_TEXT,
+    ];
+    const sink = (text: string) => retryDeadlock(() => sql.unsafe<SinkResult[]>(text, parameters, { prepare: true }));
+    let result: SinkResult | undefined;
+    // looking for each row first costs a fifth of the whole; what comes again comes after a restart or beside a reconcile
+    if (clean >= CLEAN) {
+      try {
+        [result] = await sink(plain);
+      } catch (error) {
+        if (codeOf(error) !== UNIQUE_VIOLATION) throw error;
+        clean = 0;
+      }
+    }
+    result ??= (await sink(careful))[0];
+    const { held, inserted, at } = result!;
     if (offered > 0 && held === 0) throw new SmslogdError('stepped_down', 'another daemon has acquired the slot');
-    return { inserted, completed: written - inserted, duplicates: offered - written, refused: [], at: BigInt(at) };
+    clean = inserted === offered ? clean + 1 : 0;
+    return { inserted, duplicates: offered - inserted, refused: [], at: BigInt(at) };
   };
 
   /** Keeps a row aside. Of the server's error only names are kept: its message and detail can hold the row's values. */
@@ -196,19 +202,18 @@ export function createStore(sql: Sql, config: Config) {
         return await sinkOnce(batch, literals, epoch);
       } catch (error) {
         if (!isRefusal(error)) throw error;
-        const { rows, late } = batch;
+        const { rows } = batch;
         if (rows.length === 1) {
           await refuse(rows[0]!.id, error);
-          return { inserted: 0, completed: 0, duplicates: 0, refused: [rows[0]!.id], at: nowMicros() };
+          return { inserted: 0, duplicates: 0, refused: [rows[0]!.id], at: nowMicros() };
         }
         const half = rows.length >> 1;
-        const first = { ...batch, rows: rows.slice(0, half), late: late.slice(0, half), end: undefined };
-        const second = { ...batch, rows: rows.slice(half), late: late.slice(half) };
+        const first = { ...batch, rows: rows.slice(0, half), end: undefined };
+        const second = { ...batch, rows: rows.slice(half) };
         const one = await this.write(first, statuses.slice(0, half), epoch);
         const two = await this.write(second, statuses.slice(half), epoch);
         return {
           inserted: one.inserted + two.inserted,
-          completed: one.completed + two.completed,
           duplicates: one.duplicates + two.duplicates,
           refused: [...one.refused, ...two.refused],
           at: two.at,
@@ -235,6 +240,34 @@ export function createStore(sql: Sql, config: Config) {
         await refuse(row.id, error);
         return { last: row.id, looked: 1, inserted: 0, completed: 0, refused: [row.id] };
       }
+    },
+
+    /**
+     * Gives rows of the log that wait for their gateway id the one that the source has by now. Looks at `size` of them that follow `after` in id
+     * order, of those queued in the last `seconds` (undefined: all). Throws 55P03 where a lock is not to be had soon.
+     */
+    async completeWaiting(
+      source: Source,
+      seconds: number | undefined,
+      after: string | undefined,
+      size: number,
+    ): Promise<{ last: string | undefined; looked: number; completed: number }> {
+      const [row] = await retryDeadlock(() =>
+        briefly<{ last: string | null; looked: number; completed: number }>(
+          sql,
+          `with waiting as materialized (
+             select p.id from smslogd.sms_poll p
+              where p.gateway_id is null
+                and ($1::text is null or p.give_up_at > now() + (select give_up from smslogd.settings) - $1::text::int4 * interval '1 second')
+                and ($2::text is null or p.id > $2::text::uuid)
+              order by p.id limit ${size}), ${completionSql(source, 'array(select id from waiting)')}
+           select (select id::text from waiting order by id desc limit 1) as last, (select count(*) from waiting)::int as looked,
+                  (select count(*) from wrote)::int as completed`,
+          [seconds === undefined ? null : String(seconds), after ?? null],
+        ),
+      );
+      const { last, looked, completed } = row!;
+      return { last: last ?? undefined, looked, completed };
     },
 
     /** The first and the last source id: between them a reconcile's position is a share of its way. */
@@ -314,45 +347,34 @@ export function literalsOf({ rows }: Batch, statuses: readonly (string | null)[]
 }
 
 /**
- * The sink: one statement, one round trip. `lateSince` (SQL): some rows are late (by UPDATE); of these the ones that are older, or have nothing to
- * complete, are left out first, so that the source's other updates write nothing at all, not even the checkpoint.
+ * The sink: one statement, one round trip. `conflict`: what to do with rows that are there already; without it the first one refuses the batch
+ * with a unique violation.
  */
-function sinkStatement(config: Config, lateSince?: string): string {
-  const late = lateSince !== undefined;
-  const offered = `
-offered as materialized (
-  select a.* from arrived a
-   where a.late is not true
-      or (a.inserted_at >= greatest(${lateSince}, (select coalesce(horizon, '-infinity') from smslogd.checkpoint where slot_name = $1::text))
-          and not exists (select from verification.sms_log k where k.id = a.id and k.gateway_id is not null))),`;
+function sinkStatement(config: Config, conflict: string): string {
   // read as timestamps at once where a zone in the text can be passed over: the stream's session is in UTC, and so is the source
   const utc = config.SOURCE_TIMEZONE === 'UTC';
   // arrays are unnested in the select list: in FROM each of them would be stored once more
   return `
 with durable as materialized (select set_config('synchronous_commit', 'on', true)),
-arrived as (
-  select u.id, u.phone, u.code, ${instantSql('u.inserted_at', utc ? 'timestamp' : 'streamed', config.SOURCE_TIMEZONE)} as inserted_at,
-         u.gateway_id, u.gateway_status, u.late
-    from (select unnest($5::text::uuid[]) as id, unnest($6::text::text[]) as phone, unnest($7::text::text[]) as code,
-                 unnest($8::text::${utc ? 'timestamp' : 'text'}[]) as inserted_at, unnest($9::text::text[]) as gateway_id, unnest($10::text::text[]) as gateway_status,
-                 unnest($11::text::bool[]) as late) u),${late ? offered : ''}
 held as (
   update smslogd.checkpoint c
      set lsn = coalesce($3::text::pg_lsn, c.lsn), updated_at = now(),
          committed_at = coalesce(${EPOCH_2000} + nullif($4::text, '')::int8 * interval '1 microsecond', c.committed_at)
     from durable
-   where c.slot_name = $1::text and c.epoch = $2::text::int8 and c.removed_at is null ${late ? 'and exists (select from offered)' : ''}
+   where c.slot_name = $1::text and c.epoch = $2::text::int8 and c.removed_at is null
   returning c.epoch),
 written as (
-  insert into verification.sms_log as l (id, phone_number, type, body, gateway_id, gateway_status, inserted_at)
-  select o.id, o.phone, 'verification', ${bodySql('$12::text', 'o.code', config.SMS_BODY)}, o.gateway_id, o.gateway_status, o.inserted_at
-    from ${late ? 'offered' : 'arrived'} o cross join held
+  insert into verification.sms_log (id, phone_number, type, body, gateway_id, gateway_status, inserted_at)
+  select o.id, o.phone, 'verification', ${bodySql('$11::text', 'o.code', config.SMS_BODY)}, o.gateway_id, o.gateway_status,
+         ${instantSql('o.inserted_at', utc ? 'timestamp' : 'streamed', config.SOURCE_TIMEZONE)}
+    from (select unnest($5::text::uuid[]) as id, unnest($6::text::text[]) as phone, unnest($7::text::text[]) as code,
+                 unnest($8::text::${utc ? 'timestamp' : 'text'}[]) as inserted_at, unnest($9::text::text[]) as gateway_id,
+                 unnest($10::text::text[]) as gateway_status) o cross join held
    order by o.id
-  ${COMPLETE})
-select ${late ? '(select count(*) from offered)::int as offered, ' : ''}(select count(*) from held)::int as held,
-       count(*) filter (where inserted)::int as inserted, count(*)::int as written,
-       (extract(epoch from clock_timestamp() - ${EPOCH_2000}) * 1000000)::int8::text as at
-  from written`;
+  ${conflict}
+  returning 1)
+select (select count(*) from held)::int as held, (select count(*) from written)::int as inserted,
+       (extract(epoch from clock_timestamp() - ${EPOCH_2000}) * 1000000)::int8::text as at`;
 }
 
 /** A chunk of a reconcile: $1 text before the code, $2 slot, $3 the id to go on after. */
@@ -378,6 +400,8 @@ select (select id::text from chunk order by id desc limit 1) as last, (select co
        count(*) filter (where inserted)::int as inserted, count(*)::int as written
   from written`;
 }
+
+const UNIQUE_VIOLATION = '23505';
 
 /** True where a constraint, a type, an index or a trigger of the log refused the row itself: data exceptions, integrity violations, a value that is too long for an index, and what a trigger raises. */
 function isRefusal(error: unknown): boolean {

@@ -10,7 +10,7 @@
  */
 import { arrayLiteral, type Sql } from '../db.ts';
 import type { PollResult } from '../metrics.ts';
-import { columnSql, statusSql, type Source } from '../source.ts';
+import { completionSql, type Source } from '../source.ts';
 import { OPEN_STATUSES, type SmsType, type Status } from '../status.ts';
 import { FIRST_REQUEST_MS, LATE_SHARE, LONGEST_GAP_MS } from './schedule.ts';
 
@@ -204,24 +204,11 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
    * queues it again. Returns the statuses that were written.
    */
   async function fillFromSource(source: Source, ids: readonly string[]): Promise<Change[]> {
-    const word = columnSql(source, 's', 'gateway_status');
-    const gatewayId = `nullif(trim(${columnSql(source, 's', 'gateway_id')}), '')`;
     return (await sql.unsafe(
-      `with found as materialized (
-         select l.id, l.gateway_status as was, ${gatewayId} as gateway_id, ${statusSql(gatewayId, word)} as status
-           from ${source.table} s join verification.sms_log l on l.id = s.id
-          where s.id = any ($1::text::uuid[]) and l.gateway_id is null and l.type = 'verification'
-            and (l.gateway_status is null or l.gateway_status = any ($2::text::text[])) and ${gatewayId} is not null
-          order by l.id for update of l
-       ), wrote as (
-         update verification.sms_log l
-            set gateway_id = f.gateway_id, gateway_status = coalesce(l.gateway_status, f.status), updated_at = now()
-           from found f where l.id = f.id
-         returning l.id, l.type, l.gateway_status, l.inserted_at
-       )
-       select w.id, w.type, coalesce(f.was, 'none') as "from", w.gateway_status as "to", null::float8 as seconds
-         from wrote w join found f using (id) where f.was is distinct from w.gateway_status`,
-      [arrayLiteral(ids), OPEN],
+      `with ${completionSql(source, '$1::text::uuid[]')}
+       select id, type, coalesce(was, 'none') as "from", gateway_status as "to", null::float8 as seconds
+         from wrote where was is distinct from gateway_status`,
+      [arrayLiteral(ids)],
     )) as unknown as Change[];
   }
 

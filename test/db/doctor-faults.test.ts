@@ -167,9 +167,14 @@ test.for([
     ['it has a row filter', 'row filter', publication('set table verification.verifications where (id is not null)')],
     ['it has a column list', 'its columns', publication('set table verification.verifications (id, phone_number)')],
     ['it has no INSERTs', 'does not publish INSERTs', publication("set (publish = 'update')")],
-    ['it has no UPDATEs', 'UPDATEs that it does not publish', publication("set (publish = 'insert')")],
     ['it leaves the partition root out', 'partition root', publication('set (publish_via_partition_root = false)')],
-    ["the owner's UPDATEs cannot be published", 'publishes UPDATE and', identity('nothing'), identity('default')],
+    [
+      "the owner's UPDATEs cannot be published",
+      'publishes UPDATE and',
+      sql(`alter publication smslogd set (publish = 'insert, update');
+           alter table verification.verifications replica identity nothing`),
+      identity('default'),
+    ],
     [
       "the owner's DELETEs cannot be published",
       'publishes DELETE and',
@@ -178,6 +183,11 @@ test.for([
       identity('default'),
     ],
   ),
+  ...faults('publication', 'warn', [
+    'it has UPDATEs, which nobody needs',
+    'publishes UPDATEs or DELETEs',
+    publication("set (publish = 'insert, update')"),
+  ]),
   ...faults(
     'slot',
     'warn',

@@ -127,7 +127,6 @@ function batch(id: string): Batch {
     rows: [
       { id, phone: '+380000000001', code: '1', insertedAt: '2026-01-01 00:00:00', gatewayId: '1', gatewayStatus: null },
     ],
-    late: [false],
     end: parseLsn('0/10'),
     commitTimes: [0n],
     skipped: 0,

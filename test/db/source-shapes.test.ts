@@ -203,6 +203,23 @@ for (const masked of [false, true]) {
   }
 }
 
+test('the owner takes the replica identity and the key away under a running daemon, and every statement of his works on', async () => {
+  await begin(STANDARD);
+  await insertMany(db.sql, 3);
+  for (const ddl of ['replica identity nothing', 'drop constraint verifications_pkey', 'replica identity full']) {
+    await db.sql.unsafe(`alter table verification.verifications ${ddl}`);
+    await insertVerification(db.sql, { gateway_id: null, gateway_status: null });
+    await db.sql`update verification.verifications set attempts_count = attempts_count + 1`;
+    await db.sql`update verification.verifications set gateway_id = '1234567' where gateway_id is null`;
+    await db.sql`delete from verification.verifications where ctid = (select min(ctid) from verification.verifications)`;
+  }
+  await has(6);
+  await until(
+    'the late gateway ids',
+    async () => (await db.sql`select from verification.sms_log where gateway_id is null`).length === 0,
+  );
+});
+
 test('the owner can drop and alter any column, and drop the table itself', async () => {
   await begin(STANDARD);
   await insertVerification(db.sql);

@@ -54,14 +54,9 @@ export function insert(oid: number, values: readonly Column[]): Buffer {
   return Buffer.concat([Buffer.from('I'), int32(oid), Buffer.from('N'), tuple(values)]);
 }
 
-/** `old`: K the old key, O the whole old row, as the replica identity has it. */
-export function update(
-  oid: number,
-  values: readonly Column[],
-  old?: { kind: 'K' | 'O'; values: readonly Column[] },
-): Buffer {
-  const before = old === undefined ? [] : [Buffer.from(old.kind), tuple(old.values)];
-  return Buffer.concat([Buffer.from('U'), int32(oid), ...before, Buffer.from('N'), tuple(values)]);
+/** An update without the old row, as with the default replica identity and an unchanged key. */
+export function update(oid: number, values: readonly Column[]): Buffer {
+  return Buffer.concat([Buffer.from('U'), int32(oid), Buffer.from('N'), tuple(values)]);
 }
 
 export function remove(oid: number, values: readonly Column[]): Buffer {

@@ -63,31 +63,6 @@ test('the end that is taken is always that of a whole transaction, and no row is
   );
 });
 
-test('an update in the same batch completes the inserted row and keeps its first gateway id', () => {
-  const gathering = gather(ZERO_LSN);
-  gathering.begin(lsn(1));
-  gathering.insert(row('a', null));
-  gathering.update(row('a', null));
-  gathering.update(row('a', '7'));
-  gathering.update(row('a', '8'));
-  gathering.commit(lsn(2), 0n);
-  const batch = gathering.take();
-  expect(batch.rows.map((each) => each.gatewayId)).toEqual(['7']);
-  expect(batch.late).toEqual([]);
-});
-
-test('an update alone is late where it brings a gateway id, and nothing where it does not', () => {
-  const gathering = gather(ZERO_LSN);
-  gathering.begin(lsn(1));
-  gathering.update(row('a', '7'));
-  gathering.update(row('b', null));
-  gathering.commit(lsn(2), 5n);
-  const batch = gathering.take();
-  expect(batch.rows.map((each) => each.id)).toEqual(['a']);
-  expect(batch.late).toEqual([true]);
-  expect(batch.commitTimes).toEqual([]);
-});
-
 test('rows of a transaction that is still coming are ready only when they are many', () => {
   const gathering = gather(ZERO_LSN);
   gathering.begin(lsn(1));
