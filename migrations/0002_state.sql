@@ -47,6 +47,7 @@ create table smslogd.sms_refused (
 comment on table smslogd.sms_refused is 'Source rows that the log''s constraints refuse, kept aside so that they block nobody; a reconcile tries them again';
 comment on column smslogd.sms_refused.reason is 'The constraint or column that refused it';
 
+-- Half of each block is left free: a claim changes no indexed column, so that its row stays in its block (HOT) even where all of a block are claimed.
 create table smslogd.sms_poll (
   id          uuid primary key,
   gateway_id  text,
@@ -56,18 +57,20 @@ create table smslogd.sms_poll (
   deadline_at timestamptz not null,
   give_up_at  timestamptz not null,
   attempt     integer not null default 0,
-  last_result text
-) with (fillfactor = 75, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0,
+  last_result text,
+  leased_until timestamptz not null default '-infinity'
+) with (fillfactor = 45, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0,
         autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 20000);
 create index sms_poll_due_idx on smslogd.sms_poll (lane, due_at);
 create index sms_poll_waiting_idx on smslogd.sms_poll (id) where gateway_id is null;
 comment on table smslogd.sms_poll is 'The poller''s queue: the rows of sms_log that have no final status yet. smslogd heals it from the log; nothing is lost with it.';
 comment on column smslogd.sms_poll.lane is '0 young, 1 older than 10 minutes, 2 past its life when it was queued (asked last and slowly)';
-comment on column smslogd.sms_poll.due_at is 'When to ask next; while a request is under way the end of its lease';
+comment on column smslogd.sms_poll.due_at is 'When to ask next';
 comment on column smslogd.sms_poll.sent_at is 'inserted_at of the SMS';
 comment on column smslogd.sms_poll.deadline_at is 'End of its life: the first successful answer after it is the last';
 comment on column smslogd.sms_poll.give_up_at is 'Terminated then, even unanswered';
 comment on column smslogd.sms_poll.attempt is 'Raised by each claim: the fence of its completion';
+comment on column smslogd.sms_poll.leased_until is 'While a request is under way the end of its lease: no daemon claims it before. Not indexed, on purpose';
 comment on column smslogd.sms_poll.last_result is 'How the last request ended; the values of smslogd_poll_requests_total{result}';
 
 -- The one rule of what is queued and when. No row: nothing to ask. An infinite time of sending has no age: such an SMS is as old as its entry.
@@ -77,7 +80,7 @@ returns setof smslogd.sms_poll language sql stable as $$
          case when $5 + s.life <= now() then 2 when $5 + interval '10 minutes' <= now() then 1 else 0 end::smallint,
          case when $2 is null then greatest(now(), least($5, now()) + s.life)
               else greatest(now(), least($5, now()) + s.first_poll) end,
-         case when isfinite($5) then $5 else now() end, least($5, now()) + s.life, now() + s.give_up, 0, null::text
+         case when isfinite($5) then $5 else now() end, least($5, now()) + s.life, now() + s.give_up, 0, null::text, timestamptz '-infinity'
     from smslogd.settings s
    where ($3 is null or $3 in ('Accepted', 'Enroute', 'Pending', 'Unknown'))
      and ($2 is not null or $4 <> 'verification' or s.source_tracks_gateway)
@@ -114,7 +117,8 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   insert into smslogd.sms_poll as p
   select q.* from smslogd.queue_entry(new.id, new.gateway_id, new.gateway_status, new.type, new.inserted_at) q
-  on conflict (id) do update set gateway_id = excluded.gateway_id, due_at = excluded.due_at, lane = excluded.lane;
+  on conflict (id) do update set gateway_id = excluded.gateway_id, due_at = excluded.due_at, lane = excluded.lane,
+    leased_until = excluded.leased_until;
   return null;
 exception when others then
   raise warning 'smslogd: a row is completed but not queued yet (%)', sqlstate;

@@ -16,7 +16,7 @@ comment on view verification.sms_backlog is 'SMS without a final status now, by 
 
 create or replace view verification.sms_stuck as
 select p.id, l.type, l.gateway_status, l.inserted_at, smslogd.clock() - p.sent_at as age, p.deadline_at <= smslogd.clock() as past_life,
-       p.attempt as attempts, p.last_result, p.due_at as next_due_at, p.give_up_at
+       p.attempt as attempts, p.last_result, greatest(p.due_at, p.leased_until) as next_due_at, p.give_up_at
   from smslogd.sms_poll p
   join verification.sms_log l on l.id = p.id
  where p.sent_at <= smslogd.clock() - interval '5 minutes'

@@ -233,7 +233,7 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
        'statuses', (select coalesce(json_agg(json_build_object('type', type, 'status', status, 'sms', sms,
                            'oldest_age', date_part('epoch', smslogd.clock() - oldest), 'last_changed', date_part('epoch', last_changed_at))), '[]')
                       from smslogd.sms_by_status),
-       'due', (select count(*) from smslogd.sms_poll where due_at <= now()),
+       'due', (select count(*) from smslogd.sms_poll where due_at <= now() and leased_until <= now()),
        'checkpoint', (select date_part('epoch', updated_at) from smslogd.checkpoint where slot_name = ${slot} and lsn is not null),
        'slot', (select json_build_object('active', active, 'wal_status', wal_status, 'safe', safe_wal_size,
                          'retained', case when pg_is_in_recovery() then null else pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) end)

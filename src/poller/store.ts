@@ -1,7 +1,8 @@
 /**
  * All SQL of the poller. The queue smslogd.sms_poll holds the rows of the log that are not final; the invariants:
  *
- * - A claim is a lease: it commits at once, raises `attempt` and puts `due_at` past the lease. What crashes is claimed again then.
+ * - A claim is a lease: it commits at once, raises `attempt` and sets `leased_until`. What crashes is claimed again then. `due_at` stays: it is
+ *   indexed, and a claim that changed it would write into every index of the queue.
  * - A completion counts only where `attempt` and the gateway id are still the claimed ones, and writes a status only over one that is
  *   not final and differs. A row leaves the queue in the statement that makes it final, or when it is seen gone or final.
  * - Rows of the log are locked before those of the queue and both by id, as the log's triggers do it: two statements cannot wait for each other in
@@ -97,17 +98,17 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
       with hasty as materialized (
         select set_config('synchronous_commit', 'off', true)
       ), aged as materialized (
-        select id, ctid as place, due_at from smslogd.sms_poll where lane = 1 and due_at <= now() and due_at > ${after(1)}
+        select id, ctid as place, due_at from smslogd.sms_poll where lane = 1 and due_at <= now() and due_at > ${after(1)} and leased_until <= now()
          order by due_at limit ${old} for update skip locked
       ), young as materialized (
-        select id, ctid as place, due_at from smslogd.sms_poll where lane = 0 and due_at <= now() and due_at > ${after(0)}
+        select id, ctid as place, due_at from smslogd.sms_poll where lane = 0 and due_at <= now() and due_at > ${after(0)} and leased_until <= now()
          order by due_at limit greatest(0, ${total} - (select count(*) from aged)) for update skip locked
       ), more as materialized (
         select id, ctid as place, due_at from smslogd.sms_poll
-         where lane = 1 and due_at <= now() and due_at > ${after(1)} and id not in (select id from aged)
+         where lane = 1 and due_at <= now() and due_at > ${after(1)} and leased_until <= now() and id not in (select id from aged)
          order by due_at limit greatest(0, ${total} - (select count(*) from aged) - (select count(*) from young)) for update skip locked
       ), past as materialized (
-        select id, ctid as place, due_at from smslogd.sms_poll where lane = 2 and due_at <= now() and due_at > ${after(2)}
+        select id, ctid as place, due_at from smslogd.sms_poll where lane = 2 and due_at <= now() and due_at > ${after(2)} and leased_until <= now()
          order by due_at
          limit greatest(0, least(${past}, ${total} - (select count(*) from aged) - (select count(*) from young) - (select count(*) from more)))
            for update skip locked
@@ -119,9 +120,9 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
              lane = case when p.lane = 0 and p.sent_at <= now() - interval '10 minutes' then 1 else p.lane end,
              -- no shorter than the schedule: a crash must not make old SMS come in a burst. Past its life an SMS has none, the next answer is
              -- its last: it waits for the lease alone
-             due_at = now() + greatest(make_interval(secs => ${leaseMs / 1000}::float8),
-                                       case when p.deadline_at > now() then least((now() - p.sent_at) * ${LATE_SHARE}::float8,
-                                                                                    make_interval(secs => ${LONGEST_GAP_MS / 1000}::float8)) end)
+             leased_until = now() + greatest(make_interval(secs => ${leaseMs / 1000}::float8),
+                                             case when p.deadline_at > now() then least((now() - p.sent_at) * ${LATE_SHARE}::float8,
+                                                                                        make_interval(secs => ${LONGEST_GAP_MS / 1000}::float8)) end)
         from due where p.ctid = due.place and (select count(*) from hasty) = 1
       returning p.id, p.gateway_id, p.attempt, p.lane, ${claimTimes(sql)}`;
     return rows.map(toClaimed);
@@ -131,18 +132,18 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
   async function claimWithoutGatewayId(limit: number): Promise<Claimed[]> {
     const rows = await sql<RawClaim[]>`
       with due as materialized (
-        select id, ctid as place, due_at from smslogd.sms_poll where lane in (0, 1, 2) and due_at <= now() and gateway_id is null
+        select id, ctid as place, due_at from smslogd.sms_poll where lane in (0, 1, 2) and due_at <= now() and leased_until <= now() and gateway_id is null
          limit ${limit} for update skip locked
       )
-      update smslogd.sms_poll p set attempt = p.attempt + 1, due_at = now() + make_interval(secs => ${leaseMs / 1000}::float8)
+      update smslogd.sms_poll p set attempt = p.attempt + 1, leased_until = now() + make_interval(secs => ${leaseMs / 1000}::float8)
         from due where p.ctid = due.place
       returning p.id, p.gateway_id, p.attempt, p.lane, ${claimTimes(sql)}`;
     return rows.map(toClaimed);
   }
 
   /**
-   * Applies what the gateway said, in one statement; returns the rows of the log that were changed. A queue row is found again by its place: one that
-   * somebody moved at that very moment is left as it is, and its lease ends.
+   * Applies what the gateway said, in one statement; returns the rows of the log that were changed. All is judged by the statement's snapshot; then
+   * the rows are locked, log before queue. A row that somebody changed in between is left as it is, its lease ends, and it is asked for again.
    */
   async function complete(rows: readonly Completion[]): Promise<Change[]> {
     const column = (value: (row: Completion) => string | number | null) => arrayLiteral(rows.map(value));
@@ -156,8 +157,8 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
             as said (id, attempt, gateway_id, result, status, date, gap)
       ), judged as materialized (
         -- past its life an answer that is not final is the last one
-        select s.id, p.ctid as place, l.ctid as logged_place, s.attempt, s.gateway_id, s.result, s.gap, a.status, a.date, l.type, l.gateway_status as was, l.inserted_at,
-               l.gateway_id as logged_gateway_id,
+        select s.id, p.ctid as place, l.ctid as logged_place, s.attempt, s.gateway_id, s.result, s.gap, a.status, a.date, l.type, l.gateway_status as was,
+               l.gateway_id as logged_gateway_id, ${latency(sql`a.date`, sql)} as seconds,
                a.answers and a.open and (l.gateway_status is distinct from a.status or l.status_changed_at is null) as writes,
                not a.open or a.answers and a.status <> all (${OPEN}::text[]) as leaves
           from said s
@@ -171,32 +172,31 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
                   l.id is not null and coalesce(l.gateway_status = any (${OPEN}::text[]), true) as open
          ) a
       ), logged as materialized (
-        select l.id from verification.sms_log l join judged j on j.logged_place = l.ctid where j.writes order by l.id for update of l
+        select l.ctid as place from verification.sms_log l join judged j on j.logged_place = l.ctid where j.writes order by l.id for update of l
       ), held as materialized (
         select j.*
           from smslogd.sms_poll p join judged j on j.place = p.ctid
          where (select count(*) from logged) >= 0 and p.attempt = j.attempt and p.gateway_id is not distinct from j.gateway_id
+           and (not j.writes or j.logged_place in (select place from logged))
          order by p.id for update of p
       ), wrote as (
-        -- asked again of the locked row, found by its id wherever it is now: it may have been changed by hand since it was judged
         update verification.sms_log l set gateway_status = h.status, status_changed_at = h.date, updated_at = now()
-          from held h
-         where l.id = h.id and h.writes and l.gateway_id is not distinct from h.gateway_id
-           and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
-        returning l.id, l.type, coalesce(h.was, 'none') as was, h.status, ${latency(sql`h.date`, sql)} as seconds
+          from held h where l.ctid = h.logged_place and h.writes
+        returning h.id, h.type, h.was, h.status, h.seconds
       ), left_queue as (
         delete from smslogd.sms_poll p using held h where p.ctid = h.place and h.leaves
       ), waits as (
         update smslogd.sms_poll p
            set gateway_id = coalesce(h.logged_gateway_id, p.gateway_id),
-               due_at = case when h.result is null then now()
+               leased_until = '-infinity',
+               due_at = case when h.result is null then p.due_at
                              when p.deadline_at > now() then least(now() + make_interval(secs => h.gap / 1000), p.deadline_at)
                              else now() + make_interval(secs => h.gap / 1000) end,
                last_result = case when h.result = 'ok' and (not h.writes or h.was is not distinct from h.status) then 'unchanged'
                                   else coalesce(h.result, p.last_result) end
           from held h where p.ctid = h.place and not h.leaves
       )
-      select id, type, was as "from", status as "to", seconds from wrote where was <> status`;
+      select id, type, coalesce(was, 'none') as "from", status as "to", seconds from wrote where was is distinct from status`;
   }
 
   /**
@@ -222,7 +222,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
         select * from unnest(${arrayLiteral(rows.map((r) => r.id))}::uuid[], ${arrayLiteral(rows.map((r) => r.attempt))}::int[])
             as said (id, attempt)
       ), seen as materialized (
-        select p.id, p.attempt, l.gateway_id, l.gateway_status as was, l.inserted_at,
+        select p.id, p.attempt, l.gateway_id, l.gateway_status as was, ${latency(sql`now()`, sql)} as seconds,
                a.open and l.gateway_id is null and not a.untracked and p.deadline_at <= now() as writes,
                not a.open or l.gateway_id is null and (a.untracked or p.deadline_at <= now()) as leaves
           from said s join smslogd.sms_poll p using (id, attempt) left join verification.sms_log l using (id)
@@ -240,12 +240,12 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
           from held h
          where l.id = h.id and h.writes and l.gateway_id is null
            and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
-        returning l.id, l.type, coalesce(h.was, 'none') as was, ${latency(sql`now()`, sql)} as seconds
+        returning l.id, l.type, coalesce(h.was, 'none') as was, h.seconds
       ), left_queue as (
         delete from smslogd.sms_poll p using held h where p.id = h.id and h.leaves
       ), waits as (
         update smslogd.sms_poll p
-           set gateway_id = h.gateway_id, due_at = case when h.gateway_id is null then greatest(now(), p.deadline_at) else now() end
+           set gateway_id = h.gateway_id, leased_until = '-infinity', due_at = case when h.gateway_id is null then greatest(now(), p.deadline_at) else now() end
           from held h where p.id = h.id and not h.leaves
       )
       select id, type, was as "from", 'Unaccepted' as "to", seconds from wrote`;
@@ -273,7 +273,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
   async function giveUp(ids: readonly string[]): Promise<Change[]> {
     return await sql<Change[]>`
       with over as materialized (
-        select p.id, l.gateway_status as was, l.inserted_at,
+        select p.id, l.gateway_status as was, ${latency(sql`now()`, sql)} as seconds,
                l.id is not null and coalesce(l.gateway_status = any (${OPEN}::text[]), true) as writes
           from smslogd.sms_poll p left join verification.sms_log l using (id)
          where p.id = any (${arrayLiteral(ids)}::uuid[]) and p.give_up_at <= now()
@@ -287,7 +287,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
       ), wrote as (
         update verification.sms_log l set gateway_status = 'Terminated', status_changed_at = now(), updated_at = now()
           from held h where l.id = h.id and h.writes and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
-        returning l.id, l.type, coalesce(h.was, 'none') as was, ${latency(sql`now()`, sql)} as seconds
+        returning l.id, l.type, coalesce(h.was, 'none') as was, h.seconds
       ), left_queue as (
         delete from smslogd.sms_poll p using held h where p.id = h.id
       )
@@ -364,7 +364,7 @@ interface RawClaim {
 
 /** Seconds from inserted_at; null where that is infinite, which PostgreSQL before 17 refuses to subtract. */
 const latency = (end: PendingSql, sql: Sql) =>
-  sql`case when isfinite(h.inserted_at) then extract(epoch from ${end} - h.inserted_at)::float8 end`;
+  sql`case when isfinite(l.inserted_at) then extract(epoch from ${end} - l.inserted_at)::float8 end`;
 
 const claimTimes = (sql: Sql) => sql`
   extract(epoch from now() - p.sent_at)::float8 * 1000 as age, extract(epoch from due.due_at)::float8 * 1000 as due`;

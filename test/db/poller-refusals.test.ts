@@ -77,7 +77,7 @@ test('a claim whose daemon dies is due again by the schedule, but past its life 
   const store = createPollerStore(db.sql, 20_000);
   expect(await store.claim({ total: 10, old: 10, past: 10 }, [null, null, null])).toHaveLength(3);
   const rows = await db.sql<{ id: string; seconds: number }[]>`
-    select id, extract(epoch from due_at - now())::float8 as seconds from smslogd.sms_poll`;
+    select id, extract(epoch from greatest(due_at, leased_until) - now())::float8 as seconds from smslogd.sms_poll`;
   const waits = (id: string) => rows.find((row) => row.id === id)?.seconds ?? -1;
   expect(waits(live)).toBeGreaterThan(40);
   for (const id of [past, ended]) {

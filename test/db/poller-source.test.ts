@@ -93,7 +93,8 @@ test('where the source cannot be read there is no verdict', async () => {
     async () => ((await series(metrics, 'smslogd_errors_total{code="source_missing"}')) ?? 0) > 0,
   );
   await until('it to be put off', async () => {
-    const [row] = await db.sql`select due_at > now() + interval '30 seconds' as later from smslogd.sms_poll`;
+    const [row] =
+      await db.sql`select greatest(due_at, leased_until) > now() + interval '30 seconds' as later from smslogd.sms_poll`;
     return row?.['later'] === true;
   });
   expect(await readSms(db, id)).toMatchObject({ gateway_status: null });

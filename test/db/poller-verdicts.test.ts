@@ -47,7 +47,9 @@ test.each(CASES)('the gateway was down and answers %s with %s of %s', async (_, 
     const before = await readSms(db, id);
     expect(before).toMatchObject({ gateway_status: 'Accepted', status_changed_at: null });
     const life = over ? "- interval '1 second'" : "+ interval '1 hour'";
-    await db.sql.unsafe(`update smslogd.sms_poll set deadline_at = now() ${life}, due_at = now()`);
+    await db.sql.unsafe(
+      `update smslogd.sms_poll set deadline_at = now() ${life}, due_at = now(), leased_until = '-infinity'`,
+    );
     gateway.script = ({ id: one }) => reply(one, state, gatewayDate(date));
     // the failure may be written only now, and put it off
     const row = await statusBecomesSoon(id, status);
@@ -75,7 +77,7 @@ test.each([
   async (_, answer) => {
     gateway.script = answer;
     const id = await insertSms(db, { gatewayId: '1000002' });
-    await db.sql`update smslogd.sms_poll set deadline_at = now() - interval '1 second', due_at = now()`;
+    await db.sql`update smslogd.sms_poll set deadline_at = now() - interval '1 second', due_at = now(), leased_until = '-infinity'`;
     const { stop } = await startPoller(db, { IP2SMS_URL: gateway.url });
     try {
       await until('the result', async () => {
@@ -95,7 +97,7 @@ test.each([
 /** Makes it due again until it has `status`. */
 async function statusBecomesSoon(id: string, status: string) {
   await until(`status ${status}`, async () => {
-    await db.sql`update smslogd.sms_poll set due_at = now() where last_result is not null and due_at > now() and last_result <> 'ok'`;
+    await db.sql`update smslogd.sms_poll set due_at = now(), leased_until = '-infinity' where last_result is not null and due_at > now() and last_result <> 'ok'`;
     return (await readSms(db, id))?.gateway_status === status;
   });
   return await statusBecomes(db, id, status);

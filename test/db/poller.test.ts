@@ -30,7 +30,7 @@ async function start(env: Record<string, string> = {}, log?: Parameters<typeof s
 
 /** The life of the SMS ends now, and it is due. */
 async function endLife(id: string): Promise<void> {
-  await db.sql`update smslogd.sms_poll set deadline_at = now() - interval '1 second', due_at = now() where id = ${id}`;
+  await db.sql`update smslogd.sms_poll set deadline_at = now() - interval '1 second', due_at = now(), leased_until = '-infinity' where id = ${id}`;
 }
 
 async function asked(id: string, times = 1): Promise<void> {
@@ -203,7 +203,7 @@ test('while the gateway is down past the life there is no verdict; when it is ba
   expect(await readSms(db, delivered)).toMatchObject({ gateway_status: 'Accepted' });
   expect(await readSms(db, stuck)).toMatchObject({ gateway_status: 'Accepted' });
   gateway.script = ({ id }) => reply(id, id === '5000001' ? 'Delivered' : 'Unknown');
-  await db.sql`update smslogd.sms_poll set due_at = now()`;
+  await db.sql`update smslogd.sms_poll set due_at = now(), leased_until = '-infinity'`;
   await statusBecomes(db, delivered, 'Delivered');
   await statusBecomes(db, stuck, 'Terminated');
 });
@@ -289,7 +289,8 @@ test('a stop waits for what is under way, writes it, and gives the rest back at 
   for (const release of held) release();
   await stopped;
   expect(await readSms(db, answered)).toMatchObject({ gateway_status: 'Delivered' });
-  const [row] = await db.sql`select due_at <= now() as due, attempt from smslogd.sms_poll where id = ${silent}`;
+  const [row] =
+    await db.sql`select greatest(due_at, leased_until) <= now() as due, attempt from smslogd.sms_poll where id = ${silent}`;
   expect(row).toEqual({ due: true, attempt: 1 });
 });
 
