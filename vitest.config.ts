@@ -1,9 +1,14 @@
+import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
+
+/** Test files at once: they wait for servers most of the time. What runs whole daemons as well gets half as many. */
+const FILES = availableParallelism() + 1;
+const WHOLE = Math.ceil(FILES / 2);
 
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: 'unit', include: ['test/unit/**/*.test.ts'] } },
+      { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 30_000, maxWorkers: FILES } },
       {
         test: {
           name: 'db',
@@ -11,6 +16,7 @@ export default defineConfig({
           globalSetup: 'test/support/postgres.ts',
           testTimeout: 120_000,
           hookTimeout: 120_000,
+          maxWorkers: FILES,
         },
       },
       {
@@ -20,7 +26,8 @@ export default defineConfig({
           globalSetup: 'test/support/postgres.ts',
           testTimeout: 120_000,
           hookTimeout: 120_000,
-          fileParallelism: false,
+          maxWorkers: WHOLE,
+          sequence: { groupOrder: 1 },
         },
       },
       // needs programs that npm does not bring: `npm run test:system`

@@ -18,6 +18,8 @@ export interface PublicationState {
   readonly update: boolean;
   readonly delete: boolean;
   readonly viaRoot: boolean;
+  /** tables beside the source are in it, as the former one after another table was put in its place */
+  readonly others: boolean;
   /** somebody gave the source a row filter: rows outside it would pass in silence */
   readonly filtered: boolean;
   /** the published columns where there is a column list, sorted */
@@ -32,12 +34,14 @@ export async function describePublication(sql: Sql, config: Names, source: Sourc
       delete: boolean;
       root: boolean;
       member: boolean;
+      others: boolean;
       filtered: boolean;
       list: boolean;
       columns: string | null;
     }[]
   >`select p.pubinsert as insert, p.pubupdate as update, p.pubdelete as delete, p.pubviaroot as root,
-           p.puballtables or r.prrelid is not null as member, r.prqual is not null as filtered, r.prattrs is not null as list,
+           p.puballtables or r.prrelid is not null as member,
+           exists (select from pg_publication_rel o where o.prpubid = p.oid and o.prrelid <> ${source.oid}::text::oid) as others, r.prqual is not null as filtered, r.prattrs is not null as list,
            (select json_agg(a.attname order by a.attname)::text from pg_attribute a
              where a.attrelid = r.prrelid and a.attnum = any (r.prattrs::int2[])) as columns
       from pg_publication p left join pg_publication_rel r on r.prpubid = p.oid and r.prrelid = ${source.oid}::text::oid
@@ -49,6 +53,7 @@ export async function describePublication(sql: Sql, config: Names, source: Sourc
     update: row?.update ?? false,
     delete: row?.delete ?? false,
     viaRoot: row?.root ?? false,
+    others: row?.others ?? false,
     filtered: row?.filtered ?? false,
     columns: row?.list === true ? (JSON.parse(row.columns ?? '[]') as string[]) : undefined,
   };
@@ -56,7 +61,8 @@ export async function describePublication(sql: Sql, config: Names, source: Sourc
 
 /**
  * The statements that make the publication what it must be; none where it is. UPDATEs and DELETEs that somebody has it publish are taken out where
- * the table cannot publish them, with `strict` always. Throws config_invalid for masked mode with REPLICA IDENTITY FULL.
+ * the table cannot publish them, with `strict` always. The publication is smslogd's own: other tables are taken out when the source
+ * comes into it, as after a swap, with `strict` always. Throws config_invalid for masked mode with REPLICA IDENTITY FULL.
  */
 export function publicationStatements(config: Names, source: Source, now: PublicationState, strict = false): string[] {
   const name = quoteIdentifier(config.PUBLICATION_NAME);
@@ -80,8 +86,13 @@ export function publicationStatements(config: Names, source: Source, now: Public
   const excess = (now.update || now.delete) && (strict || !source.publishesUpdates);
   if (!now.exists) return [`create publication ${name} for ${member} with (${options})`];
   const statements: string[] = [];
-  if (!now.hasSource) statements.push(`alter publication ${name} add ${member}`);
-  else if (now.filtered || String(now.columns) !== String(wanted?.toSorted()))
+  if (!now.hasSource && !now.others) statements.push(`alter publication ${name} add ${member}`);
+  else if (
+    !now.hasSource ||
+    (now.others && strict) ||
+    now.filtered ||
+    String(now.columns) !== String(wanted?.toSorted())
+  )
     statements.push(`alter publication ${name} set ${member}`);
   if (!now.insert || excess || !now.viaRoot) statements.push(`alter publication ${name} set (${options})`);
   return statements;

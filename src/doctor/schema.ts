@@ -48,7 +48,9 @@ export const schemaChecks: readonly Check<Found>[] = [
     const excess = publicationStatements(config, source, now, true);
     if (excess.length > 0)
       return warn(
-        `${config.PUBLICATION_NAME} publishes UPDATEs or DELETEs, which nobody needs: without a replica identity PostgreSQL would refuse the owner's`,
+        now.others
+          ? `${config.PUBLICATION_NAME} publishes other tables than ${source.table}, too, which nobody reads`
+          : `${config.PUBLICATION_NAME} publishes UPDATEs or DELETEs, which nobody needs: without a replica identity PostgreSQL would refuse the owner's`,
         `smslogd migrate # or, as the owner of the source table: ${excess.map((text) => `${text};`).join(' ')}`,
       );
     const said = `${config.PUBLICATION_NAME} publishes insert`;

@@ -39,6 +39,8 @@ export interface MirrorDeps {
 }
 
 const WATCH_MS = 10_000;
+/** What is waiting when a stream begins fails sooner, if it fails. */
+const LASTED_MS = 5_000;
 /** The few small queries of a beginning take longer only where the path to the database died in silence. */
 const STALL_MS = 15_000;
 const AUDIT_MS = 180_000;
@@ -46,7 +48,7 @@ const AUDIT_MS = 180_000;
 const AUDIT = { sinceSeconds: 900, patienceMs: 60_000 };
 const FIRST_START = 'first start';
 
-/** Returns the loop for the supervisor: `works` is called once all that the server has sent is in the log. */
+/** Returns the loop for the supervisor: `works` is called once it has streamed for a while and all that the server has sent is in the log. */
 export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () => void) => Promise<void> {
   const { config, sql, metrics, log, health } = deps;
   const store = createStore(sql, config);
@@ -121,10 +123,11 @@ async function stream(
   const before = await store.read();
   const resumeAt = before.lsn ?? ZERO_LSN;
   let repaired = false;
-  // a stream can begin again and again though no write succeeds, as on a full disk: it works once all is written
+  const began = performance.now();
+  // a stream can begin again and again though no write succeeds, as on a full disk: it works once it has lasted and all is written
   const whole = () => {
     caughtUp();
-    if (repaired) works();
+    if (repaired && performance.now() - began > LASTED_MS) works();
   };
   await pump(
     {

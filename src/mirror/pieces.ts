@@ -18,6 +18,15 @@ export function nextSize(size: number, ms: number, { least, most }: { least: num
   return Math.round(Math.min(most, Math.max(least, size * Math.min(2, PIECE_MS / ms))));
 }
 
+const BRIEFLY = [
+  `lock_timeout = ${LOCK_TIMEOUT_MS}`,
+  // a piece is small, whatever the statistics say: for a table that was never analyzed the planner would read it whole for every row
+  'enable_seqscan = off',
+  'jit = off',
+]
+  .map((setting) => `set local ${setting};`)
+  .join('\n');
+
 /**
  * Runs one statement that gives up where a lock is not to be had soon (55P03): it may hold others' locks while it waits. The limit and the
  * statement are sent as one, an implicit transaction: no session state stays, and nothing is left to be rolled back on a connection that was
@@ -34,7 +43,7 @@ export async function briefly<Row extends object>(
     const value = parameters[Number(number) - 1];
     return value === null || value === undefined ? 'null' : quoteLiteral(value);
   });
-  const results = await sql.unsafe(`set local lock_timeout = ${LOCK_TIMEOUT_MS};\n${filled}`).simple();
+  const results = await sql.unsafe(`${BRIEFLY}\n${filled}`).simple();
   return (results as unknown as Row[][]).at(-1)!;
 }
 

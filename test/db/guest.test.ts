@@ -103,7 +103,7 @@ test('an audit that waits for the log lets the owner change his table, and ends 
     const lines: string[] = [];
     const io = { env: db.env(), print: (line: string) => void lines.push(line), stdoutIsTerminal: false };
     const verified = command.run({ json: true, ...since }, io);
-    await waitsForALock('verify', 'sms_log');
+    await waitsForALock('verify', 'with chunk');
     await ownersDdl();
     await release();
     expect(await verified).toBe(1);

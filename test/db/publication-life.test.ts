@@ -1,0 +1,150 @@
+/** What can happen to the publication: said clearly, mended once, and every row is in the log once. */
+import { pino } from 'pino';
+import { afterEach, beforeEach, test } from 'vitest';
+import { migrate } from '../../src/schema.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { startMirror, type RunningMirror } from '../support/mirror.ts';
+import { difference, insertMany, insertVerification } from '../support/verifications.ts';
+
+let db: TestDatabase;
+let mirrors: RunningMirror[];
+
+beforeEach(async () => {
+  db = await createDatabase();
+  mirrors = [];
+  lines = [];
+});
+afterEach(async () => {
+  await Promise.all(mirrors.map((mirror) => mirror.stop()));
+  await db.drop();
+});
+
+let lines: string[];
+const log = pino({ level: 'warn' }, { write: (line) => void lines.push(line) });
+
+async function streaming(env: Record<string, string> = {}): Promise<RunningMirror> {
+  const mirror = startMirror(db, { env, log });
+  mirrors.push(mirror);
+  await mirror.streaming();
+  return mirror;
+}
+
+const everyRowOnce = () =>
+  until('every row to be in the log', async () => {
+    const { missing, surplus } = await difference(db.sql);
+    return missing === 0 && surplus === 0;
+  });
+const cut = () =>
+  db.sql`select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = ${db.name} and active`;
+
+test('a publication dropped while the daemon is down is made again and what passed is reconciled', async () => {
+  const first = await streaming();
+  await insertMany(db.sql, 10);
+  await everyRowOnce();
+  await first.stop();
+  await db.sql`drop publication smslogd`;
+  await insertMany(db.sql, 20);
+  await streaming();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+});
+
+test('a publication dropped under a running daemon is made again and what passed is reconciled', async () => {
+  await streaming();
+  await db.sql`drop publication smslogd`;
+  await insertMany(db.sql, 20);
+  await everyRowOnce();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+});
+
+test('a table taken out of the publication under a running daemon is put back and what passed is reconciled', async () => {
+  await streaming();
+  await db.sql`alter publication smslogd drop table verification.verifications`;
+  await insertMany(db.sql, 20);
+  await everyRowOnce();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+});
+
+test('where the role may not mend the publication, the SQL is said and the log is kept by reconciling', async () => {
+  const role = `daemon_${db.name}`;
+  await db.sql.unsafe(`create role ${role} login replication password 'made-up'`);
+  await migrate(db.config(), { role, say: () => {} });
+  const url = new URL(db.url);
+  url.username = role;
+  url.password = 'made-up';
+  const mirror = startMirror(db, { env: { DATABASE_URL: url.href }, log });
+  mirrors.push(mirror);
+  await mirror.streaming();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  await db.sql`alter publication smslogd drop table verification.verifications`;
+  await insertMany(db.sql, 20);
+  await everyRowOnce();
+  await until('the SQL to be said', () =>
+    lines.join('').includes('alter publication \\"smslogd\\" add table \\"verification\\".\\"verifications\\"'),
+  );
+  await db.sql`alter publication smslogd add table verification.verifications`;
+  await mirror.streaming();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  await mirror.stop();
+  await db.sql.unsafe(`drop owned by ${role}; drop role ${role}`);
+});
+
+test('a publication with a row filter is mended and what passed is reconciled', async () => {
+  await streaming();
+  await db.sql`alter publication smslogd set table verification.verifications where (check_digit > 5)`;
+  await insertVerification(db.sql);
+  await until(
+    'the filter to be gone',
+    async () => (await db.sql`select from pg_publication_rel where prqual is not null`).length === 0,
+  );
+  await everyRowOnce();
+});
+
+test('a daemon that stands by leaves the publication to the one that works, who reconciles what passed', async () => {
+  await streaming();
+  const second = startMirror(db);
+  mirrors.push(second);
+  await until('the second to stand by', () => second.health.mirrorState === 'standby');
+  await db.sql`alter publication smslogd drop table verification.verifications`;
+  // older than what a light audit looks at
+  await insertVerification(db.sql, { inserted_at: '2026-01-01 00:00:00' });
+  await everyRowOnce();
+});
+
+test('while a reconcile waits for an old transaction the publication is watched all the same', async () => {
+  const mirror = await streaming();
+  await db.sql`create table other (id int)`;
+  const old = await db.sql.reserve();
+  await old.unsafe('begin; insert into other values (1)');
+  await db.sql`update smslogd.checkpoint set reconcile_due = 'by hand'`;
+  await cut();
+  await until('the reconcile to wait', async () => {
+    const [row] = await db.sql`select epoch > 1 as next from smslogd.checkpoint`;
+    return row?.['next'] === true && mirror.health.mirrorState === 'streaming';
+  });
+  await db.sql`alter publication smslogd drop table verification.verifications`;
+  await until('the publication to be mended', async () => (await db.sql`select from pg_publication_rel`).length === 1);
+  await old.unsafe('commit');
+  old.release();
+});
+
+test('after another table was put in the place of the source, its rows are mirrored and the former one is no longer published', async () => {
+  await streaming();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  await db.sql.unsafe(`
+    alter table verification.verifications rename to former;
+    create table verification.verifications (like verification.former including all);
+    insert into verification.verifications select * from verification.former`);
+  await insertMany(db.sql, 5);
+  await until('the publication to be mended', async () => {
+    const tables = await db.sql`select tablename from pg_publication_tables where pubname = 'smslogd'`;
+    return tables.map(({ tablename }) => tablename as string).join() === 'verifications';
+  });
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+});
