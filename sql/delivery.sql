@@ -80,31 +80,52 @@ create or replace view verification.sms_delivery_daily as
 select d.day, d.type,
        d.total, d.finished, d.delivered, d.finished - d.delivered as undelivered, smslogd.ratio(d.delivered, d.finished) as success_ratio,
        d.le_2m, d.m2_5, d.m5_30, d.gt_30m, d.open, smslogd.ratio(d.known, d.total) as known_ratio, smslogd.ratio(d.on_time, d.due) as on_time_ratio,
-       smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.5) as p50,
-       smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.95) as p95,
-       smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.99) as p99,
-       (d.day + 1)::timestamp at time zone d.zone <= smslogd.clock() and d.open = 0 as settled, d.untracked, d.waiting
-  from (select ((h.hour + h.quarter * interval '15 minutes') at time zone s.report_timezone)::date as day, s.report_timezone as zone, h.type,
+       coalesce(d.p50, smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.5)) as p50,
+       coalesce(d.p95, smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.95)) as p95,
+       coalesce(d.p99, smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.99)) as p99,
+       d.day < (select (smslogd.clock() at time zone report_timezone)::date from smslogd.settings) and d.open = 0 as settled, d.untracked, d.waiting
+  from (select h.day, h.type,
                sum(h.sms)::int8 as total, sum(h.finished)::int8 as finished, sum(h.delivered)::int8 as delivered,
                sum(h.le_2m)::int8 as le_2m, sum(h.m2_5)::int8 as m2_5, sum(h.m5_30)::int8 as m5_30, sum(h.gt_30m)::int8 as gt_30m,
                sum(h.open)::int8 as open, sum(h.known)::int8 as known, sum(h.due)::int8 as due, sum(h.on_time)::int8 as on_time,
                sum(h.untracked)::int8 as untracked, sum(h.waiting)::int8 as waiting,
                array[sum(h.buckets[1]), sum(h.buckets[2]), sum(h.buckets[3]), sum(h.buckets[4]), sum(h.buckets[5]), sum(h.buckets[6]),
                      sum(h.buckets[7]), sum(h.buckets[8]), sum(h.buckets[9]), sum(h.buckets[10]), sum(h.buckets[11]), sum(h.buckets[12]),
-                     sum(h.buckets[13]), sum(h.buckets[14])]::int8[] as buckets
-          from smslogd.sms_hourly_now h cross join smslogd.settings s
-         where isfinite(h.hour)
-         group by 1, 2, 3) d
+                     sum(h.buckets[13]), sum(h.buckets[14])]::int8[] as buckets,
+               max(h.p50) as p50, max(h.p95) as p95, max(h.p99) as p99
+          from smslogd.sms_daily_now h
+         where isfinite(h.day)
+         group by h.day, h.type) d
  order by d.day, d.type;
 comment on view verification.sms_delivery_daily is 'Delivery by day of inserted_at in REPORT_TIMEZONE and type, as far back as the counters go, also for SMS that retention has removed; a day without SMS has no row';
 
+-- Percentiles cannot be put together from those of days; the buckets can.
+create or replace function verification.sms_delivery_between(first date, last date)
+returns table (type text, total bigint, finished bigint, delivered bigint, undelivered bigint, success_ratio float8, le_2m bigint, m2_5 bigint, m5_30 bigint,
+               gt_30m bigint, open bigint, known_ratio float8, on_time_ratio float8, p50 float8, p95 float8, p99 float8, untracked bigint, waiting bigint)
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select d.type, d.total, d.finished, d.delivered, d.finished - d.delivered, smslogd.ratio(d.delivered, d.finished), d.le_2m, d.m2_5, d.m5_30, d.gt_30m,
+         d.open, smslogd.ratio(d.known, d.total), smslogd.ratio(d.on_time, d.due), smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.5),
+         smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.95), smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.99), d.untracked, d.waiting
+    from (select h.type, sum(h.sms)::int8 as total, sum(h.finished)::int8 as finished, sum(h.delivered)::int8 as delivered, sum(h.le_2m)::int8 as le_2m,
+                 sum(h.m2_5)::int8 as m2_5, sum(h.m5_30)::int8 as m5_30, sum(h.gt_30m)::int8 as gt_30m, sum(h.open)::int8 as open, sum(h.known)::int8 as known,
+                 sum(h.due)::int8 as due, sum(h.on_time)::int8 as on_time, sum(h.untracked)::int8 as untracked, sum(h.waiting)::int8 as waiting,
+                 array[sum(h.buckets[1]), sum(h.buckets[2]), sum(h.buckets[3]), sum(h.buckets[4]), sum(h.buckets[5]), sum(h.buckets[6]),
+                       sum(h.buckets[7]), sum(h.buckets[8]), sum(h.buckets[9]), sum(h.buckets[10]), sum(h.buckets[11]), sum(h.buckets[12]),
+                       sum(h.buckets[13]), sum(h.buckets[14])]::int8[] as buckets
+            from smslogd.sms_daily_now h
+           where isfinite(h.day) and h.day between $1 and $2
+           group by h.type) d
+$$;
+comment on function verification.sms_delivery_between(date, date) is 'Delivery from the first to the last day in REPORT_TIMEZONE, by type: the columns of sms_delivery_daily, percentiles from merged buckets and approximate';
+revoke all on function verification.sms_delivery_between(date, date) from public;
+
 create or replace view verification.sms_status_daily as
-select ((h.hour + h.quarter * interval '15 minutes') at time zone s.report_timezone)::date as day, h.type, h.status, sum(h.sms)::int8 as sms,
-       smslogd.ratio(sum(h.sms), sum(sum(h.sms)) over (partition by ((h.hour + h.quarter * interval '15 minutes') at time zone s.report_timezone)::date, h.type)) as share
-  from smslogd.sms_hourly_now h cross join smslogd.settings s
- where isfinite(h.hour)
- group by 1, 2, 3
- order by 1, 2, 3;
+select h.day, h.type, h.status, sum(h.sms)::int8 as sms, smslogd.ratio(sum(h.sms), sum(sum(h.sms)) over (partition by h.day, h.type)) as share
+  from smslogd.sms_daily_now h
+ where isfinite(h.day)
+ group by h.day, h.type, h.status
+ order by h.day, h.type, h.status;
 comment on view verification.sms_status_daily is 'What became of the SMS of each day and type: how many have which status now, and their share';
 
 create or replace view verification.sms_delivery_drop as

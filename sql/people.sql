@@ -103,9 +103,11 @@ begin
   end loop;
   if to_regrole('sms_reader') is not null then
     grant usage on schema verification to sms_reader;
+    grant execute on function verification.sms_delivery_between(date, date) to sms_reader;
   end if;
   if to_regrole('sms_dba') is not null then
     grant usage on schema verification, smslogd to sms_dba;
+    grant execute on function verification.sms_delivery_between(date, date) to sms_dba;
     grant select on verification.sms_log to sms_dba;
     grant select on all tables in schema smslogd to sms_dba;
     grant insert, update, delete on smslogd.operator_prefix to sms_dba;

@@ -33,40 +33,60 @@ select t.type, max(s.newest) as last_inserted_at, max(s.last_changed_at) filter 
  order by t.place;
 comment on view verification.sms_last_seen is 'When the channel last showed life, by type: SMS, delivery, and answer of the gateway that changed a status';
 
+-- Resends and prefixes are read from the log, a day at a time through the index on inserted_at: the views show two days, functions any.
+create or replace function smslogd.resends(first date, last date)
+returns table (day date, type text, total bigint, resends bigint, resend_ratio float8, phones bigint)
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off set work_mem = '64MB' as $$
+  select d.day, p.type, sum(p.sms)::int8, sum(p.resends)::int8, smslogd.ratio(sum(p.resends), sum(p.sms)), count(*) filter (where p.resends > 0)
+    from (select day::date, day at time zone report_timezone as lo, least((day + interval '1 day') at time zone report_timezone, smslogd.clock() + interval '1 microsecond') as hi
+            from smslogd.settings cross join generate_series($1::timestamp, $2::timestamp, interval '1 day') as day) d
+   cross join lateral (
+     select n.type, count(*) as sms, count(*) filter (where n.inserted_at - n.former <= interval '10 minutes') as resends
+       from (select l.type, l.phone_number, l.inserted_at, lag(l.inserted_at) over (partition by l.phone_number, l.type order by l.inserted_at) as former
+               from verification.sms_log l where l.inserted_at >= d.lo - interval '10 minutes' and l.inserted_at < d.hi) n
+      where n.inserted_at >= d.lo
+      group by n.phone_number, n.type) p
+   group by d.day, p.type
+$$;
+comment on function smslogd.resends(date, date) is 'verification.sms_resends for other days';
+
 create or replace view verification.sms_resends as
-select n.day, n.type, count(*) as total, count(*) filter (where n.again) as resends,
-       smslogd.ratio(count(*) filter (where n.again), count(*)) as resend_ratio, count(distinct n.phone_number) filter (where n.again) as phones
-  from (select (l.inserted_at at time zone s.report_timezone)::date as day, l.type, l.phone_number, l.inserted_at, s.since,
-               coalesce(l.inserted_at - lag(l.inserted_at) over (partition by l.phone_number, l.type order by l.inserted_at) <= interval '10 minutes', false) as again
-          from (select report_timezone, (date_trunc('day', smslogd.clock() at time zone report_timezone) - interval '7 days') at time zone report_timezone as since
-                  from smslogd.settings) s
-          join verification.sms_log l on l.inserted_at >= s.since - interval '10 minutes' and l.inserted_at <= smslogd.clock()) n
- where n.inserted_at >= n.since
- group by n.day, n.type
- order by n.day, n.type;
-comment on view verification.sms_resends is 'SMS that followed another one of the same type to the same phone within 10 minutes: people who ask for a second code, or a service that repeats itself; today and the 7 days before. Reads the log itself';
+select r.* from (select (smslogd.clock() at time zone report_timezone)::date as today from smslogd.settings) s
+ cross join lateral smslogd.resends(s.today - 1, s.today) r
+ order by r.day, r.type;
+comment on view verification.sms_resends is 'SMS that followed another one of the same type to the same phone within 10 minutes: people who ask for a second code, or a service that repeats itself; today and yesterday. Reads the log itself; for other days call smslogd.resends(first, last)';
+
+create or replace function smslogd.delivery_by_prefix(first date, last date)
+returns table (day date, type text, prefix text, operator text, total bigint, finished bigint, delivered bigint, undelivered bigint, success_ratio float8,
+               open bigint, known_ratio float8, on_time_ratio float8)
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off set work_mem = '64MB' as $$
+  select n.day, n.type, p.prefix, coalesce(p.operator, 'other'), sum(n.sms)::int8, sum(k.finished)::int8, sum(k.delivered)::int8,
+         sum(k.finished - k.delivered)::int8, smslogd.ratio(sum(k.delivered), sum(k.finished)), sum(k.open)::int8, smslogd.ratio(sum(k.known), sum(n.sms)),
+         smslogd.ratio(sum(n.on_time), sum(n.due))
+    from (select d.day, d.source_tracks_gateway, c.*
+            from (select day::date, day at time zone report_timezone as lo, (day + interval '1 day') at time zone report_timezone as hi, source_tracks_gateway,
+                         smslogd.clock() - interval '2 minutes' as due_until
+                    from smslogd.settings cross join generate_series($1::timestamp, $2::timestamp, interval '1 day') as day) d
+           cross join lateral (
+             select l.type, left(l.phone_number, 8) as start,
+                    coalesce(l.gateway_status, case when l.gateway_id is null then 'none' else 'Accepted' end) as status,
+                    count(*) as sms, count(*) filter (where l.inserted_at <= d.due_until) as due,
+                    count(*) filter (where l.inserted_at <= d.due_until and l.gateway_status = 'Delivered'
+                                       and l.status_changed_at <= l.inserted_at + interval '2 minutes' and smslogd.credible(l.status_changed_at)) as on_time
+               from verification.sms_log l where l.inserted_at >= d.lo and l.inserted_at < d.hi
+              group by 1, 2, 3) c) n
+    left join lateral (select o.prefix, o.operator from smslogd.operator_prefix o where starts_with(n.start, o.prefix)
+                        order by length(o.prefix) desc limit 1) p on true
+   cross join lateral smslogd.kinds(n.type, n.status, n.sms, n.source_tracks_gateway) k
+   group by n.day, n.type, p.prefix, p.operator
+$$;
+comment on function smslogd.delivery_by_prefix(date, date) is 'verification.sms_delivery_by_prefix for other days';
 
 create or replace view verification.sms_delivery_by_prefix as
-select d.day, d.type, p.prefix, coalesce(p.operator, 'other') as operator,
-       sum(d.sms)::int8 as total, sum(k.finished)::int8 as finished, sum(k.delivered)::int8 as delivered,
-       sum(k.finished - k.delivered)::int8 as undelivered, smslogd.ratio(sum(k.delivered), sum(k.finished)) as success_ratio,
-       sum(k.open)::int8 as open, smslogd.ratio(sum(k.known), sum(d.sms)) as known_ratio, smslogd.ratio(sum(d.on_time), sum(d.due)) as on_time_ratio
-  from (select (l.inserted_at at time zone s.report_timezone)::date as day, l.type, left(l.phone_number, 8) as start,
-               coalesce(l.gateway_status, case when l.gateway_id is null then 'none' else 'Accepted' end) as status, s.source_tracks_gateway,
-               count(*) as sms, count(*) filter (where l.inserted_at <= smslogd.clock() - interval '2 minutes') as due,
-               count(*) filter (where l.inserted_at <= smslogd.clock() - interval '2 minutes' and l.gateway_status = 'Delivered'
-                                  and l.status_changed_at <= l.inserted_at + interval '2 minutes' and smslogd.credible(l.status_changed_at)) as on_time
-          from (select report_timezone, source_tracks_gateway,
-                       (date_trunc('day', smslogd.clock() at time zone report_timezone) - interval '7 days') at time zone report_timezone as since
-                  from smslogd.settings) s
-          join verification.sms_log l on l.inserted_at >= s.since and l.inserted_at < smslogd.clock() + interval '1 day'
-         group by 1, 2, 3, 4, 5) d
-  left join lateral (select o.prefix, o.operator from smslogd.operator_prefix o where starts_with(d.start, o.prefix)
-                      order by length(o.prefix) desc limit 1) p on true
- cross join lateral smslogd.kinds(d.type, d.status, d.sms, d.source_tracks_gateway) k
- group by d.day, d.type, p.prefix, p.operator
- order by d.day, d.type, p.prefix;
-comment on view verification.sms_delivery_by_prefix is 'Delivery by prefix of the number, as smslogd.operator_prefix knows them; numbers are portable, so a prefix tells who first gave the number out and not who serves it. Today and the 7 days before. Reads the log itself';
+select d.* from (select (smslogd.clock() at time zone report_timezone)::date as today from smslogd.settings) s
+ cross join lateral smslogd.delivery_by_prefix(s.today - 1, s.today) d
+ order by d.day, d.type, d.prefix;
+comment on view verification.sms_delivery_by_prefix is 'Delivery by prefix of the number, as smslogd.operator_prefix knows them; numbers are portable, so a prefix tells who first gave the number out and not who serves it. Today and yesterday. Reads the log itself; for other days call smslogd.delivery_by_prefix(first, last)';
 
 create or replace view verification.sms_log_masked as
 select id, case when phone_number ~ '^\+380[0-9]{9}$' then left(phone_number, 6) || '*****' || right(phone_number, 2) else '****' end as phone_number,

@@ -152,6 +152,8 @@ describe('the other roles', () => {
     ['sms_reader', 'select smslogd.count_sms(now(), now(), now())'],
     ['sms_reader', 'select * from smslogd.sms_hourly_now'],
     ['sms_reader', 'select * from smslogd.otp_conversion(current_date, current_date)'],
+    ['sms_reader', 'select * from smslogd.resends(current_date, current_date)'],
+    ['sms_writer', 'select * from verification.sms_delivery_between(current_date, current_date)'],
     ['sms_reader', 'delete from verification.sms_log_masked'],
     ['sms_reader', `update verification.sms_log_masked set type = 'text'`],
     ['sms_writer', 'select * from verification.sms_log_masked'],
@@ -180,6 +182,14 @@ describe('the other roles', () => {
     const [open] =
       await db.sql`select open from verification.sms_backlog where type = 'medication_request' and status = 'Accepted'`;
     expect(open).toEqual({ open: '1' });
+  });
+
+  test('a reader takes many days together', async () => {
+    const rows = await as(
+      'sms_reader',
+      'select * from verification.sms_delivery_between(current_date - 1, current_date)',
+    );
+    expect(rows.length).toBeGreaterThan(0);
   });
 
   test('a DBA reads the log and what smslogd keeps', async () => {

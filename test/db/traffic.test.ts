@@ -99,13 +99,18 @@ test('a resend is an SMS of a type to a phone that had one at most ten minutes b
   await log({ phone: a, at: '2026-05-12 20:59:59+00' });
   await log({ phone: a, at: '2026-05-12 21:00:00+00' });
   await log({ phone: a, at: '2026-05-20 12:00:01+00' });
-  const rows =
-    await db.sql`select day::text, type, total::int, resends::int, resend_ratio, phones::int from verification.sms_resends`;
-  expect([...rows]).toEqual([
-    { day: '2026-05-13', type: 'verification', total: 1, resends: 1, resend_ratio: 1, phones: 1 },
-    { day: '2026-05-18', type: 'verification', total: 1, resends: 0, resend_ratio: 0, phones: 0 },
+  const columns = 'day::text, type, total::int, resends::int, resend_ratio, phones::int';
+  const yesterday = [
     { day: '2026-05-19', type: 'text', total: 1, resends: 0, resend_ratio: 0, phones: 0 },
     { day: '2026-05-19', type: 'verification', total: 4, resends: 2, resend_ratio: 0.5, phones: 1 },
+  ];
+  expect([...(await db.sql.unsafe(`select ${columns} from verification.sms_resends`))]).toEqual(yesterday);
+  expect([
+    ...(await db.sql.unsafe(`select ${columns} from smslogd.resends('2026-05-13', '2026-05-20') order by day, type`)),
+  ]).toEqual([
+    { day: '2026-05-13', type: 'verification', total: 1, resends: 1, resend_ratio: 1, phones: 1 },
+    { day: '2026-05-18', type: 'verification', total: 1, resends: 0, resend_ratio: 0, phones: 0 },
+    ...yesterday,
   ]);
 });
 

@@ -232,6 +232,99 @@ test('the stored counters are what the views read: a wrong one shows', async () 
   expect(await total()).toBe(before + changed!['rows']);
 });
 
+const dailyStored = () =>
+  db.sql`select day::text, type, status, sms, le_2m, m2_5, m5_30, gt_30m, oldest, newest, last_changed_at, last_answered_at,
+                (select coalesce(sum(n * place * place), 0)::text from unnest(buckets) with ordinality as b (n, place)) as buckets
+           from smslogd.sms_daily order by day, type, status`;
+const dailySummed = (zone: string) => db.sql`
+  with hours as (
+    select *, ((hour + quarter * interval '15 minutes') at time zone ${zone})::date::text as day from smslogd.sms_hourly
+  )
+  select day, type, status, sum(sms)::int8 as sms, sum(le_2m)::int8 as le_2m, sum(m2_5)::int8 as m2_5, sum(m5_30)::int8 as m5_30, sum(gt_30m)::int8 as gt_30m,
+         min(oldest) as oldest, max(newest) as newest, max(last_changed_at) as last_changed_at, max(last_answered_at) as last_answered_at,
+         (select coalesce(sum(n * place * place), 0)::text from hours b cross join unnest(b.buckets) with ordinality as u (n, place)
+           where (b.day, b.type, b.status) = (h.day, h.type, h.status)) as buckets
+    from hours h group by day, type, status order by day::date, type, status`;
+
+test('stored days are the sums of their stored hours, whoever changes the hours, and follow a change of the time zone', async () => {
+  const clock = '2026-05-20 12:00:00+00';
+  await moveTo(clock, 'Europe/Kyiv');
+  await generate(clock);
+  await refreshHourly(db.sql);
+  const before = [...(await dailyStored())];
+  expect(before.length).toBeGreaterThan(100);
+  expect(before).toEqual([...(await dailySummed('Europe/Kyiv'))]);
+
+  await db.sql`update smslogd.sms_hourly set sms = sms + 1, hour = hour - interval '90 days' where hour = '2026-05-18 06:00+00'`;
+  await db.sql`delete from smslogd.sms_hourly where hour = '2026-05-18 07:00+00'`;
+  expect([...(await dailyStored())]).not.toEqual(before);
+  expect([...(await dailyStored())]).toEqual([...(await dailySummed('Europe/Kyiv'))]);
+
+  for (const zone of ['Asia/Kathmandu', 'America/Santiago', 'Europe/Kyiv']) {
+    await db.sql`update smslogd.settings set report_timezone = ${zone}`;
+    expect([...(await dailyStored())]).toEqual([...(await dailySummed(zone))]);
+    await refreshHourly(db.sql);
+    expect([...(await dailyStored())]).toEqual([...(await dailySummed(zone))]);
+  }
+  await db.sql`truncate smslogd.sms_hourly`;
+  expect(await dailyStored()).toHaveLength(0);
+});
+
+test('two who change hours of one day at once leave its right sum', async () => {
+  const clock = '2026-05-20 12:00:00+00';
+  await moveTo(clock, 'Europe/Kyiv');
+  await generate(clock);
+  await refreshHourly(db.sql);
+  const change = (hour: string) =>
+    db.sql`update smslogd.sms_hourly set sms = sms + 1 where hour = ${hour}::timestamptz`;
+  const hours = Array.from({ length: 12 }, (_, i) => `2026-05-18 ${String(i).padStart(2, '0')}:00+00`);
+  await Promise.all(hours.map(change));
+  expect([...(await dailyStored())]).toEqual([...(await dailySummed('Europe/Kyiv'))]);
+});
+
+test('past days are read from the stored days: a wrong one shows; a day that changed is not', async () => {
+  const clock = '2026-05-20 12:00:00+00';
+  await moveTo(clock, 'Europe/Kyiv');
+  await generate(clock);
+  await refreshHourly(db.sql);
+  const total = async () =>
+    Number(
+      (await db.sql`select sum(total) as sms from verification.sms_delivery_daily where day = '2026-05-18'`)[0]!['sms'],
+    );
+  const before = await total();
+  await db.sql`update smslogd.sms_daily set sms = sms + 1000000 where (day, type, status) = ('2026-05-18', '2FA', 'Delivered')`;
+  expect(await total()).toBe(before + 1_000_000);
+  await db.sql`insert into smslogd.changed_hour values ('2026-05-18 08:00+00')`;
+  expect(await total()).toBe(before);
+  await refreshHourly(db.sql);
+  await db.sql`select smslogd.sum_days(null)`;
+  expect(await total()).toBe(before);
+});
+
+test('the figures of many days are the sums of the days, and their percentiles come from merged buckets', async () => {
+  const clock = '2026-05-20 12:00:00+00';
+  await moveTo(clock, 'Europe/Kyiv');
+  await generate(clock);
+  for (const stored of [false, true]) {
+    if (stored) await refreshHourly(db.sql);
+    const between = await db.sql`
+      select type, total, finished, delivered, le_2m, m2_5, m5_30, gt_30m, open, untracked, p95
+        from verification.sms_delivery_between('2026-05-18', '2026-05-20') order by type`;
+    const summed = await db.sql`
+      select d.type, sum(total)::int8 as total, sum(finished)::int8 as finished, sum(delivered)::int8 as delivered, sum(le_2m)::int8 as le_2m, sum(m2_5)::int8 as m2_5,
+             sum(m5_30)::int8 as m5_30, sum(gt_30m)::int8 as gt_30m, sum(open)::int8 as open, sum(untracked)::int8 as untracked,
+             (select smslogd.percentile(array_agg(n order by i), smslogd.delivery_bounds(), 0.95) from (
+                select i, count(*) filter (where i = 14 - width_bucket(-greatest(extract(epoch from l.status_changed_at - l.inserted_at)::float8, 0),
+                         '{-3600,-1800,-900,-600,-300,-120,-60,-30,-20,-10,-5,-2,-1}'::float8[])) as n
+                  from generate_series(1, 14) i
+                 cross join (select * from verification.sms_log where gateway_status = 'Delivered' and isfinite(status_changed_at) and inserted_at between '2026-05-01' and '2026-06-01') l
+                 where l.type = d.type and (l.inserted_at at time zone 'Europe/Kyiv')::date between '2026-05-18' and '2026-05-20' group by i) b) as p95
+        from verification.sms_delivery_daily d where day between '2026-05-18' and '2026-05-20' group by d.type order by d.type`;
+    expect(between.length).toBeGreaterThan(2);
+    expect([...between]).toEqual([...summed]);
+  }
+});
+
 test('an empty log has a row for each type and period, no ratio, and nothing to settle', async () => {
   await moveTo('2026-05-20 12:00:00+00', 'Europe/Kyiv');
   await db.sql`truncate verification.sms_log`;

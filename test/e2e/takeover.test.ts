@@ -1,5 +1,7 @@
 /** Two daemons on one database: one works, the other waits for its turn; none writes behind the other. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { loadConfig } from '../../src/config.ts';
+import { migrate } from '../../src/schema.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startDaemon, type Daemon } from '../support/daemon.ts';
 import { difference, insertMany, insertVerification } from '../support/verifications.ts';
@@ -73,4 +75,31 @@ test('a frozen leader cannot write behind its successor, and stands by when it t
   await everyRowOnce();
   const [row] = await db.sql`select count(*)::int as n from verification.sms_log where body <> 'checked'`;
   expect(row?.['n']).toBe(1);
+});
+
+test('an upgrade under traffic: a migration while both daemons run, each replaced after it, then a daemon that knows less than the schema', async () => {
+  const traffic = new AbortController();
+  const writing = (async () => {
+    while (!traffic.signal.aborted) await insertMany(db.sql, 5);
+  })();
+  // as a later version would: views that are made again, and one migration more
+  await db.sql`comment on schema smslogd is 'views of another version'`;
+  const steps: string[] = [];
+  await migrate(loadConfig({ DATABASE_URL: db.url }), { say: (line) => void steps.push(line) });
+  expect(steps).toContain('views');
+  await db.sql`insert into smslogd.migrations (name, run_on) values ('9999_later', now())`;
+
+  second.kill('SIGTERM');
+  expect(await second.exited).toBe(0);
+  second = startDaemon(db.env({ LOOPS: 'mirror' }));
+  await waits(second);
+  leader.kill('SIGTERM');
+  expect(await leader.exited).toBe(0);
+  await streams(second);
+  leader = startDaemon(db.env({ LOOPS: 'mirror' }));
+  await waits(leader);
+  traffic.abort();
+  await writing;
+  await everyRowOnce();
+  expect([...second.lines, ...leader.lines].filter((line) => line.includes('"level":"error"'))).toEqual([]);
 });

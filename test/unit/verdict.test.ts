@@ -1,6 +1,7 @@
+import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import type { Known } from '../../src/page/facts.ts';
-import { judge, type Level } from '../../src/page/verdict.ts';
+import { judge, ON_TIME, type Level } from '../../src/page/verdict.ts';
 import { age, bytes, latency, percent } from '../../src/page/wording.ts';
 
 const NO_REQUESTS = {
@@ -149,4 +150,14 @@ test('numbers say neither all nor nothing where it is not so', () => {
   expect([0.4, 59.9, 3_599, 7_500, 172_800].map(age)).toEqual(['0 s', '59 s', '59 min', '2 h 5 min', '2 d']);
   expect([0.35, 45.4, 150, 1_830].map(latency)).toEqual(['0.3 s', '45 s', '2.5 min', '31 min']);
   expect([0, 512, 645_000, 21_000_000, 3.2e9].map(bytes)).toEqual(['0 B', '512 B', '645 kB', '21.0 MB', '3.2 GB']);
+});
+
+const named = (file: string, pattern: RegExp) =>
+  [...readFileSync(file, 'utf8').matchAll(pattern)].map(([, objective]) => Number(objective));
+
+test('page, alerts and dashboard have one objective for SMS on time', () => {
+  const alerts = named('ops/alerts.yml', /on_time:ratio\w+ < (?:1 - 1\.5 \* \(1 - )?(0\.\d+)/g);
+  expect(alerts).toEqual(Array.from({ length: 4 }, () => ON_TIME.impaired));
+  const dashboard = named('ops/grafana/dashboard.ts', /'On time today'[^}]*?bounds: \[0\.\d+, (0\.\d+)\]/g);
+  expect(dashboard).toEqual([ON_TIME.impaired]);
 });
