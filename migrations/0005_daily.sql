@@ -27,7 +27,7 @@ comment on column smslogd.sms_daily.p50 is 'Percentiles of buckets in seconds; o
 comment on column smslogd.sms_daily.day is 'Day of inserted_at in REPORT_TIMEZONE; -infinity and infinity for times that are not credible';
 
 -- As Prometheus' histogram_quantile: seconds, evenly spread within a bucket, the highest bound for what is beyond all. Null over nothing.
-create function smslogd.percentile(buckets bigint[], bounds float8[], fraction float8) returns float8
+create or replace function smslogd.percentile(buckets bigint[], bounds float8[], fraction float8) returns float8
 language plpgsql immutable parallel safe as $$
 declare
   rank float8 := fraction * (select sum(n) from unnest(buckets) as n);
