@@ -24,7 +24,7 @@ import { readFigures } from './figures.ts';
 import { pauseWhile, waitFor } from './pace.ts';
 import type { Screen } from './progress.ts';
 import { auditTable, figuresTable, resultLine } from './report.ts';
-import { readScore, waitingVerifications } from './scoreboard.ts';
+import { countIncomplete, readScore, waitingVerifications } from './scoreboard.ts';
 import { microsecondText, type Sms } from './sms.ts';
 import { setStage } from './stage.ts';
 
@@ -141,7 +141,8 @@ async function perform(
   const caughtUp = await waitFor(
     async () => {
       const score = await scoreNow();
-      return score.overdue === 0 && score.rows >= sent.length && (await waitingVerifications(owner)).length === 0;
+      if (score.overdue > 0 || score.rows < sent.length) return false;
+      return (await waitingVerifications(owner)).length === 0 && (await countIncomplete(owner)) === 0;
     },
     { seconds: PATIENCE_SECONDS, signal: trouble.signal },
   );

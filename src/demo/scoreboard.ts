@@ -36,6 +36,14 @@ export async function waitingVerifications(sql: Sql): Promise<string[]> {
   return rows.map(({ id }) => id);
 }
 
+/** How many verifications have got their gateway id in the source and not yet in the log. */
+export async function countIncomplete(sql: Sql): Promise<number> {
+  const [row] = await sql<[{ incomplete: number }]>`
+    select count(*)::int as incomplete from verification.verifications v join verification.sms_log l using (id)
+     where v.gateway_id is not null and l.gateway_id is null`;
+  return row.incomplete;
+}
+
 /** How many of `ids` the log has not. */
 export async function countAbsent(sql: Sql, ids: readonly string[]): Promise<number> {
   const [row] = await sql<[{ absent: number }]>`

@@ -42,7 +42,7 @@ export interface AuditOptions {
 
 /** What the light audit found, and how far the log is then known to be whole. */
 export interface LightAudit {
-  /** rows that are missing or incomplete, and not refused */
+  /** rows that are missing and not refused, or incomplete and not looked for either: a row that waits for its gateway id is found by its place in the queue */
   readonly missing: number;
   /** every row of a transaction before this one was compared; undefined where the mirror did not come so far in time */
   readonly auditedXid: string | undefined;
@@ -80,7 +80,8 @@ export async function audit(
     progress?.(found.source, 'source');
     return look.last;
   });
-  Object.assign(found, await candidates.counts());
+  const { waiting: _, ...lacking } = await candidates.counts();
+  Object.assign(found, lacking);
 
   await walk(sql, { table: LOG, byId, parameter: LOG_PIECE }, signal, async (piece) => {
     const look = await patiently(signal, () => lookAtLog(sql, source, { scope, piece, oldest }));
@@ -113,9 +114,9 @@ export async function lightAudit(
     await candidates.add(JSON.parse(look.lacking) as string[]);
     return look.last;
   });
-  const { missing, refused, incomplete } = await candidates.counts();
+  const { missing, refused, incomplete, waiting } = await candidates.counts();
   return {
-    missing: missing - refused + incomplete,
+    missing: missing - refused + incomplete - waiting,
     auditedXid: candidates.settled && !signal.aborted ? scope.now : undefined,
   };
 }
@@ -147,16 +148,17 @@ function createCandidates(
   source: Source,
   { patienceMs, signal }: { patienceMs: number; signal: AbortSignal },
 ) {
-  const sum = { missing: 0, refused: 0, incomplete: 0 };
+  const sum = { missing: 0, refused: 0, incomplete: 0, waiting: 0 };
   let ids: string[] = [];
   let settled = true;
   const lookAgain = async () => {
     // where nobody reads the slot, or too slowly, there is no use in waiting a second time
     settled &&= await mirrorPassed(sql, config, patienceMs, signal);
-    const { missing, refused, incomplete } = await patiently(signal, () => stillLacking(sql, source, ids));
-    sum.missing += missing;
-    sum.refused += refused;
-    sum.incomplete += incomplete;
+    const now = await patiently(signal, () => stillLacking(sql, source, ids));
+    sum.missing += now.missing;
+    sum.refused += now.refused;
+    sum.incomplete += now.incomplete;
+    sum.waiting += now.waiting;
     ids = [];
   };
   return {
