@@ -15,8 +15,11 @@ import { difference, insertMany, insertVerification } from '../support/verificat
 
 const SECONDS = Number(process.env['SMSLOGD_TEST_SECONDS'] ?? 12);
 const LOOK_MS = 50;
-/** Looks, one each 50 ms: half a second, counted by looks because a loaded machine holds everybody up, the one who looks, too. */
-const MOST_LOOKS = 10;
+/**
+ * Looks, one each 50 ms: half a second, counted by looks because a loaded machine holds everybody up, the one who looks, too. Other test files
+ * run beside the short form, so it takes three times as many; a statement of ours that waits for a lock without a limit is seen far longer.
+ */
+const MOST_LOOKS = SECONDS > 60 ? 10 : 30;
 const ROWS = 30_000;
 
 let db: TestDatabase;
