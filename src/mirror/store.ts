@@ -67,6 +67,8 @@ interface ChunkResult {
   readonly looked: number;
   readonly inserted: number;
   readonly written: number;
+  /** rows that are in the log without the gateway id that the source has */
+  readonly bare: number;
 }
 
 export type Store = ReturnType<typeof createStore>;
@@ -129,11 +131,26 @@ export function createStore(sql: Sql, config: Config) {
   };
 
   const chunkOnce = async (source: Source, after: string | undefined, size: number): Promise<Chunk> => {
-    const text = chunkStatement(config, kept, source, after !== undefined, size);
     const parameters = after === undefined ? [config.OTP_CODE_TEXT, slot] : [config.OTP_CODE_TEXT, slot, after];
-    const [result] = await retryDeadlock(() => briefly<ChunkResult>(sql, text, parameters));
-    const { last, looked, inserted, written } = result!;
-    return { last: last ?? undefined, looked, inserted, completed: written - inserted, refused: [] };
+    const look = async (careful: boolean) => {
+      const text = chunkStatement(config, kept, source, { goesOn: after !== undefined, size, careful });
+      return (await retryDeadlock(() => briefly<ChunkResult>(sql, text, parameters)))[0];
+    };
+    let chunk: ChunkResult | undefined;
+    try {
+      chunk = await look(false);
+    } catch (error) {
+      // the stream has written one of them in this moment
+      if (codeOf(error) !== UNIQUE_VIOLATION) throw error;
+    }
+    let inserted = chunk?.inserted ?? 0;
+    let completed = 0;
+    if (chunk === undefined || chunk.bare > 0) {
+      chunk = (await look(true))!;
+      inserted += chunk.inserted;
+      completed = chunk.written - chunk.inserted;
+    }
+    return { last: chunk.last ?? undefined, looked: chunk.looked, inserted, completed, refused: [] };
   };
 
   return {
@@ -377,26 +394,36 @@ select (select count(*) from held)::int as held, (select count(*) from written):
        (extract(epoch from clock_timestamp() - ${EPOCH_2000}) * 1000000)::int8::text as at`;
 }
 
-/** A chunk of a reconcile: $1 text before the code, $2 slot, $3 the id to go on after. */
-function chunkStatement(config: Config, kept: string, source: Source, goesOn: boolean, size: number): string {
+/**
+ * A chunk of a reconcile: $1 text before the code, $2 slot, $3 the id to go on after. Rows that the log lacks are inserted; `careful`: though they may
+ * come from elsewhere at the same moment, and those that wait for their gateway id are completed.
+ */
+function chunkStatement(
+  config: Config,
+  kept: string,
+  source: Source,
+  { goesOn, size, careful }: { goesOn: boolean; size: number; careful: boolean },
+): string {
   const s = (name: string) => columnSql(source, 's', name);
   const instant = instantSql('s.inserted_at', insertedAtForm(source), config.SOURCE_TIMEZONE);
   return `
 with durable as materialized (select set_config('synchronous_commit', 'on', true)),
 chunk as materialized (
-  select s.id, ${s('phone_number')} as phone, ${s('code')} as code, ${instant} as inserted_at,
-         ${s('gateway_id')} as gateway_id, ${statusSql(s('gateway_id'), s('gateway_status'))} as gateway_status
-    from ${source.table} s where ${goesOn ? 's.id > $3::uuid' : 'true'} order by s.id limit ${size}),
+  select c.*, k.known
+    from (select s.id, ${s('phone_number')} as phone, ${s('code')} as code, ${instant} as inserted_at,
+                 ${s('gateway_id')} as gateway_id, ${statusSql(s('gateway_id'), s('gateway_status'))} as gateway_status
+            from ${source.table} s where ${goesOn ? 's.id > $3::uuid' : 'true'} order by s.id limit ${size}) c
+    left join lateral (select l.gateway_id is not null as known from verification.sms_log l where l.id = c.id limit 1) k on true),
+ours as (select greatest(${kept}, (select coalesce(horizon, '-infinity') from smslogd.checkpoint where slot_name = $2::text)) as since),
 written as (
   insert into verification.sms_log as l (id, phone_number, type, body, gateway_id, gateway_status, inserted_at)
   select c.id, c.phone, 'verification', ${bodySql('$1::text', 'c.code', config.SMS_BODY)}, c.gateway_id, c.gateway_status, c.inserted_at
-    from chunk c cross join durable
-    left join lateral (select l.gateway_id is not null as known from verification.sms_log l where l.id = c.id limit 1) k on true
-   where c.inserted_at >= greatest(${kept}, (select coalesce(horizon, '-infinity') from smslogd.checkpoint where slot_name = $2::text))
-     and (k.known is null or (not k.known and c.gateway_id is not null))
+    from chunk c cross join durable cross join ours
+   where c.inserted_at >= ours.since and (c.known is null${careful ? ' or (not c.known and c.gateway_id is not null)' : ''})
    order by c.id
-  ${COMPLETE})
+  ${careful ? COMPLETE : 'returning true as inserted'})
 select (select id::text from chunk order by id desc limit 1) as last, (select count(*) from chunk)::int as looked,
+       (select count(*) from chunk c cross join ours where not c.known and c.gateway_id is not null and c.inserted_at >= ours.since)::int as bare,
        count(*) filter (where inserted)::int as inserted, count(*)::int as written
   from written`;
 }

@@ -4,7 +4,9 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Batch } from '../../src/mirror/batch.ts';
 import { openDatabase } from '../../src/db.ts';
 import { formatLsn, parseLsn } from '../../src/lsn.ts';
+import { patiently } from '../../src/mirror/pieces.ts';
 import { createStore } from '../../src/mirror/store.ts';
+import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { difference, insertMany, insertVerification } from '../support/verifications.ts';
@@ -149,6 +151,44 @@ test('an older daemon cannot write behind its successor: not the checkpoint, and
   await store.write(batch(randomUUID()), ['Accepted'], newer.epoch);
   expect(await logged()).toBe(1);
   expect(await checkpoint()).toBe('0/10');
+  await sql.end();
+});
+
+test('rows that are there already stop no batch, although rows are inserted without looking first', async () => {
+  const sql = openDatabase(db.config(), { max: 1, name: 'test' });
+  const store = createStore(sql, db.config());
+  await store.read();
+  const { epoch } = await store.acquire();
+  const known = randomUUID();
+  const one = batch(known);
+  expect(await store.write(one, ['Accepted'], epoch)).toMatchObject({ inserted: 1, duplicates: 0 });
+  for (let i = 0; i < 10; i += 1) await store.write(batch(randomUUID()), ['Accepted'], epoch);
+  const both = { ...one, rows: [...batch(randomUUID()).rows, ...one.rows, ...batch(randomUUID()).rows] };
+  const written = await store.write(both, ['Accepted', 'Accepted', 'Accepted'], epoch);
+  expect(written).toMatchObject({ inserted: 2, duplicates: 1, refused: [] });
+  expect(await logged()).toBe(13);
+  await sql.end();
+});
+
+test('a row that the stream writes while a reconcile does so too is written once', async () => {
+  await insertMany(db.sql, 20);
+  const sql = openDatabase(db.config(), { max: 1, name: 'test' });
+  const store = createStore(sql, db.config());
+  const source = await describeSource(sql, db.config());
+  const session = await db.sql.reserve();
+  await session`begin`;
+  await session`insert into verification.sms_log (id, phone_number, type)
+                select id, phone_number, 'verification' from verification.verifications order by id limit 1`;
+  const chunk = patiently(new AbortController().signal, () => store.reconcileChunk(source, undefined, 100));
+  await until('the reconcile to wait for it', async () => {
+    const waiting = await db.sql`select from pg_locks where locktype = 'transactionid' and not granted`;
+    return waiting.length > 0;
+  });
+  await session`commit`;
+  session.release();
+  // its gateway id is filled in
+  expect(await chunk).toMatchObject({ looked: 20, inserted: 19, completed: 1 });
+  expect(await logged()).toBe(20);
   await sql.end();
 });
 
