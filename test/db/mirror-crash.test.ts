@@ -95,7 +95,8 @@ test('a commit that touches the acknowledged one comes again after a restart', a
 
 test('a crash after the commit and before the acknowledgement writes every row once', async () => {
   const crash = crashOnce();
-  const mirror = start({ failpoints: { afterCommit: crash.point } });
+  // a first copy that goes on in the next life could write the second row before the stream
+  const mirror = start({ failpoints: { afterCommit: crash.point }, env: { SNAPSHOT: 'never' } });
   await mirror.streaming();
   await insertVerification(db.sql);
   await until('the crash', () => crash.crashed);
