@@ -62,12 +62,12 @@ export async function describePublication(sql: Sql, config: Names, source: Sourc
 /**
  * The statements that make the publication what it must be; none where it is. UPDATEs and DELETEs that somebody has it publish are taken out where
  * the table cannot publish them, with `strict` always. The publication is smslogd's own: other tables are taken out when the source
- * comes into it, as after a swap, with `strict` always. Throws config_invalid for masked mode with REPLICA IDENTITY FULL.
+ * comes into it, as after a swap, with `strict` always. With `strict` it throws config_invalid for masked mode with REPLICA IDENTITY FULL.
  */
 export function publicationStatements(config: Names, source: Source, now: PublicationState, strict = false): string[] {
   const name = quoteIdentifier(config.PUBLICATION_NAME);
   const masked = config.SMS_BODY === 'masked';
-  if (masked && source.replicaIdentity === 'f') {
+  if (masked && strict && source.replicaIdentity === 'f') {
     throw new SmslogdError(
       'config_invalid',
       'SMS_BODY=masked does not work with REPLICA IDENTITY FULL on the source table',
@@ -83,7 +83,7 @@ export function publicationStatements(config: Names, source: Source, now: Public
     : undefined;
   const member = `table ${source.table}${wanted === undefined ? '' : ` (${wanted.map(quoteIdentifier).join(', ')})`}`;
   const options = `publish = 'insert', publish_via_partition_root = true`;
-  const excess = (now.update || now.delete) && (strict || !source.publishesUpdates);
+  const excess = (now.update || now.delete) && (strict || masked || !source.publishesUpdates);
   if (!now.exists) return [`create publication ${name} for ${member} with (${options})`];
   const statements: string[] = [];
   if (!now.hasSource && !now.others) statements.push(`alter publication ${name} add ${member}`);

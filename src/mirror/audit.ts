@@ -42,8 +42,10 @@ export interface AuditOptions {
 
 /** What the light audit found, and how far the log is then known to be whole. */
 export interface LightAudit {
-  /** rows that are missing and not refused, or incomplete and not looked for either: a row that waits for its gateway id is found by its place in the queue */
+  /** rows that are missing and not refused */
   readonly missing: number;
+  /** ids of rows whose gateway id the source has and the log lacks: it came after the verdict, or the queue has lost them */
+  readonly incomplete: readonly string[];
   /** every row of a transaction before this one was compared; undefined where the mirror did not come so far in time */
   readonly auditedXid: string | undefined;
 }
@@ -80,8 +82,8 @@ export async function audit(
     progress?.(found.source, 'source');
     return look.last;
   });
-  const { waiting: _, ...lacking } = await candidates.counts();
-  Object.assign(found, lacking);
+  const { missing, refused, incomplete } = await candidates.counts();
+  Object.assign(found, { missing, refused, incomplete: incomplete.length });
 
   await walk(sql, { table: LOG, byId, parameter: LOG_PIECE }, signal, async (piece) => {
     const look = await patiently(signal, () => lookAtLog(sql, source, { scope, piece, oldest }));
@@ -114,9 +116,10 @@ export async function lightAudit(
     await candidates.add(JSON.parse(look.lacking) as string[]);
     return look.last;
   });
-  const { missing, refused, incomplete, waiting } = await candidates.counts();
+  const { missing, refused, incomplete } = await candidates.counts();
   return {
-    missing: missing - refused + incomplete - waiting,
+    missing: missing - refused,
+    incomplete,
     auditedXid: candidates.settled && !signal.aborted ? scope.now : undefined,
   };
 }
@@ -148,7 +151,7 @@ function createCandidates(
   source: Source,
   { patienceMs, signal }: { patienceMs: number; signal: AbortSignal },
 ) {
-  const sum = { missing: 0, refused: 0, incomplete: 0, waiting: 0 };
+  const sum = { missing: 0, refused: 0, incomplete: [] as string[] };
   let ids: string[] = [];
   let settled = true;
   const lookAgain = async () => {
@@ -157,8 +160,7 @@ function createCandidates(
     const now = await patiently(signal, () => stillLacking(sql, source, ids));
     sum.missing += now.missing;
     sum.refused += now.refused;
-    sum.incomplete += now.incomplete;
-    sum.waiting += now.waiting;
+    sum.incomplete.push(...(JSON.parse(now.incomplete) as string[]));
     ids = [];
   };
   return {

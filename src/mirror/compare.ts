@@ -39,8 +39,8 @@ export interface LogLook {
 export interface Lacking {
   readonly missing: number;
   readonly refused: number;
-  readonly incomplete: number;
-  readonly waiting: number;
+  /** ids; JSON */
+  readonly incomplete: string;
 }
 
 export const LOG = 'verification.sms_log';
@@ -122,19 +122,14 @@ export async function lookAtLog(
 /** The number of the first parameter that a piece may use in `lookAtLog`. */
 export const LOG_PIECE = 4;
 
-/**
- * Which of the rows `ids` are missing, refused or incomplete now; a row that the source has no more is none of these. `waiting`: the incomplete ones
- * that the queue has, so that src/mirror/late.ts finds them.
- */
+/** Which of the rows `ids` are missing, refused or incomplete now; a row that the source has no more is none of these. */
 export async function stillLacking(sql: Sql, source: Source, ids: readonly string[]): Promise<Lacking> {
   const [row] = await briefly<Lacking>(
     sql,
     `select count(*) filter (where l.id is null)::int as missing,
             count(*) filter (where l.id is null and exists (select from smslogd.sms_refused r where r.id = c.id))::int as refused,
-            count(*) filter (where i.incomplete)::int as incomplete,
-            count(*) filter (where i.incomplete and exists (select from smslogd.sms_poll p where p.id = c.id and p.gateway_id is null))::int as waiting
-       from unnest($1::text::uuid[]) c (id) join ${source.table} s using (id) left join ${LOG} l using (id)
-      cross join lateral (select l.id is not null and l.gateway_id is null and ${columnSql(source, 's', 'gateway_id')} is not null as incomplete) i`,
+            coalesce(json_agg(c.id) filter (where l.id is not null and l.gateway_id is null and ${columnSql(source, 's', 'gateway_id')} is not null), '[]')::text as incomplete
+       from unnest($1::text::uuid[]) c (id) join ${source.table} s using (id) left join ${LOG} l using (id)`,
     [arrayLiteral(ids)],
   );
   return row!;

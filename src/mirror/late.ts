@@ -3,33 +3,50 @@
  * UPDATE. No publication has those UPDATEs (src/publication.ts says why), so the source is asked for the SMS that wait for their id, by key: new
  * ones each second, others less often, none past its life. The queue knows which ones wait, and takes those that are completed.
  */
+import type { Log } from '../log.ts';
+import type { Metrics } from '../metrics.ts';
 import type { Source } from '../source.ts';
 import { pause } from '../supervise.ts';
 import { patiently } from './pieces.ts';
+import { reportRefused } from './pump.ts';
 import type { Store } from './store.ts';
 
-const TICK_MS = 1_000;
-/** Each so many ticks those are looked for that came in the last so many seconds (undefined: all), from the widest look to the usual one. */
-const LOOKS: readonly { readonly ticks: number; readonly seconds: number | undefined }[] = [
-  { ticks: 60, seconds: undefined },
-  { ticks: 10, seconds: 600 },
-  { ticks: 1, seconds: 60 },
+/** How often those are looked for that came in the last so many seconds (undefined: all). */
+const LOOKS: readonly { readonly everyMs: number; readonly seconds: number | undefined }[] = [
+  { everyMs: 1_000, seconds: 60 },
+  { everyMs: 10_000, seconds: 600 },
+  { everyMs: 60_000, seconds: undefined },
 ];
 const PIECE = 2_000;
-/** However many wait, a look takes a twentieth of the time at most. */
+/** However many wait, each of the looks takes a twentieth of the time at most. */
 const REST = 20;
 
-/** Looks until `signal` aborts. Throws what the database throws. */
-export async function completeLate(store: Store, source: Source, signal: AbortSignal): Promise<void> {
-  for (let tick = 0; !signal.aborted; tick += 1) {
-    const { seconds } = LOOKS.find(({ ticks }) => tick % ticks === 0)!;
-    const began = performance.now();
+export interface Late {
+  readonly store: Store;
+  readonly source: Source;
+  readonly log: Log;
+  readonly metrics: Pick<Metrics, 'errors'>;
+}
+
+/** Looks until `signal` aborts. Throws what the database throws, but for what it has against single rows: that is said once. */
+export async function completeLate({ store, source, log, metrics }: Late, signal: AbortSignal): Promise<void> {
+  const said = new Set<string>();
+  const look = async (seconds: number | undefined) => {
     let after: string | undefined;
     do {
-      const from = after;
-      const piece = await patiently(signal, () => store.completeWaiting(source, seconds, from, PIECE));
-      after = piece.looked < PIECE ? undefined : piece.last;
+      const ids = await store.waiting(seconds, after, PIECE);
+      const { refused } = await patiently(signal, () => store.complete(source, ids));
+      for (const id of refused) if (!said.has(id)) reportRefused(log, metrics, id);
+      for (const id of refused) said.add(id);
+      after = ids.length < PIECE ? undefined : ids.at(-1);
     } while (after !== undefined && !signal.aborted);
-    await pause(Math.max(TICK_MS, REST * (performance.now() - began)), signal);
-  }
+  };
+  const again = async (everyMs: number, seconds: number | undefined) => {
+    while (!signal.aborted) {
+      const began = performance.now();
+      await look(seconds);
+      await pause(Math.max(everyMs, REST * (performance.now() - began)), signal);
+    }
+  };
+  await Promise.all(LOOKS.map(({ everyMs, seconds }) => again(everyMs, seconds)));
 }

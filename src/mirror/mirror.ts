@@ -16,13 +16,14 @@ import type { Health } from '../health.ts';
 import { logProblem, type Log } from '../log.ts';
 import { maxLsn, ZERO_LSN } from '../lsn.ts';
 import type { Metrics } from '../metrics.ts';
-import { describePublication, publicationStatements } from '../publication.ts';
+import { describePublication, publicationStatements, type PublicationState } from '../publication.ts';
 import { describeSource, type Source } from '../source.ts';
 import { pause } from '../supervise.ts';
 import { lightAudit } from './audit.ts';
 import { completeLate } from './late.ts';
 import { watchLocks } from './locks.ts';
-import { pump, type Failpoints } from './pump.ts';
+import { patiently } from './pieces.ts';
+import { pump, reportRefused, type Failpoints } from './pump.ts';
 import { reconcile } from './reconcile.ts';
 import { createSlot, describeServer, describeSlot, dropSlot, endReader, type Server, type Slot } from './slot.ts';
 import { createStore, type Checkpoint, type Store } from './store.ts';
@@ -75,7 +76,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
       requireOurs(checkpoint, config);
       const found = await freeSlot(deps, server, ownReader);
       const mayStream = await mendPublication(deps, store, source);
-      if (mayStream) await store.noteSource(source);
+      await store.noteSource(source);
       clearTimeout(stalled);
       if (mayStream) {
         const slot = await readySlot(deps, { store, server, checkpoint, found }, signal);
@@ -162,8 +163,13 @@ async function stream(
       // a slot ahead of the checkpoint is normal after an idle time, and looks just like one that somebody made again further on
       const gap = slot.confirmed > resumeAt && reconcileDue === undefined;
       // a reconcile can wait long for an old transaction: the publication is watched meanwhile
-      const late = source.tracksGateway ? [completeLate(store, source, signal)] : [];
-      return [watchDatabase(deps, store, signal), watchLocks({ store, log, metrics }, signal), repair(), ...late];
+      const late = source.tracksGateway ? [completeLate({ store, source, log, metrics }, signal)] : [];
+      return [
+        watchDatabase(deps, { store, source }, signal),
+        watchLocks({ store, log, metrics }, signal),
+        repair(),
+        ...late,
+      ];
     },
   );
 }
@@ -177,8 +183,10 @@ async function auditAgain(
   for (let first = true; ; first = false) {
     if (!first || !gap) await pause(AUDIT_MS, signal);
     if (signal.aborted) return;
-    const { missing, auditedXid } = await lightAudit(sql, config, source, AUDIT, signal);
+    const { missing, incomplete, auditedXid } = await lightAudit(sql, config, source, AUDIT, signal);
     if (signal.aborted) return;
+    const { refused } = await patiently(signal, () => store.complete(source, incomplete));
+    for (const id of refused) reportRefused(log, metrics, id);
     // the mirror is behind: what it lacks is on its way
     if (auditedXid === undefined) continue;
     metrics.reconcileMissing.set(missing);
@@ -199,37 +207,52 @@ async function auditAgain(
  * role that may not end us is found by no write while the source is idle.
  */
 async function watchDatabase(
-  { sql, config, watchMs = WATCH_MS }: MirrorDeps,
-  store: Store,
+  deps: MirrorDeps,
+  { store, source: known }: { store: Store; source: Source },
   signal: AbortSignal,
 ): Promise<void> {
-  for (;;) {
+  const { sql, config, log, watchMs = WATCH_MS } = deps;
+  for (let mended = false; ;) {
     await pause(watchMs, signal);
     if (signal.aborted) return;
     const checkpoint = await store.read();
     requireOurs(checkpoint, config);
     if (checkpoint.systemId === undefined) throw new SmslogdError('stepped_down', 'the checkpoint row is gone');
     const source = await describeSource(sql, config);
-    if (publicationStatements(config, source, await describePublication(sql, config, source)).length > 0) {
+    if (source.tracksGateway !== known.tracksGateway) {
+      log.info(
+        { tracks: source.tracksGateway },
+        'the column gateway_id of the source came or went: the mirror begins again',
+      );
+      return;
+    }
+    const publication = await describePublication(sql, config, source);
+    if (lacking(config, source, publication).length > 0) {
       throw new SmslogdError('publication_missing', `the publication ${config.PUBLICATION_NAME} has been changed`, {
         hint: 'smslogd mends it and reconciles, or says what to run.',
       });
+    }
+    if (!mended && publicationStatements(config, source, publication).length > 0) {
+      mended = true;
+      await patiently(signal, () => mendPublication(deps, store, source));
     }
   }
 }
 
 /**
- * Makes the publication what it must be. What passed while it was not is reconciled. Returns false where our role may not: then nothing is
- * streamed and the log is kept by reconciling alone.
+ * Makes the publication what it must be. What passed while it was not is reconciled. Returns false where our role may not and the stream would lack
+ * something: then nothing is streamed and the log is kept by reconciling alone.
  */
 async function mendPublication(
   { sql, config, log, metrics }: MirrorDeps,
   store: Store,
   source: Source,
 ): Promise<boolean> {
-  const statements = publicationStatements(config, source, await describePublication(sql, config, source));
+  const now = await describePublication(sql, config, source);
+  const statements = publicationStatements(config, source, now);
   if (statements.length === 0) return true;
-  await store.markReconcile('publication mended');
+  const whole = lacking(config, source, now).length === 0;
+  if (!whole) await store.markReconcile('publication mended');
   try {
     await sql.unsafe(['set local lock_timeout = 400', ...statements].join(';\n')).simple();
     warn({ log, metrics }, 'publication_missing', 'the publication was not as it must be; it is mended', {
@@ -247,8 +270,13 @@ async function mendPublication(
       },
     );
     logProblem(log, 'warn', problem);
-    return false;
+    return whole;
   }
+}
+
+/** What the stream needs and the publication has not; what it has in excess is the owner's trouble, not the stream's. */
+function lacking(config: Config, source: Source, now: PublicationState): string[] {
+  return publicationStatements(config, source, { ...now, update: false, delete: false });
 }
 
 async function withoutPublication(deps: MirrorDeps, store: Store, source: Source, signal: AbortSignal): Promise<void> {

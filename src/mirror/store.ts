@@ -259,32 +259,36 @@ export function createStore(sql: Sql, config: Config) {
       }
     },
 
+    /** At most `size` ids that follow `after` of SMS that wait for their gateway id, in id order; of those queued in the last `seconds` (undefined: all). */
+    async waiting(seconds: number | undefined, after: string | undefined, size: number): Promise<string[]> {
+      const rows = await sql<{ id: string }[]>`
+        select p.id::text as id from smslogd.sms_poll p
+         where p.gateway_id is null
+           and (${seconds ?? null}::int4 is null
+                or p.give_up_at > now() + (select give_up from smslogd.settings) - ${seconds ?? null}::int4 * interval '1 second')
+           and (${after ?? null}::text is null or p.id > ${after ?? null}::text::uuid)
+         order by p.id limit ${size}`;
+      return rows.map(({ id }) => id);
+    },
+
     /**
-     * Gives rows of the log that wait for their gateway id the one that the source has by now. Looks at `size` of them that follow `after` in id
-     * order, of those queued in the last `seconds` (undefined: all). Throws 55P03 where a lock is not to be had soon.
+     * Gives the rows `ids` of the log the gateway id that the source has by now, where they have none. A row that somebody holds is left for the next
+     * time; one that the log refuses (`refused`) keeps nobody else from it. Throws 55P03 where a lock of the source is not to be had soon.
      */
-    async completeWaiting(
-      source: Source,
-      seconds: number | undefined,
-      after: string | undefined,
-      size: number,
-    ): Promise<{ last: string | undefined; looked: number; completed: number }> {
-      const [row] = await retryDeadlock(() =>
-        briefly<{ last: string | null; looked: number; completed: number }>(
-          sql,
-          `with waiting as materialized (
-             select p.id from smslogd.sms_poll p
-              where p.gateway_id is null
-                and ($1::text is null or p.give_up_at > now() + (select give_up from smslogd.settings) - $1::text::int4 * interval '1 second')
-                and ($2::text is null or p.id > $2::text::uuid)
-              order by p.id limit ${size}), ${completionSql(source, 'array(select id from waiting)')}
-           select (select id::text from waiting order by id desc limit 1) as last, (select count(*) from waiting)::int as looked,
-                  (select count(*) from wrote)::int as completed`,
-          [seconds === undefined ? null : String(seconds), after ?? null],
-        ),
-      );
-      const { last, looked, completed } = row!;
-      return { last: last ?? undefined, looked, completed };
+    async complete(source: Source, ids: readonly string[]): Promise<{ completed: number; refused: readonly string[] }> {
+      if (ids.length === 0) return { completed: 0, refused: [] };
+      try {
+        const text = `with ${completionSql(source, '$1::text::uuid[]', 'skip')} select count(*)::int as completed from wrote`;
+        const [row] = await retryDeadlock(() => briefly<{ completed: number }>(sql, text, [arrayLiteral(ids)]));
+        return { completed: row!.completed, refused: [] };
+      } catch (error) {
+        if (!isRefusal(error)) throw error;
+        if (ids.length === 1) return { completed: 0, refused: ids };
+        const half = ids.length >> 1;
+        const one = await this.complete(source, ids.slice(0, half));
+        const two = await this.complete(source, ids.slice(half));
+        return { completed: one.completed + two.completed, refused: [...one.refused, ...two.refused] };
+      }
     },
 
     /** The first and the last source id: between them a reconcile's position is a share of its way. */

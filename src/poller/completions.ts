@@ -1,11 +1,12 @@
 /**
- * Gathers what the requests brought and writes it in batches: one statement for what came within a tenth of a second, or for 200 rows. One
- * batch is written at a time, so that a slow database makes batches larger, not more.
+ * Gathers what the requests brought and writes it in batches: one statement for what came within a tenth of a second, or for 200 rows. Two
+ * batches at most are written at a time, the second one only when it is full: a slow database makes batches wait, not connections run out.
  */
 import { codeOf, toSmslogdError } from '../errors.ts';
 import type { Change, Completion } from './store.ts';
 
 const BATCH = 200;
+const WRITERS = 2;
 const WAIT_MS = 100;
 const TRIES = 10;
 
@@ -21,7 +22,7 @@ export interface CompletionsDeps {
   readonly write: (rows: readonly Completion[]) => Promise<readonly Change[]>;
   readonly onWritten: (rows: readonly Completion[], changes: readonly Change[]) => void;
   /** a row that the database does not take, whatever is tried */
-  readonly onRefused: (row: Completion, error: unknown) => void;
+  readonly onRefused: (row: Completion, error: unknown) => Promise<void>;
   /** the database cannot be used now: nothing more is written */
   readonly onFailure: (error: unknown) => void;
 }
@@ -29,10 +30,9 @@ export interface CompletionsDeps {
 export function createCompletions(deps: CompletionsDeps): Completions {
   let rows: Completion[] = [];
   let timer: NodeJS.Timeout | undefined;
-  let writing: Promise<void> | undefined;
+  const writing = new Set<Promise<void>>();
   let failure: { error: unknown } | undefined;
   const works = () => failure === undefined;
-  const idle = () => rows.length === 0 && writing === undefined;
 
   const write = async () => {
     while (rows.length > 0 && works()) {
@@ -49,14 +49,16 @@ export function createCompletions(deps: CompletionsDeps): Completions {
   const start = () => {
     clearTimeout(timer);
     timer = undefined;
-    writing ??= write().finally(() => {
-      writing = undefined;
-      if (rows.length > 0 && works()) schedule();
+    const writer = write().finally(() => {
+      writing.delete(writer);
+      schedule();
     });
+    writing.add(writer);
   };
   const schedule = () => {
-    if (rows.length >= BATCH) start();
-    else timer ??= setTimeout(start, WAIT_MS);
+    if (rows.length === 0 || !works()) return;
+    if (rows.length >= BATCH && writing.size < WRITERS) start();
+    else if (writing.size === 0) timer ??= setTimeout(start, WAIT_MS);
   };
   return {
     get waiting() {
@@ -64,12 +66,12 @@ export function createCompletions(deps: CompletionsDeps): Completions {
     },
     add(row) {
       rows.push(row);
-      if (writing === undefined && works()) schedule();
+      schedule();
     },
     async flush() {
-      while (!idle() && works()) {
-        start();
-        await writing;
+      while ((rows.length > 0 || writing.size > 0) && works()) {
+        if (writing.size === 0) start();
+        await Promise.all(writing);
       }
       clearTimeout(timer);
       if (failure !== undefined) throw failure.error;
@@ -79,11 +81,7 @@ export function createCompletions(deps: CompletionsDeps): Completions {
 
 /** Deadlocks are tried again; a row that the database refuses stands alone. */
 async function writeBatch(deps: CompletionsDeps, batch: readonly Completion[]): Promise<void> {
-  await inHalves(
-    batch,
-    async (rows) => deps.onWritten(rows, await withRetry(() => deps.write(rows))),
-    async (row, error) => deps.onRefused(row, error),
-  );
+  await inHalves(batch, async (rows) => deps.onWritten(rows, await withRetry(() => deps.write(rows))), deps.onRefused);
 }
 
 /**

@@ -21,7 +21,7 @@ import { createRest } from './rest.ts';
 import { gapAt, LONGEST_GAP_MS } from './schedule.ts';
 import { createPollerStore, type Claimed, type Completion } from './store.ts';
 import { createTally, type Tally } from './tally.ts';
-import { judgeWithoutGatewayId, upkeep } from './upkeep.ts';
+import { judgeWithoutGatewayId, REFUSED_MS, upkeep } from './upkeep.ts';
 
 export interface PollerDeps {
   readonly config: Config;
@@ -89,8 +89,9 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
   const completions = createCompletions({
     write: (rows) => store.complete(rows),
     onWritten: (rows, changes) => tally.written(rows, changes),
-    onRefused: ({ id }, error) => {
-      metrics.errors.inc({ code: logProblem(log, 'error', error, { id }).code });
+    onRefused: async (row, error) => {
+      metrics.errors.inc({ code: logProblem(log, 'error', error, { id: row.id }).code });
+      await store.postpone([row], REFUSED_MS);
     },
     onFailure: fail,
   });

@@ -189,7 +189,8 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
         update smslogd.sms_poll p
            set gateway_id = coalesce(h.logged_gateway_id, p.gateway_id),
                leased_until = '-infinity',
-               due_at = case when h.result is null then p.due_at
+               -- given back it goes behind what is due: the next one is tried first, whatever the gateway has against this one
+               due_at = case when h.result is null then now()
                              when p.deadline_at > now() then least(now() + make_interval(secs => h.gap / 1000), p.deadline_at)
                              else now() + make_interval(secs => h.gap / 1000) end,
                last_result = case when h.result = 'ok' and (not h.writes or h.was is not distinct from h.status) then 'unchanged'
@@ -205,7 +206,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
    */
   async function fillFromSource(source: Source, ids: readonly string[]): Promise<Change[]> {
     return (await sql.unsafe(
-      `with ${completionSql(source, '$1::text::uuid[]')}
+      `with ${completionSql(source, '$1::text::uuid[]', 'wait')}
        select id, type, coalesce(was, 'none') as "from", gateway_status as "to", null::float8 as seconds
          from wrote where was is distinct from gateway_status`,
       [arrayLiteral(ids)],
@@ -252,7 +253,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
   }
 
   /** Puts claimed rows off, where they cannot be judged now. */
-  async function postpone(rows: readonly Claimed[], gapMs: number): Promise<void> {
+  async function postpone(rows: readonly Pick<Claimed, 'id' | 'attempt'>[], gapMs: number): Promise<void> {
     await sql`
       update smslogd.sms_poll p set due_at = now() + make_interval(secs => ${gapMs / 1000}::float8)
         from unnest(${arrayLiteral(rows.map((r) => r.id))}::uuid[], ${arrayLiteral(rows.map((r) => r.attempt))}::int[]) as said (id, attempt)

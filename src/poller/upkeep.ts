@@ -26,8 +26,8 @@ const GIVE_UP_EVERY_MS = 5_000;
 const HEAL_BLOCKS = 512;
 const ROWS = 500;
 const POSTPONED_MS = 60_000;
-/** Until a verdict is tried again that the database refuses: somebody must mend what refuses it. */
-const REFUSED_MS = 900_000;
+/** Until a status or a verdict is tried again that the database refuses: somebody must mend what refuses it. */
+export const REFUSED_MS = 900_000;
 
 /**
  * Judges claimed rows whose gateway id is still unknown at the end of their life, after a last look at the source. Where the source cannot

@@ -21,7 +21,7 @@ async function drainOurs(db: BenchDatabase, jobs: number): Promise<Figures> {
   const completions = createCompletions({
     write: (rows) => queue.store.complete(rows),
     onWritten: () => {},
-    onRefused: (_, error) => (failure = error),
+    onRefused: async (_, error) => void (failure = error),
     onFailure: (error) => (failure = error),
   });
   const began = performance.now();
@@ -69,7 +69,8 @@ async function drainWorker(db: BenchDatabase, jobs: number): Promise<Figures> {
     });
   // its schema comes with the first run
   await (await start()).stop();
-  await db.sql`select graphile_worker.add_job('ask', json_build_object('id', n)) from generate_series(1, ${jobs}::int) n`;
+  await db.sql`select graphile_worker.add_jobs((
+    select array_agg(row ('ask', json_build_object('id', n), null, null, null, null, null, null)::graphile_worker.job_spec) from generate_series(1, ${jobs}::int) n))`;
   await settle(db);
   const runner = await start();
   await until('every job to be gone', async () => {

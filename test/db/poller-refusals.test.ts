@@ -86,6 +86,22 @@ test('a claim whose daemon dies is due again by the schedule, but past its life 
   }
 });
 
+test('an SMS that is given back without an answer is not the next one again', async () => {
+  for (const gatewayId of ['9400001', '9400002', '9400003']) await insertSms(db, { gatewayId });
+  await db.sql`update smslogd.sms_poll set due_at = now() - interval '1 second'`;
+  const store = createPollerStore(db.sql, 20_000);
+  const claimed = new Set<string>();
+  for (let i = 0; i < 3; i += 1) {
+    const [row] = await store.claim({ total: 1, old: 0, past: 0 }, [null, null, null]);
+    claimed.add(row!.id);
+    const { id, attempt, gatewayId } = row!;
+    await store.complete([
+      { id, attempt, gatewayId: gatewayId ?? '', result: null, status: null, date: null, gapMs: 0 },
+    ]);
+  }
+  expect(claimed.size).toBe(3);
+});
+
 test('a second run still leaves a gateway alone that refused the login', async () => {
   gateway.script = () => ({ status: 401 });
   await insertSms(db, { gatewayId: '9300001' });

@@ -1,9 +1,6 @@
 /** The audit against a log with planted faults: one that finds nothing is worth nothing. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { command } from '../../src/commands/verify.ts';
-import { openDatabase } from '../../src/db.ts';
-import { lightAudit } from '../../src/mirror/audit.ts';
-import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror } from '../support/mirror.ts';
 import { insertMany, insertVerification } from '../support/verifications.ts';
@@ -65,19 +62,6 @@ test('every planted fault is found, by its kind', async () => {
     orphaned: 1,
   });
   expect(await verify({ since: '1h' })).toMatchObject({ code: 1, missing: 1, differing: 3 });
-});
-
-test('the light audit takes no SMS for incomplete that waits for its gateway id in the queue, where it is looked for', async () => {
-  const sql = openDatabase(db.config(), { max: 1, name: 'test' });
-  const found = async () => {
-    const source = await describeSource(sql, db.config());
-    const never = new AbortController().signal;
-    return (await lightAudit(sql, db.config(), source, { sinceSeconds: 3600, patienceMs: 1_000 }, never)).missing;
-  };
-  expect(await found()).toBe(1);
-  await db.sql`delete from smslogd.sms_poll where gateway_id is null`;
-  expect(await found()).toBe(2);
-  await sql.end();
 });
 
 test('--repair fills what is missing and completes what is incomplete', async () => {

@@ -1,0 +1,129 @@
+/** Gateway ids that come after the row: found by a look at the source, whatever else goes on. */
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { openDatabase } from '../../src/db.ts';
+import { lightAudit } from '../../src/mirror/audit.ts';
+import { createStore } from '../../src/mirror/store.ts';
+import { migrate } from '../../src/schema.ts';
+import { describeSource } from '../../src/source.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { startMirror, type RunningMirror } from '../support/mirror.ts';
+import { insertVerification } from '../support/verifications.ts';
+
+let db: TestDatabase;
+let mirror: RunningMirror | undefined;
+
+beforeEach(async () => {
+  db = await createDatabase();
+});
+afterEach(async () => {
+  await mirror?.stop();
+  mirror = undefined;
+  await db.drop();
+});
+
+const without = { gateway_id: null, gateway_status: null };
+const give = (id: string, gatewayId: string) =>
+  db.sql`update verification.verifications set gateway_id = ${gatewayId}, gateway_status = 'Accepted' where id = ${id}`;
+const logged = async () => (await db.sql`select from verification.sms_log`).length;
+const has = (id: string, gatewayId: string) =>
+  until(
+    `the gateway id ${gatewayId}`,
+    async () =>
+      (await db.sql`select from verification.sms_log where id = ${id} and gateway_id = ${gatewayId}`).length === 1,
+  );
+
+/** Three rows that wait, in id order. */
+async function threeWait(): Promise<[string, string, string]> {
+  mirror = startMirror(db);
+  await mirror.streaming();
+  const rows = [
+    await insertVerification(db.sql, without),
+    await insertVerification(db.sql, without),
+    await insertVerification(db.sql, without),
+  ];
+  await until('the rows', async () => (await logged()) === 3);
+  return rows.map(({ id }) => id).toSorted() as [string, string, string];
+}
+
+test('one that the log refuses is said once and keeps nobody else from its own', async () => {
+  const [first, second, third] = await threeWait();
+  await db.sql`create unique index once on verification.sms_log (gateway_id)`;
+  await give(first, '1111111');
+  await has(first, '1111111');
+  await give(second, '1111111');
+  await give(third, '3333333');
+  await has(third, '3333333');
+  const next = await insertVerification(db.sql, without);
+  await until('the next row', async () => (await logged()) === 4);
+  await give(next.id, '4444444');
+  await has(next.id, '4444444');
+  expect(mirror?.health.mirrorState).toBe('streaming');
+  const counted = (await mirror!.metrics.errors.get()).values.find(({ labels }) => labels.code === 'row_refused');
+  expect(counted?.value).toBe(1);
+});
+
+test('a row of the log that somebody holds keeps nobody else from its own', async () => {
+  const [first, second, third] = await threeWait();
+  const session = await db.sql.reserve();
+  await session`begin`;
+  await session`select from verification.sms_log where id = ${second} for update`;
+  for (const [id, gatewayId] of [
+    [first, '1111111'],
+    [second, '2222222'],
+    [third, '3333333'],
+  ] as const)
+    await give(id, gatewayId);
+  await has(third, '3333333');
+  await has(first, '1111111');
+  await session`rollback`;
+  session.release();
+  await has(second, '2222222');
+});
+
+test('they are found where the column came under a running daemon', async () => {
+  await db.sql`alter table verification.verifications drop column gateway_id, drop column gateway_status`;
+  mirror = startMirror(db);
+  await mirror.streaming();
+  await db.sql`alter table verification.verifications add column gateway_id text, add column gateway_status text`;
+  await until(
+    'the daemon to know it',
+    async () => (await db.sql`select from smslogd.settings where source_tracks_gateway`).length === 1,
+  );
+  await mirror.streaming();
+  const { id } = await insertVerification(db.sql, without);
+  await until('the row', async () => (await logged()) === 1);
+  await give(id, '1111111');
+  await has(id, '1111111');
+});
+
+test('one that comes when the queue knows the SMS no more is filled in by the audit, which calls nothing missing', async () => {
+  const [first] = await threeWait();
+  await mirror!.stop();
+  await db.sql`update verification.sms_log set gateway_status = 'Unaccepted', status_changed_at = now() where id = ${first}`;
+  await db.sql`delete from smslogd.sms_poll where id = ${first}`;
+  await give(first, '1111111');
+  await db.sql`select pg_drop_replication_slot(${db.name})`;
+  const sql = openDatabase(db.config(), { max: 1, name: 'test' });
+  const source = await describeSource(sql, db.config());
+  const never = new AbortController().signal;
+  const found = await lightAudit(sql, db.config(), source, { sinceSeconds: 3600, patienceMs: 1_000 }, never);
+  expect(found).toMatchObject({ missing: 0, incomplete: [first] });
+  expect(await createStore(sql, db.config()).complete(source, found.incomplete)).toEqual({ completed: 1, refused: [] });
+  expect((await db.sql`select gateway_id, gateway_status from verification.sms_log where id = ${first}`)[0]).toEqual({
+    gateway_id: '1111111',
+    gateway_status: 'Unaccepted',
+  });
+  await sql.end();
+});
+
+test('a replica identity that becomes full under a masked daemon stops neither the owner nor the mirror', async () => {
+  await migrate(db.config({ SMS_BODY: 'masked' }), { say: () => {} });
+  mirror = startMirror(db, { env: { SMS_BODY: 'masked' } });
+  await mirror.streaming();
+  await db.sql`alter table verification.verifications replica identity full`;
+  const { id } = await insertVerification(db.sql, without);
+  await give(id, '1111111');
+  await has(id, '1111111');
+  await db.sql`delete from verification.verifications where id = ${id}`;
+  expect(mirror.health.mirrorState).toBe('streaming');
+});
