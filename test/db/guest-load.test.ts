@@ -84,6 +84,7 @@ test(
         await until(
           'the reconcile',
           async () => (await db.sql`select from smslogd.checkpoint where reconcile_due is null`).length === 1,
+          60,
         );
       }),
       again(async () => await command.run({ json: true }, { env: db.env(), print: () => {}, stdoutIsTerminal: false })),

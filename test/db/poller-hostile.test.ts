@@ -32,7 +32,10 @@ test('a gateway that says everything but a status costs no SMS anything, and eac
     await db.sql<{ gateway_id: string; gateway_status: string; queued: boolean }[]>`
       select l.gateway_id, gateway_status, p.due_at < 'infinity' and p.attempt > 0 as queued
         from verification.sms_log l left join smslogd.sms_poll p using (id)`;
-  const dueNow = async () => void (await db.sql`update smslogd.sms_poll set due_at = now()`);
+  // in id order, as the poller locks them
+  const dueNow = async () =>
+    void (await db.sql`with held as materialized (select id from smslogd.sms_poll order by id for update)
+                       update smslogd.sms_poll p set due_at = now() from held where p.id = held.id`);
   try {
     await until(
       'each to be asked for, over pauses of the breaker, and the odd ones to be read',
