@@ -14,7 +14,7 @@ const WATCH_MS = 1_000;
 export interface RunningMirror {
   readonly metrics: Metrics;
   readonly health: Health;
-  /** waits until it streams and has copied what was there */
+  /** waits until it streams and has copied what was there, with a second look where others' transactions made it take one */
   streaming(): Promise<void>;
   /** rejects when it fails for good */
   readonly done: Promise<void>;
@@ -46,7 +46,17 @@ export function startMirror(
     health,
     done,
     // a new slot waits for every transaction that is open on the server, those of other test files too
-    streaming: () => until('the mirror to stream', () => health.mirrorState === 'streaming', 60),
+    streaming: () =>
+      until(
+        'the mirror to stream and its copy to end',
+        async () => {
+          if (health.mirrorState !== 'streaming') return false;
+          const [row] =
+            await db.sql`select reconcile_due from smslogd.checkpoint where slot_name = ${config.SLOT_NAME}`;
+          return row?.['reconcile_due'] === null;
+        },
+        60,
+      ),
     stop: async () => {
       controller.abort();
       await done.catch(() => {});
