@@ -4,7 +4,7 @@ import type { Bench, Stage } from './stage.ts';
 
 /** The backlog that several benches read: single-row transactions. */
 export function singleRows(stage: Stage): Promise<Backlog> {
-  const transactions = stage.pick({ tiny: 200, short: 200_000, full: 300_000 });
+  const transactions = stage.pick({ tiny: 200, short: 120_000, full: 300_000 });
   return stage.share('single rows', () => makeBacklog(stage, { transactions, rowsEach: 1 }));
 }
 

@@ -22,7 +22,7 @@ export const bench: Bench = {
   ],
   run: async (stage) => {
     const db = await stage.database();
-    const rows = stage.pick({ tiny: 1_000, short: 200_000, full: 10_000_000 });
+    const rows = stage.pick({ tiny: 1_000, short: 100_000, full: 10_000_000 });
     await db.sql.unsafe(`
       insert into verification.verifications (id, phone_number, check_digit, status, code, code_expired_at, active, gateway_id, gateway_status, inserted_at)
       select gen_random_uuid(), '+38000' || lpad((n % 10000000)::text, 7, '0'), 1, 'new', 1000 + n % 9000, now(), false, (6614000000000 + n)::text,
