@@ -21,4 +21,13 @@ begin
   if not (select rolcanlogin and rolreplication from pg_roles where rolname = 'smslogd') then
     alter role smslogd login replication;
   end if;
+  -- What PostgreSQL's own log would show of the daemon: the parameters of slow or failing statements, and the row that a constraint refuses (in the
+  -- line DETAIL). These hold phone numbers and codes, and whoever reads the server's log may not be one who may see them.
+  begin
+    alter role smslogd set log_parameter_max_length = 0;
+    alter role smslogd set log_parameter_max_length_on_error = 0;
+    alter role smslogd set log_error_verbosity = terse;
+  exception when insufficient_privilege then
+    raise warning 'only a superuser can keep phone numbers and codes out of the server''s log: see "Personal data" in docs/operations.md';
+  end;
 end $$;

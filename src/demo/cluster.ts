@@ -44,6 +44,8 @@ export interface ClusterOptions {
   readonly package?: string;
   /** postgresql.conf settings beside ours */
   readonly settings?: Readonly<Record<string, string | number>>;
+  /** told each line of the server's log */
+  readonly onLine?: (line: string) => void;
 }
 
 const SETTINGS = {
@@ -84,6 +86,7 @@ export async function createCluster(options: ClusterOptions = {}): Promise<Clust
       dataDirectory,
       password,
       settings: { ...SETTINGS, ...options.settings },
+      onLine: options.onLine,
       remains,
     });
   } catch (error) {
@@ -104,6 +107,7 @@ interface Plan {
   readonly dataDirectory: string;
   readonly password: string;
   readonly settings: Readonly<Record<string, string | number>>;
+  readonly onLine: ClusterOptions['onLine'];
   readonly remains: () => void;
 }
 
@@ -123,7 +127,7 @@ async function launch(bin: Binaries, plan: Plan): Promise<Cluster> {
       cwd: plan.directory,
     });
     server = child;
-    await readyToAccept(child);
+    await readyToAccept(child, plan.onLine);
   };
   const stop = async (mode: StopMode = 'fast') => {
     const child = server;
@@ -161,8 +165,9 @@ async function launch(bin: Binaries, plan: Plan): Promise<Cluster> {
 }
 
 /** Resolves when the server says that it is ready; rejects with its last words when it ends before. */
-async function readyToAccept(child: ChildProcess): Promise<void> {
+async function readyToAccept(child: ChildProcess, onLine: ClusterOptions['onLine']): Promise<void> {
   const lines = createInterface({ input: child.stderr! });
+  if (onLine !== undefined) lines.on('line', onLine);
   const words: string[] = [];
   await new Promise<void>((ready, failed) => {
     lines.on('line', (line) => {

@@ -141,7 +141,30 @@ export const serverChecks: readonly Check<Found>[] = [
       'alter system set idle_replication_slot_timeout = 0; select pg_reload_conf();',
     );
   }),
+
+  needing("the server's own log", ['sql'], async ({ sql, user }) => {
+    const wanted = Object.entries(QUIET).map(([name, value]) => ({ name, value }));
+    const rows = await sql<{ name: string; value: string }[]>`
+      select w.name, w.value from json_to_recordset(${JSON.stringify(wanted)}::text::json) as w (name text, value text)
+        join pg_settings s using (name) where s.setting <> w.value order by w.name`;
+    if (rows.length === 0) return ok('shows no phone number and no code of what smslogd writes');
+    const role = quoteIdentifier(user ?? '');
+    return warn(
+      `can show phone numbers and codes, where a write is slow, fails or is refused (${rows.map(({ name }) => name).join(', ')})`,
+      `${rows.map(({ name, value }) => `alter role ${role} set ${name} = ${value};`).join(' ')} -- as a superuser`,
+    );
+  }),
 ];
+
+/** Settings of the daemon's sessions under which the server's log shows no values of its statements. */
+const QUIET: Readonly<Record<string, string>> = {
+  log_parameter_max_length: '0',
+  log_parameter_max_length_on_error: '0',
+  log_error_verbosity: 'terse',
+  // where the module is loaded
+  'auto_explain.log_parameter_max_length': '0',
+  'auto_explain.log_verbose': 'off',
+};
 
 async function setting(sql: NonNullable<Found['sql']>, name: string): Promise<string> {
   const [row] = await sql<{ value: string }[]>`select current_setting(${name}) as value`;

@@ -102,6 +102,11 @@ test('a server as it comes from its package is named in all that needs a restart
       expect(of(check).fix).toContain('then restart PostgreSQL');
       await paste(of(check).fix!, first.url);
     }
+    expect(of("the server's own log")).toMatchObject({
+      level: 'warn',
+      says: expect.stringContaining('log_error_verbosity'),
+    });
+    await paste(of("the server's own log").fix!, first.url);
     await first.sql.end({ timeout: 1 });
     await bare.stop('fast');
     await bare.start();

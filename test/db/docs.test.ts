@@ -1,0 +1,71 @@
+/** What the documents tell people to run in the database works there. */
+import { readFileSync } from 'node:fs';
+import type { TransactionSql } from 'postgres';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { migrate } from '../../src/schema.ts';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+
+const PAGES = ['README.md', 'docs/runbook.md', 'docs/operations.md', 'docs/design.md'];
+const read = (page: string) => readFileSync(page, 'utf8');
+
+let db: TestDatabase;
+beforeAll(async () => {
+  db = await createDatabase();
+  await db.sql.unsafe(read('sql/roles.sql'));
+  await migrate(db.config(), { role: 'smslogd', say: () => {} });
+});
+afterAll(() => db.drop());
+
+/** The SQL of a page that can be pasted: blocks, and what stands within a line and ends like a statement or calls a function. */
+function statementsOf(page: string): string[] {
+  const text = read(page);
+  const blocks = [...text.matchAll(/```sql\n(.*?)```/gs)].map(([, sql]) => sql ?? '');
+  const spans = [
+    ...text.replaceAll(/```.*?```/gs, '').matchAll(/`((?:select|alter|grant|drop|update|insert)\s[^`]*[;)])`/g),
+  ].map(([, sql]) => sql ?? '');
+  return [...blocks, ...spans].map((sql) => sql.replaceAll(/--.*$/gm, '').replaceAll(/\s+/g, ' ').trim());
+}
+
+/** Runs statements and takes them back. */
+async function tryOut<T>(sql: string, look: (tx: TransactionSql) => Promise<T>): Promise<T> {
+  const undo = new Error('undo');
+  let seen: T;
+  await db.sql
+    .begin(async (tx) => {
+      await tx.unsafe(sql);
+      seen = await look(tx);
+      throw undo;
+    })
+    .catch((error: unknown) => {
+      if (error !== undo) throw error;
+    });
+  return seen!;
+}
+
+const statements = PAGES.flatMap((page) => statementsOf(page).map((sql) => [page, sql] as const));
+/** What cannot be tried here: it is about the whole server, about what a reader has to name, or its own test's. */
+const ELSEWHERE = /alter system|NAME|OWNER|…|drop role/;
+
+test('the documents have SQL to be tried', () => {
+  expect(statements.filter(([, sql]) => !ELSEWHERE.test(sql)).length).toBeGreaterThan(12);
+});
+
+test.each(statements.filter(([, sql]) => !ELSEWHERE.test(sql)))('%s: %s', async (_, sql) => {
+  expect(await tryOut(sql.replaceAll('PID', '0'), async () => 'works')).toBe('works');
+});
+
+test('after the removal nothing but the log is left, and it takes SMS', async () => {
+  const [page, sql] = statements.find((each) => each[1].includes('drop role'))!;
+  expect(page).toBe('docs/operations.md');
+  // other databases of this server know the role
+  const left = await tryOut(sql.replace(/drop role [^;]*;/, ''), async (tx) => {
+    await tx`insert into verification.sms_log (phone_number, type) values ('+380000000000', 'text')`;
+    await tx`update verification.sms_log set gateway_id = '1234567'`;
+    await tx`delete from verification.sms_log`;
+    return await tx`
+      select relname as name from pg_class where relnamespace in (select oid from pg_namespace where nspname in ('verification', 'smslogd')) and relkind in ('r', 'v')
+      union all select proname from pg_proc where pronamespace in (select oid from pg_namespace where nspname in ('verification', 'smslogd'))
+      order by 1`;
+  });
+  expect(left.map(({ name }) => name as string)).toEqual(['sms_log', 'verifications']);
+});
