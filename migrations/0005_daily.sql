@@ -88,21 +88,26 @@ revoke all on function smslogd.sum_days(date[]) from public;
 create function smslogd.follow_hours() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-  zone constant text := (select report_timezone from smslogd.settings);
+  zone text;
   days date[];
 begin
   if tg_op = 'TRUNCATE' then
     perform smslogd.sum_days(null);
     return null;
-  elsif tg_op = 'UPDATE' then
+  end if;
+  if not exists (select from changed) then
+    return null;
+  end if;
+  -- before the zone is read: one that changes in this moment is waited for
+  perform pg_advisory_xact_lock(7246581904);
+  zone := (select report_timezone from smslogd.settings);
+  if tg_op = 'UPDATE' then
     days := array(select ((hour + quarter * interval '15 minutes') at time zone zone)::date from changed
                   union select ((hour + quarter * interval '15 minutes') at time zone zone)::date from former);
   else
     days := array(select distinct ((hour + quarter * interval '15 minutes') at time zone zone)::date from changed);
   end if;
-  if days <> '{}' then
-    perform smslogd.sum_days(days);
-  end if;
+  perform smslogd.sum_days(days);
   return null;
 end $$;
 revoke all on function smslogd.follow_hours() from public;
@@ -117,6 +122,17 @@ create trigger smslogd_follow_truncated after truncate on smslogd.sms_hourly
   for each statement execute function smslogd.follow_hours();
 alter table smslogd.sms_hourly enable always trigger smslogd_follow_inserted, enable always trigger smslogd_follow_updated,
   enable always trigger smslogd_follow_deleted, enable always trigger smslogd_follow_truncated;
+
+-- Who counts takes the lock first and then writes settings (retention's mark), so who changes the zone takes it before he holds the row.
+create function smslogd.lock_days() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  perform pg_advisory_xact_lock(7246581904);
+  return null;
+end $$;
+revoke all on function smslogd.lock_days() from public;
+create trigger smslogd_lock_days before update of report_timezone on smslogd.settings
+  for each statement execute function smslogd.lock_days();
 
 create function smslogd.follow_days() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$

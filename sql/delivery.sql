@@ -12,22 +12,21 @@ with moment as materialized (
   union all
   select 3, 'yesterday', (today - interval '1 day') at time zone zone, today at time zone zone from moment
 ), whole as not materialized (
-  -- the whole UTC hours of each period
-  select p.*, smslogd.hour_of(p.lo + interval '59 minutes 59.999999 seconds') as first, smslogd.hour_of(p.hi) as past from period p
+  -- up to `past` the counters have whole hours, or quarters of them: every period begins with one
+  select p.*, date_bin(case when s.quarters then interval '15 minutes' else interval '1 hour' end, p.hi, '2000-01-01 00:00+00') as past
+    from period p cross join smslogd.settings s
 ), hours as materialized (
-  select h.* from smslogd.hour_counts h
-   where h.hour >= (select (today - interval '1 day') at time zone zone from moment)
+  select h.*, h.hour + h.quarter * interval '15 minutes' as start from smslogd.hour_counts h
+   where h.hour >= (select smslogd.hour_of((today - interval '1 day') at time zone zone) from moment)
      and h.hour < (select (today + interval '1 day') at time zone zone from moment)
 ), counted as not materialized (
   select w.place, w.period, h.type, h.status, h.sms, h.due, h.on_time, h.le_2m, h.m2_5, h.m5_30, h.gt_30m, h.oldest
-    from whole w join hours h on h.hour >= w.first and h.hour < w.past
+    from whole w join hours h on h.start >= w.lo and h.start < w.past
   union all
-  -- the parts of an hour at their ends
+  -- the rest, where a period ends within one
   select w.place, w.period, c.type, c.status, c.sms, c.due, c.on_time, c.le_2m, c.m2_5, c.m5_30, c.gt_30m, c.oldest
-    from whole w
-   cross join lateral (values (w.lo, least(w.first, w.hi)), (greatest(w.first, w.past), w.hi)) part (lo, hi)
-   cross join lateral smslogd.count_sms(part.lo, part.hi, smslogd.clock()) c
-   where part.lo < part.hi
+    from whole w cross join lateral smslogd.count_sms(greatest(w.lo, w.past), w.hi, smslogd.clock()) c
+   where greatest(w.lo, w.past) < w.hi
   union all
   select p.place, p.period, t.type, 'Delivered', 0, 0, 0, 0, 0, 0, 0, null
     from period p cross join unnest('{verification,medication_request,text,2FA}'::text[]) as t (type)

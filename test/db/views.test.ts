@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { refreshHourly } from '../../src/figures/hourly.ts';
 import { DELIVERY_BUCKETS } from '../../src/metrics.ts';
-import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 
 let db: TestDatabase;
 beforeAll(async () => {
@@ -280,6 +280,58 @@ test('two who change hours of one day at once leave its right sum', async () => 
   const hours = Array.from({ length: 12 }, (_, i) => `2026-05-18 ${String(i).padStart(2, '0')}:00+00`);
   await Promise.all(hours.map(change));
   expect([...(await dailyStored())]).toEqual([...(await dailySummed('Europe/Kyiv'))]);
+});
+
+test.each(['Europe/Kyiv', 'Asia/Kolkata'])('yesterday keeps the SMS that retention has removed (%s)', async (zone) => {
+  const clock = '2026-05-20 12:00:00+00';
+  await moveTo(clock, zone);
+  await generate(clock);
+  await refreshHourly(db.sql);
+  const shown = async () => [...(await db.sql`select * from verification.sms_today_vs_yesterday`)];
+  const before = await shown();
+  // as with RETENTION_DAYS=1
+  await db.sql`update smslogd.settings set frozen_before = '2026-05-19 10:00+00'`;
+  const removed = await db.sql`delete from verification.sms_log where inserted_at < '2026-05-19 10:00+00'`;
+  expect(removed.count).toBeGreaterThan(1_000);
+  expect(await shown()).toEqual(before);
+  await db.sql`update smslogd.settings set frozen_before = '-infinity'`;
+});
+
+/** Waits until a session waits for a lock that another one holds. */
+const somebodyWaits = () =>
+  until('somebody to wait', async () => {
+    const rows =
+      await db.sql`select from pg_stat_activity where datname = ${db.name} and wait_event_type = 'Lock' and wait_event = 'advisory'`;
+    return rows.length > 0;
+  });
+
+test('who changes the zone while a daemon counts waits for it, and holds nothing that the daemon needs', async () => {
+  await moveTo('2026-05-20 12:00:00+00', 'Europe/Kyiv');
+  let change: Promise<unknown> | undefined;
+  await db.sql.begin(async (tx) => {
+    await tx`select pg_advisory_xact_lock(7246581904)`;
+    change = Promise.resolve(db.sql`update smslogd.settings set report_timezone = 'UTC'`);
+    await somebodyWaits();
+    await tx`update smslogd.settings set frozen_before = frozen_before`;
+  });
+  await change;
+  expect([...(await db.sql`select report_timezone as zone from smslogd.settings`)]).toEqual([{ zone: 'UTC' }]);
+});
+
+test('hours that are stored while the zone changes are summed up to days of the new zone', async () => {
+  const clock = '2026-05-20 12:00:00+00';
+  await moveTo(clock, 'Europe/Kyiv');
+  await generate(clock);
+  await refreshHourly(db.sql);
+  let stored: Promise<unknown> | undefined;
+  await db.sql.begin(async (tx) => {
+    await tx`update smslogd.settings set report_timezone = 'UTC'`;
+    // another day in Kyiv than in UTC
+    stored = Promise.resolve(db.sql`update smslogd.sms_hourly set sms = sms + 1 where hour = '2026-05-18 22:00+00'`);
+    await somebodyWaits();
+  });
+  expect(await stored).toHaveProperty('count', expect.any(Number));
+  expect([...(await dailyStored())]).toEqual([...(await dailySummed('UTC'))]);
 });
 
 test('past days are read from the stored days: a wrong one shows; a day that changed is not', async () => {
