@@ -134,16 +134,16 @@ export function statusOfSource(
 
 /**
  * Common table expressions that give rows of the log the gateway id that their source rows have by now, and its status where they have none: `found`
- * (locked in id order) and `wrote`. A gateway id that is there stays. `ids`: SQL of a uuid[]. `held`: what to do with rows that somebody holds.
+ * (locked in id order) and `wrote`. A gateway id that is there stays, and so does a row that somebody holds. `ids`: SQL of a uuid[].
  */
-export function completionSql(source: Source, ids: string, held: 'wait' | 'skip'): string {
+export function completionSql(source: Source, ids: string): string {
   const gatewayId = columnSql(source, 's', 'gateway_id');
   return `
 found as materialized (
   select l.id, l.gateway_status as was, ${gatewayId} as gateway_id, ${statusSql(gatewayId, columnSql(source, 's', 'gateway_status'))} as status
     from ${source.table} s join verification.sms_log l on l.id = s.id
    where s.id = any (${ids}) and l.gateway_id is null and l.type = 'verification' and ${gatewayId} is not null
-   order by l.id for update of l${held === 'skip' ? ' skip locked' : ''}),
+   order by l.id for update of l skip locked),
 wrote as (
   update verification.sms_log l
      set gateway_id = f.gateway_id, gateway_status = coalesce(l.gateway_status, f.status), updated_at = now()

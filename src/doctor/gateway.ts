@@ -7,6 +7,8 @@ import { fail, ok, warn, type Finding } from './check.ts';
 
 const NOBODYS_ID = '1000001';
 const CHECK_NETWORK = 'check IP2SMS_URL and IP2SMS_STATUS_URL, and that this host may connect there';
+const CHECK_CERTIFICATE =
+  'check the host name in IP2SMS_URL; where the gateway has an authority of its own, NODE_EXTRA_CA_CERTS names the file with its certificate';
 const CHECK_ADDRESS = 'check IP2SMS_STATUS_URL and IP2SMS_FORMAT';
 
 export async function askGateway(config: Config, env: NodeJS.ProcessEnv): Promise<Finding> {
@@ -18,14 +20,16 @@ export async function askGateway(config: Config, env: NodeJS.ProcessEnv): Promis
   }
 }
 
-function findingOf({ result, why }: Outcome, config: Config): Finding {
+export function findingOf({ result, why, cause }: Outcome, config: Pick<Config, 'IP2SMS_TIMEOUT_MS'>): Finding {
   switch (result) {
     case 'unauthorized':
       return fail('it refuses the login', 'check IP2SMS_LOGIN and IP2SMS_PASSWORD');
     case 'timeout':
       return fail(`no answer within ${config.IP2SMS_TIMEOUT_MS} ms`, CHECK_NETWORK);
     case 'network':
-      return fail('no connection', CHECK_NETWORK);
+      if (cause !== undefined && /CERT|SIGN/.test(cause))
+        return fail(`its certificate is not one to be trusted (${cause})`, CHECK_CERTIFICATE);
+      return fail(`no connection${cause === undefined ? '' : ` (${cause})`}`, CHECK_NETWORK);
     case 'http_5xx':
       return warn('it answers 5xx: it has trouble of its own now');
     case 'http_4xx':

@@ -278,7 +278,7 @@ export function createStore(sql: Sql, config: Config) {
     async complete(source: Source, ids: readonly string[]): Promise<{ completed: number; refused: readonly string[] }> {
       if (ids.length === 0) return { completed: 0, refused: [] };
       try {
-        const text = `with ${completionSql(source, '$1::text::uuid[]', 'skip')} select count(*)::int as completed from wrote`;
+        const text = `with ${completionSql(source, '$1::text::uuid[]')} select count(*)::int as completed from wrote`;
         const [row] = await retryDeadlock(() => briefly<{ completed: number }>(sql, text, [arrayLiteral(ids)]));
         return { completed: row!.completed, refused: [] };
       } catch (error) {

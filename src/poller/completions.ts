@@ -108,13 +108,13 @@ export async function inHalves<Row>(
   }
 }
 
-/** Runs `work` again where it was the victim of a deadlock. */
+/** Runs `work` again where it was the victim of a deadlock, or of another transaction in a stricter isolation level. */
 export async function withRetry<T>(work: () => Promise<T>): Promise<T> {
   for (let tries = 1; ; tries += 1) {
     try {
       return await work();
     } catch (error) {
-      if (codeOf(error) !== '40P01' || tries === TRIES) throw error;
+      if (codeOf(error)?.startsWith('40') !== true || tries === TRIES) throw error;
     }
   }
 }

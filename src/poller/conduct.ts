@@ -86,10 +86,10 @@ export function createConduct(
 }
 
 /** Why the gateway is left alone. */
-function problemOf({ breaker, result = 'network', busy }: Outcome): ['warn' | 'error', SmslogdError] {
+function problemOf({ breaker, result = 'network', cause, busy }: Outcome): ['warn' | 'error', SmslogdError] {
   if (breaker === 'unauthorized')
     return ['error', new SmslogdError('gateway_unauthorized', 'the gateway refuses the login')];
   if (busy === true) return ['warn', new SmslogdError('gateway_busy', `the gateway asks for a pause (${result})`)];
   const fails = result === 'http_5xx' ? 'answers with errors' : 'does not answer';
-  return ['warn', new SmslogdError('gateway_unreachable', `the gateway ${fails} (${result})`)];
+  return ['warn', new SmslogdError('gateway_unreachable', `the gateway ${fails} (${cause ?? result})`)];
 }

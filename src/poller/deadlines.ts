@@ -3,12 +3,18 @@
  * AbortSignal.timeout for each is a good part of what a request costs.
  */
 export interface Deadlines {
-  /** `over` is called once, when the time is over; returns what is to be called where it ended before */
-  begin(over: () => void): () => void;
+  /** `over` is called once, when the time is over */
+  begin(over: () => void): Deadline;
 }
 
-interface Running {
+export interface Deadline {
+  /** by performance.now(). `over` may come later: a process that was frozen may see what its sockets have before its timers */
   readonly endsAt: number;
+  /** to be called where it ended before */
+  end(): void;
+}
+
+interface Running extends Deadline {
   readonly over: () => void;
 }
 
@@ -32,15 +38,19 @@ export function createDeadlines(ms: number): Deadlines {
   };
   return {
     begin(over) {
-      const one = { endsAt: performance.now() + ms, over };
+      const one = {
+        endsAt: performance.now() + ms,
+        over,
+        end: () => {
+          if (running.delete(one) && running.size === 0) {
+            clearTimeout(timer);
+            timer = undefined;
+          }
+        },
+      };
       running.add(one);
       if (timer === undefined) arm();
-      return () => {
-        if (running.delete(one) && running.size === 0) {
-          clearTimeout(timer);
-          timer = undefined;
-        }
-      };
+      return one;
     },
   };
 }

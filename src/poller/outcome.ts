@@ -30,6 +30,8 @@ export interface Outcome {
   readonly busy?: boolean;
   /** of a protocol fault */
   readonly why?: Fault | 'garbage' | 'redirect' | 'status_code';
+  /** of a network fault: its code, such as ECONNREFUSED */
+  readonly cause?: string | undefined;
 }
 
 /** `asked` is the gateway id of the SMS. */
@@ -38,7 +40,8 @@ export function outcomeOf(exchange: Exchange, asked: string): Outcome {
   if (exchange.kind === 'unsendable') return { result: undefined, again: 'late', breaker: undefined, overload: false };
   if (exchange.kind === 'garbage')
     return { result: 'protocol', again: 'schedule', breaker: 'answer', overload: false, why: 'garbage' };
-  return { result: exchange.kind, again: 'schedule', breaker: 'fault', overload: true };
+  const cause = exchange.kind === 'network' ? exchange.cause : undefined;
+  return { result: exchange.kind, again: 'schedule', breaker: 'fault', overload: true, cause };
 }
 
 function ofResponse({ status, body, retryAfterMs }: Extract<Exchange, { kind: 'response' }>, asked: string): Outcome {

@@ -11,7 +11,7 @@ import type { Health } from '../health.ts';
 import { logProblem, type Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { pause } from '../supervise.ts';
-import { createCompletions } from './completions.ts';
+import { createCompletions, withRetry } from './completions.ts';
 import { createConduct, type Conduct } from './conduct.ts';
 import { currentCredentials, recentCredentials } from './credentials.ts';
 import { createGateway } from './gateway.ts';
@@ -123,6 +123,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
         result: outcome.again === 'now' ? null : (outcome.result ?? 'protocol'),
         status: outcome.answer?.status ?? null,
         date: outcome.answer?.date ?? null,
+        reason: outcome.answer?.reason,
         gapMs: outcome.again === 'late' ? LONGEST_GAP_MS : gapAt(row.ageMs + took, Math.random()),
       });
     } finally {
@@ -140,7 +141,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
     let rows: Claimed[] = [];
     claimedAt = performance.now();
     try {
-      rows = await store.claim(wanted, lanes.floors(claimedAt));
+      rows = await withRetry(() => store.claim(wanted, lanes.floors(claimedAt)));
     } finally {
       conduct.unused(free - rows.length);
     }

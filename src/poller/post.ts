@@ -3,8 +3,9 @@
  * no HTTP/2, no pipelining. It hears undici's events itself: a stream and a signal for each reply would cost as much as all else.
  */
 import { Pool, type Dispatcher } from 'undici';
+import { codeOf } from '../errors.ts';
 import { parseDate } from './date.ts';
-import type { Deadlines } from './deadlines.ts';
+import type { Deadline, Deadlines } from './deadlines.ts';
 
 const MAX_REPLY_BYTES = 16 * 1024;
 const NOTHING = new Uint8Array();
@@ -20,7 +21,8 @@ export type Exchange =
       readonly clockOffsetMs: number | undefined;
     }
   | { readonly kind: 'timeout' }
-  | { readonly kind: 'network' }
+  /** `cause`: the code of the failure, such as ECONNREFUSED or CERT_HAS_EXPIRED */
+  | { readonly kind: 'network'; readonly cause?: string }
   /** not HTTP, or more than 16 KiB */
   | { readonly kind: 'garbage' }
   /** nothing was sent: the id is not one that may be */
@@ -66,7 +68,7 @@ export function createPoster(address: URL, connections: number, timeout: number,
 /** Gathers one reply and tells once how it ended. */
 class Reply implements Dispatcher.DispatchHandler {
   private readonly resolve: (exchange: Exchange) => void;
-  private readonly inTime: () => void;
+  private readonly deadline: Deadline;
   private again: (() => boolean) | undefined;
   private controller: Dispatcher.DispatchController | undefined;
   private over = false;
@@ -78,7 +80,7 @@ class Reply implements Dispatcher.DispatchHandler {
   constructor(resolve: (exchange: Exchange) => void, deadlines: Deadlines, again: (() => boolean) | undefined) {
     this.resolve = resolve;
     this.again = again;
-    this.inTime = deadlines.begin(() => {
+    this.deadline = deadlines.begin(() => {
       this.failed(TIMEOUT);
       this.controller?.abort(TIMEOUT);
     });
@@ -86,8 +88,8 @@ class Reply implements Dispatcher.DispatchHandler {
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.controller = controller;
-    // its time was over while it waited for a connection
-    if (this.over) controller.abort(TIMEOUT);
+    // its time was over while it waited for a connection: by now another daemon may ask
+    if (this.over || this.late()) controller.abort(TIMEOUT);
   }
 
   onResponseStart(
@@ -114,11 +116,15 @@ class Reply implements Dispatcher.DispatchHandler {
     this.failed(error);
   }
 
+  private late(): boolean {
+    return performance.now() >= this.deadline.endsAt;
+  }
+
   private failed(error: Error): void {
     if (this.over) return;
     const { again } = this;
     // the gateway closed an idle connection while we were writing: no answer had begun, and asking twice does no harm
-    if (again !== undefined && this.status === 0 && isReset(error)) {
+    if (again !== undefined && this.status === 0 && isReset(error) && !this.late()) {
       this.again = undefined;
       if (again()) return;
     }
@@ -128,14 +134,21 @@ class Reply implements Dispatcher.DispatchHandler {
 
   private response(body: Uint8Array): Exchange {
     const now = Date.now();
-    const retryAfterMs = readRetryAfter(this.retryAfter, now);
-    return { kind: 'response', status: this.status, body, retryAfterMs, clockOffsetMs: clockOffset(this.date, now) };
+    const gatewayTime = timeOf(this.date);
+    return {
+      kind: 'response',
+      status: this.status,
+      body,
+      retryAfterMs: readRetryAfter(this.retryAfter, gatewayTime ?? now),
+      // the header has whole seconds: half a second is its mean error
+      clockOffsetMs: gatewayTime === undefined ? undefined : gatewayTime + 500 - now,
+    };
   }
 
   private ended(exchange: Exchange): void {
     if (this.over) return;
     this.over = true;
-    this.inTime();
+    this.deadline.end();
     this.resolve(exchange);
   }
 }
@@ -144,7 +157,7 @@ function first(value: string | string[] | undefined): string | undefined {
   return Array.isArray(value) ? value[0] : value;
 }
 
-/** Retry-After in seconds or as a date, as milliseconds from `now`; undefined where it is neither. */
+/** Retry-After in seconds or as a date, as milliseconds from `now`, the gateway's own where it is known; undefined where it is neither. */
 export function readRetryAfter(value: string | undefined, now: number): number | undefined {
   if (value === undefined) return undefined;
   if (/^\d{1,9}$/.test(value.trim())) return Number(value) * 1000;
@@ -154,11 +167,11 @@ export function readRetryAfter(value: string | undefined, now: number): number |
 
 let known: { readonly text: string; readonly at: number | undefined } = { text: '', at: undefined };
 
-/** The header has whole seconds: half a second is its mean error, and many replies have the same. */
-function clockOffset(date: string | undefined, now: number): number | undefined {
+/** The gateway's time by its Date header; many replies have the same. */
+function timeOf(date: string | undefined): number | undefined {
   if (date === undefined) return undefined;
   if (known.text !== date) known = { text: date, at: parseDate(date) };
-  return known.at === undefined ? undefined : known.at + 500 - now;
+  return known.at;
 }
 
 const TIMEOUT = Object.assign(new Error('the time for the request is over'), { name: 'TimeoutError' });
@@ -167,7 +180,8 @@ function exchangeOf(error: Error): Exchange {
   const { name = '', code = '' } = error as { name?: string; code?: string };
   if (name === 'TimeoutError' || name === 'AbortError' || code.endsWith('_TIMEOUT')) return { kind: 'timeout' };
   if (name === 'HTTPParserError' || GARBAGE.has(code)) return { kind: 'garbage' };
-  return { kind: 'network' };
+  const cause = codeOf(error);
+  return { kind: 'network', ...(cause !== undefined && /^[A-Z][A-Z0-9_]{1,60}$/.test(cause) ? { cause } : {}) };
 }
 
 const GARBAGE = new Set([

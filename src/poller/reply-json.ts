@@ -2,16 +2,18 @@ import { z } from 'zod';
 import { ReplyFault, type Found } from './reply-fault.ts';
 
 const id = z.union([z.string().max(64), z.int().nonnegative().transform(String)]);
+/** Of what is only told beside the status nothing may cost the status: another form of it counts as empty. */
+const aside = (length: number) => z.string().max(length).catch('').nullish();
 const shape = z.object({
   state: z.union([
-    z.object({ value: z.string().max(200), error: z.string().max(400).optional() }),
+    z.object({ value: z.string().max(200), error: aside(400) }),
     z
       .string()
       .max(200)
       .transform((value) => ({ value, error: undefined })),
   ]),
   id: id.nullish(),
-  date: z.string().max(100).nullish(),
+  date: aside(100),
 });
 const failure = z.object({
   error: z.unknown().refine((error) => error !== undefined),
@@ -33,7 +35,7 @@ export function readJson(text: string): Found {
   const parsed = shape.safeParse(value);
   if (!parsed.success) throw new ReplyFault('json');
   const { state, date } = parsed.data;
-  return { id: parsed.data.id ?? undefined, word: state.value, date: date ?? '', error: state.error };
+  return { id: parsed.data.id ?? undefined, word: state.value, date: date ?? '', error: state.error ?? undefined };
 }
 
 /**

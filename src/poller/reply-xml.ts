@@ -23,7 +23,7 @@ export function readXml(text: string, asked: string | undefined): Found {
   if ((text.match(/<[^!?/]/g) ?? []).length > MAX_ELEMENTS) throw new ReplyFault('too_many_elements');
   const root = rootOf(text);
   if (root.name !== 'status') throw new ReplyFault('root');
-  const date = attribute(root, 'date');
+  const date = dateOf(root);
   const details = childrenOf(root, 'detail');
   if (details.length > 0) {
     const ours = details.filter((detail) => asked === undefined || textsOf(detail, 'id').includes(asked));
@@ -100,8 +100,10 @@ function textOf(element: XmlElement): string {
   return bounded(text.trim(), 200);
 }
 
-function attribute(element: XmlElement, name: string): string {
-  return bounded(element.attributes[name] ?? '', 100);
+/** One that is too long to be a date counts as empty: a broken date must not cost the status. */
+function dateOf(element: XmlElement): string {
+  const date = element.attributes['date'] ?? '';
+  return date.length > 100 ? '' : date;
 }
 
 function bounded(text: string, length: number): string {

@@ -5,13 +5,13 @@
  *   indexed, and a claim that changed it would write into every index of the queue.
  * - A completion counts only where `attempt` and the gateway id are still the claimed ones, and writes a status only over one that is
  *   not final and differs. A row leaves the queue in the statement that makes it final, or when it is seen gone or final.
- * - Rows of the log are locked before those of the queue and both by id, as the log's triggers do it: two statements cannot wait for each other in
- *   a ring, save with foreign ones, and a victim of that tries again.
+ * - Rows of the log are locked before those of the queue and both by id, as the log's triggers do it. No verdict and no completion waits for
+ *   a row that somebody holds: it is left for the next time, and keeps nobody else from theirs.
  * - Only the database's clock decides: what is due, what is past its life, what is given up.
  */
 import { arrayLiteral, type Sql } from '../db.ts';
-import type { PollResult } from '../metrics.ts';
-import { completionSql, type Source } from '../source.ts';
+import type { PollResult, RejectReason } from '../metrics.ts';
+import { columnSql, completionSql, type Source } from '../source.ts';
 import { OPEN_STATUSES, type SmsType, type Status } from '../status.ts';
 import { FIRST_REQUEST_MS, LATE_SHARE, LONGEST_GAP_MS } from './schedule.ts';
 
@@ -52,6 +52,8 @@ export interface Completion {
   readonly date: number | null;
   /** until it is due again, if it stays open */
   readonly gapMs: number;
+  /** of a Rejected SMS; only counted */
+  readonly reason?: RejectReason | undefined;
 }
 
 /** A row of the log that was given another status. */
@@ -143,7 +145,8 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
 
   /**
    * Applies what the gateway said, in one statement; returns the rows of the log that were changed. All is judged by the statement's snapshot; then
-   * the rows are locked, log before queue. A row that somebody changed in between is left as it is, its lease ends, and it is asked for again.
+   * the rows are locked, log before queue. A row that somebody holds, or changed in between, is left as it is: its lease ends, and it is asked
+   * for again.
    */
   async function complete(rows: readonly Completion[]): Promise<Change[]> {
     const column = (value: (row: Completion) => string | number | null) => arrayLiteral(rows.map(value));
@@ -172,13 +175,14 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
                   l.id is not null and coalesce(l.gateway_status = any (${OPEN}::text[]), true) as open
          ) a
       ), logged as materialized (
-        select l.ctid as place from verification.sms_log l join judged j on j.logged_place = l.ctid where j.writes order by l.id for update of l
+        select l.ctid as place from verification.sms_log l join judged j on j.logged_place = l.ctid where j.writes
+         order by l.id for update of l skip locked
       ), held as materialized (
         select j.*
           from smslogd.sms_poll p join judged j on j.place = p.ctid
          where (select count(*) from logged) >= 0 and p.attempt = j.attempt and p.gateway_id is not distinct from j.gateway_id
            and (not j.writes or j.logged_place in (select place from logged))
-         order by p.id for update of p
+         order by p.id for update of p skip locked
       ), wrote as (
         update verification.sms_log l set gateway_status = h.status, status_changed_at = h.date, updated_at = now()
           from held h where l.ctid = h.logged_place and h.writes
@@ -206,7 +210,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
    */
   async function fillFromSource(source: Source, ids: readonly string[]): Promise<Change[]> {
     return (await sql.unsafe(
-      `with ${completionSql(source, '$1::text::uuid[]', 'wait')}
+      `with ${completionSql(source, '$1::text::uuid[]')}
        select id, type, coalesce(was, 'none') as "from", gateway_status as "to", null::float8 as seconds
          from wrote where was is distinct from gateway_status`,
       [arrayLiteral(ids)],
@@ -215,27 +219,35 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
 
   /**
    * The verdict on claimed rows whose log row still has no gateway id: Unaccepted past their life. Where the source knows no gateway ids,
-   * a mirrored row leaves the queue unjudged.
+   * a mirrored row leaves the queue unjudged; where it knows one that `fillFromSource` could not write just now, it is not judged yet.
    */
-  async function judgeWithoutGatewayId(rows: readonly Claimed[], tracked: boolean): Promise<Change[]> {
+  async function judgeWithoutGatewayId(rows: readonly Claimed[], source: Source): Promise<Change[]> {
+    const tracked = source.tracksGateway;
+    const comes = tracked
+      ? sql.unsafe(
+          `exists (select from ${source.table} s where s.id = l.id and ${columnSql(source, 's', 'gateway_id')} is not null)`,
+        )
+      : sql`false`;
     return await sql<Change[]>`
       with said as materialized (
         select * from unnest(${arrayLiteral(rows.map((r) => r.id))}::uuid[], ${arrayLiteral(rows.map((r) => r.attempt))}::int[])
             as said (id, attempt)
       ), seen as materialized (
         select p.id, p.attempt, l.gateway_id, l.gateway_status as was, ${latency(sql`now()`, sql)} as seconds,
-               a.open and l.gateway_id is null and not a.untracked and p.deadline_at <= now() as writes,
-               not a.open or l.gateway_id is null and (a.untracked or p.deadline_at <= now()) as leaves
+               a.open and l.gateway_id is null and not a.untracked and p.deadline_at <= now() and not a.comes as writes,
+               not a.open or l.gateway_id is null and (a.untracked or p.deadline_at <= now() and not a.comes) as leaves
           from said s join smslogd.sms_poll p using (id, attempt) left join verification.sms_log l using (id)
          cross join lateral (select l.id is not null and coalesce(l.gateway_status = any (${OPEN}::text[]), true) as open,
-                                    coalesce(l.type = 'verification' and not ${tracked}::boolean, false) as untracked) a
+                                    coalesce(l.type = 'verification' and not ${tracked}::boolean, false) as untracked,
+                                    coalesce(l.type = 'verification' and ${comes}, false) as comes) a
       ), logged as materialized (
-        select l.id from verification.sms_log l join seen s on s.id = l.id where s.writes order by l.id for update of l
+        select l.id from verification.sms_log l join seen s on s.id = l.id where s.writes order by l.id for update of l skip locked
       ), held as materialized (
         select s.*
           from smslogd.sms_poll p join seen s on s.id = p.id
          where (select count(*) from logged) >= 0 and p.attempt = s.attempt and p.gateway_id is null
-         order by p.id for update of p
+           and (not s.writes or s.id in (select id from logged))
+         order by p.id for update of p skip locked
       ), wrote as (
         update verification.sms_log l set gateway_status = 'Unaccepted', status_changed_at = now(), updated_at = now()
           from held h
@@ -279,12 +291,12 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
           from smslogd.sms_poll p left join verification.sms_log l using (id)
          where p.id = any (${arrayLiteral(ids)}::uuid[]) and p.give_up_at <= now()
       ), logged as materialized (
-        select l.id from verification.sms_log l join over o on o.id = l.id where o.writes order by l.id for update of l
+        select l.id from verification.sms_log l join over o on o.id = l.id where o.writes order by l.id for update of l skip locked
       ), held as materialized (
         select o.*
           from smslogd.sms_poll p join over o on o.id = p.id
-         where (select count(*) from logged) >= 0 and p.give_up_at <= now()
-         order by p.id for update of p
+         where (select count(*) from logged) >= 0 and p.give_up_at <= now() and (not o.writes or o.id in (select id from logged))
+         order by p.id for update of p skip locked
       ), wrote as (
         update verification.sms_log l set gateway_status = 'Terminated', status_changed_at = now(), updated_at = now()
           from held h where l.id = h.id and h.writes and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
@@ -335,6 +347,18 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
     return rows.count;
   }
 
+  /** Makes due what waits for longer than any schedule tells: the database's clock was set back, or somebody's hand was there. */
+  async function hasten(): Promise<number> {
+    const rows = await sql`
+      with stuck as materialized (
+        select id from smslogd.sms_poll
+         where gateway_id is not null and greatest(due_at, leased_until) > now() + make_interval(secs => ${(2 * LONGEST_GAP_MS) / 1000}::float8)
+         order by id for update skip locked
+      )
+      update smslogd.sms_poll p set due_at = now(), leased_until = '-infinity' from stuck s where p.id = s.id`;
+    return rows.count;
+  }
+
   return {
     writeSettings,
     claim,
@@ -349,6 +373,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
     logBlocks,
     healBlocks,
     healRecent,
+    hasten,
   };
 }
 

@@ -1,6 +1,6 @@
 /** What the poller counts: changes of the log, requests by how they ended, and what it says about them in the log. */
 import type { Log } from '../log.ts';
-import type { Metrics, RejectReason } from '../metrics.ts';
+import type { Metrics } from '../metrics.ts';
 import { isFinal } from '../status.ts';
 import { SmslogdError } from '../errors.ts';
 import { logProblem } from '../log.ts';
@@ -21,9 +21,8 @@ export interface Tally {
 export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): Tally {
   const said = createSaid({ metrics, log });
   const words = new Set<string>();
-  /** by id, from the reply until the row is written */
-  const reasons = new Map<string, RejectReason>();
-  const changed = (changes: readonly Change[]) => {
+  const changed = (changes: readonly Change[], rows: readonly Completion[] = []) => {
+    const reasons = new Map(rows.filter(({ reason }) => reason !== undefined).map(({ id, reason }) => [id, reason]));
     for (const { id, type, from, to, seconds } of changes) {
       metrics.transitions.inc({ type, from, to });
       if (!isFinal(to)) continue;
@@ -46,7 +45,6 @@ export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): T
       if (answer === undefined) return;
       metrics.pollLastSuccess.setToCurrentTime();
       if (answer.date === undefined) metrics.badDates.inc();
-      if (answer.reason !== undefined) reasons.set(id, answer.reason);
       if (answer.word === undefined) return;
       metrics.unknownWords.inc();
       metrics.errors.inc({ code: 'unknown_status_word' });
@@ -58,13 +56,11 @@ export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): T
       });
     },
     written(rows, changes) {
-      changed(changes);
+      changed(changes, rows);
       const ids = new Set(changes.map(({ id }) => id));
-      for (const { id, result } of rows) {
+      for (const { id, result } of rows)
         if (result === 'ok') metrics.pollRequests.inc({ result: ids.has(id) ? 'ok' : 'unchanged' });
-        reasons.delete(id);
-      }
     },
-    changed,
+    changed: (changes) => changed(changes),
   };
 }

@@ -60,7 +60,7 @@ export async function judgeWithoutGatewayId(deps: UpkeepDeps, rows: readonly Cla
           return;
         }
       }
-      tally.changed(await withRetry(() => store.judgeWithoutGatewayId(some, source.tracksGateway)));
+      tally.changed(await withRetry(() => store.judgeWithoutGatewayId(some, source)));
     },
     async (row, error) => {
       say(deps, error, { id: row.id });
@@ -69,20 +69,25 @@ export async function judgeWithoutGatewayId(deps: UpkeepDeps, rows: readonly Cla
   );
 }
 
-/** Terminates what waited too long for an answer; true where there is more. */
+/** Terminates what waited too long for an answer; true where there is more that can be. */
 async function giveUp(deps: UpkeepDeps): Promise<boolean> {
   const { store, tally } = deps;
   const ids = await store.overdue(ROWS);
   if (ids.length === 0) return false;
+  let ended = 0;
   await inHalves(
     ids,
-    async (some) => tally.changed(await withRetry(() => store.giveUp(some))),
+    async (some) => {
+      const changes = await withRetry(() => store.giveUp(some));
+      ended += changes.length;
+      tally.changed(changes);
+    },
     async (id, error) => {
       say(deps, error, { id });
       await store.giveUpLater(id, REFUSED_MS);
     },
   );
-  return ids.length === ROWS;
+  return ids.length === ROWS && ended > 0;
 }
 
 function say({ log, metrics }: UpkeepDeps, error: unknown, context: object): void {
@@ -93,7 +98,7 @@ function say({ log, metrics }: UpkeepDeps, error: unknown, context: object): voi
 export async function upkeep(deps: UpkeepDeps, signal: AbortSignal): Promise<void> {
   await Promise.all([
     every(VERDICT_EVERY_MS, signal, async () => {
-      const rows = await deps.store.claimWithoutGatewayId(ROWS);
+      const rows = await withRetry(() => deps.store.claimWithoutGatewayId(ROWS));
       if (rows.length > 0) await judgeWithoutGatewayId(deps, rows);
       return rows.length === ROWS;
     }),
@@ -102,7 +107,10 @@ export async function upkeep(deps: UpkeepDeps, signal: AbortSignal): Promise<voi
   ]);
 }
 
-/** Queues open rows that are not queued: the whole log at first, in pieces, and then the recent ones again and again. */
+/**
+ * Queues open rows that are not queued: the whole log at first, in pieces, and then the recent ones again and again. And makes due what the queue
+ * would keep for too long.
+ */
 async function heal({ config, store, log, healEveryMs }: UpkeepDeps, signal: AbortSignal): Promise<void> {
   let healed = 0;
   const blocks = await store.logBlocks();
@@ -111,9 +119,15 @@ async function heal({ config, store, log, healEveryMs }: UpkeepDeps, signal: Abo
     healed += await withRetry(() => store.healBlocks(from, to));
   }
   if (healed > 0) log.info({ rows: healed }, 'open SMS that were not queued are queued again');
+  const hasten = async () => {
+    const rows = await withRetry(() => store.hasten());
+    if (rows > 0) log.info({ rows }, 'SMS that waited for a time too far away are due now');
+  };
+  await hasten();
   const recent = 2 * config.SMS_STATUSES_EXPIRATION + 60;
   await pause(healEveryMs, signal);
   await every(healEveryMs, signal, async () => {
+    await hasten();
     const rows = await withRetry(() => store.healRecent(recent, 10 * ROWS));
     if (rows > 0) log.info({ rows }, 'open SMS that were not queued are queued again');
     return rows === 10 * ROWS;

@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { command } from '../../src/commands/doctor.ts';
 import type { Result } from '../../src/doctor/check.ts';
+import { findingOf } from '../../src/doctor/gateway.ts';
 import { wantedPrivileges } from '../../src/doctor/privileges.ts';
 import { migrate } from '../../src/schema.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
@@ -135,9 +136,21 @@ test('a refused login fails even where the gateway says it with HTTP 200', async
   expect(of('gateway')).toMatchObject({ level: 'FAIL', says: expect.stringContaining('refuses the login') });
 });
 
+const foundBy = (cause: string) =>
+  findingOf(
+    { result: 'network', again: 'schedule', breaker: 'fault', overload: true, cause },
+    { IP2SMS_TIMEOUT_MS: 1 },
+  );
+
+test('a certificate that is not to be trusted is told apart from a gateway that is not there', () => {
+  for (const cause of ['CERT_HAS_EXPIRED', 'DEPTH_ZERO_SELF_SIGNED_CERT', 'UNABLE_TO_VERIFY_LEAF_SIGNATURE'])
+    expect(foundBy(cause)).toMatchObject({ level: 'FAIL', fix: expect.stringContaining('NODE_EXTRA_CA_CERTS') });
+  expect(foundBy('ENOTFOUND')).toMatchObject({ level: 'FAIL', fix: expect.stringContaining('IP2SMS_STATUS_URL') });
+});
+
 test('a gateway that does not answer fails; without the poller it is not asked', async () => {
   const dead = { IP2SMS_URL: 'http://127.0.0.1:9/ip2sms/' };
-  expect((await doctor(dead)).of('gateway')?.level).toBe('FAIL');
+  expect((await doctor(dead)).of('gateway')).toMatchObject({ level: 'FAIL', says: 'no connection (ECONNREFUSED)' });
   expect((await doctor({ ...dead, LOOPS: 'mirror' })).of('gateway')?.level).toBe('skip');
 });
 

@@ -66,6 +66,63 @@ test('what is changed by hand while it waits is taken as it is then: status, gat
   expect(gateway.count('2000003')).toBe(0);
 });
 
+test('SMS that somebody holds, in the log or in the queue, keep nobody else from the answer, and get theirs when they are free', async () => {
+  const ids: string[] = [];
+  for (let i = 1; i <= 6; i += 1) ids.push(await insertSms(db, { gatewayId: `210000${i}` }));
+  const [logged = '', queued = '', ...others] = ids;
+  await start();
+  await db.sql.begin(async (sql) => {
+    await sql`select from verification.sms_log where id = ${logged} for update`;
+    await sql`select from smslogd.sms_poll where id = ${queued} for update`;
+    for (const id of others) await statusBecomes(db, id, 'Delivered');
+    // what comes later is answered, too
+    await statusBecomes(db, await insertSms(db, { gatewayId: '2100007' }), 'Delivered');
+    expect(await readSms(db, logged)).toMatchObject({ gateway_status: 'Accepted' });
+  });
+  await until('both to be Delivered', async () => {
+    await db.sql`update smslogd.sms_poll set leased_until = '-infinity'`;
+    return (await queueSize(db)) === 0;
+  });
+  for (const id of [logged, queued]) expect(await readSms(db, id)).toMatchObject({ gateway_status: 'Delivered' });
+});
+
+test('SMS that somebody holds keep nobody else from the verdict', async () => {
+  gateway.script = () => ({ status: 503 });
+  const given = [await insertSms(db, { gatewayId: '2200001' }), await insertSms(db, { gatewayId: '2200002' })].sort();
+  const without = [await insertSms(db, { age: '36 minutes' }), await insertSms(db, { age: '36 minutes' })].sort();
+  await db.sql`update smslogd.sms_poll set give_up_at = now() where gateway_id is not null`;
+  await db.sql.begin(async (sql) => {
+    await sql`select from verification.sms_log where id in ${sql([given[0]!, without[0]!])} for update`;
+    await start();
+    await statusBecomes(db, given[1]!, 'Terminated');
+    await statusBecomes(db, without[1]!, 'Unaccepted');
+  });
+  await db.sql`update smslogd.sms_poll set leased_until = '-infinity'`;
+  await statusBecomes(db, given[0]!, 'Terminated');
+  const row = await statusBecomes(db, without[0]!, 'Unaccepted');
+  expect(row.status_changed_at).toEqual(row.updated_at);
+});
+
+test('no hand can write an entry into the queue that would stop the claims of others', async () => {
+  await insertSms(db, { gatewayId: '2300001' });
+  for (const wrong of ['attempt = 2147483647', `sent_at = 'infinity'`, `due_at = '-infinity'`, 'lane = 7'])
+    await expect(db.sql.unsafe(`update smslogd.sms_poll set ${wrong}`)).rejects.toMatchObject({ code: '23514' });
+});
+
+test('what waits for a time too far away, as after the clock of the database was set back, is due again', async () => {
+  const later = await insertSms(db, { gatewayId: '2400001' });
+  const leased = await insertSms(db, { gatewayId: '2400002' });
+  const waits = await insertSms(db, {});
+  await db.sql`update smslogd.sms_poll set due_at = now() + interval '31 minutes' where id = ${later}`;
+  await db.sql`update smslogd.sms_poll set leased_until = now() + interval '31 minutes' where id = ${leased}`;
+  await db.sql`update smslogd.sms_poll set due_at = now() + interval '40 minutes' where id = ${waits}`;
+  await start();
+  await statusBecomes(db, later, 'Delivered');
+  await statusBecomes(db, leased, 'Delivered');
+  const [row] = await db.sql`select due_at > now() + interval '30 minutes' as still from smslogd.sms_poll`;
+  expect(row).toEqual({ still: true });
+});
+
 test('the victim of a deadlock is written at the second try, without another question', async () => {
   await db.sql.unsafe(`
     create sequence tries;

@@ -16,7 +16,7 @@ test('each ends at its own time, and what ended by itself does not', () => {
   expect(over).toEqual([]);
   vi.advanceTimersByTime(1);
   expect(over).toEqual(['first']);
-  done();
+  done.end();
   vi.advanceTimersByTime(40);
   expect(over).toEqual(['first', 'third']);
   expect(vi.getTimerCount()).toBe(0);
@@ -25,7 +25,7 @@ test('each ends at its own time, and what ended by itself does not', () => {
 test('one that begins after all others ended has its whole time, and nothing keeps the process awake', () => {
   const deadlines = createDeadlines(100);
   let over = 0;
-  deadlines.begin(() => (over += 1))();
+  deadlines.begin(() => (over += 1)).end();
   expect(vi.getTimerCount()).toBe(0);
   vi.advanceTimersByTime(50);
   deadlines.begin(() => (over += 1));

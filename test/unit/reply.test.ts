@@ -126,6 +126,19 @@ describe('every form of a status', () => {
     }
   });
 
+  test('whatever else stands in the place of the date or of a reason, the status stands', () => {
+    const odd = ['1649576128', '{"at":1}', '[]', 'true', 'null', JSON.stringify('x'.repeat(101))];
+    for (const each of odd) {
+      const delivered = { kind: 'status', id: ID, status: 'Delivered', date: undefined, badDate: true };
+      expect(read(`{"state":{"value":"Delivered","error":${each}},"id":${ID},"date":${each}}`)).toEqual(delivered);
+    }
+    const long = `Wed, 28 Mar 2007 12:35:00 +0300${' '.repeat(90)}`;
+    expect(read(`<status id='${ID}' date='${long}'><state>Delivered</state></status>`)).toMatchObject({
+      status: 'Delivered',
+      badDate: true,
+    });
+  });
+
   test('an unknown word is Unknown; it is shown cut, and only where it is a plain word', () => {
     expect(word('Gone fishing')).toMatchObject({ status: 'Unknown', word: 'Gone fishing' });
     expect(word('x'.repeat(90))).toMatchObject({ status: 'Unknown', word: 'x'.repeat(40) });

@@ -5,7 +5,7 @@ import { createServer as createTlsServer } from 'node:tls';
 import { afterEach, expect, test } from 'vitest';
 import { loadConfig } from '../../src/config.ts';
 import { createGateway, escapeXml, type Exchange, type Gateway } from '../../src/poller/gateway.ts';
-import { readRetryAfter } from '../../src/poller/post.ts';
+import { createPoster, readRetryAfter } from '../../src/poller/post.ts';
 import { outcomeOf } from '../../src/poller/outcome.ts';
 import { reply, startGateway, type Script, type TestGateway } from '../support/gateway.ts';
 
@@ -166,6 +166,36 @@ test('a connection that is reset before the first byte is tried once more at onc
   expect(server.asked).toHaveLength(4);
 });
 
+test('what a frozen process finds past its time is not asked: the SMS may be with another daemon', async () => {
+  const over = { begin: () => ({ endsAt: performance.now() - 1, end: () => {} }) };
+  const server = await scripted(() => 'reset');
+  const reset = createPoster(new URL(server.url), 1, 400, { begin: () => ({ endsAt: Infinity, end: () => {} }) });
+  closers.push(() => reset.close());
+  expect(await reset.post({}, '<request id="1">status</request>', true)).toMatchObject({ kind: 'network' });
+  expect(server.asked).toHaveLength(2);
+  // while it waited for a connection
+  const late = createPoster(new URL(server.url), 1, 400, over);
+  closers.push(() => late.close());
+  expect(await late.post({}, '<request id="1">status</request>', true)).toEqual({ kind: 'timeout' });
+  // and where the connection was reset meanwhile
+  let endsAt = Infinity;
+  const frozen = createPoster(new URL(server.url), 1, 400, {
+    begin: () => ({
+      get endsAt() {
+        return endsAt;
+      },
+      end: () => {},
+    }),
+  });
+  closers.push(() => frozen.close());
+  server.script = () => {
+    endsAt = 0;
+    return 'reset';
+  };
+  expect(await frozen.post({}, '<request id="1">status</request>', true)).toMatchObject({ kind: 'network' });
+  expect(server.asked).toHaveLength(3);
+});
+
 test('an SMS is never sent twice', async () => {
   const server = await scripted(() => 'reset');
   expect((await client(server.url).sendSms({ to: '380000000001', text: 'text' })).kind).toBe('network');
@@ -173,7 +203,9 @@ test('an SMS is never sent twice', async () => {
 });
 
 test('nobody there is a network fault', async () => {
-  expect(result(await client('http://127.0.0.1:9/ip2sms/').askStatus(ID))).toBe('network');
+  const nobody = await client('http://127.0.0.1:9/ip2sms/').askStatus(ID);
+  expect(nobody).toEqual({ kind: 'network', cause: 'ECONNREFUSED' });
+  expect(outcomeOf(nobody, ID)).toMatchObject({ result: 'network', cause: 'ECONNREFUSED' });
 });
 
 test("the gateway's clock is compared by the Date header", async () => {
@@ -183,6 +215,17 @@ test("the gateway's clock is compared by the Date header", async () => {
   }));
   const exchange = await client(server.url).askStatus(ID);
   expect(Math.round((exchange.kind === 'response' ? (exchange.clockOffsetMs ?? 0) : 0) / 60_000)).toBe(60);
+});
+
+test('a Retry-After that is a date is taken by the clock of the gateway', async () => {
+  for (const skew of [-3_600_000, 3_600_000]) {
+    const at = Math.floor(Date.now() / 1000) * 1000 + skew;
+    const server = await scripted(() => ({
+      status: 503,
+      headers: { date: new Date(at).toUTCString(), 'retry-after': new Date(at + 20_000).toUTCString() },
+    }));
+    expect(await client(server.url).askStatus(ID)).toMatchObject({ retryAfterMs: 20_000 });
+  }
 });
 
 test('Retry-After is read in seconds and as a date', () => {
