@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { openDatabase, type Sql } from '../../src/db.ts';
 import type { Cluster } from '../../src/demo/cluster.ts';
+import { parseLsn } from '../../src/lsn.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { describeSource } from '../../src/source.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
@@ -42,7 +43,7 @@ test('a batch with its checkpoint, and a chunk of a reconcile, are on disk when 
   await store.write(
     {
       rows: [{ ...row, id: randomUUID(), gatewayStatus: null }],
-      end: 16n,
+      end: parseLsn('0/10'),
       commitTimes: [0n],
       skipped: 0,
       unreadable: [],
