@@ -19,7 +19,11 @@ let db: TestDatabase;
 let mirror: RunningMirror | undefined;
 
 beforeAll(async () => {
-  server = await createServer({ max_slot_wal_keep_size: '10GB' });
+  server = await createServer({
+    max_slot_wal_keep_size: '10GB',
+    log_error_verbosity: 'terse',
+    log_parameter_max_length: 0,
+  });
   db = await createDatabase({ adminUrl: server.url('postgres') });
   await insertMany(db.sql, 5);
 });
