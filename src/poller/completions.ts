@@ -35,7 +35,7 @@ export function createCompletions(deps: CompletionsDeps): Completions {
   const works = () => failure === undefined;
 
   const write = async () => {
-    while (rows.length > 0 && works()) {
+    do {
       const batch = rows.slice(0, BATCH);
       rows = rows.slice(BATCH);
       try {
@@ -44,7 +44,7 @@ export function createCompletions(deps: CompletionsDeps): Completions {
         failure = { error };
         deps.onFailure(error);
       }
-    }
+    } while (rows.length >= BATCH && works());
   };
   const start = () => {
     clearTimeout(timer);
