@@ -63,7 +63,7 @@ async function poll(stage: Stage, db: BenchDatabase, url: string, total: number)
   await sql`insert into verification.sms_log (phone_number, type, body, gateway_id, gateway_status, inserted_at)
             select '+380000000001', 'text', 'text', (${gatewayIdOf(0)}::bigint + i)::text, 'Accepted', now() - interval '3 seconds'
               from generate_series(1, ${total}::int) i`;
-  await sql`update smslogd.sms_poll set due_at = now() + interval '1 hour'`;
+  await sql`update smslogd.sms_poll set due_at = now() + interval '20 minutes'`;
   await sql`vacuum analyze verification.sms_log`;
   await sql`vacuum analyze smslogd.sms_poll`;
   const login = { IP2SMS_LOGIN: 'login', IP2SMS_PASSWORD: 'password', IP2SMS_MAX_CONCURRENCY: String(PLACES) };
