@@ -7,11 +7,15 @@ import type { Claimed, Floors, Wanted } from './store.ts';
 
 const OLD_SHARE = 0.25;
 const PAST_SHARE = 0.1;
-/** Nothing that is due may hide below a floor for longer than this. */
+/**
+ * How far below the last claim's oldest due time a scan begins, milliseconds. Where a transaction elsewhere keeps what is dead, a scan reads all of
+ * it from there on: the further, the more. The widest has no floor.
+ */
+const MARGINS = [250, 60_000, Infinity] as const;
+/** Nothing that is due may hide below the widest floor for longer than this. */
 const FLOOR_AGE_MS = 60_000;
-/** Where a transaction elsewhere keeps what is dead, a scan without floors reads all of it: at most so much of the time goes there. */
-const UNBOUNDED_SHARE = 0.05;
-const FLOOR_MARGIN_MS = 60_000;
+/** At most so much of the time goes into the wider scans, each. */
+const WIDER_SHARE = 0.05;
 
 export interface Lanes {
   /** `free` places of `size`; `random` from 0 to 1 */
@@ -27,10 +31,13 @@ export interface Lanes {
 
 export function createLanes(): Lanes {
   let pastInFlight = 0;
-  const floors: [number | null, number | null, number | null] = [null, null, null];
-  let unbounded = { began: -Infinity, ended: -Infinity };
-  let underWay: number | undefined;
+  const lowest: [number, number, number] = [-Infinity, -Infinity, -Infinity];
+  const scans = MARGINS.map(() => ({ took: 0, ended: -Infinity }));
+  let underWay = { scan: 0, began: 0 };
   let short = false;
+  /** A scan that took long is not repeated soon. */
+  const rested = (scan: number, now: number) =>
+    now - scans[scan]!.ended >= Math.min(scans[scan]!.took / WIDER_SHARE, FLOOR_AGE_MS);
   return {
     share(free, size, random) {
       return {
@@ -41,21 +48,23 @@ export function createLanes(): Lanes {
     },
     floors(now) {
       // a claim that came back short may have missed what is below a floor
-      const rest = short ? (unbounded.ended - unbounded.began) / UNBOUNDED_SHARE : FLOOR_AGE_MS;
-      underWay = now - unbounded.ended < Math.min(rest, FLOOR_AGE_MS) ? undefined : now;
-      return underWay === undefined ? [...floors] : [null, null, null];
+      const widest = short ? rested(2, now) : now - scans[2]!.ended >= FLOOR_AGE_MS;
+      underWay = { scan: widest ? 2 : rested(1, now) ? 1 : 0, began: now };
+      const margin = MARGINS[underWay.scan]!;
+      const floor = (lane: 0 | 1 | 2) => (Number.isFinite(lowest[lane] - margin) ? lowest[lane] - margin : null);
+      return [floor(0), floor(1), floor(2)];
     },
     claimed(rows, wanted, now) {
-      if (underWay !== undefined) unbounded = { began: underWay, ended: now };
+      scans[underWay.scan] = { took: now - underWay.began, ended: now };
       short = rows.length < wanted.total;
-      const lowest: [number, number, number] = [Infinity, Infinity, Infinity];
+      const brought: [number, number, number] = [Infinity, Infinity, Infinity];
       for (const { lane, dueMs } of rows) {
         // a row that has just become old lowers the floor of the other lane: lower is always safe
-        lowest[lane] = Math.min(lowest[lane], dueMs - FLOOR_MARGIN_MS);
+        brought[lane] = Math.min(brought[lane], dueMs);
         if (lane === 2) pastInFlight += 1;
       }
       // a lane that brought nothing keeps its floor: all that died in it since is above
-      for (const lane of [0, 1, 2] as const) if (lowest[lane] < Infinity) floors[lane] = lowest[lane];
+      for (const lane of [0, 1, 2] as const) if (brought[lane] < Infinity) lowest[lane] = brought[lane];
     },
     ended(lane) {
       if (lane === 2) pastInFlight -= 1;

@@ -16,18 +16,35 @@ const row = (lane: 0 | 1 | 2, dueMs: number): Claimed => ({
 test('a scan starts a minute before the oldest of the last claim, and once a minute from the beginning', () => {
   const lanes = createLanes();
   expect(lanes.floors(0)).toEqual(UNBOUNDED);
-  lanes.claimed([row(0, 100_000)], WANTED, 10);
+  lanes.claimed([row(0, 100_000)], WANTED, 0);
   expect(lanes.floors(20)).toEqual([40_000, null, null]);
-  lanes.claimed([row(0, 200_000)], WANTED, 30);
-  expect(lanes.floors(60_000)).toEqual([140_000, null, null]);
-  expect(lanes.floors(60_010)).toEqual(UNBOUNDED);
+  lanes.claimed([row(0, 200_000)], WANTED, 20);
+  expect(lanes.floors(59_999)).toEqual([140_000, null, null]);
+  expect(lanes.floors(60_000)).toEqual(UNBOUNDED);
+});
+
+test('where scans take long most of them start just before the oldest of the last claim, one in a while a minute before it', () => {
+  const lanes = createLanes();
+  lanes.floors(0);
+  lanes.claimed([row(0, 100_000)], WANTED, 0);
+  expect(lanes.floors(10)).toEqual([40_000, null, null]);
+  // a transaction elsewhere keeps what is dead: the scan takes a tenth of a second
+  lanes.claimed([row(0, 101_000)], WANTED, 110);
+  expect(lanes.floors(111)).toEqual([100_750, null, null]);
+  lanes.claimed([row(0, 102_000)], WANTED, 113);
+  expect(lanes.floors(2_109)).toEqual([101_750, null, null]);
+  lanes.claimed([], WANTED, 2_109);
+  // and one that brought less than wanted lets the next one start at the beginning
+  expect(lanes.floors(2_110)).toEqual(UNBOUNDED);
+  lanes.claimed([row(0, 102_000)], WANTED, 2_111);
+  expect(lanes.floors(2_112)).toEqual([42_000, null, null]);
 });
 
 test('a lane that brought nothing keeps its floor', () => {
   const lanes = createLanes();
   lanes.floors(0);
-  lanes.claimed([row(1, 100_000)], WANTED, 10);
-  lanes.claimed([row(0, 300_000)], WANTED, 20);
+  lanes.claimed([row(1, 100_000)], WANTED, 0);
+  lanes.claimed([row(0, 300_000)], WANTED, 0);
   expect(lanes.floors(30)).toEqual([240_000, 40_000, null]);
 });
 
@@ -39,7 +56,7 @@ test('where less is due than wanted, scans from the beginning follow at once, bu
   // a transaction elsewhere keeps what is dead: the scan takes a second
   lanes.claimed([row(0, 100_000)], { ...WANTED, total: 2 }, 1_030);
   expect(lanes.floors(20_000)).toEqual([40_000, null, null]);
-  lanes.claimed([], WANTED, 20_001);
+  lanes.claimed([], WANTED, 20_000);
   expect(lanes.floors(21_029)).toEqual([40_000, null, null]);
   expect(lanes.floors(21_030)).toEqual(UNBOUNDED);
 });
