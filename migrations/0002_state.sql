@@ -60,8 +60,8 @@ create table smslogd.sms_poll (
   last_result text,
   leased_until timestamptz not null default '-infinity',
   -- one entry that no claim can take or count would stop them all
-  constraint sms_poll_possible check (lane in (0, 1, 2) and attempt between 0 and 2000000000 and isfinite(due_at) and isfinite(sent_at)
-                                      and isfinite(give_up_at) and deadline_at < 'infinity' and leased_until < 'infinity')
+  constraint sms_poll_possible check (lane in (0, 1, 2) and attempt between 0 and 2000000000 and due_at >= 'epoch' and due_at < 'infinity'
+                                      and isfinite(sent_at) and isfinite(give_up_at) and deadline_at < 'infinity' and leased_until < 'infinity')
 ) with (fillfactor = 45, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0,
         autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 20000);
 create index sms_poll_due_idx on smslogd.sms_poll (lane, due_at);
@@ -77,10 +77,11 @@ comment on column smslogd.sms_poll.leased_until is 'While a request is under way
 comment on column smslogd.sms_poll.last_result is 'How the last request ended; the values of smslogd_poll_requests_total{result}';
 
 -- The one rule of what is queued and when. No row: nothing to ask. An infinite time of sending has no age: such an SMS is as old as its entry.
+-- To a time of sending that is later than now nothing is added: the last year that PostgreSQL knows would refuse it.
 create function smslogd.queue_entry(id uuid, gateway_id text, gateway_status text, type text, inserted_at timestamptz)
 returns setof smslogd.sms_poll language sql stable as $$
   select $1, $2,
-         case when $5 + s.life <= now() then 2 when $5 + interval '10 minutes' <= now() then 1 else 0 end::smallint,
+         case when $5 <= now() - s.life then 2 when $5 <= now() - interval '10 minutes' then 1 else 0 end::smallint,
          case when $2 is null then greatest(now(), least($5, now()) + s.life)
               else greatest(now(), least($5, now()) + s.first_poll) end,
          case when isfinite($5) then $5 else now() end, least($5, now()) + s.life, now() + s.give_up, 0, null::text, timestamptz '-infinity'

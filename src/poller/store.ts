@@ -16,6 +16,8 @@ import { OPEN_STATUSES, type SmsType, type Status } from '../status.ts';
 import { FIRST_REQUEST_MS, LATE_SHARE, LONGEST_GAP_MS } from './schedule.ts';
 
 const OPEN = arrayLiteral(OPEN_STATUSES);
+/** The most that the queue's check allows: the fence begins anew after it. */
+const MOST_ATTEMPTS = 2_000_000_000;
 
 export interface Claimed {
   readonly id: string;
@@ -89,8 +91,9 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
   }
 
   /**
-   * Claims what is due. The common table expressions are materialized: else the planner may run a limit many times and claim too much. No limit
-   * may fall below 0: while others wrote to the queue PostgreSQL was seen to compute one that did, and refused the statement.
+   * Claims what is due. The common table expressions are materialized: else the planner may run a limit many times and claim too much. So is their
+   * union: where an update meets a row that has another version by now, PostgreSQL evaluates its query again for that row, and runs what stands
+   * below a plain union a second time, into the very rows that the counts are taken from ("LIMIT must not be negative", or too many rows).
    * A locked row is found again by its place, not by its id, which saves a look into the index; one that was moved at that very moment is not
    * found, and is claimed by the next claim. The commit does not wait for the disk: a claim that the server loses in a crash was none.
    */
@@ -104,21 +107,21 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
          order by due_at limit ${old} for update skip locked
       ), young as materialized (
         select id, ctid as place, due_at from smslogd.sms_poll where lane = 0 and due_at <= now() and due_at > ${after(0)} and leased_until <= now()
-         order by due_at limit greatest(0, ${total} - (select count(*) from aged)) for update skip locked
+         order by due_at limit ${total} - (select count(*) from aged) for update skip locked
       ), more as materialized (
         select id, ctid as place, due_at from smslogd.sms_poll
          where lane = 1 and due_at <= now() and due_at > ${after(1)} and leased_until <= now() and id not in (select id from aged)
-         order by due_at limit greatest(0, ${total} - (select count(*) from aged) - (select count(*) from young)) for update skip locked
+         order by due_at limit ${total} - (select count(*) from aged) - (select count(*) from young) for update skip locked
       ), past as materialized (
         select id, ctid as place, due_at from smslogd.sms_poll where lane = 2 and due_at <= now() and due_at > ${after(2)} and leased_until <= now()
          order by due_at
-         limit greatest(0, least(${past}, ${total} - (select count(*) from aged) - (select count(*) from young) - (select count(*) from more)))
+         limit least(${past}, ${total} - (select count(*) from aged) - (select count(*) from young) - (select count(*) from more))
            for update skip locked
-      ), due as (
+      ), due as materialized (
         select * from aged union all select * from young union all select * from more union all select * from past
       )
       update smslogd.sms_poll p
-         set attempt = p.attempt + 1,
+         set attempt = p.attempt % ${MOST_ATTEMPTS} + 1,
              lane = case when p.lane = 0 and p.sent_at <= now() - interval '10 minutes' then 1 else p.lane end,
              -- no shorter than the schedule: a crash must not make old SMS come in a burst. Past its life an SMS has none, the next answer is
              -- its last: it waits for the lease alone
@@ -137,7 +140,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
         select id, ctid as place, due_at from smslogd.sms_poll where lane in (0, 1, 2) and due_at <= now() and leased_until <= now() and gateway_id is null
          limit ${limit} for update skip locked
       )
-      update smslogd.sms_poll p set attempt = p.attempt + 1, leased_until = now() + make_interval(secs => ${leaseMs / 1000}::float8)
+      update smslogd.sms_poll p set attempt = p.attempt % ${MOST_ATTEMPTS} + 1, leased_until = now() + make_interval(secs => ${leaseMs / 1000}::float8)
         from due where p.ctid = due.place
       returning p.id, p.gateway_id, p.attempt, p.lane, ${claimTimes(sql)}`;
     return rows.map(toClaimed);

@@ -105,8 +105,34 @@ test('SMS that somebody holds keep nobody else from the verdict', async () => {
 
 test('no hand can write an entry into the queue that would stop the claims of others', async () => {
   await insertSms(db, { gatewayId: '2300001' });
-  for (const wrong of ['attempt = 2147483647', `sent_at = 'infinity'`, `due_at = '-infinity'`, 'lane = 7'])
+  for (const wrong of ['attempt = 2147483647', `sent_at = 'infinity'`, `due_at = '1969-01-01'`, 'lane = 7'])
     await expect(db.sql.unsafe(`update smslogd.sms_poll set ${wrong}`)).rejects.toMatchObject({ code: '23514' });
+});
+
+test('whatever a hand may write into the entries of the queue, each SMS and all others get their status', async () => {
+  const odd = [
+    'attempt = 2000000000',
+    `sent_at = '294276-12-31 23:59:59Z'`,
+    `sent_at = '4714-11-24 00:00Z BC'`,
+    `due_at = '294276-12-31 23:59:59Z'`,
+    `deadline_at = '294276-12-31 23:59:59Z'`,
+    `deadline_at = '-infinity'`,
+    `give_up_at = '294276-12-31 23:59:59Z'`,
+    `leased_until = '294276-12-31 23:59:59Z'`,
+    'lane = 2',
+    'gateway_id = null',
+    `last_result = repeat('x', 100000)`,
+  ];
+  const ids: string[] = [];
+  for (const [i, set] of odd.entries()) {
+    const id = await insertSms(db, { gatewayId: String(2_350_000 + i) });
+    await db.sql.unsafe(`update smslogd.sms_poll set ${set} where id = '${id}'`);
+    ids.push(id);
+  }
+  await start();
+  for (const id of [...ids, await insertSms(db, { gatewayId: '2350999' })]) await statusBecomes(db, id, 'Delivered');
+  await until('the queue to be empty', async () => (await queueSize(db)) === 0);
+  expect(gateway.count('2350999')).toBe(1);
 });
 
 test('what waits for a time too far away, as after the clock of the database was set back, is due again', async () => {

@@ -1,5 +1,7 @@
 /** SMS without a gateway id: the last look at the source, and the verdict. */
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { createPollerStore } from '../../src/poller/store.ts';
+import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { reply, startGateway, type TestGateway } from '../support/gateway.ts';
 import { insertSms, queueSize, readSms, series, startPoller, statusBecomes, type Running } from '../support/poller.ts';
@@ -63,6 +65,36 @@ test('a gateway id that the source has got meanwhile completes the SMS, which is
   expect(await statusBecomes(db, id, 'Delivered')).toMatchObject({ gateway_id: '1234567' });
   expect(gateway.count('1234567')).toBe(1);
   expect(await queueSize(db)).toBe(0);
+});
+
+test('while somebody holds an SMS whose gateway id the source has got, it is not called Unaccepted', async () => {
+  const id = await insertSms(db, OVER);
+  await writeSource(id, '1234566', null);
+  const later = await insertSms(db, OVER);
+  await db.sql.begin(async (sql) => {
+    await sql`select from verification.sms_log where id = ${id} for update`;
+    await start();
+    await statusBecomes(db, later, 'Unaccepted');
+    await until('it to be looked at', async () => {
+      const [row] = await db.sql<{ attempt: number }[]>`select attempt from smslogd.sms_poll where id = ${id}`;
+      return (row?.attempt ?? 0) > 0;
+    });
+  });
+  await db.sql`update smslogd.sms_poll set leased_until = '-infinity'`;
+  expect(await statusBecomes(db, id, 'Delivered')).toMatchObject({ gateway_id: '1234566' });
+});
+
+test('an SMS that is free again when it is judged keeps the gateway id that the source has got', async () => {
+  const id = await insertSms(db, OVER);
+  await writeSource(id, '1234565', null);
+  const store = createPollerStore(db.sql as never, 60_000);
+  const source = await describeSource(db.sql as never, db.config());
+  const claimed = await store.claimWithoutGatewayId(10);
+  // somebody held it at the last look at the source, and holds it no more
+  expect(await store.judgeWithoutGatewayId(claimed, source)).toEqual([]);
+  expect(await readSms(db, id)).toMatchObject({ gateway_status: null });
+  await start();
+  expect(await statusBecomes(db, id, 'Delivered')).toMatchObject({ gateway_id: '1234565' });
 });
 
 test('a final status that the source has got meanwhile is taken, without a question to the gateway', async () => {

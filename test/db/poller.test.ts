@@ -336,16 +336,20 @@ test('a row whose status is null but whose gateway id is known is open', async (
   expect(await readSms(db, id)).toMatchObject({ gateway_status: 'Delivered' });
 });
 
-test('an SMS whose time is infinite stops nobody, and gets its status', async () => {
+test('an SMS whose time is none that can be stops nobody, and gets its status', async () => {
   gateway.script = ({ id }) => reply(id, 'Delivered');
-  const [past, future] = await db.sql<{ id: string }[]>`
-    insert into verification.sms_log (phone_number, type, gateway_id, gateway_status, inserted_at)
-    values ('+380000000001', 'text', '8500001', 'Accepted', '-infinity'), ('+380000000001', 'text', '8500002', 'Accepted', 'infinity')
-    returning id`;
+  const ids: string[] = [];
+  for (const [i, time] of ['-infinity', 'infinity', '4714-11-24 00:00Z BC', '294276-12-31 23:59:59Z'].entries()) {
+    const [row] = await db.sql<{ id: string }[]>`
+      insert into verification.sms_log (phone_number, type, gateway_id, gateway_status, inserted_at)
+      values ('+380000000001', 'text', ${`850000${i}`}, 'Accepted', ${time}::text::timestamptz) returning id`;
+    ids.push(row?.id ?? '');
+  }
+  expect(await queueSize(db)).toBe(ids.length);
+  // half of them are healed
+  await db.sql`delete from smslogd.sms_poll where gateway_id in ('8500001', '8500003')`;
   await start();
-  await statusBecomes(db, await insertSms(db, { gatewayId: '8500003' }), 'Delivered');
-  await statusBecomes(db, past?.id ?? '', 'Delivered');
-  await statusBecomes(db, future?.id ?? '', 'Delivered');
+  for (const id of [...ids, await insertSms(db, { gatewayId: '8500009' })]) await statusBecomes(db, id, 'Delivered');
   expect(await queueSize(db)).toBe(0);
 });
 
