@@ -65,11 +65,11 @@ async function drainWorker(db: BenchDatabase, jobs: number, { writes = false } =
   const ids = writes ? await fillLog(db, jobs) : undefined;
   let done = 0;
   let began = 0;
-  const task: Task = async (_, { query }) => {
+  const task: Task = async (_, helpers) => {
     if (began === 0) began = performance.now();
     const id = ids?.[done];
     done += 1;
-    if (id !== undefined) await query(WRITE_STATUS, [[id]]);
+    if (id !== undefined) await helpers.query(WRITE_STATUS, [[id]]);
   };
   const start = () =>
     run({
