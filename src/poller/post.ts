@@ -160,7 +160,7 @@ function first(value: string | string[] | undefined): string | undefined {
 /** Retry-After in seconds or as a date, as milliseconds from `now`, the gateway's own where it is known; undefined where it is neither. */
 export function readRetryAfter(value: string | undefined, now: number): number | undefined {
   if (value === undefined) return undefined;
-  if (/^\d{1,9}$/.test(value.trim())) return Number(value) * 1000;
+  if (/^\d{1,40}$/.test(value.trim())) return Number(value) * 1000;
   const date = parseDate(value);
   return date === undefined ? undefined : Math.max(0, date - now);
 }
@@ -188,6 +188,8 @@ const GARBAGE = new Set([
   'UND_ERR_RES_EXCEEDED_MAX_SIZE',
   'UND_ERR_HEADERS_OVERFLOW',
   'UND_ERR_RES_CONTENT_LENGTH_MISMATCH',
+  // a status code of 000
+  'ERR_ASSERTION',
 ]);
 
 function isReset(error: Error): boolean {

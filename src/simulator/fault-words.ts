@@ -11,18 +11,30 @@ interface Word {
 /** Every word that a fault may be told with. */
 export const FAULT_WORDS: Readonly<Record<string, Word>> = {
   latency: { value: 'MS', about: 'milliseconds before each answer; default 0' },
-  'latency-p99': { value: 'MS', about: 'one of 100 answers takes longer: log-normal, --latency is the median' },
-  jitter: { value: 'MS', about: 'up to so many milliseconds more, evenly' },
-  skew: { value: 'MS', about: "milliseconds by which the gateway's clock is ahead (or -MS behind)" },
+  'latency-p99': {
+    value: 'MS',
+    about: 'one of 100 answers takes longer: log-normal, --latency is the median; default none does',
+  },
+  jitter: { value: 'MS', about: 'up to so many milliseconds more, evenly; default 0' },
+  skew: { value: 'MS', about: "milliseconds by which the gateway's clock is ahead (or -MS behind); default 0" },
   from: {
     value: 'WHEN',
     about: 'the faults begin then: 12:00 or 12:00:30 of this host, or +90s, +5m, +1h; default now',
   },
   for: { value: 'TIME', about: 'and end after so long: 90s, 10m, 1h; default never' },
-  operator: { value: 'NUMBERS', about: 'SMS to numbers that begin so (38050,38066) wait until it is over' },
-  'retry-after': { value: 'S', about: 'seconds in the Retry-After of --busy (default 1) and, if given, of --error' },
+  operator: {
+    value: 'NUMBERS',
+    about: 'SMS to numbers that begin so (38050,38066) wait until it is over; default none',
+  },
+  'retry-after': {
+    value: 'S',
+    about: 'seconds in the Retry-After of --busy (default 1) and of --error (default: it has none)',
+  },
   ...Object.fromEntries(
-    FAULT_KINDS.map((kind) => [kind, { value: 'SHARE', about: `share of requests (0 to 1) ${FAULTS[kind]}` }]),
+    FAULT_KINDS.map((kind) => [
+      kind,
+      { value: 'SHARE', about: `share of requests (0 to 1, default 0) ${FAULTS[kind]}` },
+    ]),
   ),
 };
 

@@ -33,6 +33,7 @@ type Spoil = (
 
 const DRIP_MS = 1_000;
 const HUGE = 1 << 30;
+const LEVELS = 1_000;
 
 /** By fault; `head` writes the head of a 200 with the type of the reply. */
 export const SPOILED: Readonly<Partial<Record<FaultKind, Spoil>>> = {
@@ -72,6 +73,17 @@ export const SPOILED: Readonly<Partial<Record<FaultKind, Spoil>>> = {
   doctype: (_, { text }, head) => {
     const entity = text.replace(/>[A-Za-z]+<\/state>/, '>&word;</state>');
     end(head, Buffer.from(`<!DOCTYPE status [<!ENTITY word "Delivered">]>${entity}`));
+  },
+  deep: (_, { text }, head) => {
+    const deep = text.startsWith('{')
+      ? text.replace('{', `{"more":${'['.repeat(LEVELS)}${']'.repeat(LEVELS)},`)
+      : `${'<more>'.repeat(LEVELS)}${text}${'</more>'.repeat(LEVELS)}`;
+    end(head, Buffer.from(deep));
+  },
+  http10: ({ socket }, { type, text }) => socket?.end(`HTTP/1.0 200 OK\r\ncontent-type: ${type}\r\n\r\n${text}`),
+  pipelined: ({ socket }, { text }, head) => {
+    const bytes = Buffer.from(text);
+    head(bytes.length).end(bytes, () => socket?.write(bytes));
   },
   'two-states': (_, { text }, head) => {
     const two = text.startsWith('{')

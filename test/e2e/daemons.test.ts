@@ -105,3 +105,40 @@ test(
   },
   180_000 + SMS * 5,
 );
+
+test('a daemon that was frozen past its lease writes nothing of what it had asked for: by now that is another one’s', async () => {
+  const ids = ['7100001', '7100002', '7100003'];
+  let thaw!: () => void;
+  const frozen = new Promise<void>((resolve) => (thaw = resolve));
+  const asked = new Map<string, number>();
+  gateway = await startGateway(async (one) => {
+    const who = `${loginOf(one)} ${one.id}`;
+    asked.set(who, (asked.get(who) ?? 0) + 1);
+    if (loginOf(one) !== 'frozen' || asked.get(who)! > 1) return reply(one.id, 'Enroute');
+    await frozen;
+    return reply(one.id, 'Delivered');
+  });
+  const start = (login: string) =>
+    startDaemon(db.env({ LOOPS: 'poller', IP2SMS_URL: gateway.url, IP2SMS_LOGIN: login, IP2SMS_TIMEOUT_MS: '30000' }));
+  const first = start('frozen');
+  daemons = [first];
+  const url = await first.url();
+  await db.sql`
+    insert into verification.sms_log (phone_number, type, body, gateway_id, gateway_status, inserted_at)
+    select '+380000000001', 'text', 'text', id, 'Accepted', now() - interval '5 seconds' from unnest(${ids}::text[]) id`;
+  await until('it to ask', () => ids.every((id) => asked.has(`frozen ${id}`)));
+  first.kill('SIGSTOP');
+  thaw();
+  await db.sql`update smslogd.sms_poll set leased_until = '-infinity'`;
+  daemons.push(start('other'));
+  const states = async () => [...(await db.sql`select distinct gateway_status from verification.sms_log`)];
+  const enroute = [{ gateway_status: 'Enroute' }];
+  await until('the other one to write', async () => JSON.stringify(await states()) === JSON.stringify(enroute));
+  first.kill('SIGCONT');
+  await until('what it had asked for to be counted', async () => {
+    const text = await (await fetch(`${url}/metrics`)).text();
+    const ended = text.matchAll(/^smslogd_poll_requests_total\{result="(?:ok|unchanged)"\} (\d+)/gm);
+    return [...ended].reduce((sum, [, n]) => sum + Number(n), 0) >= ids.length;
+  });
+  expect(await states()).toEqual(enroute);
+});

@@ -219,7 +219,10 @@ export const HOSTILE: Readonly<Record<string, Hostile>> = {
   'an alert of TLS': says('protocol', () => Buffer.from([0x15, 3, 1, 0, 2, 2, 0x46])),
   'HTTP before it had headers': saysAndGoes('protocol', (id) => delivered(id)),
   'a version that is none': says('protocol', (id) => http(delivered(id), [], 'HTTP/9.9 200 OK')),
+  'a code of zeros': says('protocol', (id) => http(delivered(id), [], 'HTTP/1.1 000 OK')),
   'a code that is none': says('protocol', (id) => http(delivered(id), [], 'HTTP/1.1 20 OK')),
+  'an answer of another HTTP': says('protocol', () => Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0])),
+  'line ends of one character': says('protocol', (id) => http(delivered(id)).toString().replaceAll('\r', '')),
   'garbage before the answer': says('protocol', (id) =>
     Buffer.concat([Buffer.from(`${MARK}\r\n\r\n`), http(delivered(id))]),
   ),
@@ -250,6 +253,21 @@ export const ODD: Readonly<Record<string, Hostile>> = {
         .join('')}0\r\n\r\n`,
       ['transfer-encoding: chunked'],
     ),
+  ),
+  'trailers, which are no headers': says('ok', (id) =>
+    http(
+      `${delivered(id).length.toString(16)};a="b"\r\n${delivered(id)}\r\n0\r\nretry-after: 300\r\ndate: ${MARK}\r\n\r\n`,
+      ['transfer-encoding: chunked'],
+    ),
+  ),
+  'as many headers as are taken': body(
+    'ok',
+    delivered,
+    Array.from({ length: 1_000 }, () => 'date: x'),
+  ),
+  'a switch of protocols that is none': body('ok', delivered, ['connection: upgrade', 'upgrade: h2c']),
+  'processing for a while': says('ok', (id) =>
+    Buffer.concat([Buffer.from(head('HTTP/1.1 102 Processing').repeat(500)), http(delivered(id))]),
   ),
   'a mark of the byte order': body('ok', (id) => `\ufeff${delivered(id)}`),
   'a declaration of another encoding, in plain letters': body(

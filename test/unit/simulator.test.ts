@@ -334,6 +334,11 @@ describe('the server', () => {
 });
 
 describe('the flags of simulate', () => {
+  it('are told in the help with what each does and its default', () => {
+    for (const [name, { about }] of Object.entries(command.flags!))
+      expect([name, about]).toEqual([name, expect.stringMatching(/.{10}.*default|default /)]);
+  });
+
   it('give faults by their shares', () => {
     expect(faultsOf({ error: '0.25', 'wrong-id': '0.5', latency: '80', 'retry-after': '3', skew: '-1000' })).toEqual({
       error: 0.25,

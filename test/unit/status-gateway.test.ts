@@ -1,6 +1,7 @@
 /** The poller's HTTP edge against real sockets that misbehave. */
 import { once } from 'node:events';
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import { createServer as createHttpsServer } from 'node:https';
 import { createServer as createTlsServer } from 'node:tls';
 import { afterEach, expect, test } from 'vitest';
 import { loadConfig } from '../../src/config.ts';
@@ -54,6 +55,28 @@ async function sockets(serve: (socket: Socket) => void): Promise<{ url: string; 
 function result(exchange: Exchange): string | undefined {
   return outcomeOf(exchange, ID).result;
 }
+
+/** Of other.example, signed by itself, valid for a hundred years; the key of nothing else. */
+const OTHERS_CERTIFICATE = {
+  cert: `-----BEGIN CERTIFICATE-----
+MIIBojCCAUegAwIBAgIUKJ4p4y/qyI+5K19kjNfh4rxicx4wCgYIKoZIzj0EAwIw
+GDEWMBQGA1UEAwwNb3RoZXIuZXhhbXBsZTAgFw0yNjExMjUyMDI4MDFaGA8yMTI2
+MTEwMTIwMjgwMVowGDEWMBQGA1UEAwwNb3RoZXIuZXhhbXBsZTBZMBMGByqGSM49
+AgEGCCqGSM49AwEHA0IABKhTwPZJNn8QLjYnCtrOb+DU2LweGQHhaXDnO2ziZWHr
++CH6hZ1fK+Hy8JOloUL945TLeU1p2Kzuf1y0YV+5BjijbTBrMB0GA1UdDgQWBBTR
+oaA7evo7QeFOZLpSeFrFN7hQQjAfBgNVHSMEGDAWgBTRoaA7evo7QeFOZLpSeFrF
+N7hQQjAPBgNVHRMBAf8EBTADAQH/MBgGA1UdEQQRMA+CDW90aGVyLmV4YW1wbGUw
+CgYIKoZIzj0EAwIDSQAwRgIhALLoizNG7vWva4pFUAh3zRXT69ywEF6rnW0Zap0x
+RurIAiEAk0xH47VDNGwkPHtjuA+d7tO4uf8a+bZYuEyoExFYBRY=
+-----END CERTIFICATE-----
+`,
+  key: `-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgR/dyukXoUytMHGK7
+Mp2OoWcssyKgjgHbIVpCZqAHSAihRANCAASoU8D2STZ/EC42Jwrazm/g1Ni8HhkB
+4Wlw5zts4mVh6/gh+oWdXyvh8vCTpaFC/eOUy3lNadis7n9ctGFfuQY4
+-----END PRIVATE KEY-----
+`,
+};
 
 test('the question is the classic one, with the login of the moment, on the status address', async () => {
   const server = await scripted(({ id }) => reply(id, 'Accepted'));
@@ -156,6 +179,23 @@ test('a gateway that speaks TLS where we do not, or not where we do, is a fault'
   expect(['network', 'protocol']).toContain(result(await client(`http://${address}`).askStatus(ID)));
 });
 
+test('a gateway with a certificate that nobody vouches for gets no question, and so no login', async () => {
+  let asked = 0;
+  const server = createHttpsServer(OTHERS_CERTIFICATE, (_, response) => {
+    asked += 1;
+    response.end();
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  closers.push(async () => {
+    server.close();
+    await once(server, 'close');
+  });
+  const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}/ip2sms/`;
+  expect(await client(url).askStatus(ID)).toEqual({ kind: 'network', cause: 'DEPTH_ZERO_SELF_SIGNED_CERT' });
+  expect(asked).toBe(0);
+});
+
 test('a connection that is reset before the first byte is tried once more at once, and only once', async () => {
   let resets = 1;
   const server = await scripted(({ id }) => (resets-- > 0 ? 'reset' : reply(id, 'Delivered')));
@@ -231,6 +271,7 @@ test('a Retry-After that is a date is taken by the clock of the gateway', async 
 test('Retry-After is read in seconds and as a date', () => {
   const now = Date.UTC(2026, 0, 1);
   expect(readRetryAfter('120', now)).toBe(120_000);
+  expect(readRetryAfter('9'.repeat(20), now)).toBeGreaterThan(1e15);
   expect(readRetryAfter('Thu, 01 Jan 2026 00:01:00 GMT', now)).toBe(60_000);
   expect(readRetryAfter('soon', now)).toBeUndefined();
   expect(readRetryAfter(undefined, now)).toBeUndefined();
