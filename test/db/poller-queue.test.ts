@@ -1,0 +1,119 @@
+/** The queue's own rules: what is in it and when it is due, what a claim holds, whose clock counts. */
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { createPollerStore } from '../../src/poller/store.ts';
+import type { Sql } from '../../src/db.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { reply, startGateway, type TestGateway } from '../support/gateway.ts';
+import { insertSms, queueSize, readSms, startPoller, statusBecomes, type Running } from '../support/poller.ts';
+
+let db: TestDatabase;
+let gateway: TestGateway;
+let running: Running | undefined;
+
+beforeEach(async () => {
+  db = await createDatabase();
+  gateway = await startGateway(({ id }) => reply(id, 'Delivered'));
+});
+afterEach(async () => {
+  vi.restoreAllMocks();
+  await running?.stop();
+  running = undefined;
+  await gateway.close();
+  await db.drop();
+});
+
+async function start(env: Record<string, string> = {}): Promise<void> {
+  running = await startPoller(db, { IP2SMS_URL: gateway.url, ...env });
+}
+
+test('while the gateway is asked no transaction is open, no entry is locked, and no more are claimed than there are places', async () => {
+  let answer!: () => void;
+  const answered = new Promise<void>((resolve) => (answer = resolve));
+  gateway.script = async ({ id }) => {
+    await answered;
+    return reply(id, 'Delivered');
+  };
+  for (let i = 0; i < 20; i += 1) await insertSms(db, { gatewayId: String(6_000_000 + i) });
+  await db.sql`update smslogd.sms_poll set due_at = now()`;
+  await start({ IP2SMS_MAX_CONCURRENCY: '4' });
+  await until('all places to be taken', () => gateway.asked.length === 4);
+  const [claimed] = await db.sql`select count(*)::int as n from smslogd.sms_poll where attempt > 0`;
+  expect(claimed).toEqual({ n: 4 });
+  const open = await db.sql`
+    select from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'`;
+  expect(open).toHaveLength(0);
+  expect(await db.sql`select from smslogd.sms_poll for update nowait`).toHaveLength(20);
+  answer();
+  await until('the queue to be empty', async () => (await queueSize(db)) === 0);
+  expect(gateway.asked).toHaveLength(20);
+});
+
+test('where an SMS cannot be queued its row is written all the same, and it is queued when it can be', async () => {
+  await db.sql`alter table smslogd.sms_poll add constraint nobody check (gateway_id not like '99%')`;
+  const inserted = await insertSms(db, { gatewayId: '9900001' });
+  const completed = await insertSms(db, {});
+  await db.sql`update verification.sms_log set gateway_id = '9900002', gateway_status = 'Accepted' where id = ${completed}`;
+  expect(await readSms(db, completed)).toMatchObject({ gateway_id: '9900002' });
+  expect(await db.sql`select from smslogd.sms_poll where gateway_id is not null`).toHaveLength(0);
+  await db.sql`alter table smslogd.sms_poll drop constraint nobody`;
+  await db.sql`delete from smslogd.sms_poll`;
+  await start();
+  for (const id of [inserted, completed]) await statusBecomes(db, id, 'Delivered');
+});
+
+test('an SMS without a gateway id is due at the end of its life, and any is given up so long after it came into the queue', async () => {
+  const without = await insertSms(db, { age: '5 minutes' });
+  const old = await insertSms(db, { gatewayId: '6100001', age: '4 days' });
+  const rows = await db.sql<{ id: string; due: string; given_up: string }[]>`
+    select p.id, (p.due_at - l.inserted_at)::text as due, (p.give_up_at - l.updated_at)::text as given_up
+      from smslogd.sms_poll p join verification.sms_log l using (id)`;
+  const of = (id: string) => rows.find((row) => row.id === id);
+  expect(of(without)?.due).toBe('00:35:00');
+  expect(of(old)?.given_up).toBe('3 days');
+});
+
+test.each([-365, 365])(
+  "a daemon whose clock is %d days off asks when the database's tells, and writes its time",
+  async (days) => {
+    const now = Date.now;
+    vi.spyOn(Date, 'now').mockImplementation(() => now() + days * 86_400_000);
+    gateway.script = ({ id }) => reply(id, 'Enroute', '');
+    const id = await insertSms(db, { gatewayId: '6200001' });
+    await start();
+    const row = await statusBecomes(db, id, 'Enroute');
+    expect(row.status_changed_at).toEqual(row.updated_at);
+    gateway.script = ({ id: one }) => reply(one, 'Delivered', '');
+    expect(Math.abs((await statusBecomes(db, id, 'Delivered')).updated_at.getTime() - now())).toBeLessThan(60_000);
+  },
+);
+
+test('a claim and a new status write into no index', async () => {
+  await db.sql`insert into verification.sms_log (phone_number, type, body, gateway_id, gateway_status, inserted_at)
+               select '+380000000001', 'text', 'text', (6300000 + i)::text, 'Accepted', now() - interval '5 seconds' from generate_series(1, 2000) i`;
+  await db.sql.begin(async (sql) => {
+    const store = createPollerStore(sql as unknown as Sql, 20_000);
+    /** Updates of this connection so far: those that wrote into every index, and those that stayed in their block. */
+    const updates = async (table: string) => {
+      const [row] = await sql<{ hot: number; cold: number }[]>`
+        select hot, updated - hot as cold
+          from (select pg_stat_get_xact_tuples_hot_updated(c)::int as hot, pg_stat_get_xact_tuples_updated(c)::int as updated
+                  from (select ${table}::text::regclass::oid as c) named) counted`;
+      return row ?? { hot: 0, cold: 0 };
+    };
+    const before = await updates('smslogd.sms_poll');
+    const rows = await store.claim({ total: 1_000, old: 0, past: 0 }, [null, null, null]);
+    expect(await updates('smslogd.sms_poll')).toEqual({ hot: before.hot + 1_000, cold: before.cold });
+    const enroute = rows.map(({ id, attempt, gatewayId }) => ({
+      id,
+      attempt,
+      gatewayId: gatewayId ?? '',
+      result: 'ok' as const,
+      status: 'Enroute' as const,
+      date: null,
+      gapMs: 1_000,
+    }));
+    // a few of each block at a time, as they come in time
+    await store.complete(enroute.filter((_, i) => i % 8 === 0));
+    expect(await updates('verification.sms_log')).toEqual({ hot: 125, cold: 0 });
+  });
+});
