@@ -11,8 +11,8 @@ export interface Slot {
 
 const WIDTH = 440;
 const HEIGHT = 150;
-const LEFT = 44;
-const RIGHT = WIDTH - 14;
+const LEFT = 58;
+const RIGHT = WIDTH - 18;
 const TOP = 10;
 const BOTTOM = 20;
 const FLOOR = HEIGHT - BOTTOM;

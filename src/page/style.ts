@@ -69,6 +69,6 @@ dl { display: grid; grid-template-columns: auto 1fr; gap: .3rem 1rem; font-size:
 dt { color: var(--soft); } dd { text-align: right; font-variant-numeric: tabular-nums; }
 footer { color: var(--soft); font-size: .85rem; }
 footer a { margin-right: 1rem; }
-@media (max-width: 30rem) { .card { padding: .9rem .8rem; } table { font-size: .84rem; } th, td { padding-inline: .25rem; } }
+@media (max-width: 30rem) { .card { padding: .9rem .8rem; } table { font-size: .84rem; } th, td { padding-inline: .25rem; } svg text { font-size: 14px; } }
 @media (prefers-reduced-motion: no-preference) { .verdict { transition: border-color .3s; } }
 `;

@@ -167,6 +167,25 @@ const FAINT = `(() => {
   return faint;
 })()`;
 
+/** Labels of charts that are drawn too small to be read, are cut off, or lie on each other. */
+const POOR_LABELS = String.raw`(() => {
+  const poor = [];
+  for (const svg of document.querySelectorAll('figure svg')) {
+    const frame = svg.getBoundingClientRect();
+    const scale = frame.width / svg.viewBox.baseVal.width;
+    const labels = [...svg.querySelectorAll('text')].map((text) => ({ text, box: text.getBoundingClientRect() }));
+    for (const { text, box } of labels) {
+      const size = parseFloat(getComputedStyle(text).fontSize) * scale;
+      if (size < 9) poor.push(text.textContent + ' is ' + size + ' px high');
+      if (box.left < frame.left || box.right > frame.right || box.bottom > frame.bottom) poor.push(text.textContent + ' is cut off');
+      for (const other of labels)
+        if (other.text !== text && box.left < other.box.right && other.box.left < box.right && box.top < other.box.bottom && other.box.top < box.bottom)
+          poor.push(text.textContent + ' lies on ' + other.text.textContent);
+    }
+  }
+  return poor;
+})()`;
+
 describe.each(Object.keys(STATES))('%s', (name) => {
   const { begin, says, also } = STATES[name]!;
 
@@ -185,6 +204,7 @@ describe.each(Object.keys(STATES))('%s', (name) => {
       expect(await page.locator('body').innerText()).toContain(also);
       expect(await page.evaluate('document.documentElement.scrollWidth - innerWidth')).toBe(0);
       expect(await page.evaluate(FAINT)).toEqual([]);
+      expect(await page.evaluate(POOR_LABELS)).toEqual([]);
       expect(complaints).toEqual([]);
       await page.context().close();
     },
