@@ -56,14 +56,17 @@ export function judge(known: Known): Verdict {
   );
   const level = findings[0]?.level ?? 'well';
   const sentence = level === 'well' && arrivals.length === 0 ? UNPROVEN : SENTENCES[level];
-  return { level, sentence, because: blind ? null : because(known, arrivals), findings };
+  return { level, sentence, because: blind || isStale(known) ? null : because(known, arrivals), findings };
 }
 
-function sight({ read_at, read_age, silent_loops: silent, source_tracked, periods }: Known): Finding[] {
+const isStale = ({ read_age: readAge }: Known) => readAge !== null && readAge > STALE_SECONDS;
+
+function sight(known: Known): Finding[] {
+  const { read_at, read_age, silent_loops: silent, source_tracked, periods } = known;
   const found: Finding[] = [];
   const say = (sentence: string, runbook: string) => void found.push({ level: 'unknown', sentence, runbook });
   if (read_at === null) say('The database has not answered yet.', 'SmslogdFiguresStale');
-  else if (read_age !== null && read_age > STALE_SECONDS) {
+  else if (isStale(known)) {
     say(`The database has not been read for ${age(read_age)}: every figure here is that old.`, 'SmslogdFiguresStale');
   }
   for (const loop of silent) say(`The ${loop} of this daemon stands still.`, 'SmslogdDown');

@@ -68,6 +68,8 @@ interface RunDeps extends PollerDeps {
 /** Runs until `signal` aborts; then asks for nothing more, waits for what is under way, writes it, gives the rest back, and returns. */
 async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
   const { config, sql, metrics, log, health, conduct, tally } = deps;
+  // also a life that ends at once, as the database cannot be reached, is a turn: to restart the process would not help
+  health.beat('poller');
   const timeout = config.IP2SMS_TIMEOUT_MS;
   const leaseMs = timeout + LEASE_MARGIN_MS;
   const store = createPollerStore(sql, leaseMs);

@@ -123,3 +123,14 @@ test('a second run still leaves a gateway alone that refused the login', async (
   await sql.end({ timeout: 1 });
   expect(gateway.asked).toHaveLength(1);
 });
+
+test('it turns also while the database cannot be reached: nobody must restart it for that', async () => {
+  const config = db.config({ IP2SMS_URL: gateway.url, DATABASE_URL: 'postgres://nobody@127.0.0.1:1/none' });
+  const sql = openDatabase(config, { max: 1, name: 'poller' });
+  const beaten: string[] = [];
+  const health = { beat: (loop: string) => void beaten.push(loop) };
+  const poller = createPoller({ config, sql, metrics: createMetrics('test'), log: silentLog, health });
+  await expect(poller(new AbortController().signal)).rejects.toThrow('ECONNREFUSED');
+  expect(beaten).toEqual(['poller']);
+  await sql.end({ timeout: 1 });
+});

@@ -49,7 +49,8 @@ export async function startPoller(
     })();
     await stopped;
   }
-  await until('the poller to turn', () => running.beats > 0);
+  // the first beat comes before them
+  await until('the poller to turn', () => running.beats > 1);
   return running;
 }
 

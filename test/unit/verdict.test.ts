@@ -131,6 +131,7 @@ test('says what it rests on', () => {
   expect(judge({ ...WELL, recent: [] }).sentence).toBe('No trouble is seen.');
   expect(judge({ ...WELL, recent: [] }).because).toBe('Too few SMS were sent lately to say more.');
   expect(judge({ ...WELL, recent: [], periods: [] }).because).toBe('There are no SMS yet.');
+  expect(judge({ ...WELL, read_age: 61 }).because).toBeNull();
 });
 
 test('what hides the channel comes before what is known of it', () => {
