@@ -27,6 +27,11 @@ begin
     alter role smslogd set log_parameter_max_length = 0;
     alter role smslogd set log_parameter_max_length_on_error = 0;
     alter role smslogd set log_error_verbosity = terse;
+    -- the same for auto_explain, whether it is loaded or not
+    alter role smslogd set auto_explain.log_verbose = off;
+    if current_setting('server_version_num')::int >= 160000 then
+      alter role smslogd set auto_explain.log_parameter_max_length = 0;
+    end if;
   exception when insufficient_privilege then
     raise warning 'only a superuser can keep phone numbers and codes out of the server''s log: see "Personal data" in docs/operations.md';
   end;

@@ -27,6 +27,10 @@ beforeEach(async () => {
       log_statement: 'all',
       log_min_duration_statement: 0,
       log_parameter_max_length_on_error: -1,
+      shared_preload_libraries: 'auto_explain',
+      'auto_explain.log_min_duration': 0,
+      'auto_explain.log_verbose': 'on',
+      'auto_explain.log_nested_statements': 'on',
     },
     onLine: (line) => said.push(line),
   });
@@ -97,8 +101,8 @@ test('no phone number, code or gateway id of what the daemon writes, is refused 
   expect(await daemon.exited).toBe(0);
 
   const entries = logged(DAEMON_ROLE);
-  // they are there: statements, and the refusal
-  for (const part of ['insert into verification.sms_log', 'violates check constraint "strict"'])
+  // they are there: statements, the refusal, and plans
+  for (const part of ['insert into verification.sms_log', 'violates check constraint "strict"', 'Insert on sms_log'])
     expect(entries.some((entry) => entry.includes(part))).toBe(true);
   expect(entries.filter((entry) => MARKS.test(entry))).toEqual([]);
   // and who takes no such care is seen
