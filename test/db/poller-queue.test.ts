@@ -117,3 +117,21 @@ test('a claim and a new status write into no index', async () => {
     expect(await updates('verification.sms_log')).toEqual({ hot: 125, cold: 0 });
   });
 });
+
+test.each(['repeatable read', 'serializable'])(
+  'where the database has transactions %s by default two pollers go on, and each SMS gets its status',
+  async (level) => {
+    await db.sql.unsafe(`alter database ${db.name} set default_transaction_isolation = '${level}'`);
+    gateway.script = ({ id }) => reply(id, gateway.count(id) > 1 ? 'Delivered' : 'Enroute');
+    await start();
+    const other = await startPoller(db, { IP2SMS_URL: gateway.url });
+    try {
+      for (let i = 0; i < 200; i += 1) await insertSms(db, { gatewayId: String(6_400_000 + i) });
+      await until('the queue to be empty', async () => (await queueSize(db)) === 0);
+    } finally {
+      await other.stop();
+    }
+    const rows = await db.sql`select gateway_status, count(*)::int as n from verification.sms_log group by 1`;
+    expect([...rows]).toEqual([{ gateway_status: 'Delivered', n: 200 }]);
+  },
+);
