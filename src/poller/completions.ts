@@ -3,12 +3,14 @@
  * batches at most are written at a time, the second one only when it is full: a slow database makes batches wait, not connections run out.
  */
 import { codeOf, toSmslogdError } from '../errors.ts';
-import type { Change, Completion } from './store.ts';
+import type { Change, Completed, Completion } from './store.ts';
 
 const BATCH = 200;
 const WRITERS = 2;
 const WAIT_MS = 100;
 const TRIES = 10;
+/** Of a row that somebody holds, one with each batch; then its lease ends, and it is asked for again. */
+const TRIES_OF_HELD = 40;
 
 export interface Completions {
   add(row: Completion): void;
@@ -19,7 +21,7 @@ export interface Completions {
 }
 
 export interface CompletionsDeps {
-  readonly write: (rows: readonly Completion[]) => Promise<readonly Change[]>;
+  readonly write: (rows: readonly Completion[]) => Promise<Completed>;
   readonly onWritten: (rows: readonly Completion[], changes: readonly Change[]) => void;
   /** a row that the database does not take, whatever is tried */
   readonly onRefused: (row: Completion, error: unknown) => Promise<void>;
@@ -31,15 +33,22 @@ export function createCompletions(deps: CompletionsDeps): Completions {
   let rows: Completion[] = [];
   let timer: NodeJS.Timeout | undefined;
   const writing = new Set<Promise<void>>();
+  /** how often a row that somebody held was tried */
+  const tries = new WeakMap<Completion, number>();
   let failure: { error: unknown } | undefined;
   const works = () => failure === undefined;
 
+  const mayTry = (row: Completion) => {
+    const before = tries.get(row) ?? 1;
+    tries.set(row, before + 1);
+    return before < TRIES_OF_HELD;
+  };
   const write = async () => {
     do {
       const batch = rows.slice(0, BATCH);
       rows = rows.slice(BATCH);
       try {
-        await writeBatch(deps, batch);
+        rows.push(...(await writeBatch(deps, batch, mayTry)));
       } catch (error) {
         failure = { error };
         deps.onFailure(error);
@@ -79,9 +88,24 @@ export function createCompletions(deps: CompletionsDeps): Completions {
   };
 }
 
-/** Deadlocks are tried again; a row that the database refuses stands alone. */
-async function writeBatch(deps: CompletionsDeps, batch: readonly Completion[]): Promise<void> {
-  await inHalves(batch, async (rows) => deps.onWritten(rows, await withRetry(() => deps.write(rows))), deps.onRefused);
+/** Deadlocks are tried again; a row that the database refuses stands alone. Returns those that somebody holds and that `mayTry` once more. */
+async function writeBatch(
+  deps: CompletionsDeps,
+  batch: readonly Completion[],
+  mayTry: (row: Completion) => boolean,
+): Promise<Completion[]> {
+  const again: Completion[] = [];
+  const write = async (rows: readonly Completion[]) => {
+    const { changes, held } = await withRetry(() => deps.write(rows));
+    const later = new Set(rows.filter((row) => held.has(row.id) && mayTry(row)));
+    again.push(...later);
+    deps.onWritten(
+      rows.filter((row) => !later.has(row)),
+      changes,
+    );
+  };
+  await inHalves(batch, write, deps.onRefused);
+  return again;
 }
 
 /**

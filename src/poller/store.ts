@@ -68,6 +68,12 @@ export interface Change {
   readonly seconds: number | null;
 }
 
+export interface Completed {
+  readonly changes: readonly Change[];
+  /** ids of rows that somebody holds just now: nothing is written of what was said of them */
+  readonly held: ReadonlySet<string>;
+}
+
 export type PollerStore = ReturnType<typeof createPollerStore>;
 
 /** `leaseMs`: longer than a request with everything that belongs to it. */
@@ -147,13 +153,13 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
   }
 
   /**
-   * Applies what the gateway said, in one statement; returns the rows of the log that were changed. All is judged by the statement's snapshot; then
-   * the rows are locked, log before queue. A row that somebody holds, or changed in between, is left as it is: its lease ends, and it is asked
-   * for again.
+   * Applies what the gateway said, in one statement. All is judged by the statement's snapshot; then the rows are locked, log before queue. A row
+   * that somebody holds, or changed in between, is left as it is and told: another poller's claim may hold one for its own short time, which
+   * looked at it before its lease began.
    */
-  async function complete(rows: readonly Completion[]): Promise<Change[]> {
+  async function complete(rows: readonly Completion[]): Promise<Completed> {
     const column = (value: (row: Completion) => string | number | null) => arrayLiteral(rows.map(value));
-    return await sql<Change[]>`
+    const told = await sql<(Change & { held: boolean })[]>`
       with said as materialized (
         select * from unnest(${column((r) => r.id)}::uuid[], ${column((r) => r.attempt)}::int[],
                              ${column((r) => r.gatewayId)}::text[], ${column((r) => r.result)}::text[],
@@ -204,7 +210,13 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
                                   else coalesce(h.result, p.last_result) end
           from held h where p.ctid = h.place and not h.leaves
       )
-      select id, type, coalesce(was, 'none') as "from", status as "to", seconds from wrote where was is distinct from status`;
+      select id, type, coalesce(was, 'none') as "from", status as "to", seconds, false as held from wrote where was is distinct from status
+       union all
+      select id, type, was, status, seconds, true from judged where id not in (select id from held)`;
+    return {
+      changes: told.filter(({ held }) => !held),
+      held: new Set(told.filter(({ held }) => held).map(({ id }) => id)),
+    };
   }
 
   /**

@@ -66,24 +66,32 @@ test('what is changed by hand while it waits is taken as it is then: status, gat
   expect(gateway.count('2000003')).toBe(0);
 });
 
-test('SMS that somebody holds, in the log or in the queue, keep nobody else from the answer, and get theirs when they are free', async () => {
+test('SMS that somebody holds, in the log or in the queue, keep nobody else from the answer, and get theirs when they are free, without another question', async () => {
+  const answers: (() => void)[] = [];
+  gateway.script = async ({ id }) => {
+    if (id !== '2100007') await new Promise<void>((resolve) => answers.push(resolve));
+    return reply(id, 'Delivered');
+  };
   const ids: string[] = [];
   for (let i = 1; i <= 6; i += 1) ids.push(await insertSms(db, { gatewayId: `210000${i}` }));
   const [logged = '', queued = '', ...others] = ids;
-  await start();
+  const { metrics } = await start();
+  await until('every question', () => answers.length === ids.length);
   await db.sql.begin(async (sql) => {
     await sql`select from verification.sms_log where id = ${logged} for update`;
     await sql`select from smslogd.sms_poll where id = ${queued} for update`;
+    for (const answer of answers) answer();
     for (const id of others) await statusBecomes(db, id, 'Delivered');
     // what comes later is answered, too
     await statusBecomes(db, await insertSms(db, { gatewayId: '2100007' }), 'Delivered');
-    expect(await readSms(db, logged)).toMatchObject({ gateway_status: 'Accepted' });
+    for (const id of [logged, queued]) expect(await readSms(db, id)).toMatchObject({ gateway_status: 'Accepted' });
   });
-  await until('both to be Delivered', async () => {
-    await db.sql`update smslogd.sms_poll set leased_until = '-infinity'`;
-    return (await queueSize(db)) === 0;
-  });
-  for (const id of [logged, queued]) expect(await readSms(db, id)).toMatchObject({ gateway_status: 'Delivered' });
+  for (const id of [logged, queued]) await statusBecomes(db, id, 'Delivered');
+  expect(gateway.asked).toHaveLength(7);
+  await until(
+    'each answer to be counted once',
+    async () => (await series(metrics, 'smslogd_poll_requests_total{result="ok"}')) === 7,
+  );
 });
 
 test('SMS that somebody holds keep nobody else from the verdict', async () => {

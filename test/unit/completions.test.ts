@@ -1,6 +1,6 @@
 import { expect, test, vi } from 'vitest';
 import { createCompletions } from '../../src/poller/completions.ts';
-import type { Completion } from '../../src/poller/store.ts';
+import type { Completed, Completion } from '../../src/poller/store.ts';
 
 const answer = (id: number): Completion => ({
   id: String(id),
@@ -12,6 +12,8 @@ const answer = (id: number): Completion => ({
   gapMs: 0,
 });
 
+const NOTHING: Completed = { changes: [], held: new Set() };
+
 test('what comes while a batch is written is gathered for a batch of its own, and a full one does not wait', async () => {
   vi.useFakeTimers();
   try {
@@ -21,7 +23,7 @@ test('what comes while a batch is written is gathered for a batch of its own, an
       write: async (rows) => {
         sizes.push(rows.length);
         await new Promise<void>((resolve) => (written = resolve));
-        return [];
+        return NOTHING;
       },
       onWritten: () => {},
       onRefused: async () => {},
@@ -48,4 +50,24 @@ test('what comes while a batch is written is gathered for a batch of its own, an
   } finally {
     vi.useRealTimers();
   }
+});
+
+test('a row that somebody holds is written with a later batch, and left to its lease after forty tries', async () => {
+  const batches: string[][] = [];
+  const written: string[] = [];
+  const completions = createCompletions({
+    write: async (rows) => {
+      batches.push(rows.map(({ id }) => id));
+      return { changes: [], held: new Set(batches.length === 1 ? ['1', '2'] : ['2']) };
+    },
+    onWritten: (rows) => void written.push(...rows.map(({ id }) => id)),
+    onRefused: async () => {},
+    onFailure: () => {},
+  });
+  for (const id of [1, 2, 3]) completions.add(answer(id));
+  await completions.flush();
+  expect(batches.slice(0, 3)).toEqual([['1', '2', '3'], ['1', '2'], ['2']]);
+  expect(batches).toHaveLength(40);
+  expect(written).toEqual(['3', '1', '2']);
+  expect(completions.waiting).toBe(0);
 });
