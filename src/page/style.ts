@@ -40,7 +40,7 @@ a { color: inherit; }
 .stale { background: var(--failing); color: var(--paper); padding: .5rem 1rem; border-radius: 8px; margin-bottom: .75rem; }
 .two, .three { display: grid; gap: .75rem; margin-bottom: .75rem; }
 @media (min-width: 56rem) { .two { grid-template-columns: 1fr 1fr; } .three { grid-template-columns: 1fr 1fr 1fr; } }
-.kind { display: grid; gap: 1rem; align-content: start; }
+.kind { display: grid; grid-template-columns: minmax(0, 1fr); gap: 1rem; align-content: start; }
 .head { display: flex; align-items: center; gap: .9rem; margin-top: .35rem; }
 .head .soft { display: block; }
 small { font-weight: 400; color: var(--soft); font-size: .8em; }

@@ -144,7 +144,7 @@ interface Arrival {
 }
 
 /** How many of the latest SMS that are followed arrived on time; undefined where there are too few. */
-function arrivalOf(type: SmsType, { recent, hours, read_at: readAt }: Known): Arrival | undefined {
+function arrivalOf(type: SmsType, { recent, hours, read_at: readAt, poll_due: due }: Known): Arrival | undefined {
   const now = recent.filter((row) => row.type === type && row.outcome !== 'untracked');
   const young = { sms: smsIn(now), onTime: smsIn(now.filter(({ outcome }) => outcome === 'on_time')) };
   if (young.sms >= ENOUGH) return { type, ...young, when: '2 to 12 minutes ago' };
@@ -154,7 +154,9 @@ function arrivalOf(type: SmsType, { recent, hours, read_at: readAt }: Known): Ar
     sms: latest.reduce((total, row) => total + row.due, 0),
     onTime: latest.reduce((total, row) => total + row.on_time, 0),
   };
-  return older.sms >= ENOUGH ? { type, ...older, when: 'this hour or the last' } : undefined;
+  // after a first copy these may be SMS that nobody has asked for yet: those past their life come last
+  const asked = (due ?? 0) < older.sms;
+  return asked && older.sms >= ENOUGH ? { type, ...older, when: 'this hour or the last' } : undefined;
 }
 
 const smsIn = (rows: Known['recent']) => rows.reduce((total, { sms }) => total + sms, 0);
@@ -182,9 +184,11 @@ function backlog({ open }: Known): Finding[] {
   ];
 }
 
-function because({ periods }: Known, arrivals: readonly Arrival[]): string | null {
+function because({ periods, poll_due: due }: Known, arrivals: readonly Arrival[]): string | null {
   if (arrivals.length === 0) {
     if (periods.every(({ total }) => total === 0)) return 'There are no SMS yet.';
+    if (due !== null && due >= ENOUGH)
+      return `${count(due)} SMS wait to be asked for: too little is known to say more.`;
     return periods.some(isJudged) ? 'Too few SMS were sent lately to say more.' : null;
   }
   const sms = arrivals.reduce((sum, each) => sum + each.sms, 0);

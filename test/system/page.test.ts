@@ -203,6 +203,8 @@ describe.each(Object.keys(STATES))('%s', (name) => {
       expect(await page.title()).toContain(says);
       expect(await page.locator('body').innerText()).toContain(also);
       expect(await page.evaluate('document.documentElement.scrollWidth - innerWidth')).toBe(0);
+      for (const table of await page.locator('summary').all()) await table.click();
+      expect(await page.evaluate('document.documentElement.scrollWidth - innerWidth')).toBe(0);
       expect(await page.evaluate(FAINT)).toEqual([]);
       expect(await page.evaluate(POOR_LABELS)).toEqual([]);
       expect(complaints).toEqual([]);

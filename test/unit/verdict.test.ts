@@ -70,6 +70,12 @@ test.for<readonly [string, Partial<Known>, Level, string | undefined]>([
     'SmslogdOnTimeFastBurn',
   ],
   [
+    'as many SMS wait to be asked for as that hour had',
+    { recent: [], hours: [hour('2026-05-28T19:00Z', 30, 3)], poll_due: 30 },
+    'well',
+    undefined,
+  ],
+  [
     'what was long ago is no trouble now',
     { recent: [], hours: [hour('2026-05-28T18:00Z', 300, 3)] },
     'well',
@@ -130,6 +136,9 @@ test('says what it rests on', () => {
   expect(judge(WELL).sentence).toBe('The SMS channel is well.');
   expect(judge({ ...WELL, recent: [] }).sentence).toBe('No trouble is seen.');
   expect(judge({ ...WELL, recent: [] }).because).toBe('Too few SMS were sent lately to say more.');
+  expect(judge({ ...WELL, recent: [], poll_due: 1_200 }).because).toBe(
+    '1,200 SMS wait to be asked for: too little is known to say more.',
+  );
   expect(judge({ ...WELL, recent: [], periods: [] }).because).toBe('There are no SMS yet.');
   expect(judge({ ...WELL, read_age: 61 }).because).toBeNull();
 });
