@@ -139,6 +139,12 @@ describe('every form of a status', () => {
     });
   });
 
+  test('a reply has 64 elements at most', () => {
+    const reply = (others: number) => `<status id='${ID}'><state>Delivered</state>${'<a/>'.repeat(others)}</status>`;
+    expect(read(reply(62))).toMatchObject({ status: 'Delivered' });
+    expect(read(reply(63))).toEqual({ kind: 'protocol', why: 'too_many_elements' });
+  });
+
   test('an unknown word is Unknown; it is shown cut, and only where it is a plain word', () => {
     expect(word('Gone fishing')).toMatchObject({ status: 'Unknown', word: 'Gone fishing' });
     expect(word('x'.repeat(90))).toMatchObject({ status: 'Unknown', word: 'x'.repeat(40) });

@@ -125,6 +125,7 @@ test.each([
   [400, {}, 'http_4xx', 'answer', false],
   [401, {}, 'unauthorized', 'unauthorized', false],
   [403, {}, 'unauthorized', 'unauthorized', false],
+  [408, {}, 'http_4xx', 'fault', true],
   [429, { 'retry-after': '7' }, 'http_4xx', 'fault', true],
   [500, {}, 'http_5xx', 'fault', true],
   [503, { 'retry-after': '7' }, 'http_5xx', 'fault', true],
