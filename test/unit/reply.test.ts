@@ -139,10 +139,13 @@ describe('every form of a status', () => {
     });
   });
 
-  test('a reply has 64 elements at most', () => {
-    const reply = (others: number) => `<status id='${ID}'><state>Delivered</state>${'<a/>'.repeat(others)}</status>`;
-    expect(read(reply(62))).toMatchObject({ status: 'Delivered' });
-    expect(read(reply(63))).toEqual({ kind: 'protocol', why: 'too_many_elements' });
+  test.each([
+    [62, { kind: 'status', status: 'Delivered' }],
+    [63, { kind: 'protocol', why: 'too_many_elements' }],
+  ])('a reply has 64 elements at most, two and %d others', (others, expected) => {
+    expect(read(`<status id='${ID}'><state>Delivered</state>${'<a/>'.repeat(others)}</status>`)).toMatchObject(
+      expected,
+    );
   });
 
   test('an unknown word is Unknown; it is shown cut, and only where it is a plain word', () => {
