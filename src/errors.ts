@@ -41,7 +41,7 @@ const TABLE = {
   database_failed: { reaction: 'slow', hint: 'See the SQLSTATE; `smslogd doctor` looks for the usual causes.' },
   privilege_missing: {
     reaction: 'slow',
-    hint: 'Run `smslogd migrate --role NAME` as the owner of the source table, where NAME is the role in DATABASE_URL.',
+    hint: 'Run `smslogd migrate --role NAME` as the owner of the source table, where NAME is the role in DATABASE_URL; `smslogd doctor` says what is missing.',
   },
   schema_missing: { reaction: 'fatal', hint: 'Run `smslogd migrate`.' },
   schema_older: { reaction: 'fatal', hint: 'Run `smslogd migrate` with this version, then start the daemon again.' },

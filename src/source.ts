@@ -89,23 +89,14 @@ export async function describeSource(sql: Sql, config: Pick<Config, 'SOURCE_TABL
 }
 
 /**
- * SQL that turns the source's inserted_at into an instant. A value without time zone is read in SOURCE_TIMEZONE. From the stream it comes as a
- * text (`streamed`), which ends with +00 where the column has a time zone: the stream's session is in UTC.
+ * SQL that turns the source's inserted_at into an instant; a value without time zone is read in SOURCE_TIMEZONE. `expression` is the text that the
+ * stream sent or the column itself, in a session whose time zone is UTC and whose dates are ISO: then one form is right whichever type the
+ * column has, also where its owner changes it in this moment.
  */
-export function instantSql(
-  expression: string,
-  form: 'streamed' | 'timestamptz' | 'timestamp',
-  timezone: string,
-): string {
+export function instantSql(expression: string, timezone: string): string {
   const local = `(${expression})::timestamp at time zone ${quoteLiteral(timezone)}`;
-  if (form === 'timestamp') return `(${local})`;
-  if (form === 'timestamptz') return `(${expression})::timestamptz`;
-  return `(case when ${expression} like '%+00' then (${expression})::timestamptz else ${local} end)`;
-}
-
-/** The form of the source's inserted_at column for instantSql. */
-export function insertedAtForm(source: Source): 'timestamptz' | 'timestamp' {
-  return source.columns.get('inserted_at') === 'timestamp with time zone' ? 'timestamptz' : 'timestamp';
+  if (timezone === 'UTC') return `(${local})`;
+  return `(case when (${expression})::text like '%+00%' then (${expression})::timestamptz else ${local} end)`;
 }
 
 /** SQL for the SMS text: OTP_CODE_TEXT and the code, or `****` in masked mode. `prefix` and `code` are SQL. */
@@ -135,15 +126,20 @@ export function statusOfSource(
 /**
  * Common table expressions that give rows of the log the gateway id that their source rows have by now, and its status where they have none: `found`
  * (locked in id order) and `wrote`. A gateway id that is there stays, and so does a row that somebody holds. `ids`: SQL of a uuid[].
+ * Each id is looked up by the keys, one after the other, whatever the planner thinks of the tables: with another plan a few thousand took seconds.
  */
 export function completionSql(source: Source, ids: string): string {
   const gatewayId = columnSql(source, 's', 'gateway_id');
   return `
+asked as materialized (
+  select s.* from unnest(${ids}) i (id) cross join lateral (
+    select s.id, ${gatewayId} as gateway_id, ${statusSql(gatewayId, columnSql(source, 's', 'gateway_status'))} as status
+      from ${source.table} s where s.id = i.id and ${gatewayId} is not null limit 1) s
+   order by s.id),
 found as materialized (
-  select l.id, l.gateway_status as was, ${gatewayId} as gateway_id, ${statusSql(gatewayId, columnSql(source, 's', 'gateway_status'))} as status
-    from ${source.table} s join verification.sms_log l on l.id = s.id
-   where s.id = any (${ids}) and l.gateway_id is null and l.type = 'verification' and ${gatewayId} is not null
-   order by l.id for update of l skip locked),
+  select l.id, l.gateway_status as was, a.gateway_id, a.status from asked a cross join lateral (
+    select l.id, l.gateway_status from verification.sms_log l
+     where l.id = a.id and l.gateway_id is null and l.type = 'verification' limit 1 for update skip locked) l),
 wrote as (
   update verification.sms_log l
      set gateway_id = f.gateway_id, gateway_status = coalesce(l.gateway_status, f.status), updated_at = now()

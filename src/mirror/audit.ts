@@ -44,8 +44,6 @@ export interface AuditOptions {
 export interface LightAudit {
   /** rows that are missing and not refused */
   readonly missing: number;
-  /** ids of rows whose gateway id the source has and the log lacks: it came after the verdict, or the queue has lost them */
-  readonly incomplete: readonly string[];
   /** every row of a transaction before this one was compared; undefined where the mirror did not come so far in time */
   readonly auditedXid: string | undefined;
 }
@@ -69,7 +67,7 @@ export async function audit(
   const found = { source: 0, log: 0, missing: 0, refused: 0, incomplete: 0, differing: 0, orphaned: 0 };
   const doubled = new Set<string>();
   let oldest: string | null = null;
-  const candidates = createCandidates(sql, config, source, { patienceMs, signal });
+  const candidates = createCandidates(sql, config, source, { patienceMs }, signal);
 
   await walk(sql, { table: source.table, byId, parameter: SOURCE_PIECE }, signal, async (piece) => {
     const look = await patiently(signal, () =>
@@ -82,8 +80,7 @@ export async function audit(
     progress?.(found.source, 'source');
     return look.last;
   });
-  const { missing, refused, incomplete } = await candidates.counts();
-  Object.assign(found, { missing, refused, incomplete: incomplete.length });
+  Object.assign(found, await candidates.counts());
 
   await walk(sql, { table: LOG, byId, parameter: LOG_PIECE }, signal, async (piece) => {
     const look = await patiently(signal, () => lookAtLog(sql, source, { scope, piece, oldest }));
@@ -96,6 +93,13 @@ export async function audit(
   return { ...found, doubled: doubled.size, settled: candidates.settled };
 }
 
+export interface LightAuditOptions {
+  readonly sinceSeconds: number;
+  readonly patienceMs: number;
+  /** told the ids of rows whose gateway id the source has and the log lacks, not many at once: it came after the verdict, or the queue has lost them */
+  readonly incomplete: (ids: readonly string[]) => Promise<void>;
+}
+
 /**
  * The light form that the daemon runs again and again: what the log lacks of the rows of the last `sinceSeconds`, and of all that was written
  * since the last light audit, whatever time it says.
@@ -104,11 +108,11 @@ export async function lightAudit(
   sql: Sql,
   config: Config,
   source: Source,
-  { sinceSeconds, patienceMs }: { sinceSeconds: number; patienceMs: number },
+  { sinceSeconds, ...options }: LightAuditOptions,
   signal: AbortSignal,
 ): Promise<LightAudit> {
   const scope = await scopeOf(sql, config, sinceSeconds, true);
-  const candidates = createCandidates(sql, config, source, { patienceMs, signal });
+  const candidates = createCandidates(sql, config, source, options, signal);
   await walk(sql, { table: source.table, byId: false, parameter: SOURCE_PIECE }, signal, async (piece) => {
     const look = await patiently(signal, () =>
       lookAtSource(sql, config, source, { scope, piece, oldest: null, only: true }),
@@ -116,10 +120,9 @@ export async function lightAudit(
     await candidates.add(JSON.parse(look.lacking) as string[]);
     return look.last;
   });
-  const { missing, refused, incomplete } = await candidates.counts();
+  const { missing, refused } = await candidates.counts();
   return {
     missing: missing - refused,
-    incomplete,
     auditedXid: candidates.settled && !signal.aborted ? scope.now : undefined,
   };
 }
@@ -149,9 +152,10 @@ function createCandidates(
   sql: Sql,
   config: Config,
   source: Source,
-  { patienceMs, signal }: { patienceMs: number; signal: AbortSignal },
+  { patienceMs, incomplete }: { patienceMs: number; incomplete?: LightAuditOptions['incomplete'] },
+  signal: AbortSignal,
 ) {
-  const sum = { missing: 0, refused: 0, incomplete: [] as string[] };
+  const sum = { missing: 0, refused: 0, incomplete: 0 };
   let ids: string[] = [];
   let settled = true;
   const lookAgain = async () => {
@@ -160,8 +164,10 @@ function createCandidates(
     const now = await patiently(signal, () => stillLacking(sql, source, ids));
     sum.missing += now.missing;
     sum.refused += now.refused;
-    sum.incomplete.push(...(JSON.parse(now.incomplete) as string[]));
+    const bare = JSON.parse(now.incomplete) as string[];
+    sum.incomplete += bare.length;
     ids = [];
+    await incomplete?.(bare);
   };
   return {
     async add(more: readonly string[]) {

@@ -1,7 +1,7 @@
 /** The looks of an audit: each one short statement that compares a piece of the source with the log, or of the log with the source. */
 import type { Config } from '../config.ts';
 import { arrayLiteral, type Sql } from '../db.ts';
-import { bodySql, columnSql, insertedAtForm, instantSql, type Source } from '../source.ts';
+import { bodySql, columnSql, instantSql, type Source } from '../source.ts';
 import { briefly, type Piece } from './pieces.ts';
 
 /** Which source rows an audit is about. */
@@ -52,13 +52,16 @@ export async function scopeOf(
   sinceSeconds: number | undefined,
   young: boolean,
 ): Promise<Scope> {
-  const [scope] = await sql<(Scope & { known: boolean })[]>`
-    select coalesce((now() - ${sinceSeconds === undefined ? null : String(sinceSeconds)}::text::float8 * interval '1 second')::text, '-infinity') as since,
-           greatest(coalesce(c.horizon, '-infinity'),
-                    case when ${config.RETENTION_DAYS}::int = 0 then '-infinity' else now() - ${config.RETENTION_DAYS}::int * interval '1 day' end)::text as horizon,
-           c.audited_xid::text as xid, pg_snapshot_xmin(pg_current_snapshot())::text as now,
-           coalesce(pg_snapshot_xmin(pg_current_snapshot())::text::int8 - c.audited_xid::text::int8 between 0 and 1000000000, false) as known
-      from (select) one left join smslogd.checkpoint c on c.slot_name = ${config.SLOT_NAME}`;
+  const [scope] = await briefly<Scope & { known: boolean }>(
+    sql,
+    `select coalesce((now() - $1::text::float8 * interval '1 second')::text, '-infinity') as since,
+            greatest(coalesce(c.horizon, '-infinity'),
+                     case when $2::text::int = 0 then '-infinity' else now() - $2::text::int * interval '1 day' end)::text as horizon,
+            c.audited_xid::text as xid, pg_snapshot_xmin(pg_current_snapshot())::text as now,
+            coalesce(pg_snapshot_xmin(pg_current_snapshot())::text::int8 - c.audited_xid::text::int8 between 0 and 1000000000, false) as known
+       from (select) one left join smslogd.checkpoint c on c.slot_name = $3`,
+    [sinceSeconds === undefined ? null : String(sinceSeconds), String(config.RETENTION_DAYS), config.SLOT_NAME],
+  );
   const { since, xid, horizon, now, known } = scope!;
   if (!young) return { since, horizon, now, xid: null };
   return known ? { since, horizon, now, xid } : { since: '-infinity', horizon, now, xid: null };
@@ -72,7 +75,7 @@ export async function lookAtSource(
   { scope, piece, oldest, only }: { scope: Scope; piece: Piece; oldest: string | null; only: boolean },
 ): Promise<SourceLook> {
   const t = (name: string) => columnSql(source, 't', name);
-  const instant = instantSql('t.inserted_at', insertedAtForm(source), config.SOURCE_TIMEZONE);
+  const instant = instantSql('t.inserted_at', config.SOURCE_TIMEZONE);
   const asked = `(${instant} >= $1::text::timestamptz or age(t.xmin) <= age($2::text::xid8::xid))`;
   const [look] = await briefly<SourceLook>(
     sql,

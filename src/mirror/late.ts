@@ -17,6 +17,7 @@ const LOOKS: readonly { readonly everyMs: number; readonly seconds: number | und
   { everyMs: 10_000, seconds: 600 },
   { everyMs: 60_000, seconds: undefined },
 ];
+/** Rows that one statement completes: it holds their locks, and the source's, to its end. */
 const PIECE = 2_000;
 /** However many wait, each of the looks takes a twentieth of the time at most. */
 const REST = 20;
@@ -28,6 +29,20 @@ export interface Late {
   readonly metrics: Pick<Metrics, 'errors'>;
 }
 
+/** Gives the rows `ids` of the log the gateway ids that the source has by now; returns those that the log refuses. */
+export async function complete(
+  { store, source }: Pick<Late, 'store' | 'source'>,
+  ids: readonly string[],
+  signal: AbortSignal,
+): Promise<string[]> {
+  const refused: string[] = [];
+  for (let from = 0; from < ids.length && !signal.aborted; from += PIECE) {
+    const piece = ids.slice(from, from + PIECE);
+    refused.push(...(await patiently(signal, () => store.complete(source, piece))).refused);
+  }
+  return refused;
+}
+
 /** Looks until `signal` aborts. Throws what the database throws, but for what it has against single rows: that is said once. */
 export async function completeLate({ store, source, log, metrics }: Late, signal: AbortSignal): Promise<void> {
   const said = new Set<string>();
@@ -35,7 +50,7 @@ export async function completeLate({ store, source, log, metrics }: Late, signal
     let after: string | undefined;
     do {
       const ids = await store.waiting(seconds, after, PIECE);
-      const { refused } = await patiently(signal, () => store.complete(source, ids));
+      const refused = await complete({ store, source }, ids, signal);
       for (const id of refused) if (!said.has(id)) reportRefused(log, metrics, id);
       for (const id of refused) said.add(id);
       after = ids.length < PIECE ? undefined : ids.at(-1);

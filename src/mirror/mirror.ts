@@ -20,7 +20,7 @@ import { describePublication, publicationStatements, type PublicationState } fro
 import { describeSource, type Source } from '../source.ts';
 import { pause } from '../supervise.ts';
 import { lightAudit } from './audit.ts';
-import { completeLate } from './late.ts';
+import { complete, completeLate } from './late.ts';
 import { watchLocks } from './locks.ts';
 import { patiently } from './pieces.ts';
 import { pump, reportRefused, type Failpoints } from './pump.ts';
@@ -48,6 +48,7 @@ const AUDIT_MS = 180_000;
 /** Twice the interval and more, and rows that were there at the last look and on their way. */
 const AUDIT = { sinceSeconds: 900, patienceMs: 60_000 };
 const FIRST_START = 'first start';
+const REMOVED = 'smslogd was removed from this database';
 
 /** Returns the loop for the supervisor: `works` is called once it has streamed for a while and all that the server has sent is in the log. */
 export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () => void) => Promise<void> {
@@ -180,13 +181,14 @@ async function auditAgain(
   { store, source, epoch, gap }: { store: Store; source: Source; epoch: bigint; gap: boolean },
   signal: AbortSignal,
 ): Promise<void> {
+  const incomplete = async (ids: readonly string[]) => {
+    for (const id of await complete({ store, source }, ids, signal)) reportRefused(log, metrics, id);
+  };
   for (let first = true; ; first = false) {
     if (!first || !gap) await pause(AUDIT_MS, signal);
     if (signal.aborted) return;
-    const { missing, incomplete, auditedXid } = await lightAudit(sql, config, source, AUDIT, signal);
+    const { missing, auditedXid } = await lightAudit(sql, config, source, { ...AUDIT, incomplete }, signal);
     if (signal.aborted) return;
-    const { refused } = await patiently(signal, () => store.complete(source, incomplete));
-    for (const id of refused) reportRefused(log, metrics, id);
     // the mirror is behind: what it lacks is on its way
     if (auditedXid === undefined) continue;
     metrics.reconcileMissing.set(missing);
@@ -305,7 +307,7 @@ async function giveUpSlot({ sql, config }: MirrorDeps, store: Store, reason: str
 }
 
 function requireOurs(checkpoint: Checkpoint, config: Config): void {
-  if (checkpoint.removed) throw new SmslogdError('removed', 'smslogd was removed from this database');
+  if (checkpoint.removed) throw new SmslogdError('removed', REMOVED);
   if (checkpoint.sourceTimezone !== undefined && checkpoint.sourceTimezone !== config.SOURCE_TIMEZONE) {
     throw new SmslogdError(
       'source_timezone',
@@ -378,6 +380,11 @@ async function readySlot(
   await createSlot(sql, config, server, log, signal);
   const made = await describeSlot(sql, config.SLOT_NAME);
   if (made === undefined) throw new SmslogdError('slot_missing', `the slot ${config.SLOT_NAME} is gone again`);
+  // a teardown marks the checkpoint before it looks for the slot: it found this one, or we find its mark
+  if ((await store.read()).removed) {
+    await dropSlot(sql, config.SLOT_NAME);
+    throw new SmslogdError('removed', REMOVED);
+  }
   return made;
 }
 

@@ -9,6 +9,8 @@ import type { Lsn } from '../lsn.ts';
 /** The columns that the mirror reads, in the order of a Row's fields. */
 const COLUMNS = ['id', 'phone_number', 'code', 'inserted_at', 'gateway_id', 'gateway_status'] as const;
 
+/** pg_type.oid of character(n); its spaces at the end mean nothing, and a cast to text takes them off */
+const CHARACTER = 1042;
 /** bytes of a tuple that is read as one text */
 const SMALL = 2_048;
 
@@ -36,6 +38,8 @@ interface Relation {
   readonly places: Int8Array;
   /** needed columns that it has not */
   readonly absent: readonly string[];
+  /** true where one of them is a character(n), which the server sends with spaces up to its length */
+  readonly padded: boolean;
 }
 
 /** The table that is read: by its name, and by its oid whatever its name was when a row was written. */
@@ -65,14 +69,17 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
     }
     const count = bytes.readInt16BE(afterName + 1);
     const places = new Int8Array(count);
+    let padded = false;
     let at = afterName + 3;
     for (let i = 0; i < count; i += 1) {
       const [column, afterColumn] = text(bytes, at + 1);
-      places[i] = COLUMNS.indexOf(column as (typeof COLUMNS)[number]);
+      const place = COLUMNS.indexOf(column as (typeof COLUMNS)[number]);
+      places[i] = place;
+      padded ||= place >= 0 && bytes.readUInt32BE(afterColumn) === CHARACTER;
       at = afterColumn + 8;
     }
     const absent = source.needed.filter((column) => !places.includes(COLUMNS.indexOf(column)));
-    relations.set(oid, { places, absent });
+    relations.set(oid, { places, absent, padded });
   };
 
   /** Reads the tuple at `at` into `values`. */
@@ -127,6 +134,8 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
         if (relation === undefined) return;
         if (relation.absent.length > 0) return receiver.unreadable(relation.absent);
         readTuple(bytes, start + 6, relation.places);
+        if (relation.padded)
+          for (let i = 0; i < values.length; i += 1) values[i] = values[i]?.replace(/ +$/, '') ?? null;
         return receiver.insert(row());
       }
       case 0x42: // Begin

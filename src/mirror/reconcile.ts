@@ -17,6 +17,9 @@ import type { Store } from './store.ts';
 /** Rows in a chunk: the first one, and what the following ones may have. */
 const CHUNK = { first: 2_000, least: 500, most: 50_000 };
 const PROGRESS_MS = 10_000;
+const WAITING_MS = 60_000;
+const SECOND_LOOK =
+  'reconcile looks a second time once the transactions that were open when it began have ended; the oldest is named here';
 
 export interface Reconcile {
   readonly store: Store;
@@ -90,7 +93,11 @@ export async function reconcile(
     await pass();
     if (!signal.aborted) copied?.();
     if (xid !== undefined) {
-      while (!signal.aborted && !(await store.allEndedBefore(xid))) await pause(500, signal);
+      for (let said = -Infinity; !signal.aborted && !(await store.allEndedBefore(xid)); await pause(500, signal)) {
+        if (performance.now() - said < WAITING_MS) continue;
+        said = performance.now();
+        log.info({ reason, ...(await store.oldestTransaction()) }, SECOND_LOOK);
+      }
       xid = undefined;
       after = undefined;
       await pass();

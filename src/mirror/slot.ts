@@ -4,6 +4,7 @@ import { openDatabase, type Sql } from '../db.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { parseLsn, type Lsn } from '../lsn.ts';
+import { oldestTransaction } from './store.ts';
 
 export interface Slot {
   /** the server's process that reads it; undefined: nobody does */
@@ -112,17 +113,6 @@ export async function createSlot(
     signal.removeEventListener('abort', cancel);
     await own.end({ timeout: 1 });
   }
-}
-
-async function oldestTransaction(
-  sql: Sql,
-): Promise<{ oldestPid?: number; oldestSeconds?: number; oldestApplication?: string }> {
-  const [row] = await sql<{ pid: number; seconds: number; application: string }[]>`
-    select pid, extract(epoch from now() - xact_start)::int as seconds, application_name as application
-      from pg_stat_activity where backend_xid is not null and pid <> pg_backend_pid() order by xact_start limit 1`;
-  return row === undefined
-    ? {}
-    : { oldestPid: row.pid, oldestSeconds: row.seconds, oldestApplication: row.application };
 }
 
 /** Ends a reader of ours that the server still keeps although its connection is dead; it needs no more than the role that began it. */

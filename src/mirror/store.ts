@@ -11,7 +11,7 @@ import type { Config } from '../config.ts';
 import { arrayLiteral, type Sql } from '../db.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
 import { formatLsn, parseLsn, type Lsn } from '../lsn.ts';
-import { bodySql, columnSql, completionSql, insertedAtForm, instantSql, statusSql, type Source } from '../source.ts';
+import { bodySql, columnSql, completionSql, instantSql, statusSql, type Source } from '../source.ts';
 import type { Batch } from './batch.ts';
 import { briefly } from './pieces.ts';
 
@@ -51,9 +51,10 @@ export interface Chunk {
 
 export interface LockHolder {
   readonly waitedSeconds: number;
-  readonly holderPid: number;
-  readonly holderApplication: string;
-  readonly holderRole: string;
+  /** null: a prepared transaction, which has no session */
+  readonly holderPid: number | null;
+  readonly holderApplication: string | null;
+  readonly holderRole: string | null;
 }
 
 interface SinkResult {
@@ -166,6 +167,8 @@ export function createStore(sql: Sql, config: Config) {
       const [row] = await sql<
         CheckpointRow[]
       >`update smslogd.checkpoint set epoch = epoch + 1 where slot_name = ${slot} returning ${fields}`;
+      // what comes again comes now
+      clean = 0;
       return checkpointOf(row);
     },
 
@@ -340,9 +343,10 @@ export function createStore(sql: Sql, config: Config) {
       const [holder] = await sql<LockHolder[]>`
         select extract(epoch from clock_timestamp() - w.query_start)::int as "waitedSeconds", h.pid as "holderPid",
                h.application_name as "holderApplication", h.usename as "holderRole"
-          from pg_stat_activity w cross join unnest(pg_blocking_pids(w.pid)) b (pid) join pg_stat_activity h on h.pid = b.pid
+          from pg_stat_activity w cross join unnest(pg_blocking_pids(w.pid)) b (pid) left join pg_stat_activity h on h.pid = b.pid
          where w.wait_event_type = 'Lock' and w.datname = current_database() and w.application_name = current_setting('application_name')
-           and w.query_start < clock_timestamp() - ${seconds}::int * interval '1 second' and h.application_name not like 'smslogd %'
+           and w.query_start < clock_timestamp() - ${seconds}::int * interval '1 second'
+           and (b.pid = 0 or coalesce(h.application_name, '') not like 'smslogd %')
          order by w.query_start limit 1`;
       return holder;
     },
@@ -358,6 +362,8 @@ export function createStore(sql: Sql, config: Config) {
       const [row] = await sql`select pg_snapshot_xmin(pg_current_snapshot()) >= ${xid}::text::xid8 as ended`;
       return row?.['ended'] === true;
     },
+
+    oldestTransaction: () => oldestTransaction(sql),
   };
 }
 
@@ -387,7 +393,7 @@ held as (
 written as (
   insert into verification.sms_log (id, phone_number, type, body, gateway_id, gateway_status, inserted_at)
   select o.id, o.phone, 'verification', ${bodySql('$11::text', 'o.code', config.SMS_BODY)}, o.gateway_id, o.gateway_status,
-         ${instantSql('o.inserted_at', utc ? 'timestamp' : 'streamed', config.SOURCE_TIMEZONE)}
+         ${instantSql('o.inserted_at', config.SOURCE_TIMEZONE)}
     from (select unnest($5::text::uuid[]) as id, unnest($6::text::text[]) as phone, unnest($7::text::text[]) as code,
                  unnest($8::text::${utc ? 'timestamp' : 'text'}[]) as inserted_at, unnest($9::text::text[]) as gateway_id,
                  unnest($10::text::text[]) as gateway_status) o cross join held
@@ -409,7 +415,7 @@ function chunkStatement(
   { goesOn, size, careful }: { goesOn: boolean; size: number; careful: boolean },
 ): string {
   const s = (name: string) => columnSql(source, 's', name);
-  const instant = instantSql('s.inserted_at', insertedAtForm(source), config.SOURCE_TIMEZONE);
+  const instant = instantSql('s.inserted_at', config.SOURCE_TIMEZONE);
   return `
 with durable as materialized (select set_config('synchronous_commit', 'on', true)),
 chunk as materialized (
@@ -454,6 +460,25 @@ async function retryDeadlock<T>(statement: () => Promise<T>): Promise<T> {
       if ((code !== '40P01' && code !== '40001') || attempt === 5) throw error;
     }
   }
+}
+
+export interface Oldest {
+  readonly oldestPid: number | null;
+  readonly oldestSeconds: number | null;
+  readonly oldestApplication: string | null;
+  /** where it is a prepared transaction, which has no session: COMMIT PREPARED or ROLLBACK PREPARED ends it */
+  readonly oldestPrepared: string | null;
+}
+
+/** The oldest transaction with an id, which is what others wait for; of another role's session its age in seconds may be hidden from ours. */
+export async function oldestTransaction(sql: Sql): Promise<Partial<Oldest>> {
+  const [row] = await sql<Oldest[]>`
+    select pid as "oldestPid", extract(epoch from now() - since)::int as "oldestSeconds", application as "oldestApplication", prepared as "oldestPrepared"
+      from (select backend_xid as xid, pid, xact_start as since, application_name as application, null as prepared
+              from pg_stat_activity where backend_xid is not null and pid <> pg_backend_pid()
+             union all select transaction, null, prepared, null, gid from pg_prepared_xacts) x
+     order by age(xid) desc limit 1`;
+  return row ?? {};
 }
 
 interface CheckpointRow {

@@ -2,12 +2,13 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { openDatabase } from '../../src/db.ts';
 import { lightAudit } from '../../src/mirror/audit.ts';
+import { complete } from '../../src/mirror/late.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { migrate } from '../../src/schema.ts';
-import { describeSource } from '../../src/source.ts';
+import { describeSource, type Source } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
-import { insertVerification } from '../support/verifications.ts';
+import { insertMany, insertVerification } from '../support/verifications.ts';
 
 let db: TestDatabase;
 let mirror: RunningMirror | undefined;
@@ -106,13 +107,44 @@ test('one that comes when the queue knows the SMS no more is filled in by the au
   const sql = openDatabase(db.config(), { max: 1, name: 'test' });
   const source = await describeSource(sql, db.config());
   const never = new AbortController().signal;
-  const found = await lightAudit(sql, db.config(), source, { sinceSeconds: 3600, patienceMs: 1_000 }, never);
-  expect(found).toMatchObject({ missing: 0, incomplete: [first] });
-  expect(await createStore(sql, db.config()).complete(source, found.incomplete)).toEqual({ completed: 1, refused: [] });
+  const store = createStore(sql, db.config());
+  const told: string[] = [];
+  const incomplete = async (ids: readonly string[]) => {
+    told.push(...ids);
+    expect(await complete({ store, source }, ids, never)).toEqual([]);
+  };
+  const options = { sinceSeconds: 3600, patienceMs: 1_000, incomplete };
+  expect(await lightAudit(sql, db.config(), source, options, never)).toMatchObject({ missing: 0 });
+  expect(told).toEqual([first]);
   expect((await db.sql`select gateway_id, gateway_status from verification.sms_log where id = ${first}`)[0]).toEqual({
     gateway_id: '1111111',
     gateway_status: 'Unaccepted',
   });
+  await sql.end();
+});
+
+test('however many come at once, no statement completes more than a few thousand', async () => {
+  await insertMany(db.sql, 5_000);
+  await db.sql`insert into verification.sms_log (id, phone_number, type, body, inserted_at)
+               select id, phone_number, 'verification', '', inserted_at from verification.verifications`;
+  const sql = openDatabase(db.config(), { max: 1, name: 'test' });
+  const source = await describeSource(sql, db.config());
+  const store = createStore(sql, db.config());
+  const sizes: number[] = [];
+  const counting = {
+    ...store,
+    complete: (of: Source, ids: readonly string[]) => {
+      sizes.push(ids.length);
+      return store.complete(of, ids);
+    },
+  };
+  const never = new AbortController().signal;
+  const incomplete = async (ids: readonly string[]) => {
+    await complete({ store: counting, source }, ids, never);
+  };
+  await lightAudit(sql, db.config(), source, { sinceSeconds: 3600, patienceMs: 1_000, incomplete }, never);
+  expect(await db.sql`select from verification.sms_log where gateway_id is null`).toHaveLength(0);
+  expect(Math.max(...sizes)).toBeLessThan(3_000);
   await sql.end();
 });
 

@@ -2,7 +2,10 @@
 import { randomUUID } from 'node:crypto';
 import type { TransactionSql } from 'postgres';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { openDatabase } from '../../src/db.ts';
+import { createStore } from '../../src/mirror/store.ts';
 import { migrate } from '../../src/schema.ts';
+import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { insertMany, insertVerification } from '../support/verifications.ts';
@@ -99,6 +102,45 @@ test('SOURCE_TIMEZONE and a database with odd date settings change no instant', 
   await insert(streamed);
   await has(2);
   expect(await rows()).toEqual([copied, streamed].sort().map((id) => expected(id)));
+});
+
+test('a copy whose owner changes the type of inserted_at in the middle falsifies no instant', async () => {
+  await db.sql.unsafe(`alter database ${db.name} set timezone = 'Asia/Tokyo'`);
+  await db.sql.unsafe(STANDARD);
+  await migrate(db.config(), { say: () => {} });
+  for (const SOURCE_TIMEZONE of ['UTC', 'Europe/Kyiv']) {
+    const sql = openDatabase(db.config(), { max: 1, name: 'copy' });
+    const store = createStore(sql, db.config({ SOURCE_TIMEZONE }));
+    for (const type of ['timestamptz', 'timestamp']) {
+      const asBegun = await describeSource(sql, db.config());
+      await db.sql.unsafe(
+        `alter table verification.verifications alter column inserted_at type ${type} using inserted_at at time zone '${SOURCE_TIMEZONE}'`,
+      );
+      const id = randomUUID();
+      const local = `timestamp '2026-01-02 03:04:05.678901' at time zone 'UTC' at time zone '${SOURCE_TIMEZONE}'`;
+      await db.sql.unsafe(
+        `insert into verification.verifications (id, phone_number, code, inserted_at)
+         values ('${id}', '+380000000001', 1234, ${local}${type === 'timestamptz' ? ` at time zone '${SOURCE_TIMEZONE}'` : ''})`,
+      );
+      await store.reconcileChunk(asBegun, undefined, 10);
+      expect(await rows()).toContainEqual(expected(id));
+    }
+    await sql.end();
+  }
+});
+
+test('columns of a fixed length are logged without the spaces at their end, copied and streamed', async () => {
+  const ids = [randomUUID(), randomUUID()].toSorted();
+  const insert = (id: string) =>
+    db.sql`insert into verification.verifications values (${id}, '+380000000001', '1234', '1234567', 'Accepted', '2026-01-02 03:04:05.678901')`;
+  await db.sql.unsafe(`create schema verification;
+    create table verification.verifications (id uuid primary key, phone_number char(20) not null, code char(8) not null,
+      gateway_id char(25), gateway_status char(20), inserted_at timestamp not null)`);
+  await insert(ids[0]!);
+  await begin('select 1');
+  await insert(ids[1]!);
+  await has(2);
+  expect(await rows()).toEqual(ids.map((id) => expected(id, { gateway_id: '1234567', gateway_status: 'Accepted' })));
 });
 
 test('a quoted, upper-case table and publication are found', async () => {
