@@ -28,6 +28,30 @@ export const schemaChecks: readonly Check<Found>[] = [
     return ok(`${said}, replica identity ${IDENTITIES[source.replicaIdentity] ?? source.replicaIdentity}`);
   }),
 
+  needing('index on the id', ['sql', 'source'], async ({ sql, source }) => {
+    // a partitioned table's key has more columns than the id
+    const [index] = await sql<{ name: string }[]>`
+      select i.indexrelid::regclass::text as name from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attname = 'id'
+       where i.indrelid = ${source.table}::text::regclass and i.indisunique and i.indisvalid and i.indpred is null and i.indkey[0] = a.attnum
+         and (i.indnkeyatts = 1 or exists (select from pg_class c where c.oid = i.indrelid and c.relkind = 'p'))`;
+    if (index !== undefined) return ok(index.name);
+    return warn(
+      'the source has no unique index on its id: a copy or an audit reads it whole for each piece, and whoever changes the table waits for that; of two rows with one id the log has the first',
+      `create unique index concurrently on ${source.table} (id);`,
+    );
+  }),
+
+  needing('row-level security', ['sql', 'migrated', 'source'], async ({ sql, source, user }) => {
+    const [row] = await sql<{ source: boolean; log: boolean }[]>`
+      select row_security_active(${source.table}::text::regclass) as source, row_security_active('verification.sms_log') as log`;
+    const tables = [...(row!.source ? [source.table] : []), ...(row!.log ? ['verification.sms_log'] : [])];
+    if (tables.length === 0) return ok(`hides no row from role ${user}`);
+    return warn(
+      `policies of ${tables.join(' and ')} are for role ${user}, too: what they hide is taken for not there by copy and audit`,
+      `alter role ${quoteIdentifier(user!)} bypassrls;`,
+    );
+  }),
+
   needing('privileges', ['sql', 'migrated', 'source'], async ({ sql, source, user }) => {
     const lacking = await lackingPrivileges(sql, source);
     if (lacking.length === 0) return ok(`role ${user} may read the source and write what is smslogd's`);

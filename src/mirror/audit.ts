@@ -51,6 +51,8 @@ export interface LightAudit {
 const LARGEST = { rows: 16_000, pages: 800 };
 /** Candidates that are kept until they are looked at again; bounds the memory. */
 const CANDIDATES = 20_000;
+/** How many of them one statement looks at again. */
+const SECOND_LOOK = 500;
 /** A slot that nobody reads for so long has no daemon. */
 const UNREAD_MS = 2_000;
 
@@ -161,13 +163,16 @@ function createCandidates(
   const lookAgain = async () => {
     // where nobody reads the slot, or too slowly, there is no use in waiting a second time
     settled &&= await mirrorPassed(sql, config, patienceMs, signal);
-    const now = await patiently(signal, () => stillLacking(sql, source, ids));
-    sum.missing += now.missing;
-    sum.refused += now.refused;
-    const bare = JSON.parse(now.incomplete) as string[];
-    sum.incomplete += bare.length;
+    for (let from = 0; from < ids.length; from += SECOND_LOOK) {
+      const piece = ids.slice(from, from + SECOND_LOOK);
+      const now = await patiently(signal, () => stillLacking(sql, source, piece));
+      sum.missing += now.missing;
+      sum.refused += now.refused;
+      const bare = JSON.parse(now.incomplete) as string[];
+      sum.incomplete += bare.length;
+      await incomplete?.(bare);
+    }
     ids = [];
-    await incomplete?.(bare);
   };
   return {
     async add(more: readonly string[]) {

@@ -94,6 +94,7 @@ export async function lookAtSource(
             coalesce(json_agg(id) filter (where logged is null or (bare and gateway_id is not null)), '[]')::text as lacking
        from seen`,
     [scope.since, scope.xid, scope.horizon, config.OTP_CODE_TEXT, oldest, ...piece.parameters],
+    piece.limited,
   );
   return look!;
 }
@@ -119,20 +120,23 @@ export async function lookAtLog(
        left join lateral (select k.id from ${LOG} k where k.id = c.id and k.ctid <> c.place limit 1) other on true
       where c.asked`,
     [scope.since, scope.horizon, oldest, ...piece.parameters],
+    piece.limited,
   );
   return look!;
 }
 /** The number of the first parameter that a piece may use in `lookAtLog`. */
 export const LOG_PIECE = 4;
 
-/** Which of the rows `ids` are missing, refused or incomplete now; a row that the source has no more is none of these. */
+/** Which of the rows `ids`, not many, are missing, refused or incomplete now; a row that the source has no more is none of these. */
 export async function stillLacking(sql: Sql, source: Source, ids: readonly string[]): Promise<Lacking> {
   const [row] = await briefly<Lacking>(
     sql,
     `select count(*) filter (where l.id is null)::int as missing,
             count(*) filter (where l.id is null and exists (select from smslogd.sms_refused r where r.id = c.id))::int as refused,
             coalesce(json_agg(c.id) filter (where l.id is not null and l.gateway_id is null and ${columnSql(source, 's', 'gateway_id')} is not null), '[]')::text as incomplete
-       from unnest($1::text::uuid[]) c (id) join ${source.table} s using (id) left join ${LOG} l using (id)`,
+       from unnest($1::text::uuid[]) c (id)
+            cross join lateral (select * from ${source.table} s where s.id = c.id limit 1) s
+            left join lateral (select * from ${LOG} l where l.id = c.id limit 1) l on true`,
     [arrayLiteral(ids)],
   );
   return row!;
@@ -140,8 +144,10 @@ export async function stillLacking(sql: Sql, source: Source, ids: readonly strin
 
 /** Pages of a table, of its biggest partition where it has some, and how many partitions share them. */
 export async function pagesOf(sql: Sql, table: string): Promise<{ pages: number; leaves: number }> {
+  // the table itself is named too: the tree of one that is not partitioned is empty
   const [row] = await sql<{ pages: number; leaves: number }[]>`
-    select coalesce(max(pg_relation_size(relid) / current_setting('block_size')::int), 0)::int as pages, greatest(count(*), 1)::int as leaves
-      from pg_partition_tree(${table}::text::regclass) where isleaf`;
+    select coalesce(max(pg_relation_size(relid) / current_setting('block_size')::int), 0)::int as pages, greatest(count(*) - 1, 1)::int as leaves
+      from (select ${table}::text::regclass as relid
+            union all select relid from pg_partition_tree(${table}::text::regclass) where isleaf) t`;
   return row!;
 }

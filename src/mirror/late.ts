@@ -18,7 +18,7 @@ const LOOKS: readonly { readonly everyMs: number; readonly seconds: number | und
   { everyMs: 60_000, seconds: undefined },
 ];
 /** Rows that one statement completes: it holds their locks, and the source's, to its end. */
-const PIECE = 2_000;
+const PIECE = 500;
 /** However many wait, each of the looks takes a twentieth of the time at most. */
 const REST = 20;
 

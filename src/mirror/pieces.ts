@@ -1,7 +1,9 @@
 /**
  * Big tables are read in pieces, by one short statement each. A statement holds its tables' locks to its end: whoever wants to change the
- * source waits for that, and everybody else behind him. So a piece is to take an eighth of a second, and a statement that has to wait for a
- * lock itself gives up soon.
+ * source waits for that, and everybody else behind him. So a piece is to take an eighth of a second, a statement that has to wait for a lock
+ * itself gives up soon, and so does one that takes too long by itself: the machine may be busy, or the piece cost more than the one before it.
+ * A smaller one is tried then. The least one has no limit, for it must come to an end somewhere: it takes long where the source has no index on
+ * its id, which doctor warns of.
  *
  * By id a table is read exactly once, whatever is written meanwhile. By place (pages of the file) only the rows that are wanted cost
  * anything, but one that is moved by an UPDATE during the look may be passed over: right for looks that are repeated.
@@ -11,10 +13,17 @@ import { codeOf } from '../errors.ts';
 import { pause } from '../supervise.ts';
 
 const PIECE_MS = 120;
-const LOCK_TIMEOUT_MS = 400;
+const LOCK_TIMEOUT_MS = 300;
+const STATEMENT_TIMEOUT_MS = 350;
+
+/** What the sizes of pieces are held between. */
+export interface Sizes {
+  readonly least: number;
+  readonly most: number;
+}
 
 /** The size of the next piece after one of `size` took `ms`: at most twice as much. */
-export function nextSize(size: number, ms: number, { least, most }: { least: number; most: number }): number {
+export function nextSize(size: number, ms: number, { least, most }: Sizes): number {
   return Math.round(Math.min(most, Math.max(least, size * Math.min(2, PIECE_MS / ms))));
 }
 
@@ -23,8 +32,6 @@ const BRIEFLY = [
   // a piece is small, whatever the statistics say: for a table that was never analyzed the planner would read it whole for every row
   'enable_seqscan = off',
   'jit = off',
-  // rows that a policy hides from our role are refused (42501), never passed over
-  'row_security = off',
   // src/source.ts reads times so
   "timezone = 'UTC'",
   "datestyle = 'ISO'",
@@ -33,22 +40,45 @@ const BRIEFLY = [
   .join('\n');
 
 /**
+ * The piece that `work` makes of at most `size`, and the size for the next one. One that takes too long is given up, and a quarter of it is tried.
+ */
+export async function inTime<T>(
+  size: number,
+  sizes: Sizes,
+  work: (size: number, limited: boolean) => Promise<T>,
+): Promise<{ result: T; next: number }> {
+  for (;;) {
+    const limited = size > sizes.least;
+    const began = performance.now();
+    try {
+      const result = await work(size, limited);
+      return { result, next: nextSize(size, performance.now() - began, sizes) };
+    } catch (error) {
+      if (codeOf(error) !== '57014' || !limited) throw error;
+      size = Math.max(sizes.least, size >> 2);
+    }
+  }
+}
+
+/**
  * Runs one statement that gives up where a lock is not to be had soon (55P03): it may hold others' locks while it waits. The limit and the
  * statement are sent as one, an implicit transaction: no session state stays, and nothing is left to be rolled back on a connection that was
  * cut (postgres.js does not survive that). Such a query takes no parameters: `$1` and so on become literals here, but not within quotes, where
- * they are part of a name.
+ * they are part of a name. `limited`: it also gives up where it takes too long itself (57014).
  */
 export async function briefly<Row extends object>(
   sql: Sql,
   text: string,
   parameters: readonly (string | null)[],
+  limited = false,
 ): Promise<Row[]> {
   const filled = text.replaceAll(/"[^"]*"|'[^']*'|\$(\d+)/g, (found, number?: string) => {
     if (number === undefined) return found;
     const value = parameters[Number(number) - 1];
     return value === null || value === undefined ? 'null' : quoteLiteral(value);
   });
-  const results = await sql.unsafe(`${BRIEFLY}\n${filled}`).simple();
+  const limit = `set local statement_timeout = ${limited ? STATEMENT_TIMEOUT_MS : 0};`;
+  const results = await sql.unsafe(`${BRIEFLY}\n${limit}\n${filled}`).simple();
   return (results as unknown as Row[][]).at(-1)!;
 }
 
@@ -69,6 +99,7 @@ export interface Piece {
   readonly filter: string;
   readonly tail: string;
   readonly parameters: readonly string[];
+  readonly limited: boolean;
 }
 
 /**
@@ -81,22 +112,29 @@ export async function walkById(
   read: (piece: Piece) => Promise<string | null>,
   signal: AbortSignal,
 ): Promise<void> {
-  let size = Math.ceil(largest / 8);
+  const sizes = sizesUpTo(largest);
+  let size = Math.ceil(largest / 32);
   let after: string | null = null;
   while (!signal.aborted) {
-    const began = performance.now();
-    const tail = `order by t.id limit ${size}`;
-    const piece: Piece =
-      after === null
-        ? { filter: 'true', tail, parameters: [] }
-        : { filter: `t.id > $${parameter}::text::uuid`, tail, parameters: [after] };
-    after = await read(piece);
+    const from: string | null = after;
+    const { result, next }: { result: string | null; next: number } = await inTime(size, sizes, (rows, limited) => {
+      const tail = `order by t.id limit ${rows}`;
+      return read(
+        from === null
+          ? { filter: 'true', tail, parameters: [], limited }
+          : { filter: `t.id > $${parameter}::text::uuid`, tail, parameters: [from], limited },
+      );
+    });
+    after = result;
     if (after === null) return;
-    size = nextSize(size, performance.now() - began, { least: Math.ceil(largest / 100), most: largest });
+    size = next;
   }
 }
 
-/** Walks a table by place, `pages` in all (of its longest partition), at most `largest` pages at once. */
+/**
+ * Walks a table by place, `pages` in all (of its longest partition), at most `largest` pages at once. What is added behind them meanwhile is not
+ * read: it may be any amount.
+ */
 export async function walkByPlace(
   pages: number,
   largest: number,
@@ -104,18 +142,25 @@ export async function walkByPlace(
   read: (piece: Piece) => Promise<unknown>,
   signal: AbortSignal,
 ): Promise<void> {
-  let size = Math.ceil(largest / 8);
-  for (let from = 0; from <= pages && !signal.aborted;) {
-    const began = performance.now();
-    const to = from + size;
-    // the last piece is open: what moves or is added meanwhile goes there
-    const open = to > pages;
-    await read({
-      filter: `t.ctid >= $${parameter}::text::tid${open ? '' : ` and t.ctid < $${parameter + 1}::text::tid`}`,
-      tail: '',
-      parameters: open ? [`(${from},0)`] : [`(${from},0)`, `(${to},0)`],
+  const sizes = sizesUpTo(largest);
+  let size = Math.ceil(largest / 32);
+  for (let from = 0; from < pages && !signal.aborted;) {
+    const began = from;
+    const { result, next } = await inTime(size, sizes, async (count, limited) => {
+      const to = Math.min(pages, began + count);
+      await read({
+        filter: `t.ctid >= $${parameter}::text::tid and t.ctid < $${parameter + 1}::text::tid`,
+        tail: '',
+        parameters: [`(${began},0)`, `(${to},0)`],
+        limited,
+      });
+      return to;
     });
-    from = to;
-    size = nextSize(size, performance.now() - began, { least: Math.ceil(largest / 100), most: largest });
+    from = result;
+    size = next;
   }
+}
+
+function sizesUpTo(largest: number): Sizes {
+  return { least: Math.ceil(largest / 100), most: largest };
 }

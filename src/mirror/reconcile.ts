@@ -10,7 +10,7 @@ import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import type { Source } from '../source.ts';
 import { pause } from '../supervise.ts';
-import { nextSize, patiently } from './pieces.ts';
+import { inTime, patiently } from './pieces.ts';
 import { reportRefused } from './pump.ts';
 import type { Store } from './store.ts';
 
@@ -52,10 +52,11 @@ export async function reconcile(
     const ends = await patiently(signal, () => store.sourceEnds(source));
     const start = { share: shareOf(after, ends), at: said };
     while (!signal.aborted) {
-      const asked = performance.now();
-      const chunk = await patiently(signal, () => store.reconcileChunk(source, after, size));
+      const { result: chunk, next } = await patiently(signal, () =>
+        inTime(size, CHUNK, (rows, limited) => store.reconcileChunk(source, after, rows, limited)),
+      );
       const now = performance.now();
-      size = nextSize(size, now - asked, CHUNK);
+      size = next;
       sum.looked += chunk.looked;
       sum.inserted += chunk.inserted;
       sum.completed += chunk.completed;

@@ -131,11 +131,16 @@ export function createStore(sql: Sql, config: Config) {
               on conflict (id) do update set sqlstate = excluded.sqlstate, reason = excluded.reason, refused_at = now()`;
   };
 
-  const chunkOnce = async (source: Source, after: string | undefined, size: number): Promise<Chunk> => {
+  const chunkOnce = async (
+    source: Source,
+    after: string | undefined,
+    size: number,
+    limited: boolean,
+  ): Promise<Chunk> => {
     const parameters = after === undefined ? [config.OTP_CODE_TEXT, slot] : [config.OTP_CODE_TEXT, slot, after];
     const look = async (careful: boolean) => {
       const text = chunkStatement(config, kept, source, { goesOn: after !== undefined, size, careful });
-      return (await retryDeadlock(() => briefly<ChunkResult>(sql, text, parameters)))[0];
+      return (await retryDeadlock(() => briefly<ChunkResult>(sql, text, parameters, limited)))[0];
     };
     let chunk: ChunkResult | undefined;
     try {
@@ -244,14 +249,14 @@ export function createStore(sql: Sql, config: Config) {
     /**
      * One chunk of a reconcile: of the `size` source rows that follow `after` in id order those that the log lacks are written, and those
      * without a gateway id in the log are completed. Safe to repeat, to resume and to run beside the stream. Throws 55P03 where a lock is not to
-     * be had soon.
+     * be had soon, and where it is `limited` 57014 when it takes too long.
      */
-    async reconcileChunk(source: Source, after: string | undefined, size: number): Promise<Chunk> {
+    async reconcileChunk(source: Source, after: string | undefined, size: number, limited = false): Promise<Chunk> {
       try {
-        return await chunkOnce(source, after, size);
+        return await chunkOnce(source, after, size, limited);
       } catch (error) {
         if (!isRefusal(error)) throw error;
-        if (size > 1) return await this.reconcileChunk(source, after, Math.ceil(size / 10));
+        if (size > 1) return await this.reconcileChunk(source, after, Math.ceil(size / 10), limited);
         const [row] = await sql.unsafe<{ id: string }[]>(
           `select s.id::text as id from ${source.table} s where $1::text is null or s.id > $1::text::uuid order by s.id limit 1`,
           [after ?? null],

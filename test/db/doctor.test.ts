@@ -154,6 +154,29 @@ test('a gateway that does not answer fails; without the poller it is not asked',
   expect((await doctor({ ...dead, LOOPS: 'mirror' })).of('gateway')?.level).toBe('skip');
 });
 
+const said = async (check: string) => (await doctor()).of(check)!;
+
+test('a source without a unique index on its id is warned of, with the statement that makes one', async () => {
+  expect(await said('index on the id')).toMatchObject({ level: 'ok' });
+  await db.sql`alter table verification.verifications drop constraint verifications_pkey`;
+  await db.sql`create index on verification.verifications (id)`;
+  await db.sql`create unique index on verification.verifications (id) where active`;
+  const { level, fix } = await said('index on the id');
+  expect(level).toBe('warn');
+  await db.sql.unsafe(fix!);
+  expect(await said('index on the id')).toMatchObject({ level: 'ok' });
+});
+
+test('row-level security that is for the daemon, too, is warned of', async () => {
+  expect(await said('row-level security')).toMatchObject({ level: 'ok' });
+  await db.sql`alter table verification.verifications enable row level security`;
+  const { level, fix } = await said('row-level security');
+  expect(level).toBe('warn');
+  await db.sql.unsafe(fix!);
+  expect(await said('row-level security')).toMatchObject({ level: 'ok' });
+  await db.sql`alter table verification.verifications disable row level security`;
+});
+
 test('a source without gateway_id is told: logged, not judged', async () => {
   await db.sql`alter table verification.verifications drop column gateway_id`;
   expect((await doctor()).of('source table')).toMatchObject({

@@ -174,6 +174,24 @@ test('after teardown the daemon idles until migrate, then goes on, though nobody
   await everyRowOnce();
 });
 
+test('a teardown that comes while the slot is being made leaves none behind', async () => {
+  const other = await db.sql.reserve();
+  await other`begin`;
+  await other`select pg_current_xact_id()`;
+  const mirror = startMirror(db);
+  await until(
+    'the slot to wait for the open transaction',
+    async () => (await db.sql`select from pg_replication_slots where slot_name = ${db.name}`).length === 1,
+  );
+  // a teardown's first step; its second, which drops the slot, may have ended before the slot was there
+  await db.sql`update smslogd.checkpoint set removed_at = now()`;
+  await other`commit`;
+  other.release();
+  await until('it to idle', () => mirror.health.mirrorState === 'stopped');
+  expect(await db.sql`select from pg_replication_slots where slot_name = ${db.name}`).toHaveLength(0);
+  await mirror.stop();
+});
+
 test('a replication connection that is cut comes back', async () => {
   const mirror = await streaming();
   for (let round = 0; round < 3; round += 1) {

@@ -1,6 +1,7 @@
 /** The audit against a log with planted faults: one that finds nothing is worth nothing. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { command } from '../../src/commands/verify.ts';
+import { pagesOf } from '../../src/mirror/compare.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror } from '../support/mirror.ts';
 import { insertMany, insertVerification } from '../support/verifications.ts';
@@ -86,6 +87,20 @@ test('a row that the log has twice is found, also where the two lie far apart', 
   await db.sql`insert into verification.sms_log select * from verification.sms_log order by id limit 2`;
   expect(await verify()).toMatchObject({ code: 1, doubled: 2 });
   expect(await verify({ since: '1h' })).toMatchObject({ code: 1, doubled: 2 });
+});
+
+test('a table is known to have pages, partitioned or not: else it would be read in one piece', async () => {
+  const [row] = await db.sql`select (pg_relation_size('verification.verifications') / 8192)::int as pages`;
+  expect(row?.['pages']).toBeGreaterThan(0);
+  expect(await pagesOf(db.sql, 'verification.verifications')).toEqual({ pages: row?.['pages'], leaves: 1 });
+  await db.sql`create table verification.parts (id int) partition by list (id)`;
+  await db.sql`create table verification.part_1 partition of verification.parts for values in (1)`;
+  await db.sql`create table verification.part_2 partition of verification.parts for values in (2)`;
+  await db.sql`insert into verification.parts select 2 from generate_series(1, 1000)`;
+  const parts = await pagesOf(db.sql, 'verification.parts');
+  expect(parts.leaves).toBe(2);
+  expect(parts.pages).toBeGreaterThan(1);
+  await db.sql`drop table verification.parts`;
 });
 
 test('many missing rows are counted in portions, and a partitioned source is walked whole, by id and by place', async () => {

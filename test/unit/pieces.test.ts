@@ -1,0 +1,43 @@
+import { expect, test } from 'vitest';
+import { inTime, walkByPlace, type Piece } from '../../src/mirror/pieces.ts';
+
+const tooLong = () => Object.assign(new Error('canceling statement due to statement timeout'), { code: '57014' });
+const SIZES = { least: 100, most: 10_000 };
+
+test('a piece that takes too long is tried smaller, and the least one without a limit', async () => {
+  const tried: [number, boolean][] = [];
+  const { result, next } = await inTime(6_400, SIZES, async (size, limited) => {
+    tried.push([size, limited]);
+    if (limited) throw tooLong();
+    return 'done';
+  });
+  expect(tried).toEqual([
+    [6_400, true],
+    [1_600, true],
+    [400, true],
+    [100, false],
+  ]);
+  expect(result).toBe('done');
+  expect(next).toBe(200);
+});
+
+test('what fails otherwise, or without a limit, is thrown', async () => {
+  await expect(inTime(6_400, SIZES, () => Promise.reject(new Error('another')))).rejects.toThrow('another');
+  await expect(inTime(100, SIZES, () => Promise.reject(tooLong()))).rejects.toMatchObject({ code: '57014' });
+});
+
+test('a walk by place reads each page once, though some pieces are given up', async () => {
+  const read: [number, number][] = [];
+  let times = 0;
+  const look = async ({ parameters, limited }: Piece) => {
+    times += 1;
+    if (limited && times % 3 === 0) throw tooLong();
+    const [from, to] = parameters.map((place) => Number(/\d+/.exec(place)![0]));
+    read.push([from!, to!]);
+  };
+  await walkByPlace(1_234, 800, 1, look, new AbortController().signal);
+  expect(times).toBeGreaterThan(read.length);
+  // each begins where the one before it ended
+  expect(read.map(([from]) => from)).toEqual([0, ...read.slice(0, -1).map(([, to]) => to)]);
+  expect(read.at(-1)![1]).toBe(1_234);
+});
