@@ -44,8 +44,8 @@ create table smslogd.sms_refused (
   reason     text,
   refused_at timestamptz not null default now()
 );
-comment on table smslogd.sms_refused is 'Source rows that the log''s constraints refuse, kept aside so that they block nobody; a reconcile tries them again';
-comment on column smslogd.sms_refused.reason is 'The constraint or column that refused it';
+comment on table smslogd.sms_refused is 'Source rows that the log''s constraints or triggers refuse, kept aside so that they block nobody; a reconcile tries them again';
+comment on column smslogd.sms_refused.reason is 'The constraint, column or trigger that refused it';
 
 -- Half of each block is left free: a claim changes no indexed column, so that its row stays in its block (HOT) even where all of a block are claimed.
 create table smslogd.sms_poll (

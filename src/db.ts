@@ -45,11 +45,19 @@ export function openDatabase(config: Config, options: { max: number; name: strin
     idle_timeout: 60,
     connect_timeout: 10,
     onnotice: () => {},
-    connection: { application_name: `smslogd ${options.name}` },
+    connection: { application_name: `smslogd ${options.name}`, ...(isPooled(config) ? {} : UNLIMITED) },
   } as postgres.Options<Record<string, never>>);
   SOCKETS.set(sql, sockets);
   return sql;
 }
+
+/**
+ * What an ALTER ROLE or ALTER DATABASE for other programs may have set: creating a slot waits for as long as others' transactions take, and every
+ * statement that must be short has limits of its own. A pooler refuses such start-up parameters; doctor then tells of the limits.
+ */
+const UNLIMITED = {
+  options: String.raw`-c statement_timeout=0 -c lock_timeout=0 -c default_transaction_isolation=read\ committed`,
+};
 
 const SOCKETS = new WeakMap<Sql, ReadonlySet<Socket>>();
 

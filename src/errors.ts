@@ -79,11 +79,11 @@ const TABLE = {
   },
   row_refused: {
     reaction: 'retry',
-    hint: 'A constraint of sms_log refuses a source row; it is kept in smslogd.sms_refused. Mend the constraint or the row: a reconcile tries again.',
+    hint: 'A constraint or a trigger of sms_log refuses a source row; it is kept in smslogd.sms_refused. Mend it or the row: a reconcile tries again.',
   },
   rows_missing: {
     reaction: 'retry',
-    hint: 'The log lacked source rows; smslogd fills them. It should not happen: see who else wrote to the log, the slot or the publication.',
+    hint: 'The log lacked source rows; smslogd fills them. It should not happen: see who else wrote to the log, the slot or the publication, and the triggers that `smslogd doctor` names.',
   },
   database_changed: {
     reaction: 'retry',

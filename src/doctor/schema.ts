@@ -52,6 +52,20 @@ export const schemaChecks: readonly Check<Found>[] = [
     );
   }),
 
+  needing('triggers of the log', ['sql', 'migrated'], async ({ sql }) => {
+    const rows = await sql<{ name: string }[]>`
+      select quote_ident(tgname) as name from pg_trigger
+       where tgrelid = 'verification.sms_log'::regclass and not tgisinternal and tgenabled <> 'D'
+         -- for each row, before, insert
+         and tgtype & 7 = 7 order by tgname`;
+    if (rows.length === 0) return ok('none that can change a row or pass it over');
+    const names = rows.map(({ name }) => name);
+    return warn(
+      `${names.join(', ')} can change a row before it is logged or pass it over: the log is then not what was sent`,
+      `${names.map((name) => `drop trigger ${name} on verification.sms_log;`).join(' ')} -- then: smslogd verify --repair`,
+    );
+  }),
+
   needing('privileges', ['sql', 'migrated', 'source'], async ({ sql, source, user }) => {
     const lacking = await lackingPrivileges(sql, source);
     if (lacking.length === 0) return ok(`role ${user} may read the source and write what is smslogd's`);

@@ -81,6 +81,22 @@ export const serverChecks: readonly Check<Found>[] = [
     }
   }),
 
+  needing('time limits', ['sql'], async ({ sql, user }) => {
+    const rows = await sql<{ name: string; value: string; database: string }[]>`
+      select name, current_setting(name) as value, current_database() as database from pg_settings
+       where name in ('statement_timeout', 'lock_timeout', 'transaction_timeout') and setting <> '0' order by name`;
+    if (rows.length === 0) return ok('none for what smslogd does');
+    return warn(
+      `${rows.map(({ name, value }) => `${name} = ${value}`).join(', ')}: what takes longer is given up and tried again, as making the slot while a long transaction is open`,
+      rows
+        .map(
+          ({ name, database }) =>
+            `alter role ${quoteIdentifier(user ?? '')} in database ${quoteIdentifier(database)} set ${name} = 0;`,
+        )
+        .join(' '),
+    );
+  }),
+
   needing('wal_level', ['sql'], async ({ sql }) => {
     const level = await setting(sql, 'wal_level');
     return level === 'logical'

@@ -11,7 +11,7 @@
  */
 import type { Config } from '../config.ts';
 import { dropConnections, type Sql } from '../db.ts';
-import { codeOf, SmslogdError, type ErrorCode } from '../errors.ts';
+import { codeOf, SmslogdError, toSmslogdError, type ErrorCode } from '../errors.ts';
 import type { Health } from '../health.ts';
 import { logProblem, type Log } from '../log.ts';
 import { maxLsn, ZERO_LSN } from '../lsn.ts';
@@ -93,6 +93,8 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
         health.setMirrorState(isStandby(error) ? 'standby' : 'stopped');
         if (!isStandby(error)) metrics.mirrorLagSeconds.set((performance.now() - caughtUpAt) / 1_000);
       }
+      // a session keeps what ALTER ROLE had set when it began, as default_transaction_read_only
+      if (toSmslogdError(error).code === 'database_failed') dropConnections(sql);
       const reason = whyUnreadable(error);
       if (reason !== undefined) await giveUpSlot(deps, store, reason);
       throw error;

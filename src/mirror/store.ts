@@ -118,7 +118,20 @@ export function createStore(sql: Sql, config: Config) {
     const { held, inserted, at } = result!;
     if (offered > 0 && held === 0) throw new SmslogdError('stepped_down', 'another daemon has acquired the slot');
     clean = inserted === offered ? clean + 1 : 0;
-    return { inserted, duplicates: offered - inserted, refused: [], at: BigInt(at) };
+    const refused = inserted === offered ? [] : await passedOver(batch);
+    return { inserted, duplicates: offered - inserted - refused.length, refused, at: BigInt(at) };
+  };
+
+  /** Rows that were offered and are not in the log, though nothing failed: a trigger of somebody's passes them over. They are kept aside, too. */
+  const passedOver = async ({ rows }: Batch): Promise<readonly string[]> => {
+    const ids = arrayLiteral(rows.map((row) => row.id));
+    const refused = await sql<{ id: string }[]>`
+      insert into smslogd.sms_refused as r (id, sqlstate, reason)
+      select distinct o.id, '', 'a trigger' from unnest(${ids}::text::uuid[]) o (id)
+       where not exists (select from verification.sms_log l where l.id = o.id) order by o.id
+          on conflict (id) do update set sqlstate = excluded.sqlstate, reason = excluded.reason, refused_at = now()
+      returning r.id::text as id`;
+    return refused.map(({ id }) => id);
   };
 
   /** Keeps a row aside. Of the server's error only names are kept: its message and detail can hold the row's values. */

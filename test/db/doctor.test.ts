@@ -177,6 +177,27 @@ test('row-level security that is for the daemon, too, is warned of', async () =>
   await db.sql`alter table verification.verifications disable row level security`;
 });
 
+test('a time limit of the role binds the daemon only through a pooler, where it is warned of', async () => {
+  await db.sql.unsafe(`alter role ${role} in database ${db.name} set lock_timeout = '100ms'`);
+  expect(await said('time limits')).toMatchObject({ level: 'ok' });
+  const pooled = { DATABASE_REPLICATION_URL: url.replace('127.0.0.1', 'localhost') };
+  const { level, says, fix } = (await doctor(pooled)).of('time limits')!;
+  expect({ level, says }).toEqual({ level: 'warn', says: expect.stringMatching(/^lock_timeout = 100ms:/) as string });
+  await db.sql.unsafe(fix!);
+  expect((await doctor(pooled)).of('time limits')).toMatchObject({ level: 'ok' });
+});
+
+test('a trigger that can change what is logged or pass it over is warned of, ours are not', async () => {
+  expect(await said('triggers of the log')).toMatchObject({ level: 'ok' });
+  await db.sql.unsafe(`
+    create function "Censor"() returns trigger language plpgsql as $$ begin return null; end $$;
+    create trigger "Censor" before insert on verification.sms_log for each row execute function "Censor"()`);
+  const { level, fix } = await said('triggers of the log');
+  expect(level).toBe('warn');
+  await db.sql.unsafe(fix!);
+  expect(await said('triggers of the log')).toMatchObject({ level: 'ok' });
+});
+
 test('a source without gateway_id is told: logged, not judged', async () => {
   await db.sql`alter table verification.verifications drop column gateway_id`;
   expect((await doctor()).of('source table')).toMatchObject({

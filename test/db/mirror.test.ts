@@ -148,6 +148,34 @@ test('a row that a constraint of the log refuses is kept aside and counted, and 
   expect([2, 3]).toContain(counted?.value);
 });
 
+test('a row that a trigger of the log passes over is kept aside and counted, and what comes twice is not', async () => {
+  const mirror = start();
+  await mirror.streaming();
+  await db.sql.unsafe(`
+    create function pass_over() returns trigger language plpgsql as $$ begin return null; end $$;
+    create trigger pass_over before insert on verification.sms_log for each row when (new.phone_number like '%0000666') execute function pass_over()`);
+  const gone = await db.sql.begin(async (tx) => {
+    await insertMany(tx, 3);
+    return await insertVerification(tx, { phone_number: '+380000000666' });
+  });
+  await until('the other rows', async () => (await logged()) === 3);
+  await until('it to be aside', async () => (await db.sql`select from smslogd.sms_refused`).length > 0);
+  const aside = await db.sql`select id, reason from smslogd.sms_refused`;
+  expect([...aside]).toEqual([{ id: gone.id, reason: 'a trigger' }]);
+  await until('it to be told', async () =>
+    (await mirror.metrics.errors.get()).values.some(({ labels }) => labels.code === 'row_refused'),
+  );
+});
+
+test('a role that was made read only is waited for, and found as it is once that is undone', async () => {
+  await insertMany(db.sql, 5);
+  await db.sql.unsafe(`alter database ${db.name} set default_transaction_read_only = on`);
+  const mirror = start();
+  await until('it to fail', () => mirror.health.mirrorState === 'stopped');
+  await db.sql.begin('read write', (tx) => tx.unsafe(`alter database ${db.name} reset default_transaction_read_only`));
+  await until('the rows', async () => (await logged()) === 5);
+});
+
 test('a gateway id that comes after the verdict is filled in, and the verdict stays', async () => {
   const mirror = start();
   await mirror.streaming();
