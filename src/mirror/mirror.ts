@@ -11,7 +11,7 @@
  */
 import type { Config } from '../config.ts';
 import { dropConnections, type Sql } from '../db.ts';
-import { codeOf, SmslogdError, toSmslogdError, type ErrorCode } from '../errors.ts';
+import { codeOf, SmslogdError, type ErrorCode } from '../errors.ts';
 import type { Health } from '../health.ts';
 import { logProblem, type Log } from '../log.ts';
 import { maxLsn, ZERO_LSN } from '../lsn.ts';
@@ -48,6 +48,7 @@ const AUDIT_MS = 180_000;
 /** Twice the interval and more, and rows that were there at the last look and on their way. */
 const AUDIT = { sinceSeconds: 900, patienceMs: 60_000 };
 const FIRST_START = 'first start';
+const READ_ONLY = '25006';
 const REMOVED = 'smslogd was removed from this database';
 
 /** Returns the loop for the supervisor: `works` is called once it has streamed for a while and all that the server has sent is in the log. */
@@ -93,8 +94,8 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
         health.setMirrorState(isStandby(error) ? 'standby' : 'stopped');
         if (!isStandby(error)) metrics.mirrorLagSeconds.set((performance.now() - caughtUpAt) / 1_000);
       }
-      // a session keeps what ALTER ROLE had set when it began, as default_transaction_read_only
-      if (toSmslogdError(error).code === 'database_failed') dropConnections(sql);
+      // a session keeps what ALTER ROLE had set when it began: it stays read only
+      if (codeOf(error) === READ_ONLY) dropConnections(sql);
       const reason = whyUnreadable(error);
       if (reason !== undefined) await giveUpSlot(deps, store, reason);
       throw error;
