@@ -123,8 +123,10 @@ test.each(['repeatable read', 'serializable'])(
   async (level) => {
     await db.sql.unsafe(`alter database ${db.name} set default_transaction_isolation = '${level}'`);
     gateway.script = ({ id }) => reply(id, gateway.count(id) > 1 ? 'Delivered' : 'Enroute');
-    await start();
-    const other = await startPoller(db, { IP2SMS_URL: gateway.url });
+    // as through a pooler: a direct connection sets its own level
+    const pooled = { DATABASE_REPLICATION_URL: db.url.replace('127.0.0.1', 'localhost') };
+    await start(pooled);
+    const other = await startPoller(db, { IP2SMS_URL: gateway.url, ...pooled });
     try {
       for (let i = 0; i < 200; i += 1) await insertSms(db, { gatewayId: String(6_400_000 + i) });
       await until('the queue to be empty', async () => (await queueSize(db)) === 0);
