@@ -38,8 +38,8 @@ interface Relation {
   readonly places: Int8Array;
   /** needed columns that it has not */
   readonly absent: readonly string[];
-  /** true where one of them is a character(n), which the server sends with spaces up to its length */
-  readonly padded: boolean;
+  /** places in a Row of those that are a character(n), which the server sends with spaces up to its length */
+  readonly padded: readonly number[];
 }
 
 /** The table that is read: by its name, and by its oid whatever its name was when a row was written. */
@@ -69,13 +69,13 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
     }
     const count = bytes.readInt16BE(afterName + 1);
     const places = new Int8Array(count);
-    let padded = false;
+    const padded: number[] = [];
     let at = afterName + 3;
     for (let i = 0; i < count; i += 1) {
       const [column, afterColumn] = text(bytes, at + 1);
       const place = COLUMNS.indexOf(column as (typeof COLUMNS)[number]);
       places[i] = place;
-      padded ||= place >= 0 && bytes.readUInt32BE(afterColumn) === CHARACTER;
+      if (place >= 0 && bytes.readUInt32BE(afterColumn) === CHARACTER) padded.push(place);
       at = afterColumn + 8;
     }
     const absent = source.needed.filter((column) => !places.includes(COLUMNS.indexOf(column)));
@@ -134,8 +134,7 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
         if (relation === undefined) return;
         if (relation.absent.length > 0) return receiver.unreadable(relation.absent);
         readTuple(bytes, start + 6, relation.places);
-        if (relation.padded)
-          for (let i = 0; i < values.length; i += 1) values[i] = values[i]?.replace(/ +$/, '') ?? null;
+        for (const place of relation.padded) values[place] = values[place]?.replace(/ +$/, '') ?? null;
         return receiver.insert(row());
       }
       case 0x42: // Begin
