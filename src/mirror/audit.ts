@@ -44,7 +44,7 @@ export interface AuditOptions {
 export interface LightAudit {
   /** rows that are missing and not refused */
   readonly missing: number;
-  /** every row of a transaction before this one was compared; undefined where the mirror did not come so far in time */
+  /** every row of a transaction before this one was compared; undefined where the mirror did not come so far in time, or rows got other places */
   readonly auditedXid: string | undefined;
 }
 
@@ -115,17 +115,22 @@ export async function lightAudit(
 ): Promise<LightAudit> {
   const scope = await scopeOf(sql, config, sinceSeconds, true);
   const candidates = createCandidates(sql, config, source, options, signal);
-  await walk(sql, { table: source.table, byId: false, parameter: SOURCE_PIECE }, signal, async (piece) => {
-    const look = await patiently(signal, () =>
-      lookAtSource(sql, config, source, { scope, piece, oldest: null, only: true }),
-    );
-    await candidates.add(JSON.parse(look.lacking) as string[]);
-    return look.last;
-  });
+  const whole = await walk(
+    sql,
+    { table: source.table, byId: false, parameter: SOURCE_PIECE },
+    signal,
+    async (piece) => {
+      const look = await patiently(signal, () =>
+        lookAtSource(sql, config, source, { scope, piece, oldest: null, only: true }),
+      );
+      await candidates.add(JSON.parse(look.lacking) as string[]);
+      return look.last;
+    },
+  );
   const { missing, refused } = await candidates.counts();
   return {
     missing: missing - refused,
-    auditedXid: candidates.settled && !signal.aborted ? scope.now : undefined,
+    auditedXid: whole && candidates.settled && !signal.aborted ? scope.now : undefined,
   };
 }
 
@@ -135,18 +140,20 @@ interface Walk {
   readonly parameter: number;
 }
 
+/** False where the rows got other places meanwhile, so that some may have been passed over. */
 async function walk(
   sql: Sql,
   { table, byId, parameter }: Walk,
   signal: AbortSignal,
   read: (piece: Piece) => Promise<string | null>,
-): Promise<void> {
+): Promise<boolean> {
   if (byId) {
     await walkById(LARGEST.rows, parameter, read, signal);
-    return;
+    return true;
   }
-  const { pages, leaves } = await pagesOf(sql, table);
+  const { pages, leaves, files } = await pagesOf(sql, table);
   await walkByPlace(pages, Math.max(1, Math.floor(LARGEST.pages / leaves)), parameter, read, signal);
+  return (await pagesOf(sql, table)).files === files;
 }
 
 /** Gathers ids that the log lacked at the look, and counts those that it still lacks once the mirror has passed that moment. */

@@ -142,11 +142,15 @@ export async function stillLacking(sql: Sql, source: Source, ids: readonly strin
   return row!;
 }
 
-/** Pages of a table, of its biggest partition where it has some, and how many partitions share them. */
-export async function pagesOf(sql: Sql, table: string): Promise<{ pages: number; leaves: number }> {
+/**
+ * Pages of a table, of its biggest partition where it has some, and how many partitions share them. `files` changes where the rows get other places,
+ * as VACUUM FULL and CLUSTER do it.
+ */
+export async function pagesOf(sql: Sql, table: string): Promise<{ pages: number; leaves: number; files: string }> {
   // the table itself is named too: the tree of one that is not partitioned is empty
-  const [row] = await sql<{ pages: number; leaves: number }[]>`
-    select coalesce(max(pg_relation_size(relid) / current_setting('block_size')::int), 0)::int as pages, greatest(count(*) - 1, 1)::int as leaves
+  const [row] = await sql<{ pages: number; leaves: number; files: string }[]>`
+    select coalesce(max(pg_relation_size(relid) / current_setting('block_size')::int), 0)::int as pages, greatest(count(*) - 1, 1)::int as leaves,
+           coalesce(string_agg(pg_relation_filenode(relid)::text, ',' order by relid), '') as files
       from (select ${table}::text::regclass as relid
             union all select relid from pg_partition_tree(${table}::text::regclass) where isleaf) t`;
   return row!;

@@ -1,6 +1,9 @@
 /** Nothing waits behind us: whatever our statements wait for themselves, the owner of the source gets his locks within half a second. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { command } from '../../src/commands/verify.ts';
+import { openDatabase } from '../../src/db.ts';
+import { lightAudit } from '../../src/mirror/audit.ts';
+import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { difference, insertMany, insertVerification } from '../support/verifications.ts';
@@ -112,6 +115,23 @@ test('an audit that waits for the log lets the owner change his table, and ends 
     expect(await verified).toBe(1);
     expect(JSON.parse(lines.join(''))).toMatchObject({ source: 100, missing: 100 });
   }
+});
+
+test.each([
+  ['does not call the log whole where the owner wrote his table anew meanwhile', 'vacuum full', false],
+  ['calls it whole where he only cleaned it', 'vacuum', true],
+])('a light audit %s', async (_, statement, whole) => {
+  await insertMany(db.sql, 100);
+  const sql = openDatabase(db.config(), { max: 1, name: 'test' });
+  const source = await describeSource(sql, db.config());
+  const release = await hold('lock verification.sms_log in access exclusive mode');
+  const options = { sinceSeconds: 900, patienceMs: 1_000, incomplete: async () => {} };
+  const audited = lightAudit(sql, db.config(), source, options, new AbortController().signal);
+  await waitsForALock('the audit', 'with chunk');
+  await db.sql.unsafe(`${statement} verification.verifications`);
+  await release();
+  expect((await audited).auditedXid !== undefined).toBe(whole);
+  await sql.end();
 });
 
 test('the mirror mends the publication without anybody waiting behind it', async () => {
