@@ -10,7 +10,7 @@ const WRITERS = 2;
 const WAIT_MS = 100;
 const TRIES = 10;
 /** Of a row that somebody holds, one with each batch; then its lease ends, and it is asked for again. */
-const TRIES_OF_HELD = 40;
+const TRIES_OF_HELD = 80;
 
 export interface Completions {
   add(row: Completion): void;

@@ -289,11 +289,11 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
 
   /**
    * At most `limit` rows whose time to wait for any answer is over. One that was queued past its life must have been asked for once: it
-   * waits behind all live ones, and that is not the gateway's fault.
+   * waits behind all live ones, and that is not the gateway's fault. By chance, so that many that somebody holds stand in nobody's way.
    */
   async function overdue(limit: number): Promise<string[]> {
     const rows = await sql<{ id: string }[]>`
-      select id from smslogd.sms_poll where give_up_at <= now() and (lane <> 2 or attempt > 0) order by id limit ${limit}`;
+      select id from smslogd.sms_poll where give_up_at <= now() and (lane <> 2 or attempt > 0) order by random() limit ${limit}`;
     return rows.map(({ id }) => id);
   }
 

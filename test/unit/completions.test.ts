@@ -52,7 +52,7 @@ test('what comes while a batch is written is gathered for a batch of its own, an
   }
 });
 
-test('a row that somebody holds is written with a later batch, and left to its lease after forty tries', async () => {
+test('a row that somebody holds is written with a later batch, and left to its lease after eighty tries', async () => {
   const batches: string[][] = [];
   const written: string[] = [];
   const completions = createCompletions({
@@ -67,7 +67,7 @@ test('a row that somebody holds is written with a later batch, and left to its l
   for (const id of [1, 2, 3]) completions.add(answer(id));
   await completions.flush();
   expect(batches.slice(0, 3)).toEqual([['1', '2', '3'], ['1', '2'], ['2']]);
-  expect(batches).toHaveLength(40);
+  expect(batches).toHaveLength(80);
   expect(written).toEqual(['3', '1', '2']);
   expect(completions.waiting).toBe(0);
 });
