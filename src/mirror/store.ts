@@ -122,16 +122,22 @@ export function createStore(sql: Sql, config: Config) {
     return { inserted, duplicates: offered - inserted - refused.length, refused, at: BigInt(at) };
   };
 
+  const keepAside = async (ids: readonly string[], sqlstate: string, reason: string | null): Promise<void> => {
+    await sql`
+      insert into smslogd.sms_refused as r (id, sqlstate, reason)
+      select o.id, ${sqlstate}::text, ${reason}::text from unnest(${arrayLiteral(ids)}::text::uuid[]) o (id) order by o.id
+          on conflict (id) do update set sqlstate = excluded.sqlstate, reason = excluded.reason, refused_at = now()`;
+  };
+
   /** Rows that were offered and are not in the log, though nothing failed: a trigger of somebody's passes them over. They are kept aside, too. */
   const passedOver = async ({ rows }: Batch): Promise<readonly string[]> => {
-    const ids = arrayLiteral(rows.map((row) => row.id));
-    const refused = await sql<{ id: string }[]>`
-      insert into smslogd.sms_refused as r (id, sqlstate, reason)
-      select distinct o.id, '', 'a trigger' from unnest(${ids}::text::uuid[]) o (id)
-       where not exists (select from verification.sms_log l where l.id = o.id) order by o.id
-          on conflict (id) do update set sqlstate = excluded.sqlstate, reason = excluded.reason, refused_at = now()
-      returning r.id::text as id`;
-    return refused.map(({ id }) => id);
+    const offered = arrayLiteral(rows.map((row) => row.id));
+    const missing = await sql<{ id: string }[]>`
+      select distinct o.id::text as id from unnest(${offered}::text::uuid[]) o (id)
+       where not exists (select from verification.sms_log l where l.id = o.id)`;
+    const ids = missing.map(({ id }) => id);
+    if (ids.length > 0) await keepAside(ids, '', 'a trigger');
+    return ids;
   };
 
   /** Keeps a row aside. Of the server's error only names are kept: its message and detail can hold the row's values. */
@@ -140,8 +146,7 @@ export function createStore(sql: Sql, config: Config) {
       constraint_name?: string;
       column_name?: string;
     };
-    await sql`insert into smslogd.sms_refused as r (id, sqlstate, reason) values (${id}, ${codeOf(error) ?? ''}, ${constraint ?? column ?? null})
-              on conflict (id) do update set sqlstate = excluded.sqlstate, reason = excluded.reason, refused_at = now()`;
+    await keepAside([id], codeOf(error) ?? '', constraint ?? column ?? null);
   };
 
   const chunkOnce = async (
