@@ -9,8 +9,9 @@ const BATCH = 200;
 const WRITERS = 2;
 const WAIT_MS = 100;
 const TRIES = 10;
-/** Of a row that somebody holds, one with each batch; then its lease ends, and it is asked for again. */
-const TRIES_OF_HELD = 80;
+/** So long a row that somebody holds is tried again and again; then its lease ends, and it is asked for again. At a stop it is left earlier. */
+const HELD_MS = 8_000;
+const HELD_AT_STOP_MS = 1_000;
 
 export interface Completions {
   add(row: Completion): void;
@@ -33,22 +34,36 @@ export function createCompletions(deps: CompletionsDeps): Completions {
   let rows: Completion[] = [];
   let timer: NodeJS.Timeout | undefined;
   const writing = new Set<Promise<void>>();
-  /** how often a row that somebody held was tried */
-  const tries = new WeakMap<Completion, number>();
+  /** rows that somebody held: they wait as a batch does, however many they are */
+  let held: Completion[] = [];
+  let heldTimer: NodeJS.Timeout | undefined;
+  const heldSince = new WeakMap<Completion, number>();
+  let patienceMs = HELD_MS;
   let failure: { error: unknown } | undefined;
   const works = () => failure === undefined;
 
   const mayTry = (row: Completion) => {
-    const before = tries.get(row) ?? 1;
-    tries.set(row, before + 1);
-    return before < TRIES_OF_HELD;
+    const now = performance.now();
+    const since = heldSince.get(row) ?? now;
+    heldSince.set(row, since);
+    return now - since < patienceMs;
+  };
+  const hold = (some: readonly Completion[]) => {
+    held.push(...some);
+    if (held.length > 0) heldTimer ??= setTimeout(tryHeld, WAIT_MS);
+  };
+  const tryHeld = () => {
+    heldTimer = undefined;
+    rows.push(...held);
+    held = [];
+    if (works() && writing.size < WRITERS) start();
   };
   const write = async () => {
     do {
       const batch = rows.slice(0, BATCH);
       rows = rows.slice(BATCH);
       try {
-        rows.push(...(await writeBatch(deps, batch, mayTry)));
+        hold(await writeBatch(deps, batch, mayTry));
       } catch (error) {
         failure = { error };
         deps.onFailure(error);
@@ -71,18 +86,21 @@ export function createCompletions(deps: CompletionsDeps): Completions {
   };
   return {
     get waiting() {
-      return rows.length;
+      return rows.length + held.length;
     },
     add(row) {
       rows.push(row);
       schedule();
     },
     async flush() {
-      while ((rows.length > 0 || writing.size > 0) && works()) {
-        if (writing.size === 0) start();
-        await Promise.all(writing);
+      patienceMs = HELD_AT_STOP_MS;
+      while (rows.length + held.length + writing.size > 0 && works()) {
+        if (rows.length > 0 && writing.size === 0) start();
+        if (writing.size > 0) await Promise.all(writing);
+        else await new Promise((resolve) => setTimeout(resolve, WAIT_MS));
       }
       clearTimeout(timer);
+      clearTimeout(heldTimer);
       if (failure !== undefined) throw failure.error;
     },
   };

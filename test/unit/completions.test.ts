@@ -52,22 +52,61 @@ test('what comes while a batch is written is gathered for a batch of its own, an
   }
 });
 
-test('a row that somebody holds is written with a later batch, and left to its lease after eighty tries', async () => {
-  const batches: string[][] = [];
-  const written: string[] = [];
+/** Completions whose `held` rows somebody holds; all others are written at once. */
+function holding(held: (id: number) => boolean) {
+  const tries = new Map<number, number>();
+  const written: number[] = [];
   const completions = createCompletions({
     write: async (rows) => {
-      batches.push(rows.map(({ id }) => id));
-      return { changes: [], held: new Set(batches.length === 1 ? ['1', '2'] : ['2']) };
+      for (const { id } of rows) tries.set(Number(id), (tries.get(Number(id)) ?? 0) + 1);
+      return { changes: [], held: new Set(rows.map(({ id }) => id).filter((id) => held(Number(id)))) };
     },
-    onWritten: (rows) => void written.push(...rows.map(({ id }) => id)),
+    onWritten: (rows) => void written.push(...rows.map(({ id }) => Number(id))),
     onRefused: async () => {},
     onFailure: () => {},
   });
-  for (const id of [1, 2, 3]) completions.add(answer(id));
-  await completions.flush();
-  expect(batches.slice(0, 3)).toEqual([['1', '2', '3'], ['1', '2'], ['2']]);
-  expect(batches).toHaveLength(80);
-  expect(written).toEqual(['3', '1', '2']);
-  expect(completions.waiting).toBe(0);
+  return { completions, tries, written };
+}
+
+test('rows that somebody holds are tried again each tenth of a second, however many they are, and left to their lease after eight seconds', async () => {
+  vi.useFakeTimers();
+  try {
+    let free = false;
+    const { completions, tries, written } = holding((id) => id > 0 && !(free && id === 450));
+    for (let id = 1; id <= 450; id += 1) completions.add(answer(id));
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(tries.size).toBe(450);
+    expect(Math.min(...tries.values())).toBeGreaterThanOrEqual(5);
+    expect(Math.max(...tries.values())).toBeLessThanOrEqual(11);
+    expect(completions.waiting).toBe(450);
+    // who comes later is written all the same, and who is free again
+    completions.add(answer(0));
+    free = true;
+    await vi.advanceTimersByTimeAsync(300);
+    expect(written.toSorted((a, b) => a - b)).toEqual([0, 450]);
+    await vi.advanceTimersByTimeAsync(7_000);
+    expect(completions.waiting).toBe(0);
+    expect(written).toHaveLength(451);
+    expect(vi.getTimerCount()).toBe(0);
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+test('at a stop a row that somebody holds is tried for a second more, and then left to its lease', async () => {
+  vi.useFakeTimers();
+  try {
+    const { completions, tries, written } = holding((id) => id === 1);
+    for (const id of [1, 2]) completions.add(answer(id));
+    let flushed = false;
+    const flush = completions.flush().then(() => (flushed = true));
+    await vi.advanceTimersByTimeAsync(900);
+    expect({ flushed, written }).toEqual({ flushed: false, written: [2] });
+    await vi.advanceTimersByTimeAsync(300);
+    await flush;
+    expect(tries.get(1)).toBeGreaterThan(5);
+    expect(written).toEqual([2, 1]);
+  } finally {
+    vi.useRealTimers();
+  }
 });
