@@ -60,7 +60,7 @@ create table smslogd.sms_poll (
   last_result text,
   leased_until timestamptz not null default '-infinity',
   -- one entry that no claim can take or count would stop them all
-  constraint sms_poll_possible check (lane in (0, 1, 2) and attempt between 0 and 2000000000 and due_at >= 'epoch' and due_at < 'infinity'
+  constraint sms_poll_possible check (lane in (0, 1, 2) and attempt >= 0 and due_at >= 'epoch' and due_at < 'infinity'
                                       and isfinite(sent_at) and isfinite(give_up_at) and deadline_at < 'infinity' and leased_until < 'infinity')
 ) with (fillfactor = 45, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0,
         autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 20000);

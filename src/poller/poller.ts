@@ -73,7 +73,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
   const timeout = config.IP2SMS_TIMEOUT_MS;
   const leaseMs = timeout + LEASE_MARGIN_MS;
   const store = createPollerStore(sql, leaseMs);
-  await store.writeSettings(config.SMS_STATUSES_EXPIRATION, config.SMS_STATUSES_GIVE_UP);
+  await withRetry(() => store.writeSettings(config.SMS_STATUSES_EXPIRATION, config.SMS_STATUSES_GIVE_UP));
 
   const failed = new AbortController();
   let failure: { error: unknown } | undefined;
@@ -93,7 +93,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
     onWritten: (rows, changes) => tally.written(rows, changes),
     onRefused: async (row, error) => {
       metrics.errors.inc({ code: logProblem(log, 'error', error, { id: row.id }).code });
-      await store.postpone([row], REFUSED_MS);
+      await withRetry(() => store.postpone([row], REFUSED_MS));
     },
     onFailure: fail,
   });

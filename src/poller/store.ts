@@ -16,8 +16,10 @@ import { OPEN_STATUSES, type SmsType, type Status } from '../status.ts';
 import { FIRST_REQUEST_MS, LATE_SHARE, LONGEST_GAP_MS } from './schedule.ts';
 
 const OPEN = arrayLiteral(OPEN_STATUSES);
-/** The most that the queue's check allows: the fence begins anew after it. */
-const MOST_ATTEMPTS = 2_000_000_000;
+/** What a column of integers can hold: the fence begins anew after it. */
+const MOST_ATTEMPTS = 2_147_483_647;
+/** Entries that get another life in one statement: nobody waits for them for long. */
+const LIVES = 1_000;
 
 export interface Claimed {
   readonly id: string;
@@ -80,20 +82,36 @@ export type PollerStore = ReturnType<typeof createPollerStore>;
 export function createPollerStore(sql: Sql, leaseMs: number) {
   /** Writes what the queue's triggers must know; nothing where it is known. Minutes. */
   async function writeSettings(lifeMinutes: number, giveUpMinutes: number): Promise<void> {
+    const wanted = sql`
+      select make_interval(secs => ${lifeMinutes * 60}::float8) as life, make_interval(secs => ${giveUpMinutes * 60}::float8) as give_up,
+             make_interval(secs => ${FIRST_REQUEST_MS / 1000}::float8) as first_poll`;
+    const [known] = await sql<{ life: boolean; all: boolean }[]>`
+      select s.life = v.life as life, (s.life, s.give_up, s.first_poll) = (v.life, v.give_up, v.first_poll) as all
+        from smslogd.settings s, (${wanted}) v`;
+    if (known?.all !== false) return;
+    // first, so that what a crash leaves undone is done by the next start
+    if (!known.life) await giveLife(lifeMinutes);
     await sql`
-      with written as (
-        update smslogd.settings set life = v.life, give_up = v.give_up, first_poll = v.first_poll
-          from (select make_interval(secs => ${lifeMinutes * 60}::float8) as life,
-                       make_interval(secs => ${giveUpMinutes * 60}::float8) as give_up,
-                       make_interval(secs => ${FIRST_REQUEST_MS / 1000}::float8) as first_poll) v
-         where (settings.life, settings.give_up, settings.first_poll) is distinct from (v.life, v.give_up, v.first_poll)
-        returning v.life
-      )
-      -- another life is also that of the SMS that are queued
-      update smslogd.sms_poll p
-         set deadline_at = p.sent_at + w.life,
-             due_at = case when p.gateway_id is null then greatest(now(), p.sent_at + w.life) else p.due_at end
-        from written w where p.sent_at <= now() and isfinite(p.sent_at) and p.deadline_at <> p.sent_at + w.life`;
+      update smslogd.settings set life = v.life, give_up = v.give_up, first_poll = v.first_poll from (${wanted}) v`;
+    // and what was queued by the former one meanwhile
+    if (!known.life) await giveLife(lifeMinutes);
+  }
+
+  /** Another life is also that of the SMS that are queued; one whose entry somebody holds keeps the one it has. */
+  async function giveLife(minutes: number): Promise<void> {
+    let last: { id: string } | undefined;
+    do {
+      [last] = await sql<{ id: string }[]>`
+        with piece as materialized (
+          select id, sent_at + make_interval(secs => ${minutes * 60}::float8) as ends from smslogd.sms_poll
+           where ${last === undefined ? sql`true` : sql`id > ${last.id}`} and sent_at <= now() order by id limit ${LIVES} for update skip locked
+        ), given as (
+          update smslogd.sms_poll p
+             set deadline_at = piece.ends, due_at = case when p.gateway_id is null then greatest(now(), piece.ends) else p.due_at end
+            from piece where p.id = piece.id and p.deadline_at <> piece.ends
+        )
+        select id from piece order by id desc limit 1`;
+    } while (last !== undefined);
   }
 
   /**
@@ -279,12 +297,17 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
       select id, type, was as "from", 'Unaccepted' as "to", seconds from wrote`;
   }
 
-  /** Puts claimed rows off, where they cannot be judged now. */
+  /** Puts claimed rows off, where they cannot be judged now; one that somebody holds waits for its lease alone. */
   async function postpone(rows: readonly Pick<Claimed, 'id' | 'attempt'>[], gapMs: number): Promise<void> {
     await sql`
-      update smslogd.sms_poll p set due_at = now() + make_interval(secs => ${gapMs / 1000}::float8)
-        from unnest(${arrayLiteral(rows.map((r) => r.id))}::uuid[], ${arrayLiteral(rows.map((r) => r.attempt))}::int[]) as said (id, attempt)
-       where p.id = said.id and p.attempt = said.attempt`;
+      with held as materialized (
+        select p.id
+          from smslogd.sms_poll p
+          join unnest(${arrayLiteral(rows.map((r) => r.id))}::uuid[], ${arrayLiteral(rows.map((r) => r.attempt))}::int[]) as said (id, attempt)
+            on p.id = said.id and p.attempt = said.attempt
+         order by p.id for update of p skip locked
+      )
+      update smslogd.sms_poll p set due_at = now() + make_interval(secs => ${gapMs / 1000}::float8) from held where p.id = held.id`;
   }
 
   /**
@@ -325,7 +348,8 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
   /** Puts the verdict on a row off that the database refuses to give. */
   async function giveUpLater(id: string, gapMs: number): Promise<void> {
     await sql`
-      update smslogd.sms_poll set give_up_at = now() + make_interval(secs => ${gapMs / 1000}::float8) where id = ${id}`;
+      update smslogd.sms_poll set give_up_at = now() + make_interval(secs => ${gapMs / 1000}::float8)
+       where id in (select id from smslogd.sms_poll where id = ${id} for update skip locked)`;
   }
 
   /** How many blocks the log has now. */

@@ -38,7 +38,7 @@ export async function judgeWithoutGatewayId(deps: UpkeepDeps, rows: readonly Cla
   const { config, sql, store, tally } = deps;
   const later = async (some: readonly Claimed[], error: unknown) => {
     say(deps, error, { rows: some.length });
-    await store.postpone(some, POSTPONED_MS);
+    await withRetry(() => store.postpone(some, POSTPONED_MS));
   };
   let source: Source;
   try {
@@ -64,7 +64,7 @@ export async function judgeWithoutGatewayId(deps: UpkeepDeps, rows: readonly Cla
     },
     async (row, error) => {
       say(deps, error, { id: row.id });
-      await store.postpone([row], REFUSED_MS);
+      await withRetry(() => store.postpone([row], REFUSED_MS));
     },
   );
 }
@@ -84,7 +84,7 @@ async function giveUp(deps: UpkeepDeps): Promise<boolean> {
     },
     async (id, error) => {
       say(deps, error, { id });
-      await store.giveUpLater(id, REFUSED_MS);
+      await withRetry(() => store.giveUpLater(id, REFUSED_MS));
     },
   );
   return ids.length === ROWS && ended > 0;

@@ -28,6 +28,20 @@ async function refuseUpdates(id: string): Promise<void> {
     create trigger refuse before update on verification.sms_log for each row when (old.id = '${id}') execute function refuse()`);
 }
 
+/** From now on the first two updates of the queue that put an SMS off by `column` are victims of a deadlock; returns how many were tried. */
+async function losePuttingOff(column: 'due_at' | 'give_up_at'): Promise<() => Promise<number | undefined>> {
+  await db.sql.unsafe(`
+    create sequence tries;
+    create function lose() returns trigger language plpgsql as $$
+    begin
+      if nextval('tries') <= 2 then raise exception 'deadlock' using errcode = '40P01'; end if;
+      return new;
+    end $$;
+    create trigger lose before update on smslogd.sms_poll for each row when (new.${column} > now() + interval '10 minutes' and new.${column} > old.${column})
+      execute function lose()`);
+  return async () => (await db.sql<{ n: number }[]>`select last_value::int as n from tries`)[0]?.n;
+}
+
 const failures = (metrics: Parameters<typeof series>[0]) =>
   series(metrics, 'smslogd_errors_total{code="database_failed"}');
 
@@ -38,6 +52,7 @@ test('an SMS that the database refuses to give up keeps no other from it, and is
   const [first = '', second = '', third = ''] = ids.sort();
   await refuseUpdates(second);
   await db.sql`update smslogd.sms_poll set give_up_at = now()`;
+  const tries = await losePuttingOff('give_up_at');
   const { metrics, stop } = await startPoller(db, { IP2SMS_URL: gateway.url });
   await statusBecomes(db, first, 'Terminated');
   await statusBecomes(db, third, 'Terminated');
@@ -48,6 +63,7 @@ test('an SMS that the database refuses to give up keeps no other from it, and is
     return row?.later === true;
   });
   await stop();
+  expect(await tries()).toBe(3);
 });
 
 test('an SMS that the database refuses to call Unaccepted keeps no other from it, and is tried again later', async () => {
@@ -55,6 +71,7 @@ test('an SMS that the database refuses to call Unaccepted keeps no other from it
   for (let i = 0; i < 3; i += 1) ids.push(await insertSms(db, { type: 'verification', age: '36 minutes' }));
   const [first = '', second = '', third = ''] = ids;
   await refuseUpdates(second);
+  const tries = await losePuttingOff('due_at');
   const { metrics, stop } = await startPoller(db, { IP2SMS_URL: gateway.url });
   await statusBecomes(db, first, 'Unaccepted');
   await statusBecomes(db, third, 'Unaccepted');
@@ -66,6 +83,25 @@ test('an SMS that the database refuses to call Unaccepted keeps no other from it
     return row?.later === true;
   });
   await stop();
+  expect(await tries()).toBe(3);
+});
+
+test('an SMS whose answer the database refuses keeps no other from theirs, and is tried again later', async () => {
+  gateway.script = ({ id }) => reply(id, 'Delivered');
+  const ids: string[] = [];
+  for (let i = 0; i < 6; i += 1) ids.push(await insertSms(db, { gatewayId: `900000${i}` }));
+  await refuseUpdates(ids[3]!);
+  const tries = await losePuttingOff('due_at');
+  const { metrics, stop } = await startPoller(db, { IP2SMS_URL: gateway.url });
+  for (const [i, id] of ids.entries()) if (i !== 3) await statusBecomes(db, id, 'Delivered');
+  await until('the failure to be counted', async () => (await failures(metrics)) === 1);
+  await until('it to be put off', async () => {
+    const rows = await db.sql`select id from smslogd.sms_poll where due_at > now() + interval '10 minutes'`;
+    return rows[0]?.['id'] === ids[3];
+  });
+  await stop();
+  expect(await readSms(db, ids[3]!)).toMatchObject({ gateway_status: 'Accepted' });
+  expect(await tries()).toBe(3);
 });
 
 test('a claim whose daemon dies is due again by the schedule, but past its life as soon as the lease is over', async () => {

@@ -153,3 +153,29 @@ test('the settings that the triggers read are written once, and only where they 
   const [second] = await readSettings();
   expect(second).toEqual(first);
 });
+
+test('another life is that of the SMS that are queued, too, in short statements that wait for nobody', async () => {
+  await db.sql`insert into verification.sms_log (phone_number, type, gateway_id, gateway_status)
+               select '+380000000001', 'text', (1300000 + i)::text, 'Accepted' from generate_series(1, 2498) i`;
+  const without = await insertSms(db, {});
+  const held = await insertSms(db, { gatewayId: '1234571' });
+  await db.sql`create table pieces (entries int)`;
+  await db.sql.unsafe(`
+    create function note() returns trigger language plpgsql as $$ begin insert into pieces select count(*) from written; return null; end $$;
+    create trigger note after update on smslogd.sms_poll referencing new table as written for each statement execute function note()`);
+  const store = createPollerStore(db.sql as never, 60_000);
+  await db.sql.begin(async (sql) => {
+    await sql`select from smslogd.sms_poll where id = ${held} for update`;
+    await store.writeSettings(60, 4320);
+  });
+  const lives = await db.sql`
+    select (deadline_at - sent_at)::text as life, count(*)::int as n, array_agg(id) filter (where due_at = deadline_at) as waiting
+      from smslogd.sms_poll group by 1 order by 1`;
+  expect([...lives]).toEqual([
+    { life: '00:35:00', n: 1, waiting: null },
+    { life: '01:00:00', n: 2_499, waiting: [without] },
+  ]);
+  const [pieces] = await db.sql`select sum(entries)::int as entries, max(entries) as longest from pieces`;
+  expect(pieces).toEqual({ entries: 2_499, longest: 1_000 });
+  expect((await readSettings())[0]).toMatchObject({ life: '01:00:00' });
+});

@@ -138,23 +138,6 @@ test('one bad id, one reply about another SMS, one timeout and one nonsense do n
   expect(gateway.asked.some(({ body }) => body.includes('<x/>'))).toBe(false);
 });
 
-test('a row that the database refuses stands alone: the rest of its batch is written', async () => {
-  await db.sql.unsafe(`
-    create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$;
-    create trigger refuse before update on verification.sms_log for each row when (old.gateway_id = '3000003') execute function refuse()`);
-  try {
-    gateway.script = ({ id }) => reply(id, 'Delivered');
-    const ids = [];
-    for (let i = 0; i < 6; i += 1) ids.push(await insertSms(db, { gatewayId: `300000${i}` }));
-    const { metrics } = await start();
-    for (const [i, id] of ids.entries()) if (i !== 3) await statusBecomes(db, id, 'Delivered');
-    await until('the error', async () => (await series(metrics, 'smslogd_errors_total{code="database_failed"}')) === 1);
-    expect(await queueSize(db)).toBe(1);
-  } finally {
-    await db.sql.unsafe('drop trigger refuse on verification.sms_log; drop function refuse()');
-  }
-});
-
 test('a row that is deleted or finalised by hand, while it is asked for, leaves the queue and stays as it is', async () => {
   const held: (() => void)[] = [];
   gateway.script = async ({ id }) => {
