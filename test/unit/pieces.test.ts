@@ -1,8 +1,12 @@
-import { expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { inTime, walkByPlace, type Piece } from '../../src/mirror/pieces.ts';
 
 const tooLong = () => Object.assign(new Error('canceling statement due to statement timeout'), { code: '57014' });
 const SIZES = { least: 100, most: 10_000 };
+
+// how long a piece takes decides the size of the next one: time passes only where a test says so
+beforeEach(() => void vi.useFakeTimers({ toFake: ['performance'] }));
+afterEach(() => void vi.useRealTimers());
 
 test('a piece that takes too long is tried smaller, and the least one without a limit', async () => {
   const tried: [number, boolean][] = [];
@@ -19,6 +23,16 @@ test('a piece that takes too long is tried smaller, and the least one without a 
   ]);
   expect(result).toBe('done');
   expect(next).toBe(200);
+});
+
+test.each([
+  [0, 2_000],
+  [120, 1_000],
+  [240, 500],
+  [10_000, 100],
+])('after a piece of 1,000 that took %i ms the next one has %i', async (ms, size) => {
+  const { next } = await inTime(1_000, SIZES, async () => void vi.advanceTimersByTime(ms));
+  expect(next).toBe(size);
 });
 
 test('what fails otherwise, or without a limit, is thrown', async () => {
