@@ -275,7 +275,8 @@ export function createStore(sql: Sql, config: Config) {
       } catch (error) {
         if (!isRefusal(error)) throw error;
         if (size > 1) return await this.reconcileChunk(source, after, Math.ceil(size / 10), limited);
-        const [row] = await sql.unsafe<{ id: string }[]>(
+        const [row] = await briefly<{ id: string }>(
+          sql,
           `select s.id::text as id from ${source.table} s where $1::text is null or s.id > $1::text::uuid order by s.id limit 1`,
           [after ?? null],
         );

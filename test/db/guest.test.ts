@@ -3,6 +3,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { command } from '../../src/commands/verify.ts';
 import { openDatabase } from '../../src/db.ts';
 import { lightAudit } from '../../src/mirror/audit.ts';
+import { createStore } from '../../src/mirror/store.ts';
 import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
@@ -100,6 +101,27 @@ test('a row of the log that somebody holds delays the copy alone: it tells how f
   // many short transactions, not one long one
   const [row] = await db.sql`select count(distinct xmin::text)::int as transactions from verification.sms_log`;
   expect(row?.['transactions']).toBeGreaterThan(3);
+});
+
+test('the look for a row that the log refuses gives up soon, too, where the owner holds his table', async () => {
+  // refused once the owner has come for his lock, which he gets before that look
+  await db.sql.unsafe(`
+    create view here as select l.* from pg_locks l join pg_database d on d.oid = l.database
+     where d.datname = current_database() and l.relation = 'verification.verifications'::regclass;
+    create function refuse() returns trigger language plpgsql as $$ begin
+      loop exit when exists (select from here where not granted); end loop;
+      raise exception 'no'; end $$;
+    create trigger refuse before insert on verification.sms_log for each row execute function refuse()`);
+  await insertMany(db.sql, 1);
+  const sql = openDatabase(db.config(), { max: 1, name: 'test' });
+  const source = await describeSource(sql, db.config());
+  const chunk = createStore(sql, db.config()).reconcileChunk(source, undefined, 1);
+  chunk.catch(() => {});
+  await until('the chunk to be at it', async () => (await db.sql`select from here`).length > 0);
+  const release = await hold('lock verification.verifications in access exclusive mode');
+  await expect(chunk).rejects.toMatchObject({ code: '55P03' });
+  await release();
+  await sql.end();
 });
 
 test('an audit that waits for the log lets the owner change his table, and ends with the right counts', async () => {
