@@ -56,22 +56,27 @@ const SECOND_LOOK = 500;
 /** A slot that nobody reads for so long has no daemon. */
 const UNREAD_MS = 2_000;
 
-/** Counts what differs. What SNAPSHOT=never or the retention left out is not expected in the log. */
+/**
+ * Counts what differs. What SNAPSHOT=never or the retention left out is not expected in the log. Where rows got other places meanwhile all is done
+ * again by id, which passes nothing over.
+ */
 export async function audit(
   sql: Sql,
   config: Config,
   source: Source,
-  { sinceSeconds, patienceMs, progress }: AuditOptions,
+  options: AuditOptions,
   signal: AbortSignal,
+  byId = options.sinceSeconds === undefined,
 ): Promise<Audit> {
+  const { sinceSeconds, patienceMs, progress } = options;
+  const again = () => audit(sql, config, source, options, signal, true);
   const scope = await scopeOf(sql, config, sinceSeconds, false);
-  const byId = sinceSeconds === undefined;
   const found = { source: 0, log: 0, missing: 0, refused: 0, incomplete: 0, differing: 0, orphaned: 0 };
   const doubled = new Set<string>();
   let oldest: string | null = null;
   const candidates = createCandidates(sql, config, source, { patienceMs }, signal);
 
-  await walk(sql, { table: source.table, byId, parameter: SOURCE_PIECE }, signal, async (piece) => {
+  const sourceWhole = await walk(sql, { table: source.table, byId, parameter: SOURCE_PIECE }, signal, async (piece) => {
     const look = await patiently(signal, () =>
       lookAtSource(sql, config, source, { scope, piece, oldest, only: false }),
     );
@@ -82,9 +87,10 @@ export async function audit(
     progress?.(found.source, 'source');
     return look.last;
   });
+  if (!sourceWhole) return await again();
   Object.assign(found, await candidates.counts());
 
-  await walk(sql, { table: LOG, byId, parameter: LOG_PIECE }, signal, async (piece) => {
+  const logWhole = await walk(sql, { table: LOG, byId, parameter: LOG_PIECE }, signal, async (piece) => {
     const look = await patiently(signal, () => lookAtLog(sql, source, { scope, piece, oldest }));
     found.log += look.looked;
     found.orphaned += look.orphaned;
@@ -92,6 +98,7 @@ export async function audit(
     progress?.(found.log, 'log');
     return look.last;
   });
+  if (!logWhole) return await again();
   return { ...found, doubled: doubled.size, settled: candidates.settled };
 }
 
