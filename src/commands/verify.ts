@@ -17,7 +17,7 @@ const MEANINGS: Readonly<Record<keyof Audit, string>> = {
   source: 'source rows that the log must have',
   log: 'mirrored rows in the log',
   missing: 'source rows that the log lacks',
-  refused: 'of these refused by a constraint of the log, see smslogd.sms_refused',
+  refused: 'of these refused by a constraint or a trigger of the log, see smslogd.sms_refused',
   incomplete: 'rows whose gateway id the log lacks',
   doubled: 'rows that the log has more than once',
   differing: 'rows whose phone number, text or time differs',

@@ -17,7 +17,7 @@ export interface Audit {
   /** mirrored rows of the same time */
   readonly log: number;
   readonly missing: number;
-  /** the ones among these that a constraint of the log refuses: kept in smslogd.sms_refused */
+  /** the ones among these that a constraint or a trigger of the log refuses: kept in smslogd.sms_refused */
   readonly refused: number;
   /** rows whose gateway id the source has and the log lacks */
   readonly incomplete: number;

@@ -33,7 +33,7 @@ export interface Written {
   readonly inserted: number;
   /** rows that were there already */
   readonly duplicates: number;
-  /** ids of rows that a constraint of the log refuses; they are kept in smslogd.sms_refused */
+  /** ids of rows that a constraint or a trigger of the log refuses; they are kept in smslogd.sms_refused */
   readonly refused: readonly string[];
   /** the database's clock at the write; microseconds since 2000-01-01 UTC */
   readonly at: bigint;
@@ -45,7 +45,7 @@ export interface Chunk {
   readonly looked: number;
   readonly inserted: number;
   readonly completed: number;
-  /** ids of rows that a constraint of the log refuses */
+  /** ids of rows that a constraint or a trigger of the log refuses; they are kept in smslogd.sms_refused */
   readonly refused: readonly string[];
 }
 
@@ -70,6 +70,8 @@ interface ChunkResult {
   readonly written: number;
   /** rows that are in the log without the gateway id that the source has */
   readonly bare: number;
+  /** ids of rows that the log lacked and that were not inserted; JSON */
+  readonly left: string;
 }
 
 export type Store = ReturnType<typeof createStore>;
@@ -80,7 +82,7 @@ const EPOCH_2000 = `timestamptz '2000-01-01 00:00:00+00'`;
 const COMPLETE = `on conflict (id) do update
      set gateway_id = excluded.gateway_id, gateway_status = coalesce(l.gateway_status, excluded.gateway_status), updated_at = now()
    where l.gateway_id is null and excluded.gateway_id is not null
-  returning (xmax = 0) as inserted`;
+  returning id, (xmax = 0) as inserted`;
 
 /** So many batches in a row without a row that was there already: then rows are inserted without looking first. */
 const CLEAN = 4;
@@ -118,7 +120,7 @@ export function createStore(sql: Sql, config: Config) {
     const { held, inserted, at } = result!;
     if (offered > 0 && held === 0) throw new SmslogdError('stepped_down', 'another daemon has acquired the slot');
     clean = inserted === offered ? clean + 1 : 0;
-    const refused = inserted === offered ? [] : await passedOver(batch);
+    const refused = inserted === offered ? [] : await passedOver(batch.rows.map((row) => row.id));
     return { inserted, duplicates: offered - inserted - refused.length, refused, at: BigInt(at) };
   };
 
@@ -129,14 +131,13 @@ export function createStore(sql: Sql, config: Config) {
           on conflict (id) do update set sqlstate = excluded.sqlstate, reason = excluded.reason, refused_at = now()`;
   };
 
-  /** Rows that were offered and are not in the log, though nothing failed: a trigger of somebody's passes them over. They are kept aside, too. */
-  const passedOver = async ({ rows }: Batch): Promise<readonly string[]> => {
-    const offered = arrayLiteral(rows.map((row) => row.id));
+  /** Which of the rows `ids` that were offered are not in the log, though nothing failed: a trigger of somebody's passes them over. They are kept aside, too. */
+  const passedOver = async (offered: readonly string[]): Promise<readonly string[]> => {
     const missing = await sql<{ id: string }[]>`
-      select distinct o.id::text as id from unnest(${offered}::text::uuid[]) o (id)
+      select distinct o.id::text as id from unnest(${arrayLiteral(offered)}::text::uuid[]) o (id)
        where not exists (select from verification.sms_log l where l.id = o.id)`;
     const ids = missing.map(({ id }) => id);
-    if (ids.length > 0) await keepAside(ids, '', 'a trigger');
+    if (ids.length > 0) await keepAside(ids, '', A_TRIGGER);
     return ids;
   };
 
@@ -146,7 +147,8 @@ export function createStore(sql: Sql, config: Config) {
       constraint_name?: string;
       column_name?: string;
     };
-    await keepAside([id], codeOf(error) ?? '', constraint ?? column ?? null);
+    const code = codeOf(error) ?? '';
+    await keepAside([id], code, constraint ?? column ?? (code === DIVISION_BY_ZERO ? A_TRIGGER : null));
   };
 
   const chunkOnce = async (
@@ -174,7 +176,9 @@ export function createStore(sql: Sql, config: Config) {
       inserted += chunk.inserted;
       completed = chunk.written - chunk.inserted;
     }
-    return { last: chunk.last ?? undefined, looked: chunk.looked, inserted, completed, refused: [] };
+    const left = JSON.parse(chunk.left) as string[];
+    const refused = left.length === 0 ? [] : await passedOver(left);
+    return { last: chunk.last ?? undefined, looked: chunk.looked, inserted, completed, refused };
   };
 
   return {
@@ -430,7 +434,8 @@ select (select count(*) from held)::int as held, (select count(*) from written):
 
 /**
  * A chunk of a reconcile: $1 text before the code, $2 slot, $3 the id to go on after. Rows that the log lacks are inserted; `careful`: though they may
- * come from elsewhere at the same moment, and those that wait for their gateway id are completed.
+ * come from elsewhere at the same moment, and those that wait for their gateway id are completed. A trigger of somebody's that gives a row another
+ * id would let each reconcile add a copy: the chunk divides by zero then, which undoes it.
  */
 function chunkStatement(
   config: Config,
@@ -455,14 +460,20 @@ written as (
     from chunk c cross join durable cross join ours
    where c.inserted_at >= ours.since and (c.known is null${careful ? ' or (not c.known and c.gateway_id is not null)' : ''})
    order by c.id
-  ${careful ? COMPLETE : 'returning true as inserted'})
+  ${careful ? COMPLETE : 'returning id, true as inserted'})
 select (select id::text from chunk order by id desc limit 1) as last, (select count(*) from chunk)::int as looked,
        (select count(*) from chunk c cross join ours where not c.known and c.gateway_id is not null and c.inserted_at >= ours.since)::int as bare,
+       (select coalesce(json_agg(id), '[]')::text from (
+          select c.id from chunk c cross join ours where c.known is null and c.inserted_at >= ours.since except select id from written) e) as left,
+       1 / (not exists (select id from written except select id from chunk))::int as undo,
        count(*) filter (where inserted)::int as inserted, count(*)::int as written
   from written`;
 }
 
 const UNIQUE_VIOLATION = '23505';
+const DIVISION_BY_ZERO = '22012';
+/** Why a row was refused, where there is no name to tell. */
+const A_TRIGGER = 'a trigger';
 
 /** True where a constraint, a type, an index or a trigger of the log refused the row itself: data exceptions, integrity violations, a value that is too long for an index, and what a trigger raises. */
 function isRefusal(error: unknown): boolean {
