@@ -77,6 +77,10 @@ const TABLE = {
     reaction: 'retry',
     hint: 'New SMS are logged once the lock is free, nothing is lost; `SELECT pg_terminate_backend(PID)` ends the session that is named here.',
   },
+  standby_missing: {
+    reaction: 'retry',
+    hint: "Nothing is lost. Bring a stand-by of synchronous_standby_names back or take it out there. `*` means the daemon's own connection, too, which cannot answer: name the stand-bys.",
+  },
   row_refused: {
     reaction: 'retry',
     hint: 'A constraint or a trigger of sms_log refuses a source row; it is kept in smslogd.sms_refused. Mend it or the row: a reconcile tries again.',

@@ -1,8 +1,8 @@
 /**
- * Says when what we write waits for somebody's lock: nothing fails then, the lag alone grows. Looked at from outside, in the server's view of our
- * sessions, so that no write pays for it.
+ * Says when what we write waits for somebody's lock or for a synchronous stand-by: nothing fails then, the lag alone grows. Looked at from outside,
+ * in the server's view of our sessions, so that no write pays for it.
  */
-import { SmslogdError } from '../errors.ts';
+import { SmslogdError, type ErrorCode } from '../errors.ts';
 import { logProblem, type Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { pause } from '../supervise.ts';
@@ -12,29 +12,53 @@ const LOOK_MS = 2_000;
 /** Statements that give up soon by themselves, and try again, are not meant. */
 const PATIENCE_SECONDS = 2;
 
-/** Says it once when a lock keeps us waiting, with the session that holds it, and once when that is over; until `signal` aborts. */
-export async function watchLocks(
+interface Wait {
+  readonly code: ErrorCode;
+  readonly look: (store: Store) => Promise<{ readonly waitedSeconds: number } | undefined>;
+  readonly says: string;
+  readonly over: string;
+}
+
+const WAITS: readonly Wait[] = [
+  {
+    code: 'log_locked',
+    look: (store) => store.lockHolder(PATIENCE_SECONDS),
+    says: 'a write waits for a lock that another session holds',
+    over: 'the lock is free: writes go on',
+  },
+  {
+    code: 'standby_missing',
+    look: (store) => store.standbyWait(PATIENCE_SECONDS),
+    says: 'a commit waits for a synchronous stand-by',
+    over: 'commits no longer wait for a stand-by: writes go on',
+  },
+];
+
+/**
+ * Says it once when something keeps us waiting, with the session that holds a lock, and once when that is over; until `signal` aborts. A look that
+ * fails says nothing: the writes fail then, too.
+ */
+export async function watchWaits(
   { store, log, metrics }: { store: Store; log: Log; metrics: Pick<Metrics, 'errors'> },
   signal: AbortSignal,
 ): Promise<void> {
-  let since: number | undefined;
+  const since = new Map<ErrorCode, number>();
   for (;;) {
     await pause(LOOK_MS, signal);
     if (signal.aborted) return;
-    const holder = await store.lockHolder(PATIENCE_SECONDS);
-    if (holder !== undefined && since === undefined) {
-      since = performance.now() - holder.waitedSeconds * 1_000;
-      metrics.errors.inc({ code: 'log_locked' });
-      logProblem(
-        log,
-        'warn',
-        new SmslogdError('log_locked', 'a write waits for a lock that another session holds'),
-        holder,
-      );
-    }
-    if (holder === undefined && since !== undefined) {
-      log.info({ waitedSeconds: Math.round((performance.now() - since) / 1_000) }, 'the lock is free: writes go on');
-      since = undefined;
+    for (const { code, look, says, over } of WAITS) {
+      const found = await look(store).catch(() => undefined);
+      if (signal.aborted) return;
+      const began = since.get(code);
+      if (found !== undefined && began === undefined) {
+        since.set(code, performance.now() - found.waitedSeconds * 1_000);
+        metrics.errors.inc({ code });
+        logProblem(log, 'warn', new SmslogdError(code, says), found);
+      }
+      if (found === undefined && began !== undefined) {
+        log.info({ waitedSeconds: Math.round((performance.now() - began) / 1_000) }, over);
+        since.delete(code);
+      }
     }
   }
 }

@@ -21,7 +21,7 @@ import { describeSource, type Source } from '../source.ts';
 import { pause } from '../supervise.ts';
 import { lightAudit } from './audit.ts';
 import { complete, completeLate } from './late.ts';
-import { watchLocks } from './locks.ts';
+import { watchWaits } from './locks.ts';
 import { patiently } from './pieces.ts';
 import { pump, reportRefused, type Failpoints } from './pump.ts';
 import { reconcile } from './reconcile.ts';
@@ -69,6 +69,8 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
     health.beat('mirror');
     const heartbeat = setInterval(() => health.beat('mirror'), 1_000);
     const stalled = setTimeout(() => dropConnections(sql), STALL_MS);
+    const over = new AbortController();
+    void watchWaits({ store, log, metrics }, AbortSignal.any([signal, over.signal]));
     try {
       const server = await describeServer(sql);
       if (server.walLevel !== 'logical')
@@ -102,6 +104,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
     } finally {
       clearInterval(heartbeat);
       clearTimeout(stalled);
+      over.abort();
       log.debug('mirror connection closed');
     }
   };
@@ -168,12 +171,7 @@ async function stream(
       const gap = slot.confirmed > resumeAt && reconcileDue === undefined;
       // a reconcile can wait long for an old transaction: the publication is watched meanwhile
       const late = source.tracksGateway ? [completeLate({ store, source, log, metrics }, signal)] : [];
-      return [
-        watchDatabase(deps, { store, source }, signal),
-        watchLocks({ store, log, metrics }, signal),
-        repair(),
-        ...late,
-      ];
+      return [watchDatabase(deps, { store, source }, signal), repair(), ...late];
     },
   );
 }

@@ -57,6 +57,11 @@ export interface LockHolder {
   readonly holderRole: string | null;
 }
 
+export interface StandbyWait {
+  readonly waitedSeconds: number;
+  readonly standbyNames: string;
+}
+
 interface SinkResult {
   readonly held: number;
   readonly inserted: number;
@@ -377,6 +382,17 @@ export function createStore(sql: Sql, config: Config) {
            and (b.pid = 0 or coalesce(h.application_name, '') not like 'smslogd %')
          order by w.query_start limit 1`;
       return holder;
+    },
+
+    /** Where a commit of this pool has waited longer than `seconds` for a synchronous stand-by: how long, and for which. */
+    async standbyWait(seconds: number): Promise<StandbyWait | undefined> {
+      const [wait] = await sql<StandbyWait[]>`
+        select extract(epoch from clock_timestamp() - query_start)::int as "waitedSeconds", current_setting('synchronous_standby_names') as "standbyNames"
+          from pg_stat_activity
+         where wait_event = 'SyncRep' and datname = current_database() and application_name = current_setting('application_name')
+           and query_start < clock_timestamp() - ${seconds}::int * interval '1 second'
+         order by query_start limit 1`;
+      return wait;
     },
 
     /** A transaction id of now: whatever committed before it is visible once `allEndedBefore` says so. */

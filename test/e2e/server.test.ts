@@ -2,6 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { appendFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Cluster } from '../../src/demo/cluster.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
@@ -37,6 +38,28 @@ test("the server's fast shutdown is not held up, and the mirror goes on when it 
   await server.start();
   await insertMany(db.sql, 100);
   await everyRowOnce();
+});
+
+test('a commit that waits for a synchronous stand-by is told of, from the first one on, and its end, too', async () => {
+  await mirror.stop();
+  const standbys = (names: string) =>
+    db.sql
+      .unsafe(`alter system set synchronous_standby_names = '${names}'`)
+      .then(() => db.sql`select pg_reload_conf()`);
+  await standbys('absent');
+  await until(
+    'it to be taken',
+    async () => (await db.sql`show synchronous_standby_names`)[0]?.['synchronous_standby_names'] === 'absent',
+  );
+  const lines: string[] = [];
+  mirror = startMirror(db, { log: pino({ level: 'info' }, { write: (line) => void lines.push(line) }) });
+  const told = (word: string) => lines.filter((line) => line.includes(word));
+  await until('it to be told', () => told('standby_missing').length > 0);
+  await standbys('');
+  await until('its end to be told', () => told('no longer wait').length > 0);
+  await insertMany(db.sql, 10);
+  await everyRowOnce();
+  expect(told('standby_missing').map((line) => JSON.parse(line) as object)).toMatchObject([{ standbyNames: 'absent' }]);
 });
 
 test("after the server's crash, under load, every row is in the log once", async () => {
