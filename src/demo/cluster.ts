@@ -131,7 +131,6 @@ async function launch(bin: Binaries, plan: Plan): Promise<Cluster> {
   };
   const stop = async (mode: StopMode = 'fast') => {
     const child = server;
-    server = undefined;
     if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
     child.ref();
     const gone = once(child, 'exit');

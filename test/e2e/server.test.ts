@@ -5,6 +5,13 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Cluster } from '../../src/demo/cluster.ts';
+import { openDatabase } from '../../src/db.ts';
+import { silentLog } from '../../src/log.ts';
+import { createMetrics } from '../../src/metrics.ts';
+import { pump } from '../../src/mirror/pump.ts';
+import { describeSlot } from '../../src/mirror/slot.ts';
+import { createStore } from '../../src/mirror/store.ts';
+import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { createServer } from '../support/postgres.ts';
@@ -32,13 +39,48 @@ const everyRowOnce = () =>
     return missing === 0 && surplus === 0;
   });
 
-test("the server's fast shutdown is not held up, and the mirror goes on when it is back", async () => {
-  await insertMany(db.sql, 100);
-  await server.stop('fast');
-  await server.start();
-  await insertMany(db.sql, 100);
-  await everyRowOnce();
-});
+/** A stream with nothing beside it that asks the server anything. */
+async function idleStream(): Promise<{ ended: Promise<unknown> }> {
+  const config = db.config();
+  const sql = openDatabase(config, { max: 1, name: 'test' });
+  const [source, { confirmed }] = [await describeSource(sql, config), (await describeSlot(sql, db.name))!];
+  const deps = { config, store: createStore(sql, config), log: silentLog, metrics: createMetrics('test') };
+  const ignored = { caughtUp: () => {}, reads: () => {}, dropConnections: () => {} };
+  const start = { source, durable: confirmed, resumeAt: confirmed, senderTimeoutMs: 0 };
+  let ended!: Promise<unknown>;
+  await new Promise<void>((streams) => {
+    ended = pump({ ...deps, ...ignored }, start, new AbortController().signal, () => (streams(), []))
+      .catch(() => {})
+      .then(() => sql.end({ timeout: 1 }));
+  });
+  return { ended };
+}
+
+// the server waits as long as its readers take: one that held it up would do so for ever
+test(
+  "the server's fast shutdown is not held up, neither by an idle stream nor by a write in hand, and the mirror goes on when it is back",
+  { timeout: 60_000 },
+  async () => {
+    await db.sql`alter system set wal_sender_timeout = 0`;
+    await db.sql`select pg_reload_conf()`;
+    await mirror.stop();
+    // alone, so that nothing but the stream itself can see that the server goes down
+    const idle = await idleStream();
+    await server.stop('fast');
+    await idle.ended;
+    await server.start();
+    mirror = startMirror(db);
+    await mirror.streaming();
+    const session = await db.sql.reserve();
+    await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
+    await insertMany(db.sql, 100);
+    await until('the write to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
+    await server.stop('fast');
+    await server.start();
+    await insertMany(db.sql, 100);
+    await everyRowOnce();
+  },
+);
 
 test('a commit that waits for a synchronous stand-by is told of, from the first one on, and its end, too', async () => {
   await mirror.stop();
