@@ -213,7 +213,9 @@ function pgoutput(publication: string, beforeStart: (client: Client) => void): P
     options: {},
     name: 'pgoutput',
     parse: () => undefined,
-    start: (client: Client, slot: string, lsn: string) => {
+    start: async (client: Client, slot: string, lsn: string) => {
+      // known from PostgreSQL 17 on; a role's would end the sending of a transaction that takes longer, and so again with each new connection
+      await client.query("select set_config(name, '0', false) from pg_settings where name = 'transaction_timeout'");
       beforeStart(client);
       return client.query(
         `START_REPLICATION SLOT ${quoteIdentifier(slot)} LOGICAL ${lsn} (proto_version '1', publication_names ${publications})`,

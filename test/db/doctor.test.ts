@@ -187,6 +187,16 @@ test('a time limit of the role binds the daemon only through a pooler, where it 
   expect((await doctor(pooled)).of('time limits')).toMatchObject({ level: 'ok' });
 });
 
+test('a transaction_timeout of the role is warned of, since it binds the daemon in any way', async ({ skip }) => {
+  const [known] = await db.sql`select from pg_settings where name = 'transaction_timeout'`;
+  skip(known === undefined, 'this server does not know it');
+  await db.sql.unsafe(`alter role ${role} in database ${db.name} set transaction_timeout = '5min'`);
+  const { level, fix } = await said('time limits');
+  expect(level).toBe('warn');
+  await db.sql.unsafe(fix!);
+  expect(await said('time limits')).toMatchObject({ level: 'ok' });
+});
+
 test('a trigger that can change what is logged or pass it over is warned of, ours are not', async () => {
   expect(await said('triggers of the log')).toMatchObject({ level: 'ok' });
   await db.sql.unsafe(`

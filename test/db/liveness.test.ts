@@ -21,6 +21,18 @@ const logged = async () => (await db.sql`select count(*)::int as n from verifica
 const consumer = async () =>
   (await db.sql`select active_pid from pg_replication_slots where slot_name = ${db.name}`)[0]?.['active_pid'] as number;
 
+/** Waits until so much time has passed by the server's clock. */
+async function passed(interval: string): Promise<void> {
+  const [{ end }] =
+    (await db.sql`select (clock_timestamp() + ${interval}::text::interval)::text as end`) as unknown as [
+      { end: string },
+    ];
+  await until(`${interval} to pass`, async () => {
+    const [row] = await db.sql`select clock_timestamp() > ${end}::text::timestamptz as passed`;
+    return row?.['passed'] === true;
+  });
+}
+
 for (const [timeout, blocked] of [
   ['1s', 3],
   ['5s', 7],
@@ -37,12 +49,7 @@ for (const [timeout, blocked] of [
     const [holder] = await blocker`select pg_backend_pid() as pid`;
     await blocker.unsafe('begin; lock verification.sms_log in access exclusive mode');
     await insertMany(db.sql, 100);
-    const [{ since }] = (await db.sql`select clock_timestamp()::text as since`) as unknown as [{ since: string }];
-    await until(`${blocked} s to pass`, async () => {
-      const [row] =
-        await db.sql`select clock_timestamp() > ${since}::text::timestamptz + ${blocked}::int * interval '1 second' as passed`;
-      return row?.['passed'] === true;
-    });
+    await passed(`${blocked} s`);
     const told = (word: string) => lines.filter((line) => line.includes(word));
     await until('it to be told', () => told('log_locked').length > 0);
     await blocker.unsafe('rollback');
@@ -55,6 +62,31 @@ for (const [timeout, blocked] of [
     ]);
   });
 }
+
+test("a role's transaction_timeout does not end the sending of a transaction that takes longer", async ({ skip }) => {
+  const [known] = await db.sql`select from pg_settings where name = 'transaction_timeout'`;
+  skip(known === undefined, 'this server does not know it');
+  const role = `streamer_${db.name}`;
+  await db.sql.unsafe(
+    `create role ${role} superuser login password 'made-up'; alter role ${role} set transaction_timeout = '500ms';
+    alter table verification.verifications add column filler text default repeat('x', 1500)`,
+  );
+  let release!: () => void;
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const env = { DATABASE_REPLICATION_URL: db.url.replace(/[^/]+@/, `${role}:made-up@`) };
+  mirror = startMirror(db, { env, failpoints: { beforeWrite: () => held } });
+  await mirror.streaming();
+  const before = await consumer();
+  await insertMany(db.sql, 5_000);
+  await passed('1.5 seconds');
+  release();
+  await until('the rows', async () => (await logged()) === 5_000);
+  expect(await consumer()).toBe(before);
+  await mirror.stop();
+  await db.sql.unsafe(`drop role ${role}`);
+});
 
 test('a connection that is open but dead is given up and replaced, even where the server would keep it for ever', async () => {
   const role = `streamer_${db.name}`;
