@@ -1,7 +1,7 @@
-/** Claims while others write to the same entries of the queue. */
+/** What a claim takes, also while others write to the same entries of the queue. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { openDatabase, type Sql } from '../../src/db.ts';
-import { createPollerStore, type Claimed } from '../../src/poller/store.ts';
+import { createPollerStore, type Claimed, type Floors, type Wanted } from '../../src/poller/store.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
 let db: TestDatabase;
@@ -21,6 +21,99 @@ function open(): Sql {
   pools.push(sql);
   return sql;
 }
+
+interface Entry {
+  readonly lane?: 0 | 1 | 2;
+  /** seconds since it was due; negative: it will be */
+  readonly due: number;
+  /** seconds until its lease ends */
+  readonly leased?: number;
+  /** minutes since it was sent */
+  readonly age?: number;
+}
+
+/** Queues entries by name: a name is the gateway id. */
+async function queue(entries: Readonly<Record<string, Entry>>): Promise<void> {
+  for (const [name, { lane = 0, due, leased = 0, age = 1 }] of Object.entries(entries))
+    await db.sql`
+      insert into smslogd.sms_poll (id, gateway_id, lane, due_at, leased_until, sent_at, deadline_at, give_up_at)
+      select gen_random_uuid(), ${name}, ${lane}, now() - make_interval(secs => ${due}), now() + make_interval(secs => ${leased}),
+             now() - make_interval(mins => ${age}), now() + interval '1 hour', now() + interval '1 day'`;
+}
+
+const byName = (a: string, b: string) => a.localeCompare(b);
+
+/** One entry after the other in a lane, the first one due for the longest. */
+const inLane = (lane: 0 | 1 | 2, names: readonly string[]) =>
+  Object.fromEntries(names.map((name, n) => [name, { lane, due: 30 - 10 * n }]));
+
+/** What is claimed, by name, in the order of names. */
+function claimer() {
+  const store = createPollerStore(db.sql as never, 20_000);
+  return async (wanted: Wanted, floors: Floors = [null, null, null]) =>
+    (await store.claim(wanted, floors)).map(({ gatewayId }) => gatewayId ?? '').toSorted(byName);
+}
+
+test('a claim takes what is due and in nobody’s lease, what is due for the longest first, and nobody takes it again', async () => {
+  await queue({ a: { due: 30 }, b: { due: 20 }, c: { due: 10 }, later: { due: -60 }, leased: { due: 40, leased: 60 } });
+  const claim = claimer();
+  expect(await claim({ total: 2, old: 0, past: 0 })).toEqual(['a', 'b']);
+  expect(await claim({ total: 5, old: 1, past: 1 })).toEqual(['c']);
+  expect(await claim({ total: 5, old: 1, past: 1 })).toEqual([]);
+  const rows = await db.sql`
+    select gateway_id, attempt, leased_until > now() + interval '10 seconds' as leased from smslogd.sms_poll where attempt > 0 order by 1`;
+  expect([...rows]).toEqual(['a', 'b', 'c'].map((name) => ({ gateway_id: name, attempt: 1, leased: true })));
+});
+
+test('old SMS have their places for sure, what a lane leaves the other takes, and past ones come after all that live', async () => {
+  await queue(inLane(0, ['young1', 'young2', 'young3', 'young4']));
+  await queue(inLane(1, ['old1', 'old2', 'old3', 'old4']));
+  await queue(inLane(2, ['past1', 'past2', 'past3']));
+  const claim = claimer();
+  expect(await claim({ total: 4, old: 1, past: 3 })).toEqual(['old1', 'young1', 'young2', 'young3']);
+  expect(await claim({ total: 3, old: 0, past: 3 })).toEqual(['old2', 'old3', 'young4']);
+  expect(await claim({ total: 3, old: 0, past: 1 })).toEqual(['old4', 'past1']);
+  expect(await claim({ total: 2, old: 2, past: 2 })).toEqual(['past2', 'past3']);
+});
+
+test('an entry that somebody holds is not waited for, and keeps no other from being claimed', async () => {
+  for (const lane of [0, 1, 2] as const) await queue(inLane(lane, [`held ${lane}`, `free ${lane}`]));
+  await queue(inLane(0, ['held without id', 'without id']));
+  await db.sql`update smslogd.sms_poll set gateway_id = null, last_result = gateway_id where gateway_id like '%without id'`;
+  const impatient = open();
+  await impatient`set lock_timeout = '5s'`;
+  const store = createPollerStore(impatient, 20_000);
+  await db.sql.begin(async (sql) => {
+    await sql`select from smslogd.sms_poll where gateway_id like 'held%' or last_result like 'held%' for update`;
+    const [judged, ...others] = await store.claimWithoutGatewayId(9);
+    expect(others).toEqual([]);
+    const claimed = await store.claim({ total: 9, old: 1, past: 9 }, [null, null, null]);
+    expect(claimed.map(({ gatewayId }) => gatewayId ?? '').toSorted(byName)).toEqual(['free 0', 'free 1', 'free 2']);
+    expect(await sql`select last_result from smslogd.sms_poll where id = ${judged!.id}`).toEqual([
+      { last_result: 'without id' },
+    ]);
+  });
+});
+
+test('a claim scans each lane from its floor on', async () => {
+  for (const lane of [0, 1, 2] as const) await queue(inLane(lane, [`${lane} below`, `${lane} above`]));
+  const [row] = await db.sql<{ floor: number }[]>`
+    with due as (update smslogd.sms_poll set due_at = now() - case when gateway_id like '%below' then interval '30 s' else interval '20 s' end)
+    select extract(epoch from now())::float8 * 1000 - 25000 as floor`;
+  const { floor } = row!;
+  const claim = claimer();
+  expect(await claim({ total: 9, old: 1, past: 9 }, [floor, floor, floor])).toEqual(['0 above', '1 above', '2 above']);
+});
+
+test('an SMS is old from ten minutes on', async () => {
+  await queue({ young: { due: 1, age: 9 }, old: { due: 1, age: 11 } });
+  const rows = await createPollerStore(db.sql as never, 20_000).claim({ total: 2, old: 0, past: 0 }, [
+    null,
+    null,
+    null,
+  ]);
+  expect(Object.fromEntries(rows.map(({ gatewayId, lane }) => [gatewayId, lane]))).toEqual({ young: 0, old: 1 });
+});
 
 const WANTED = { total: 12, old: 4, past: 2 };
 const CLAIMS = 150;

@@ -23,9 +23,9 @@ afterEach(async () => {
   await db.drop();
 });
 
-async function start(): Promise<void> {
+async function start(env: Record<string, string> = {}): Promise<void> {
   const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(line) });
-  running = await startPoller(db, { IP2SMS_URL: gateway.url }, log);
+  running = await startPoller(db, { IP2SMS_URL: gateway.url, ...env }, log);
 }
 
 const said = (text: string) => lines.filter((line) => line.includes(text));
@@ -50,6 +50,15 @@ test('a gateway that resets every connection is tried by single requests, and wh
   gateway.script = ({ id }) => reply(id, 'Delivered');
   await allAnswered();
   expect(said('the gateway answers again')).toHaveLength(1);
+});
+
+test('with IP2SMS_MAX_RPS no more requests begin in a second', async () => {
+  await start({ IP2SMS_MAX_RPS: '100' });
+  await until('the queue to be empty', async () => (await queueSize(db)) === 0);
+  const times = gateway.asked.map(({ at }) => at);
+  // the first ten may come at once, the other 190 take as long as they may, or longer
+  expect(times).toHaveLength(200);
+  expect(times.at(-1)! - times[0]!).toBeGreaterThan(1_500);
 });
 
 test('answers about other SMS are said once, and each is counted', async () => {

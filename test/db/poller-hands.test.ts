@@ -24,22 +24,24 @@ async function start(options: { healEveryMs?: number } = {}): Promise<Running> {
   return running;
 }
 
-test('a medication_request that another role inserts is due within five seconds, and asked for without help', async () => {
+test('a medication_request that another role inserts, or completes, is due within five seconds, and asked for without help', async () => {
   await db.sql.unsafe(`create role ${db.name}_writer`);
   try {
     await db.sql.unsafe(
-      `grant usage on schema verification to ${db.name}_writer; grant insert on verification.sms_log to ${db.name}_writer`,
+      `grant usage on schema verification to ${db.name}_writer; grant select, insert, update on verification.sms_log to ${db.name}_writer`,
     );
     await start();
     await db.sql.begin(async (sql) => {
       await sql.unsafe(`set local role ${db.name}_writer`);
       await sql`insert into verification.sms_log (phone_number, type, body, gateway_id, gateway_status)
-                values ('+380000000001', 'medication_request', 'text', '1000001', 'Accepted')`;
+                values ('+380000000001', 'medication_request', 'text', '1000001', 'Accepted'),
+                       ('+380000000001', 'medication_request', 'text', null, null)`;
+      await sql`update verification.sms_log set gateway_id = '1000002', gateway_status = 'Accepted' where gateway_id is null`;
     });
-    const [row] = await db.sql<{ id: string; soon: boolean }[]>`
-      select id, due_at <= now() + interval '4 seconds' as soon from smslogd.sms_poll`;
-    expect(row?.soon).toBe(true);
-    await statusBecomes(db, row?.id ?? '', 'Delivered');
+    const rows = await db.sql<{ id: string; soon: boolean }[]>`
+      select id, due_at <= now() + interval '4 seconds' as soon from smslogd.sms_poll where gateway_id is not null`;
+    expect(rows.map(({ soon }) => soon)).toEqual([true, true]);
+    for (const { id } of rows) await statusBecomes(db, id, 'Delivered');
   } finally {
     await db.sql.unsafe(`drop owned by ${db.name}_writer; drop role ${db.name}_writer`);
   }
@@ -120,6 +122,7 @@ test('no hand can write an entry into the queue that would stop the claims of ot
 test('whatever a hand may write into the entries of the queue, each SMS and all others get their status', async () => {
   const odd = [
     'attempt = 2147483647',
+    'attempt = 2147483647, gateway_id = null',
     `sent_at = '294276-12-31 23:59:59Z'`,
     `sent_at = '4714-11-24 00:00Z BC'`,
     `due_at = '294276-12-31 23:59:59Z'`,

@@ -37,8 +37,10 @@ test('while the gateway is asked no transaction is open, no entry is locked, and
   await db.sql`update smslogd.sms_poll set due_at = now()`;
   await start({ IP2SMS_MAX_CONCURRENCY: '4' });
   await until('all places to be taken', () => gateway.asked.length === 4);
-  const [claimed] = await db.sql`select count(*)::int as n from smslogd.sms_poll where attempt > 0`;
-  expect(claimed).toEqual({ n: 4 });
+  // the lease has room for the writing of what comes at the end of a request's time
+  const [claimed] = await db.sql`
+    select count(*)::int as n, min(leased_until) > now() + interval '13 seconds' as longer from smslogd.sms_poll where attempt > 0`;
+  expect(claimed).toEqual({ n: 4, longer: true });
   const open = await db.sql`
     select from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'`;
   expect(open).toHaveLength(0);
@@ -72,6 +74,44 @@ test('an SMS without a gateway id is due at the end of its life, and any is give
   expect(of(old)?.given_up).toBe('3 days');
 });
 
+test('an SMS that stays open is due again by the schedule, but no later than at the end of its life, and in nobody’s lease', async () => {
+  const ids = [await insertSms(db, { gatewayId: '6110001' }), await insertSms(db, { gatewayId: '6110002' })];
+  await db.sql`update smslogd.sms_poll set due_at = now(), deadline_at = now() + interval '50 seconds' where id = ${ids[1]!}`;
+  await db.sql`update smslogd.sms_poll set due_at = now()`;
+  const store = createPollerStore(db.sql as never, 20_000);
+  const claimed = await store.claim({ total: 2, old: 0, past: 0 }, [null, null, null]);
+  await store.complete(
+    claimed.map(({ id, attempt, gatewayId }) => ({
+      id,
+      attempt,
+      gatewayId: gatewayId!,
+      result: 'ok',
+      status: 'Enroute',
+      date: null,
+      gapMs: 100_000,
+    })),
+  );
+  const rows = await db.sql`
+    select id, leased_until <= now() as free, due_at = deadline_at as last, due_at = l.updated_at + interval '100 seconds' as scheduled
+      from smslogd.sms_poll p join verification.sms_log l using (id) order by p.gateway_id`;
+  expect([...rows]).toEqual([
+    { id: ids[0], free: true, last: false, scheduled: true },
+    { id: ids[1], free: true, last: true, scheduled: false },
+  ]);
+});
+
+test('one that was past its life when it was queued is not given up before it was asked for once', async () => {
+  const ids = [
+    await insertSms(db, { gatewayId: '6120001', age: '4 days' }),
+    await insertSms(db, { gatewayId: '6120002' }),
+  ];
+  await db.sql`update smslogd.sms_poll set give_up_at = now()`;
+  const store = createPollerStore(db.sql as never, 20_000);
+  expect(await store.overdue(10)).toEqual([ids[1]]);
+  await store.claim({ total: 2, old: 0, past: 2 }, [null, null, null]);
+  expect((await store.overdue(10)).toSorted()).toEqual(ids.toSorted());
+});
+
 test.each([-365, 365])(
   "a daemon whose clock is %d days off asks when the database's tells, and writes its time",
   async (days) => {
@@ -87,7 +127,7 @@ test.each([-365, 365])(
   },
 );
 
-test('a claim and a new status write into no index', async () => {
+test('a claim and a new status write into no index, and a claim finds what is due by one', async () => {
   await db.sql`insert into verification.sms_log (phone_number, type, body, gateway_id, gateway_status, inserted_at)
                select '+380000000001', 'text', 'text', (6300000 + i)::text, 'Accepted', now() - interval '5 seconds' from generate_series(1, 2000) i`;
   await db.sql.begin(async (sql) => {
@@ -103,6 +143,8 @@ test('a claim and a new status write into no index', async () => {
     const before = await updates('smslogd.sms_poll');
     const rows = await store.claim({ total: 1_000, old: 0, past: 0 }, [null, null, null]);
     expect(await updates('smslogd.sms_poll')).toEqual({ hot: before.hot + 1_000, cold: before.cold });
+    const [scans] = await sql`select pg_stat_get_xact_numscans('smslogd.sms_poll'::regclass)::int as whole`;
+    expect(scans).toEqual({ whole: 0 });
     const enroute = rows.map(({ id, attempt, gatewayId }) => ({
       id,
       attempt,

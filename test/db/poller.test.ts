@@ -1,5 +1,8 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { pino } from 'pino';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { gatewayDate, reply, startGateway, type TestGateway } from '../support/gateway.ts';
 import { insertSms, queueSize, readSms, series, startPoller, statusBecomes, type Running } from '../support/poller.ts';
@@ -17,6 +20,7 @@ beforeEach(async () => {
   await db.sql`truncate verification.sms_log, smslogd.sms_poll, verification.verifications`;
 });
 afterEach(async () => {
+  vi.unstubAllEnvs();
   for (const each of running) await each.stop();
   running = [];
   await gateway.close();
@@ -43,14 +47,22 @@ async function databaseNow(): Promise<Date> {
   return row?.now ?? new Date(0);
 }
 
-test('an SMS that another service inserts becomes Enroute, then Delivered with the date of the reply, and leaves the queue', async () => {
+test('an SMS that another service inserts becomes Enroute, then Delivered with the date of the reply, and leaves the queue; a changed password is used', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'smslogd-test-'));
+  const password = join(directory, 'password');
+  writeFileSync(password, 'first');
+  vi.stubEnv('IP2SMS_PASSWORD_FILE', password);
   const { metrics } = await start();
   const id = await insertSms(db, { gatewayId: '1234567' });
   expect((await statusBecomes(db, id, 'Enroute')).status_changed_at).toEqual(new Date('2007-03-28T09:35:00Z'));
   const date = new Date(Math.floor(Date.now() / 1000) * 1000);
-  gateway.script = ({ id: one }) => reply(one, 'Delivered', gatewayDate(date));
+  const second = `Basic ${Buffer.from('login:second').toString('base64')}`;
+  gateway.script = ({ id: one, authorization }) =>
+    reply(one, authorization === second ? 'Delivered' : 'Enroute', gatewayDate(date));
+  writeFileSync(password, 'second');
   expect((await statusBecomes(db, id, 'Delivered')).status_changed_at).toEqual(date);
   expect(await queueSize(db)).toBe(0);
+  rmSync(directory, { recursive: true });
   const delivered = 'smslogd_sms_status_transitions_total{type="medication_request",from="Enroute",to="Delivered"}';
   await until('the count', async () => (await series(metrics, delivered)) === 1);
   const accepted = 'smslogd_sms_status_transitions_total{type="medication_request",from="Accepted",to="Enroute"}';

@@ -27,6 +27,25 @@ test('a row that another service inserts is queued at once, a final one is not',
   expect([...queued]).toEqual([{ gateway_id: '1234567', lane: 0 }]);
 });
 
+test('the queue is vacuumed by the number of its dead entries, at full speed, and not by their share', async () => {
+  const [row] = await db.sql`select reloptions from pg_class where oid = 'smslogd.sms_poll'::regclass`;
+  expect(row?.['reloptions']).toEqual(
+    expect.arrayContaining([
+      'autovacuum_vacuum_scale_factor=0',
+      'autovacuum_vacuum_threshold=5000',
+      'autovacuum_vacuum_cost_delay=0',
+    ]),
+  );
+});
+
+test('no function that runs with the rights of its owner looks for names where its caller says', async () => {
+  const functions = await db.sql<{ name: string; fixed: boolean }[]>`
+    select proname as name, coalesce(array_to_string(proconfig, ' ') ~ 'search_path=pg_catalog, pg_temp', false) as fixed
+      from pg_proc where prosecdef and pronamespace in ('smslogd'::regnamespace, 'verification'::regnamespace)`;
+  expect(functions.length).toBeGreaterThan(1);
+  expect(functions.filter(({ fixed }) => !fixed)).toEqual([]);
+});
+
 test('migrate waits for a lock in small steps, says so, and nothing of the owner waits behind it', async () => {
   const fresh = await createDatabase();
   await fresh.sql`drop publication smslogd`;

@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net';
 
 export interface Asked {
   readonly id: string;
+  readonly path: string;
   /** performance.now() */
   readonly at: number;
   readonly authorization: string | undefined;
@@ -66,6 +67,7 @@ export async function startGateway(script: Script): Promise<TestGateway> {
     const body = Buffer.concat(chunks).toString();
     const one: Asked = {
       id: /id="?:?"?([A-Za-z0-9_-]+)/.exec(body.replace('"id":', 'id='))?.[1] ?? '',
+      path: request.url ?? '',
       at: performance.now(),
       authorization: request.headers.authorization,
       contentType: request.headers['content-type'],

@@ -33,6 +33,9 @@ test('after a while one request is tried: an answer closes it, a fault opens it 
   expect(waits).toEqual([1000, 2000, 4000, 5000, 5000, 5000]);
   expect(breaker.note('answer', now, now + 1)).toBe(true);
   expect(breaker.state(now + 1)).toBe('closed');
+  // what was is forgotten
+  faults(breaker, now + 2, 8);
+  expect(breaker.remaining(now + 9)).toBe(500);
 });
 
 test('what was under way when it opened says nothing any more', () => {

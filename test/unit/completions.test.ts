@@ -14,15 +14,16 @@ const answer = (id: number): Completion => ({
 
 const NOTHING: Completed = { changes: [], held: new Set() };
 
-test('what comes while a batch is written is gathered for a batch of its own, and a full one does not wait', async () => {
+test('what comes while a batch is written is gathered for a batch of its own, a full one does not wait, and a third one does', async () => {
   vi.useFakeTimers();
   try {
     const sizes: number[] = [];
-    let written!: () => void;
+    const writing: (() => void)[] = [];
+    const written = () => writing.shift()?.();
     const completions = createCompletions({
       write: async (rows) => {
         sizes.push(rows.length);
-        await new Promise<void>((resolve) => (written = resolve));
+        await new Promise<void>((resolve) => writing.push(resolve));
         return NOTHING;
       },
       onWritten: () => {},
@@ -39,11 +40,18 @@ test('what comes while a batch is written is gathered for a batch of its own, an
     expect(sizes).toEqual([1]);
     for (let id = 6; id <= 200; id += 1) completions.add(answer(id));
     expect(sizes).toEqual([1, 200]);
-    completions.add(answer(201));
+    for (let id = 201; id <= 400; id += 1) completions.add(answer(id));
+    expect(sizes).toEqual([1, 200, 200]);
+    for (let id = 401; id <= 601; id += 1) completions.add(answer(id));
+    expect(sizes).toEqual([1, 200, 200]);
+    written();
+    await vi.advanceTimersByTimeAsync(0);
+    expect(sizes).toEqual([1, 200, 200, 200]);
     written();
     const flushed = completions.flush();
+    written();
     await vi.advanceTimersByTimeAsync(0);
-    expect(sizes).toEqual([1, 200, 1]);
+    expect(sizes).toEqual([1, 200, 200, 200, 1]);
     written();
     await flushed;
     expect(completions.waiting).toBe(0);

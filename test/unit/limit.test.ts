@@ -6,6 +6,7 @@ import { createRate } from '../../src/poller/rate.ts';
 import { createConduct } from '../../src/poller/conduct.ts';
 import { silentLog } from '../../src/log.ts';
 import { createMetrics } from '../../src/metrics.ts';
+import type { Outcome } from '../../src/poller/outcome.ts';
 import type { Claimed } from '../../src/poller/store.ts';
 
 /** A round trip in which every place is used; returns the time after it. */
@@ -36,6 +37,18 @@ test('overload halves it once for all that was under way, and down to one', () =
     trips += 1;
   }
   expect(trips).toBeLessThan(25);
+});
+
+test('after an overload it grows by a step a round trip, and not by what was under way before', () => {
+  const limit = createLimit(64);
+  let now = 0;
+  for (let i = 0; i < 8; i += 1) now = roundTrip(limit, now, 'ok');
+  limit.ended('overload', now, now + 50, true);
+  for (let i = 0; i < 63; i += 1) limit.ended('ok', now, now + 100, true);
+  expect(limit.current).toBe(32);
+  now = roundTrip(limit, now + 101, 'ok');
+  expect(limit.current).toBeGreaterThan(32);
+  expect(limit.current).toBeLessThanOrEqual(34);
 });
 
 test('it does not grow while it is not used', () => {
@@ -108,6 +121,10 @@ test('a claim is worth its statement at once from half of the places, or from ha
   // the rate allows two at once, the places would be eight: a request that hangs must not hold the others back
   slow.began(2);
   expect(slow.worthAClaim()).toBe(false);
+  slow.unused(1);
+  expect(slow.free()).toBe(1);
+  slow.began(1);
+  expect(slow.worthAClaim()).toBe(false);
   now += 50;
   expect(slow.worthAClaim()).toBe(true);
   const free = createConduct(deps, { ceiling: 8, perSecond: 0 }, () => now);
@@ -115,4 +132,21 @@ test('a claim is worth its statement at once from half of the places, or from ha
   expect(free.worthAClaim()).toBe(false);
   free.unused(3);
   expect(free.worthAClaim()).toBe(true);
+});
+
+/** The limit after one request that ended so. */
+async function limitAfter(outcome: Outcome): Promise<number | undefined> {
+  const metrics = createMetrics('test');
+  const conduct = createConduct({ metrics, log: silentLog }, { ceiling: 64, perSecond: 0 }, () => 1);
+  conduct.began(8);
+  conduct.ended(outcome, 0);
+  conduct.show();
+  return (await metrics.pollLimit.get()).values[0]?.value;
+}
+
+test('a refused login says nothing of how much the gateway can take, an overload does', async () => {
+  const nothing = { again: 'now', overload: false } as const;
+  expect(await limitAfter({ ...nothing, result: 'ok', breaker: 'answer' })).toBe(9);
+  expect(await limitAfter({ ...nothing, result: 'unauthorized', breaker: 'unauthorized' })).toBe(8);
+  expect(await limitAfter({ ...nothing, result: 'http_5xx', breaker: 'fault', overload: true })).toBe(4);
 });

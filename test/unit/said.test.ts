@@ -50,18 +50,22 @@ test('a gateway that comes and goes is said once a minute, with how often; each 
   expect(await value(metrics.errors, 'gateway_busy')).toBe(60);
 });
 
-test('the gauge says that the gateway is left alone, and not while nothing is due that could be tried', async () => {
+test('a gateway that is left alone is asked nothing, then by one request; the gauge says so, and not while nothing is due that could be tried', async () => {
   const { metrics, conduct, clock, request } = start();
   request(BUSY);
   conduct.show();
   expect(await value(metrics.pollBreaker)).toBe(1);
+  expect(conduct.free()).toBe(0);
   clock.now = 1_001;
+  expect(conduct.free()).toBe(1);
   conduct.show();
   expect(await value(metrics.pollBreaker)).toBe(0);
   conduct.began(1);
   conduct.show();
   expect(await value(metrics.pollBreaker)).toBe(1);
+  expect(conduct.free()).toBe(0);
   conduct.ended(ANSWER, clock.now);
+  expect(conduct.free()).toBeGreaterThan(1);
   conduct.show();
   expect(await value(metrics.pollBreaker)).toBe(0);
 });

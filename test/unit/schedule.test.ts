@@ -26,6 +26,10 @@ test('the gap is never shorter than a second, never longer than the longest, and
   );
 });
 
+test('SMS of one moment do not stay together', () => {
+  fc.assert(fc.property(ages, (age) => gapAt(age, 0) * 1.2 <= gapAt(age, 1)));
+});
+
 test('an older SMS is never asked for more often', () => {
   fc.assert(
     fc.property(ages, ages, randoms, (a, b, random) => {

@@ -17,10 +17,7 @@ afterEach(async () => {
 });
 
 function client(url: string, env: Record<string, string> = {}, password = () => 'secret'): Gateway {
-  const config = loadConfig(
-    { IP2SMS_URL: url, IP2SMS_LOGIN: 'login', IP2SMS_PASSWORD: 'x', IP2SMS_TIMEOUT_MS: '400', ...env },
-    [],
-  );
+  const config = loadConfig({ IP2SMS_URL: url, IP2SMS_LOGIN: 'login', IP2SMS_PASSWORD: 'x', ...env }, []);
   const gateway = createGateway(config, () => ({ login: 'login', password: password() }));
   closers.push(() => gateway.close());
   return gateway;
@@ -91,15 +88,21 @@ test('the question is the classic one, with the login of the moment, on the stat
   expect(
     server.asked.map(({ authorization }) => Buffer.from(authorization?.slice(6) ?? '', 'base64').toString()),
   ).toEqual(['login:before', 'login:after']);
-  expect(server.asked[0]?.contentType).toBe('text/xml; charset=utf-8');
+  expect(server.asked[0]).toMatchObject({ path: '/ip2sms-request/', contentType: 'text/xml; charset=utf-8' });
 });
 
 test('in JSON all the digits of an id are sent', async () => {
   const long = '3800012345671174984921384';
   const server = await scripted(() => ({ body: `{"state":{"value":"Delivered"},"id":${long},"date":""}` }));
   const exchange = await client(server.url, { IP2SMS_FORMAT: 'json' }).askStatus(long);
-  expect(server.asked[0]?.body).toBe(`{"extended":true,"id":${long},"value":"state"}`);
+  expect(server.asked[0]).toMatchObject({
+    contentType: 'application/json; charset=utf-8',
+    body: `{"extended":true,"id":${long},"value":"state"}`,
+  });
   expect(outcomeOf(exchange, long)).toMatchObject({ result: 'ok', answer: { status: 'Delivered' } });
+  // a number has no leading zero
+  await client(server.url, { IP2SMS_FORMAT: 'json' }).askStatus('0123456');
+  expect(server.asked[1]?.body).toBe('{"extended":true,"id":"0123456","value":"state"}');
 });
 
 test('an id that is not plain is never sent', async () => {
@@ -110,31 +113,59 @@ test('an id that is not plain is never sent', async () => {
   expect(server.asked).toEqual([]);
 });
 
+test('an SMS is sent to the sending address in the form of the gateway, XML or JSON', async () => {
+  const server = await scripted(({ id }) => reply(id, 'Accepted'));
+  const sms = { to: '380000000001', text: 'Код' };
+  const more = { IP2SMS_SOURCE: 'NAME', SMS_STATUSES_EXPIRATION: '30' };
+  await client(server.url, more).sendSms(sms);
+  await client(server.url, { IP2SMS_FORMAT: 'json', ...more }).sendSms(sms);
+  expect(server.asked.map(({ path, body }) => [path, body])).toEqual([
+    [
+      '/ip2sms/',
+      '<message><service id="single" source="NAME" validity="+30 min"/><to>380000000001</to><body content-type="text/plain">Код</body></message>',
+    ],
+    [
+      '/ip2sms/',
+      '{"id":"single","extended":true,"source":"NAME","to":[{"msisdn":"380000000001"}],"body":{"value":"Код"}}',
+    ],
+  ]);
+});
+
 test('what a text has of XML is escaped when it is sent, and what XML has not is left out', async () => {
   const server = await scripted(({ id }) => reply(id, 'Accepted'));
-  await client(server.url, { IP2SMS_SOURCE: 'A&B' }).sendSms({ to: '380000000001', text: `<b>"Код" & 'x'</b>\u0000` });
+  await client(server.url, { IP2SMS_SOURCE: 'A&B' }).sendSms({ to: '38<', text: `<b>"Код" & 'x'</b>\u0000` });
   expect(server.asked[0]?.body).toContain('source="A&amp;B"');
+  expect(server.asked[0]?.body).toContain('<to>38&lt;</to>');
   expect(server.asked[0]?.body).toContain('&lt;b&gt;&quot;Код&quot; &amp; &apos;x&apos;&lt;/b&gt;</body>');
   expect(escapeXml('a\ud800b')).toBe('a\ufffdb');
 });
 
 test.each([
-  [200, {}, 'ok', 'answer', false],
-  [301, { location: '/elsewhere' }, 'protocol', 'answer', false],
-  [204, {}, 'protocol', 'answer', false],
-  [400, {}, 'http_4xx', 'answer', false],
-  [401, {}, 'unauthorized', 'unauthorized', false],
-  [403, {}, 'unauthorized', 'unauthorized', false],
-  [408, {}, 'http_4xx', 'fault', true],
-  [429, { 'retry-after': '7' }, 'http_4xx', 'fault', true],
-  [500, {}, 'http_5xx', 'fault', true],
-  [503, { 'retry-after': '7' }, 'http_5xx', 'fault', true],
-] as const)('HTTP %s %j is %s', async (status, headers, expected, breaker, overload) => {
+  [200, {}, 'ok', 'answer', false, 'schedule'],
+  [301, { location: '/elsewhere' }, 'protocol', 'answer', false, 'schedule'],
+  [204, {}, 'protocol', 'answer', false, 'schedule'],
+  [400, {}, 'http_4xx', 'answer', false, 'late'],
+  [401, {}, 'unauthorized', 'unauthorized', false, 'now'],
+  [403, {}, 'unauthorized', 'unauthorized', false, 'now'],
+  [408, {}, 'http_4xx', 'fault', true, 'schedule'],
+  [429, { 'retry-after': '7' }, 'http_4xx', 'fault', true, 'schedule'],
+  [500, {}, 'http_5xx', 'fault', true, 'schedule'],
+  [503, { 'retry-after': '7' }, 'http_5xx', 'fault', true, 'schedule'],
+] as const)('HTTP %s %j is %s', async (status, headers, expected, breaker, overload, again) => {
   const server = await scripted(({ id }) => ({ ...(status === 204 ? {} : reply(id, 'Accepted')), status, headers }));
   const outcome = outcomeOf(await client(server.url).askStatus(ID), ID);
-  expect(outcome).toMatchObject({ result: expected, breaker, overload });
+  expect(outcome).toMatchObject({ result: expected, breaker, overload, again });
   expect(outcome.retryAfterMs).toBe('retry-after' in headers ? 7000 : undefined);
   expect(server.asked).toHaveLength(1);
+});
+
+test('a login that is refused in the text of an answer with 200 is refused', async () => {
+  const server = await scripted(() => ({ body: '401 Unauthorized' }));
+  expect(outcomeOf(await client(server.url).askStatus(ID), ID)).toMatchObject({
+    result: 'unauthorized',
+    breaker: 'unauthorized',
+    again: 'now',
+  });
 });
 
 test('a Retry-After is heard, and a login refused, whatever page comes with it', async () => {
@@ -182,7 +213,12 @@ test('a gateway that speaks TLS where we do not, or not where we do, is a fault'
 
 test('a gateway with a certificate that nobody vouches for gets no question, and so no login', async () => {
   let asked = 0;
-  const server = createHttpsServer(OTHERS_CERTIFICATE, (_, response) => {
+  let offered: readonly string[] = [];
+  const ALPNCallback = ({ protocols }: { protocols: string[] }) => {
+    offered = protocols;
+    return protocols[0];
+  };
+  const server = createHttpsServer({ ...OTHERS_CERTIFICATE, ALPNCallback }, (_, response) => {
     asked += 1;
     response.end();
   });
@@ -195,6 +231,8 @@ test('a gateway with a certificate that nobody vouches for gets no question, and
   const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}/ip2sms/`;
   expect(await client(url).askStatus(ID)).toEqual({ kind: 'network', cause: 'DEPTH_ZERO_SELF_SIGNED_CERT' });
   expect(asked).toBe(0);
+  // and HTTP/2 is not offered
+  expect(offered).toEqual(['http/1.1']);
 });
 
 test('a connection that is reset before the first byte is tried once more at once, and only once', async () => {
@@ -205,6 +243,46 @@ test('a connection that is reset before the first byte is tried once more at onc
   resets = Infinity;
   expect(result(await client(server.url).askStatus(ID))).toBe('network');
   expect(server.asked).toHaveLength(4);
+});
+
+test.each([
+  [
+    'a reset in the body',
+    'network',
+    (socket: Socket) =>
+      void socket.write('HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx', () => socket.resetAndDestroy()),
+  ],
+  ['what is no HTTP', 'protocol', (socket: Socket) => void socket.write('SSH-2.0-x\r\n')],
+  ['silence', 'timeout', () => {}],
+])('%s is not tried again at once', async (_, expected, serve) => {
+  const server = await sockets(serve);
+  const short: Record<string, string> = expected === 'timeout' ? { IP2SMS_TIMEOUT_MS: '400' } : {};
+  expect(result(await client(server.url, short).askStatus(ID))).toBe(expected);
+  expect(server.connections()).toBe(1);
+});
+
+test('no more questions are under way than are allowed, one on each connection, and the others wait for theirs', async () => {
+  let underWay = 0;
+  let most = 0;
+  const server = await scripted(async ({ id }) => {
+    most = Math.max(most, (underWay += 1));
+    await new Promise((resolve) => setImmediate(resolve));
+    underWay -= 1;
+    return reply(id, 'Delivered');
+  });
+  const gateway = client(server.url, { IP2SMS_MAX_CONCURRENCY: '2' });
+  const results = await Promise.all(Array.from({ length: 20 }, async () => result(await gateway.askStatus(ID))));
+  expect(results).toEqual(Array.from({ length: 20 }, () => 'ok'));
+  expect(most).toBeLessThanOrEqual(2);
+});
+
+test('a connection that does not come about is left when the time of its request is over', async () => {
+  let closed = false;
+  const server = await sockets((socket) => void socket.once('close', () => (closed = true)));
+  // TLS begins, and is never answered
+  const gateway = client(server.url.replace('http:', 'https:'), { IP2SMS_TIMEOUT_MS: '400' });
+  expect(result(await gateway.askStatus(ID))).toBe('timeout');
+  await expect.poll(() => closed, { timeout: 5_000 }).toBe(true);
 });
 
 test('what a frozen process finds past its time is not asked: the SMS may be with another daemon', async () => {
