@@ -37,6 +37,8 @@ export interface MirrorDeps {
   readonly failpoints?: Failpoints;
   /** how often publication and checkpoint are looked at; milliseconds */
   readonly watchMs?: number;
+  /** between two light audits; milliseconds */
+  readonly auditMs?: number;
 }
 
 const WATCH_MS = 10_000;
@@ -170,7 +172,7 @@ async function stream(
       // a slot ahead of the checkpoint is normal after an idle time, and looks just like one that somebody made again further on
       const gap = slot.confirmed > resumeAt && reconcileDue === undefined;
       // a reconcile can wait long for an old transaction: the publication is watched meanwhile
-      const late = source.tracksGateway ? [completeLate({ store, source, log, metrics }, signal)] : [];
+      const late = source.tracksGateway ? [completeLate({ store, source, epoch, log, metrics }, signal)] : [];
       return [watchDatabase(deps, { store, source }, signal), repair(), ...late];
     },
   );
@@ -178,15 +180,15 @@ async function stream(
 
 /** The light audit, again and again, and at once where there may be a `gap`: what it finds should not be possible, is shown as a metric, and is filled. */
 async function auditAgain(
-  { sql, config, metrics, log, health }: MirrorDeps,
+  { sql, config, metrics, log, health, auditMs = AUDIT_MS }: MirrorDeps,
   { store, source, epoch, gap }: { store: Store; source: Source; epoch: bigint; gap: boolean },
   signal: AbortSignal,
 ): Promise<void> {
   const incomplete = async (ids: readonly string[]) => {
-    for (const id of await complete({ store, source }, ids, signal)) reportRefused(log, metrics, id);
+    for (const id of await complete({ store, source, epoch }, ids, signal)) reportRefused(log, metrics, id);
   };
   for (let first = true; ; first = false) {
-    if (!first || !gap) await pause(AUDIT_MS, signal);
+    if (!first || !gap) await pause(auditMs, signal);
     if (signal.aborted) return;
     const { missing, auditedXid } = await lightAudit(sql, config, source, { ...AUDIT, incomplete }, signal);
     if (signal.aborted) return;

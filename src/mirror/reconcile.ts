@@ -30,11 +30,13 @@ export interface Reconcile {
   readonly metrics: Pick<Metrics, 'reconcileRows' | 'reconcileLooked' | 'reconcileProgress' | 'errors'>;
   /** told when every row that could be seen is in the log; a second look may follow */
   readonly copied?: () => void;
+  /** between two lines of the log that say how far it is; milliseconds */
+  readonly progressMs?: number;
 }
 
 /** Runs or resumes the reconcile that is due; returns early when `signal` aborts. Throws stepped_down where the epoch is no longer ours. */
 export async function reconcile(
-  { store, source, epoch, reason, log, metrics, copied }: Reconcile,
+  { store, source, epoch, reason, log, metrics, copied, progressMs = PROGRESS_MS }: Reconcile,
   signal: AbortSignal,
 ): Promise<void> {
   let { after, xid } = await store.reconcilePosition();
@@ -53,7 +55,7 @@ export async function reconcile(
     const start = { share: shareOf(after, ends), at: said };
     while (!signal.aborted) {
       const { result: chunk, next } = await patiently(signal, () =>
-        inTime(size, CHUNK, (rows, limited) => store.reconcileChunk(source, after, rows, limited)),
+        inTime(size, CHUNK, (rows, limited) => store.reconcileChunk(source, after, rows, { limited, epoch })),
       );
       const now = performance.now();
       size = next;
@@ -68,7 +70,7 @@ export async function reconcile(
       await store.keepReconcile(after, xid, epoch);
       const share = shareOf(after, ends);
       metrics.reconcileProgress.set(share);
-      if (now - said > PROGRESS_MS) {
+      if (now - said > progressMs) {
         said = now;
         const left = ((now - start.at) * (1 - share)) / Math.max(share - start.share, 1e-6);
         log.info(

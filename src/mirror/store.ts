@@ -3,7 +3,9 @@
  *
  * - Rows and checkpoint commit in one statement, durably whatever the session's synchronous_commit says: set_config in a CTE that the
  *   checkpoint's UPDATE reads holds for that very commit.
- * - Every write reads from the RETURNING of the checkpoint's UPDATE, which finds no row once another daemon has raised the epoch.
+ * - Every write reads from the RETURNING of the checkpoint's UPDATE, which finds no row once another daemon has raised the epoch. A chunk of a
+ *   reconcile and the look for late gateway ids only read that row, where it is ours: its lock would hold the stream's writes up to their end. What
+ *   they write the source has at that moment, whoever finds it there.
  * - The log's primary key is the last line: what is there stays. Only a reconcile and the look for late gateway ids fill a gateway id in.
  * - Rows are written in id order everywhere: two statements never wait for each other in a circle.
  */
@@ -77,6 +79,15 @@ interface ChunkResult {
   readonly bare: number;
   /** ids of rows that the log lacked and that were not inserted; JSON */
   readonly left: string;
+  readonly held: number;
+}
+
+/** Under which epoch a daemon writes; undefined: nobody's, as in `smslogd verify --repair`, which takes no slot. */
+type Epoch = bigint | undefined;
+
+export interface ChunkOptions {
+  readonly limited?: boolean;
+  readonly epoch?: Epoch;
 }
 
 export type Store = ReturnType<typeof createStore>;
@@ -123,49 +134,72 @@ export function createStore(sql: Sql, config: Config) {
     }
     result ??= (await sink(careful))[0];
     const { held, inserted, at } = result!;
-    if (offered > 0 && held === 0) throw new SmslogdError('stepped_down', 'another daemon has acquired the slot');
+    if (offered > 0 && held === 0) throw steppedDown();
     clean = inserted === offered ? clean + 1 : 0;
-    const refused = inserted === offered ? [] : await passedOver(batch.rows.map((row) => row.id));
+    const refused =
+      inserted === offered
+        ? []
+        : await passedOver(
+            batch.rows.map((row) => row.id),
+            epoch,
+          );
     return { inserted, duplicates: offered - inserted - refused.length, refused, at: BigInt(at) };
   };
 
-  const keepAside = async (ids: readonly string[], sqlstate: string, reason: string | null): Promise<void> => {
-    await sql`
+  /** Durable when it returns, as the position is that is acknowledged behind it. */
+  const keepAside = async (
+    ids: readonly string[],
+    { sqlstate, reason }: { sqlstate: string; reason: string | null },
+    epoch: Epoch,
+  ): Promise<void> => {
+    const mine = epoch === undefined ? null : String(epoch);
+    const kept = await sql`
+      with durable as materialized (select set_config('synchronous_commit', 'on', true)),
+      held as (
+        update smslogd.checkpoint c set updated_at = now() from durable
+         where c.slot_name = ${slot} and c.epoch = ${mine}::text::int8 and c.removed_at is null
+        returning 1)
       insert into smslogd.sms_refused as r (id, sqlstate, reason)
-      select o.id, ${sqlstate}::text, ${reason}::text from unnest(${arrayLiteral(ids)}::text::uuid[]) o (id) order by o.id
-          on conflict (id) do update set sqlstate = excluded.sqlstate, reason = excluded.reason, refused_at = now()`;
+      select o.id, ${sqlstate}::text, ${reason}::text from unnest(${arrayLiteral(ids)}::text::uuid[]) o (id)
+       where ${mine}::text is null or exists (select from held) order by o.id
+          on conflict (id) do update set sqlstate = excluded.sqlstate, reason = excluded.reason, refused_at = now()
+      returning 1`;
+    if (kept.length === 0) throw steppedDown();
   };
 
   /** Which of the rows `ids` that were offered are not in the log, though nothing failed: a trigger of somebody's passes them over. They are kept aside, too. */
-  const passedOver = async (offered: readonly string[]): Promise<readonly string[]> => {
+  const passedOver = async (offered: readonly string[], epoch: Epoch): Promise<readonly string[]> => {
     const missing = await sql<{ id: string }[]>`
       select distinct o.id::text as id from unnest(${arrayLiteral(offered)}::text::uuid[]) o (id)
        where not exists (select from verification.sms_log l where l.id = o.id)`;
     const ids = missing.map(({ id }) => id);
-    if (ids.length > 0) await keepAside(ids, '', A_TRIGGER);
+    if (ids.length > 0) await keepAside(ids, { sqlstate: '', reason: A_TRIGGER }, epoch);
     return ids;
   };
 
   /** Keeps a row aside. Of the server's error only names are kept: its message and detail can hold the row's values. */
-  const refuse = async (id: string, error: unknown) => {
+  const refuse = async (id: string, error: unknown, epoch: Epoch) => {
     const { constraint_name: constraint, column_name: column } = error as {
       constraint_name?: string;
       column_name?: string;
     };
-    const code = codeOf(error) ?? '';
-    await keepAside([id], code, constraint ?? column ?? (code === DIVISION_BY_ZERO ? A_TRIGGER : null));
+    const sqlstate = codeOf(error) ?? '';
+    const reason = constraint ?? column ?? (sqlstate === DIVISION_BY_ZERO ? A_TRIGGER : null);
+    await keepAside([id], { sqlstate, reason }, epoch);
   };
 
   const chunkOnce = async (
     source: Source,
     after: string | undefined,
     size: number,
-    limited: boolean,
+    { limited, epoch }: ChunkOptions,
   ): Promise<Chunk> => {
-    const parameters = after === undefined ? [config.OTP_CODE_TEXT, slot] : [config.OTP_CODE_TEXT, slot, after];
+    const parameters = [config.OTP_CODE_TEXT, slot, epoch === undefined ? null : String(epoch), after ?? null];
     const look = async (careful: boolean) => {
       const text = chunkStatement(config, kept, source, { goesOn: after !== undefined, size, careful });
-      return (await retryDeadlock(() => briefly<ChunkResult>(sql, text, parameters, limited)))[0];
+      const [result] = await retryDeadlock(() => briefly<ChunkResult>(sql, text, parameters, limited));
+      if (result!.held === 0) throw steppedDown();
+      return result!;
     };
     let chunk: ChunkResult | undefined;
     try {
@@ -177,12 +211,12 @@ export function createStore(sql: Sql, config: Config) {
     let inserted = chunk?.inserted ?? 0;
     let completed = 0;
     if (chunk === undefined || chunk.bare > 0) {
-      chunk = (await look(true))!;
+      chunk = await look(true);
       inserted += chunk.inserted;
       completed = chunk.written - chunk.inserted;
     }
     const left = JSON.parse(chunk.left) as string[];
-    const refused = left.length === 0 ? [] : await passedOver(left);
+    const refused = left.length === 0 ? [] : await passedOver(left, epoch);
     return { last: chunk.last ?? undefined, looked: chunk.looked, inserted, completed, refused };
   };
 
@@ -256,7 +290,7 @@ export function createStore(sql: Sql, config: Config) {
         if (!isRefusal(error)) throw error;
         const { rows } = batch;
         if (rows.length === 1) {
-          await refuse(rows[0]!.id, error);
+          await refuse(rows[0]!.id, error, epoch);
           return { inserted: 0, duplicates: 0, refused: [rows[0]!.id], at: nowMicros() };
         }
         const half = rows.length >> 1;
@@ -276,21 +310,26 @@ export function createStore(sql: Sql, config: Config) {
     /**
      * One chunk of a reconcile: of the `size` source rows that follow `after` in id order those that the log lacks are written, and those
      * without a gateway id in the log are completed. Safe to repeat, to resume and to run beside the stream. Throws 55P03 where a lock is not to
-     * be had soon, and where it is `limited` 57014 when it takes too long.
+     * be had soon, where it is `limited` 57014 when it takes too long, and stepped_down where the epoch is no longer ours.
      */
-    async reconcileChunk(source: Source, after: string | undefined, size: number, limited = false): Promise<Chunk> {
+    async reconcileChunk(
+      source: Source,
+      after: string | undefined,
+      size: number,
+      options: ChunkOptions = {},
+    ): Promise<Chunk> {
       try {
-        return await chunkOnce(source, after, size, limited);
+        return await chunkOnce(source, after, size, options);
       } catch (error) {
         if (!isRefusal(error)) throw error;
-        if (size > 1) return await this.reconcileChunk(source, after, Math.ceil(size / 10), limited);
+        if (size > 1) return await this.reconcileChunk(source, after, Math.ceil(size / 10), options);
         const [row] = await briefly<{ id: string }>(
           sql,
           `select s.id::text as id from ${source.table} s where $1::text is null or s.id > $1::text::uuid order by s.id limit 1`,
           [after ?? null],
         );
         if (row === undefined) return { last: undefined, looked: 0, inserted: 0, completed: 0, refused: [] };
-        await refuse(row.id, error);
+        await refuse(row.id, error, options.epoch);
         return { last: row.id, looked: 1, inserted: 0, completed: 0, refused: [row.id] };
       }
     },
@@ -309,20 +348,30 @@ export function createStore(sql: Sql, config: Config) {
 
     /**
      * Gives the rows `ids` of the log the gateway id that the source has by now, where they have none. A row that somebody holds is left for the next
-     * time; one that the log refuses (`refused`) keeps nobody else from it. Throws 55P03 where a lock of the source is not to be had soon.
+     * time; one that the log refuses (`refused`) keeps nobody else from it. Throws 55P03 where a lock of the source is not to be had soon, and
+     * stepped_down where the epoch is no longer ours.
      */
-    async complete(source: Source, ids: readonly string[]): Promise<{ completed: number; refused: readonly string[] }> {
+    async complete(
+      source: Source,
+      ids: readonly string[],
+      epoch: bigint,
+    ): Promise<{ completed: number; refused: readonly string[] }> {
       if (ids.length === 0) return { completed: 0, refused: [] };
       try {
-        const text = `with ${completionSql(source, '$1::text::uuid[]')} select count(*)::int as completed from wrote`;
-        const [row] = await retryDeadlock(() => briefly<{ completed: number }>(sql, text, [arrayLiteral(ids)]));
+        const text = `
+with held as materialized (select from smslogd.checkpoint c where c.slot_name = $2::text and c.epoch = $3::text::int8 and c.removed_at is null),
+${completionSql(source, '(select $1::text::uuid[] from held)')}
+select (select count(*) from held)::int as held, count(*)::int as completed from wrote`;
+        const parameters = [arrayLiteral(ids), slot, String(epoch)];
+        const [row] = await retryDeadlock(() => briefly<{ held: number; completed: number }>(sql, text, parameters));
+        if (row!.held === 0) throw steppedDown();
         return { completed: row!.completed, refused: [] };
       } catch (error) {
         if (!isRefusal(error)) throw error;
         if (ids.length === 1) return { completed: 0, refused: ids };
         const half = ids.length >> 1;
-        const one = await this.complete(source, ids.slice(0, half));
-        const two = await this.complete(source, ids.slice(half));
+        const one = await this.complete(source, ids.slice(0, half), epoch);
+        const two = await this.complete(source, ids.slice(half), epoch);
         return { completed: one.completed + two.completed, refused: [...one.refused, ...two.refused] };
       }
     },
@@ -350,7 +399,7 @@ export function createStore(sql: Sql, config: Config) {
       const done =
         await sql`update smslogd.checkpoint set reconcile_after = ${after ?? null}, reconcile_xid = ${xid ?? null}::text::xid8
                               where slot_name = ${slot} and epoch = ${String(epoch)}::int8 returning 1`;
-      if (done.length === 0) throw new SmslogdError('stepped_down', 'another daemon has acquired the slot');
+      if (done.length === 0) throw steppedDown();
     },
 
     /** Forgets the refusal of rows that are in the log after all. */
@@ -358,11 +407,13 @@ export function createStore(sql: Sql, config: Config) {
       await sql`delete from smslogd.sms_refused r where exists (select from verification.sms_log l where l.id = r.id)`;
     },
 
-    /** The reconcile is done; what it could write after all is no longer refused. */
+    /** The reconcile is done; what it could write after all is no longer refused. Throws stepped_down where the epoch is no longer ours. */
     async clearReconcile(epoch: bigint): Promise<void> {
+      const done =
+        await sql`update smslogd.checkpoint set reconcile_due = null, reconcile_after = null, reconcile_xid = null
+                              where slot_name = ${slot} and epoch = ${String(epoch)}::int8 returning 1`;
+      if (done.length === 0) throw steppedDown();
       await this.forgetRefused();
-      await sql`update smslogd.checkpoint set reconcile_due = null, reconcile_after = null, reconcile_xid = null
-                 where slot_name = ${slot} and epoch = ${String(epoch)}::int8`;
     },
 
     /** Keeps how far a light audit has found the log whole. */
@@ -449,9 +500,9 @@ select (select count(*) from held)::int as held, (select count(*) from written):
 }
 
 /**
- * A chunk of a reconcile: $1 text before the code, $2 slot, $3 the id to go on after. Rows that the log lacks are inserted; `careful`: though they may
- * come from elsewhere at the same moment, and those that wait for their gateway id are completed. A trigger of somebody's that gives a row another
- * id would let each reconcile add a copy: the chunk divides by zero then, which undoes it.
+ * A chunk of a reconcile: $1 text before the code, $2 slot, $3 the epoch or null, $4 the id to go on after. Rows that the log lacks are inserted;
+ * `careful`: though they may come from elsewhere at the same moment, and those that wait for their gateway id are completed. A trigger of somebody's
+ * that gives a row another id would let each reconcile add a copy: the chunk divides by zero then, which undoes it.
  */
 function chunkStatement(
   config: Config,
@@ -467,9 +518,12 @@ chunk as materialized (
   select c.*, k.known
     from (select s.id, ${s('phone_number')} as phone, ${s('code')} as code, ${instant} as inserted_at,
                  ${s('gateway_id')} as gateway_id, ${statusSql(s('gateway_id'), s('gateway_status'))} as gateway_status
-            from ${source.table} s where ${goesOn ? 's.id > $3::uuid' : 'true'} order by s.id limit ${size}) c
+            from ${source.table} s where ${goesOn ? 's.id > $4::uuid' : 'true'} order by s.id limit ${size}) c
     left join lateral (select l.gateway_id is not null as known from verification.sms_log l where l.id = c.id limit 1) k on true),
-ours as (select greatest(${kept}, (select coalesce(horizon, '-infinity') from smslogd.checkpoint where slot_name = $2::text)) as since),
+ours as materialized (
+  select greatest(${kept}, coalesce(c.horizon, '-infinity')) as since
+    from (select) one left join smslogd.checkpoint c on c.slot_name = $2::text
+   where $3::text is null or (c.epoch = $3::text::int8 and c.removed_at is null)),
 written as (
   insert into verification.sms_log as l (id, phone_number, type, body, gateway_id, gateway_status, inserted_at)
   select c.id, c.phone, 'verification', ${bodySql('$1::text', 'c.code', config.SMS_BODY)}, c.gateway_id, c.gateway_status, c.inserted_at
@@ -482,8 +536,12 @@ select (select id::text from chunk order by id desc limit 1) as last, (select co
        (select coalesce(json_agg(id), '[]')::text from (
           select c.id from chunk c cross join ours where c.known is null and c.inserted_at >= ours.since except select id from written) e) as left,
        1 / (not exists (select id from written except select id from chunk))::int as undo,
-       count(*) filter (where inserted)::int as inserted, count(*)::int as written
+       count(*) filter (where inserted)::int as inserted, count(*)::int as written, (select count(*) from ours)::int as held
   from written`;
+}
+
+function steppedDown(): SmslogdError {
+  return new SmslogdError('stepped_down', 'another daemon has acquired the slot');
 }
 
 const UNIQUE_VIOLATION = '23505';

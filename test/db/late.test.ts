@@ -108,10 +108,11 @@ test('one that comes when the queue knows the SMS no more is filled in by the au
   const source = await describeSource(sql, db.config());
   const never = new AbortController().signal;
   const store = createStore(sql, db.config());
+  const { epoch } = await store.acquire();
   const told: string[] = [];
   const incomplete = async (ids: readonly string[]) => {
     told.push(...ids);
-    expect(await complete({ store, source }, ids, never)).toEqual([]);
+    expect(await complete({ store, source, epoch }, ids, never)).toEqual([]);
   };
   const options = { sinceSeconds: 3600, patienceMs: 1_000, incomplete };
   expect(await lightAudit(sql, db.config(), source, options, never)).toMatchObject({ missing: 0 });
@@ -130,17 +131,19 @@ test('however many come at once, no statement completes more than five hundred',
   const sql = openDatabase(db.config(), { max: 1, name: 'test' });
   const source = await describeSource(sql, db.config());
   const store = createStore(sql, db.config());
+  await store.read();
+  const { epoch } = await store.acquire();
   const sizes: number[] = [];
   const counting = {
     ...store,
     complete: (of: Source, ids: readonly string[]) => {
       sizes.push(ids.length);
-      return store.complete(of, ids);
+      return store.complete(of, ids, epoch);
     },
   };
   const never = new AbortController().signal;
   const incomplete = async (ids: readonly string[]) => {
-    await complete({ store: counting, source }, ids, never);
+    await complete({ store: counting, source, epoch }, ids, never);
   };
   await lightAudit(sql, db.config(), source, { sinceSeconds: 3600, patienceMs: 1_000, incomplete }, never);
   expect(await db.sql`select from verification.sms_log where gateway_id is null`).toHaveLength(0);

@@ -155,6 +155,106 @@ test('an older daemon cannot write behind its successor: not the checkpoint, and
   await sql.end();
 });
 
+const stepsDown = (work: Promise<unknown>) => expect(work).rejects.toMatchObject({ code: 'stepped_down' });
+
+test('an older daemon copies and completes nothing behind its successor, and keeps no row aside', async () => {
+  const { id } = await insertVerification(db.sql);
+  const sql = openDatabase(db.config(), { max: 1, name: 'test' });
+  const store = createStore(sql, db.config());
+  const source = await describeSource(sql, db.config());
+  await store.read();
+  const { epoch } = await store.acquire();
+  const next = createStore(db.sql, db.config());
+  await next.acquire();
+  const copied = () => stepsDown(store.reconcileChunk(source, undefined, 10, { epoch }));
+  await copied();
+  expect(await logged()).toBe(0);
+  await db.sql`insert into verification.sms_log (id, phone_number, type) values (${id}, '+380000000001', 'verification')`;
+  await copied();
+  await stepsDown(store.complete(source, [id], epoch));
+  expect(await db.sql`select from verification.sms_log where gateway_id is not null`).toHaveLength(0);
+
+  // the successor comes between a refusal and what is made of it
+  const overtaken = createStore(
+    new Proxy(sql, {
+      apply: (target, self, call: Parameters<typeof sql>) => {
+        const work = () => Reflect.apply(target, self, call) as Promise<unknown>;
+        return call[0].join('').includes('insert into smslogd.sms_refused') ? next.acquire().then(work) : work();
+      },
+    }),
+    db.config(),
+  );
+  const mine = async () => (await store.acquire()).epoch;
+  await db.sql`delete from verification.sms_log`;
+  await db.sql.unsafe(`
+    create function pass_over() returns trigger language plpgsql as $$ begin return null; end $$;
+    create trigger pass_over before insert on verification.sms_log for each row execute function pass_over()`);
+  await stepsDown(overtaken.write(batch(randomUUID()), ['Accepted'], await mine()));
+  await db.sql`drop trigger pass_over on verification.sms_log`;
+  await db.sql`alter table verification.sms_log add constraint none check (phone_number = '')`;
+  await stepsDown(overtaken.write(batch(randomUUID()), ['Accepted'], await mine()));
+  await stepsDown(overtaken.reconcileChunk(source, undefined, 1, { epoch: await mine() }));
+  expect(await db.sql`select from smslogd.sms_refused`).toHaveLength(0);
+  await sql.end();
+});
+
+test('stream and reconcile write in id order, so that two statements never wait for each other in a circle', async () => {
+  const sql = openDatabase(db.config(), { max: 1, name: 'test' });
+  const store = createStore(sql, db.config());
+  const source = await describeSource(sql, db.config());
+  await store.read();
+  const { epoch } = await store.acquire();
+  const ids = Array.from({ length: 9 }, () => randomUUID()).toSorted();
+  const backwards = ids.toReversed();
+  const many = { ...batch(''), rows: backwards.flatMap((id) => batch(id).rows) };
+  const accepted = backwards.map(() => 'Accepted');
+  const written = async (table: string) =>
+    (await db.sql`select id from ${db.sql(table)} order by ctid`).map(({ id }) => id as string);
+  await store.write(many, accepted, epoch);
+  expect(await written('verification.sms_log')).toEqual(ids);
+  await db.sql`truncate verification.sms_log`;
+  for (const id of backwards) await insertVerification(db.sql, { id });
+  await store.reconcileChunk(source, undefined, 100, { epoch });
+  expect(await written('verification.sms_log')).toEqual(ids);
+  await db.sql`truncate verification.sms_log`;
+  await db.sql.unsafe(`
+    create function pass_over() returns trigger language plpgsql as $$ begin return null; end $$;
+    create trigger pass_over before insert on verification.sms_log for each row execute function pass_over()`);
+  await store.write(many, accepted, epoch);
+  expect(await written('smslogd.sms_refused')).toEqual(ids);
+  await sql.end();
+});
+
+test.each(['40P01', '40001'])(
+  'a statement of the mirror that loses with %s is done again at once',
+  async (sqlstate) => {
+    const { id } = await insertVerification(db.sql);
+    // each second time
+    await db.sql.unsafe(`
+    create sequence tries;
+    create function lose() returns trigger language plpgsql as $$ begin
+      if nextval('tries') % 2 = 1 then raise exception 'lost' using errcode = '${sqlstate}'; end if;
+      return null; end $$;
+    create trigger lose before insert or update on verification.sms_log for each statement execute function lose()`);
+    const tries = async () => Number((await db.sql`select last_value from tries`)[0]?.['last_value']);
+    const sql = openDatabase(db.config(), { max: 1, name: 'test' });
+    const store = createStore(sql, db.config());
+    const source = await describeSource(sql, db.config());
+    await store.read();
+    const { epoch } = await store.acquire();
+    expect(await store.write(batch(randomUUID()), ['Accepted'], epoch)).toMatchObject({ inserted: 1 });
+    expect(await tries()).toBe(2);
+    expect(await store.reconcileChunk(source, undefined, 100, { epoch })).toMatchObject({ inserted: 1 });
+    expect(await tries()).toBe(4);
+    await db.sql
+      .unsafe(`alter table verification.sms_log disable trigger lose; update verification.sms_log set gateway_id = null;
+    alter table verification.sms_log enable trigger lose`);
+    expect(await store.complete(source, [id], epoch)).toMatchObject({ completed: 1 });
+    expect(await tries()).toBe(6);
+    await sql.end();
+  },
+);
+
 test('rows that are there already stop no batch, although rows are inserted without looking first', async () => {
   const sql = openDatabase(db.config(), { max: 1, name: 'test' });
   const store = createStore(sql, db.config());
@@ -178,8 +278,10 @@ test('a row that the stream writes while a reconcile does so too is written once
   const source = await describeSource(sql, db.config());
   const session = await db.sql.reserve();
   await session`begin`;
-  await session`insert into verification.sms_log (id, phone_number, type)
-                select id, phone_number, 'verification' from verification.verifications order by id limit 1`;
+  // one waits for its gateway id though it was judged, one got another
+  await session`insert into verification.sms_log (id, phone_number, type, gateway_id, gateway_status)
+                select id, phone_number, 'verification', case when n = 2 then '7777777' end, case when n = 2 then 'Delivered' else 'Unaccepted' end
+                  from (select *, row_number() over (order by id) as n from verification.verifications order by id limit 2) v`;
   const chunk = patiently(new AbortController().signal, () => store.reconcileChunk(source, undefined, 100));
   await until('the reconcile to wait for it', async () => {
     const waiting = await db.sql`select from pg_locks where locktype = 'transactionid' and not granted`;
@@ -187,9 +289,12 @@ test('a row that the stream writes while a reconcile does so too is written once
   });
   await session`commit`;
   session.release();
-  // its gateway id is filled in
-  expect(await chunk).toMatchObject({ looked: 20, inserted: 19, completed: 1 });
+  expect(await chunk).toMatchObject({ looked: 20, inserted: 18, completed: 1 });
   expect(await logged()).toBe(20);
+  const [first, second] = await db.sql`select gateway_id, gateway_status from verification.sms_log order by id limit 2`;
+  expect(first?.['gateway_id']).toMatch(/^66140/);
+  expect(first?.['gateway_status']).toBe('Unaccepted');
+  expect(second).toEqual({ gateway_id: '7777777', gateway_status: 'Delivered' });
   await sql.end();
 });
 
@@ -240,10 +345,10 @@ test('a reconcile that is under way keeps no position once another one is due', 
   await store.markReconcile('by the next one');
   await expect(store.keepReconcile(randomUUID(), undefined, epoch)).rejects.toMatchObject({ code: 'stepped_down' });
   await store.markReconcile('by the former one, late', { epoch });
-  await store.clearReconcile(epoch);
-  expect((await db.sql`select reconcile_due, reconcile_after from smslogd.checkpoint`)[0]).toEqual({
-    reconcile_due: 'by the next one',
-    reconcile_after: null,
-  });
+  await expect(store.clearReconcile(epoch)).rejects.toMatchObject({ code: 'stepped_down' });
+  await store.keepAudited('1', epoch);
+  const [kept] =
+    await db.sql`select reconcile_due, reconcile_after, audited_xid > '1' as audited from smslogd.checkpoint`;
+  expect(kept).toEqual({ reconcile_due: 'by the next one', reconcile_after: null, audited: true });
   await sql.end();
 });
