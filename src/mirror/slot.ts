@@ -6,6 +6,10 @@ import type { Log } from '../log.ts';
 import { parseLsn, type Lsn } from '../lsn.ts';
 import { oldestTransaction } from './store.ts';
 
+/** After so long the wait for others' transactions is told of, and again. */
+const WAITING_MS = { first: 1_000, again: 30_000 };
+const WAITING = 'creating the slot waits for the transactions that were open when it began; the oldest is named here';
+
 export interface Slot {
   /** the server's process that reads it; undefined: nobody does */
   readonly reader: number | undefined;
@@ -90,16 +94,13 @@ export async function createSlot(
       : own`select pg_create_logical_replication_slot(${name}, 'pgoutput')`;
   const cancel = () => creation.cancel();
   signal.addEventListener('abort', cancel);
-  const waiting = setInterval(() => {
+  const tell = () => {
+    waiting = setTimeout(tell, WAITING_MS.again);
     oldestTransaction(sql)
-      .then((oldest) =>
-        log.info(
-          { slot: name, ...oldest },
-          'creating the slot waits for the transactions that were open when it began; the oldest is named here',
-        ),
-      )
+      .then((oldest) => log.info({ slot: name, ...oldest }, WAITING))
       .catch(() => {});
-  }, 5_000);
+  };
+  let waiting = setTimeout(tell, WAITING_MS.first);
   try {
     await creation;
   } catch (error) {
@@ -109,7 +110,7 @@ export async function createSlot(
       throw new SmslogdError('wal_level', `wal_level is ${server.walLevel}, it must be logical`, { cause: error });
     throw error;
   } finally {
-    clearInterval(waiting);
+    clearTimeout(waiting);
     signal.removeEventListener('abort', cancel);
     await own.end({ timeout: 1 });
   }

@@ -102,6 +102,13 @@ test('a server as it comes from its package is named in all that needs a restart
       level: 'FAIL',
       says: '1 of 1 slots and 0 of 0 senders in use',
     });
+    // the daemon does not try again and again what only an administrator can change
+    const mirror = startMirror(first);
+    await expect(mirror.done).rejects.toMatchObject({
+      code: 'wal_level',
+      hint: expect.stringContaining('ALTER SYSTEM'),
+    });
+    await mirror.stop();
     for (const check of ['wal_level', 'slots and senders']) {
       expect(of(check).fix).toContain('then restart PostgreSQL');
       await paste(of(check).fix!, first.url);

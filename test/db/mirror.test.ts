@@ -53,16 +53,24 @@ test('rows from before the first start are copied once, beside the stream', asyn
   await mirror.streaming();
   await until('all rows', async () => (await logged()) === 12_001);
   expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
+  // by a copy, not by mending what an audit misses
+  expect((await mirror.metrics.errors.get()).values.filter(({ value }) => value > 0)).toEqual([]);
   const [row] = await db.sql`select gateway_status from verification.sms_log where id = ${live.id}`;
   expect(row?.['gateway_status']).toBe('Accepted');
 });
 
-test('with SNAPSHOT=never rows from before the first start are not copied, new ones are', async () => {
+test('with SNAPSHOT=never rows from before the first start are not copied and not missed by an audit, new ones are', async () => {
   await insertMany(db.sql, 10);
   const mirror = start({ env: { SNAPSHOT: 'never' } });
   await mirror.streaming();
-  await insertVerification(db.sql);
+  await insertMany(db.sql, 1);
   await until('the new row', async () => (await logged()) === 1);
+  for (const flags of [{}, { since: '1h' }]) {
+    const lines: string[] = [];
+    const print = (line: string) => void lines.push(line);
+    await verify.run({ json: true, ...flags }, { env: db.env(), print, stdoutIsTerminal: false });
+    expect(JSON.parse(lines.join(''))).toMatchObject({ source: 1, log: 1, missing: 0, settled: true });
+  }
 });
 
 test('updates of attempts_count and mass updates write nothing, not even the checkpoint', async () => {

@@ -21,8 +21,8 @@ afterEach(async () => {
 let lines: string[];
 const log = pino({ level: 'warn' }, { write: (line) => void lines.push(line) });
 
-async function streaming(env: Record<string, string> = {}): Promise<RunningMirror> {
-  const mirror = startMirror(db, { env, log });
+async function streaming(env: Record<string, string> = {}, auditMs?: number): Promise<RunningMirror> {
+  const mirror = startMirror(db, { env, log, ...(auditMs === undefined ? {} : { auditMs }) });
   mirrors.push(mirror);
   await mirror.streaming();
   return mirror;
@@ -45,6 +45,7 @@ const due = async () =>
 
 /** The codes of the warnings so far. */
 const warnings = () => lines.map((line) => (JSON.parse(line) as { code: string }).code);
+const rowsMissing = async (mirror: RunningMirror) => (await mirror.metrics.reconcileMissing.get()).values[0]?.value;
 
 test('a slot dropped while the daemon is down is made again and what passed is reconciled', async () => {
   const first = await streaming();
@@ -58,6 +59,8 @@ test('a slot dropped while the daemon is down is made again and what passed is r
   await insertMany(db.sql, 5);
   await everyRowOnce();
   await until('the reconcile to be done', async () => (await due()) === null);
+  // once, and by the reconcile that was due, not by what an audit finds
+  expect(warnings()).toEqual(['slot_missing']);
 });
 
 test('a slot dropped while the daemon runs is made again and what passed is reconciled', async () => {
@@ -74,12 +77,13 @@ test('a slot dropped while the daemon runs is made again and what passed is reco
   });
   await insertMany(db.sql, 20);
   await everyRowOnce();
-  await until('it to stream again', () => mirror.health.mirrorState === 'streaming');
+  await mirror.streaming();
   await insertMany(db.sql, 5);
   await everyRowOnce();
+  expect(warnings().filter((code) => code.startsWith('slot_') || code.startsWith('rows_'))).toEqual(['slot_missing']);
 });
 
-test('a slot recreated by someone else further on leaves no gap', async () => {
+test('a slot recreated by someone else further on leaves no gap, and what it passed over is told of', async () => {
   const first = await streaming();
   await insertMany(db.sql, 10);
   await everyRowOnce();
@@ -89,8 +93,40 @@ test('a slot recreated by someone else further on leaves no gap', async () => {
   await insertMany(db.sql, 20);
   await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
   await insertMany(db.sql, 5);
-  await streaming();
+  const second = await streaming();
   await everyRowOnce();
+  expect(warnings()).toEqual(['rows_missing']);
+  expect(await rowsMissing(second)).toBe(20);
+});
+
+test('an idle daemon audits itself again and again: what somebody deleted, and a gateway id that nobody waits for, it fills in', async () => {
+  const mirror = await streaming({}, 300);
+  await insertMany(db.sql, 3);
+  await everyRowOnce();
+  const rows = await db.sql<{ id: string }[]>`select id from verification.verifications`;
+  const whole = async () => {
+    const same =
+      await db.sql`select from verification.sms_log join verification.verifications v using (id, gateway_id, gateway_status)`;
+    return same.length === 3;
+  };
+  const audited = async () =>
+    (await db.sql`select audited_xid::text from smslogd.checkpoint`)[0]?.['audited_xid'] as string;
+  for (const { id } of rows.slice(0, 2)) {
+    await db.sql`delete from verification.sms_log where id = ${id}`;
+    await until('the log to be whole', whole);
+    await until('the next audit to find nothing', async () => (await rowsMissing(mirror)) === 0);
+  }
+  expect(warnings()).toEqual(['rows_missing', 'rows_missing']);
+  await db.sql.begin(async (tx) => {
+    await tx`update verification.sms_log set gateway_id = null, gateway_status = null where id = ${rows[2]!.id}`;
+    await tx`delete from smslogd.sms_poll where id = ${rows[2]!.id}`;
+  });
+  await until('the log to be whole', whole);
+  // the next one begins where this one ended
+  const before = await audited();
+  await insertVerification(db.sql);
+  await until('the next audit', async () => BigInt(await audited()) > BigInt(before));
+  expect(warnings()).toHaveLength(2);
 });
 
 test('a slot recreated by someone else further on under a running daemon leaves no gap, whatever time the rows say', async () => {
@@ -144,15 +180,23 @@ test('a checkpoint in the future is forgotten and the log is reconciled', async 
   await streaming();
   await insertMany(db.sql, 5);
   await everyRowOnce();
+  expect(warnings()).toEqual(['checkpoint_future']);
 });
 
 test('a log filled from another database is reconciled', async () => {
   const first = await streaming();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
   await first.stop();
   await db.sql`update smslogd.checkpoint set system_id = '1'`;
-  await insertMany(db.sql, 5);
+  // the slot has passed them
+  await db.sql`truncate verification.sms_log`;
   await streaming();
   await everyRowOnce();
+  expect(warnings()).toEqual(['database_changed']);
+  const [noted] =
+    await db.sql`select system_id = (select system_identifier::text from pg_control_system()) as so from smslogd.checkpoint`;
+  expect(noted).toEqual({ so: true });
 });
 
 test('another SOURCE_TIMEZONE than the one that the log was filled with is refused', async () => {

@@ -25,9 +25,9 @@ beforeAll(async () => {
 });
 afterAll(() => db.drop());
 
-async function verify(flags: Record<string, string | boolean> = {}, of = db) {
+async function verify(flags: Record<string, string | boolean> = {}, of = db, env: Record<string, string> = {}) {
   const lines: string[] = [];
-  const io = { env: of.env(), print: (line: string) => void lines.push(line), stdoutIsTerminal: false };
+  const io = { env: of.env(env), print: (line: string) => void lines.push(line), stdoutIsTerminal: false };
   const code = await command.run({ json: true, ...flags }, io);
   return { code, ...(JSON.parse(lines.join('')) as Record<string, number>) };
 }
@@ -69,10 +69,11 @@ test('--repair fills what is missing and completes what is incomplete', async ()
   expect(await verify({ repair: true })).toMatchObject({ code: 0, repaired: 2, missing: 0, incomplete: 0 });
 });
 
-test('rows older than --since are not looked at', async () => {
+test('rows older than --since, or than the retention, are not looked at', async () => {
   await db.sql`update verification.verifications set active = false`;
   await insertVerification(db.sql, { inserted_at: '2020-01-01 00:00:00' });
   expect(await verify({ since: '24h' })).toMatchObject({ code: 0, missing: 0 });
+  expect(await verify({}, db, { RETENTION_DAYS: '365' })).toMatchObject({ code: 0, missing: 0 });
   expect(await verify()).toMatchObject({ code: 1, missing: 1 });
 });
 

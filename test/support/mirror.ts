@@ -23,7 +23,12 @@ export interface RunningMirror {
 
 export function startMirror(
   db: TestDatabase,
-  { failpoints, env = {}, log = silentLog }: { failpoints?: Failpoints; env?: Record<string, string>; log?: Log } = {},
+  {
+    failpoints,
+    env = {},
+    log = silentLog,
+    auditMs,
+  }: { failpoints?: Failpoints; env?: Record<string, string>; log?: Log; auditMs?: number } = {},
 ): RunningMirror {
   const config = db.config(env);
   const sql = openDatabase(config, { max: 3, name: 'test mirror' });
@@ -38,6 +43,7 @@ export function startMirror(
     health,
     watchMs: WATCH_MS,
     ...(failpoints === undefined ? {} : { failpoints }),
+    ...(auditMs === undefined ? {} : { auditMs }),
   });
   const done = supervise({ name: 'mirror', log }, loop, controller.signal);
   done.catch(() => {});

@@ -79,6 +79,13 @@ test("one file knows the replication library's traps", () => {
   expect(importers).toEqual(['src/mirror/stream.ts']);
 });
 
+test('a slot is never read by SQL: a peek decodes everything each time, and a get takes it away from the stream', () => {
+  const reading = [...sources, ...filesIn('migrations'), ...filesIn('sql'), ...filesIn('ops')].filter((path) =>
+    /pg_logical_slot_(?:peek|get)\w*\s*\(/i.test(read(path)),
+  );
+  expect(reading).toEqual([]);
+});
+
 /** Files over the limit, each with the reason why it is one piece. */
 const LONG: Readonly<Record<string, string>> = {
   'src/mirror/store.ts': 'all SQL of the mirror: "exactly once" is audited in one file',

@@ -58,6 +58,23 @@ test('waits double up to their longest, with jitter in the upper half', () => {
   expect(backoff('slow', 1, () => 1)).toBeGreaterThan(backoff('retry', 1, () => 1));
 });
 
+test('a login that was refused is tried again slowly, so that nobody is locked out; what no retry changes is fatal', () => {
+  for (const code of ['28P01', '28000']) {
+    expect(toSmslogdError(Object.assign(new Error(), { code }))).toMatchObject({
+      code: 'database_auth',
+      reaction: 'slow',
+      hint: expect.stringContaining('password'),
+    });
+  }
+  expect(toSmslogdError(Object.assign(new Error(), { code: '42501' }))).toMatchObject({
+    code: 'privilege_missing',
+    reaction: 'slow',
+    hint: expect.stringContaining('smslogd migrate --role'),
+  });
+  for (const code of ['wal_level', 'source_timezone', 'schema_missing'] as const)
+    expect(new SmslogdError(code, '').reaction).toBe('fatal');
+});
+
 test('a connection that pg lost or could not make in time is no fault of ours, though it has no code', () => {
   expect(toSmslogdError(new Error('Connection terminated unexpectedly'))).toMatchObject({
     code: 'database_unreachable',
