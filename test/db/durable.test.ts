@@ -1,12 +1,17 @@
-/** What the mirror acknowledges is on disk, though the database's own commits don't wait for it; on a server that flushes nothing by itself. */
+/**
+ * What the mirror acknowledges is on disk, though the database's own commits don't wait for it, and what it waits for itself: on a server of its own,
+ * which flushes nothing by itself and on which nobody else has a transaction.
+ */
 import { randomUUID } from 'node:crypto';
+import { pino } from 'pino';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { openDatabase, type Sql } from '../../src/db.ts';
 import type { Cluster } from '../../src/demo/cluster.ts';
 import { parseLsn } from '../../src/lsn.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { describeSource } from '../../src/source.ts';
-import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { startMirror } from '../support/mirror.ts';
 import { createServer } from '../support/postgres.ts';
 import { insertVerification } from '../support/verifications.ts';
 
@@ -15,7 +20,8 @@ let db: TestDatabase;
 let sql: Sql;
 
 beforeAll(async () => {
-  server = await createServer({ synchronous_commit: 'off', wal_writer_delay: '10s', autovacuum: 'off' });
+  const quiet = { synchronous_commit: 'off', wal_writer_delay: '10s', autovacuum: 'off' };
+  server = await createServer({ ...quiet, max_prepared_transactions: 1 });
   db = await createDatabase({ adminUrl: server.url('postgres') });
   sql = openDatabase(db.config(), { max: 1, name: 'test' });
 });
@@ -56,4 +62,70 @@ test('a batch with its checkpoint, and a chunk of a reconcile, are on disk when 
   const source = await describeSource(sql, db.config());
   expect(await store.reconcileChunk(source, undefined, 100)).toMatchObject({ inserted: 2 });
   expect(await onDisk()).toBe(true);
+});
+
+/** A mirror, and the first line of its log, past or to come, that says `words`. */
+function talkative() {
+  const lines: string[] = [];
+  const mirror = startMirror(db, { log: pino({ level: 'info' }, { write: (line) => void lines.push(line) }) });
+  const said = async (words: string) => {
+    const find = () => lines.find((line) => line.includes(words));
+    await until(words, () => find() !== undefined);
+    return JSON.parse(find()!) as Record<string, unknown>;
+  };
+  return { mirror, said };
+}
+
+test.each(['a session', 'a prepared transaction'])(
+  'while a slot waits for open transactions the oldest one is named: %s',
+  async (oldest) => {
+    const session = openDatabase(db.config(), { max: 1, name: 'open' });
+    const [{ pid }] = (await session`select pg_backend_pid() as pid`) as unknown as [{ pid: number }];
+    const open = () => session.unsafe('begin; select pg_current_xact_id()');
+    const prepare = () => sql.unsafe(`begin; select pg_current_xact_id(); prepare transaction 'kept'`);
+    for (const begin of oldest === 'a session' ? [open, prepare] : [prepare, open]) await begin();
+    const { mirror, said } = talkative();
+    const named =
+      oldest === 'a session' ? { oldestPid: pid, oldestPrepared: null } : { oldestPid: null, oldestPrepared: 'kept' };
+    expect(await said('creating the slot waits')).toMatchObject({ slot: db.name, ...named });
+    // on this server a slot is not made soon after the end of a transaction
+    await mirror.stop();
+    await sql`rollback prepared 'kept'`;
+    await session`rollback`;
+    await session.end();
+    await until('the slot to be gone', async () => (await db.sql`select from pg_replication_slots`).length === 0);
+  },
+);
+
+test('a commit that waits for a stand-by, which a reconcile cannot see yet and the slot has passed, is copied by its second look', async () => {
+  const first = startMirror(db);
+  await first.streaming();
+  await first.stop();
+  const reload = async (statement: string) => {
+    await db.sql.unsafe(`alter system ${statement}`);
+    await db.sql`select pg_reload_conf()`;
+  };
+  await reload(`set synchronous_standby_names = 'nobody'`);
+  await until('the stand-by to be asked for', async () => {
+    const [row] = await db.sql`select current_setting('synchronous_standby_names') as names`;
+    return row?.['names'] === 'nobody';
+  });
+  const committed = db.sql.begin(async (tx) => {
+    await tx`set local synchronous_commit = on`;
+    return await insertVerification(tx);
+  });
+  await until(
+    'the commit to wait',
+    async () => (await db.sql`select from pg_stat_activity where wait_event = 'SyncRep'`).length === 1,
+  );
+  await db.sql`select pg_replication_slot_advance(${db.name}, pg_current_wal_insert_lsn())`;
+  await db.sql`update smslogd.checkpoint set reconcile_due = 'by hand'`;
+  const { mirror, said } = talkative();
+  await said('reconcile looks a second time');
+  const has = async (id: string) => (await db.sql`select from verification.sms_log where id = ${id}`).length === 1;
+  await reload('reset synchronous_standby_names');
+  const { id } = await committed;
+  await until('the row', () => has(id));
+  await mirror.streaming();
+  await mirror.stop();
 });

@@ -154,6 +154,51 @@ test('verify of the recent past counts each row where the owner wrote his table 
   expect(JSON.parse(lines.join(''))).toMatchObject({ source: 1_100, missing: 1_100 });
 });
 
+test.each(['light audit', 'verify'])('a %s calls nothing missing that is on its way', async (kind) => {
+  let inHand = false;
+  let letGo!: () => void;
+  const held = new Promise<void>((resolve) => {
+    letGo = resolve;
+  });
+  const beforeWrite = () => {
+    inHand = true;
+    return held;
+  };
+  // a light audit reads no page that was not there when it began
+  await insertMany(db.sql, 10);
+  mirror = startMirror(db, { failpoints: { beforeWrite } });
+  await mirror.streaming();
+  const sql = openDatabase(db.config(), { max: 1, name: 'audit' });
+  const source = await describeSource(sql, db.config());
+  const audit = async () => {
+    const options = { sinceSeconds: 900, patienceMs: 60_000, incomplete: async () => {} };
+    if (kind === 'light audit')
+      return await lightAudit(sql, db.config(), source, options, new AbortController().signal);
+    const lines: string[] = [];
+    const io = { env: db.env(), print: (line: string) => void lines.push(line), stdoutIsTerminal: false };
+    await command.run({ json: true }, io);
+    const { missing, settled } = JSON.parse(lines.join('')) as { missing: number; settled: boolean };
+    return { missing, auditedXid: settled ? 'all' : undefined };
+  };
+  // the row comes once the audit has begun, and before its look
+  const release = await hold('lock verification.sms_log in access exclusive mode');
+  const audited = audit();
+  await waitsForALock('the audit', 'with chunk');
+  await insertMany(db.sql, 1);
+  await until('the mirror to have it in hand', () => inHand);
+  await release();
+  await until('the audit to have seen it and to wait for the mirror', async () => {
+    const waiting =
+      await db.sql`select from pg_stat_activity where datname = ${db.name} and query ~ 'confirmed_flush_lsn >='
+                                  and application_name ~ '^smslogd (audit|verify)'`;
+    return waiting.length > 0;
+  });
+  letGo();
+  expect(await audited).toEqual({ missing: 0, auditedXid: expect.any(String) });
+  await everyRowOnce();
+  await sql.end();
+});
+
 test.each([
   ['does not call the log whole where the owner wrote his table anew meanwhile', 'vacuum full', false],
   ['calls it whole where he only cleaned it', 'vacuum', true],

@@ -1,10 +1,13 @@
 /** What the acknowledged position is, to the byte, and what a crash at each durable step leaves. */
 import { randomUUID } from 'node:crypto';
+import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Batch } from '../../src/mirror/batch.ts';
 import { openDatabase } from '../../src/db.ts';
 import { formatLsn, parseLsn } from '../../src/lsn.ts';
+import { createMetrics } from '../../src/metrics.ts';
 import { patiently } from '../../src/mirror/pieces.ts';
+import { reconcile } from '../../src/mirror/reconcile.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
@@ -295,6 +298,45 @@ test('a row that the stream writes while a reconcile does so too is written once
   expect(first?.['gateway_id']).toMatch(/^66140/);
   expect(first?.['gateway_status']).toBe('Unaccepted');
   expect(second).toEqual({ gateway_id: '7777777', gateway_status: 'Delivered' });
+  await sql.end();
+});
+
+test('a copy says how far it is, in the log and as a metric', async () => {
+  await insertMany(db.sql, 5_000);
+  const sql = openDatabase(db.config(), { max: 1, name: 'test' });
+  const store = createStore(sql, db.config());
+  const source = await describeSource(sql, db.config());
+  await store.read();
+  const { epoch } = await store.acquire();
+  const metrics = createMetrics('test');
+  const shares: number[] = [];
+  const log = pino(
+    { level: 'info' },
+    {
+      write: (line) => {
+        const { msg, share, looked } = JSON.parse(line) as { msg: string; share: number; looked: number };
+        if (msg === 'reconcile goes on') shares.push(share, looked / 5_000);
+      },
+    },
+  );
+  const progress: (number | undefined)[] = [];
+  const watched = {
+    ...store,
+    keepReconcile: async (...position: Parameters<typeof store.keepReconcile>) => {
+      progress.push((await metrics.reconcileProgress.get()).values[0]?.value);
+      await store.keepReconcile(...position);
+    },
+  };
+  await reconcile(
+    { store: watched, source, epoch, reason: 'test', log, metrics, progressMs: 0 },
+    new AbortController().signal,
+  );
+  expect(progress[0]).toBe(0);
+  // ids are spread evenly
+  const [share, looked] = shares;
+  expect(Math.abs(share! - looked!)).toBeLessThan(0.1);
+  expect(shares.at(-2)).toBe(1);
+  expect((await metrics.reconcileProgress.get()).values[0]?.value).toBe(1);
   await sql.end();
 });
 

@@ -1,4 +1,4 @@
-/** The first copy by a daemon that is killed in the middle of it. */
+/** A copy by a daemon that is killed in the middle of it, or before it. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { startDaemon, type Daemon } from '../support/daemon.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
@@ -35,4 +35,40 @@ test('a copy that was killed goes on where it stopped, and every row is in the l
   expect((JSON.parse(done) as { looked: number }).looked).toBeLessThan(60_000);
   await until('every row', async () => (await difference(db.sql)).missing === 0);
   expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
+});
+
+test('a daemon that is killed while its slot is made anew leaves the reconcile due, and the next one does it though the slot is there', async () => {
+  await insertMany(db.sql, 10);
+  await db.sql`insert into smslogd.checkpoint (slot_name, system_id, source_timezone, lsn)
+               select ${db.name}, system_identifier::text, 'UTC', pg_current_wal_lsn() from pg_control_system()`;
+  const open = await db.sql.reserve();
+  await open.unsafe('begin; select pg_current_xact_id()');
+  daemon = startDaemon(db.env({ LOOPS: 'mirror' }));
+  const slot = async () =>
+    (
+      await db.sql`select active, confirmed_flush_lsn is not null as whole from pg_replication_slots where slot_name = ${db.name}`
+    )[0];
+  await until('the slot to be in the making', async () => (await slot()) !== undefined);
+  daemon.kill('SIGKILL');
+  await daemon.exited;
+  const due = async () =>
+    (await db.sql`select reconcile_due from smslogd.checkpoint`)[0]?.['reconcile_due'] as string | null;
+  expect(await due()).toBe('slot missing');
+  // publication, slot, reconcile: in this order
+  expect(await db.sql`select from pg_publication_tables where pubname = 'smslogd'`).toHaveLength(1);
+  expect(await db.sql`select from verification.sms_log`).toHaveLength(0);
+  await open.unsafe('commit');
+  open.release();
+  await until('the slot to be there and free', async () => {
+    const found = await slot();
+    return found?.['whole'] === true && found?.['active'] === false;
+  });
+  daemon = startDaemon(db.env({ LOOPS: 'mirror' }));
+  await daemon.line(
+    'the reconcile to begin',
+    (line) => line.includes('"reconcile begins') && line.includes('"slot missing"'),
+  );
+  await daemon.line('it to end', (line) => line.includes('"reconcile done"'));
+  expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
+  await until('nothing to be due', async () => (await due()) === null);
 });

@@ -20,11 +20,20 @@ import { difference, insertMany } from '../support/verifications.ts';
 let server: Cluster;
 let db: TestDatabase;
 let mirror: RunningMirror;
+let lines: string[];
+const log = pino({ level: 'warn' }, { write: (line) => void lines.push(line) });
+
+/** The codes of the warnings so far that speak of slot, checkpoint, database or missing rows. */
+const warnings = () =>
+  lines
+    .map((line) => (JSON.parse(line) as { code: string }).code)
+    .filter((code) => /^(slot|checkpoint|rows)_|^database_changed/.test(code));
 
 beforeEach(async () => {
+  lines = [];
   server = await createServer({ max_slot_wal_keep_size: '1MB', min_wal_size: '32MB', max_wal_size: '48MB' });
   db = await createDatabase({ adminUrl: server.url('postgres') });
-  mirror = startMirror(db);
+  mirror = startMirror(db, { log });
   await mirror.streaming();
 });
 afterEach(async () => {
@@ -156,9 +165,14 @@ const copy = (from: string, to: string) => {
 };
 const timeline = async () => (await db.sql`select timeline_id as id from pg_control_checkpoint()`)[0]?.['id'] as number;
 
-test.each(['with its slot', 'without its slot', 'with the slot of the later state'])(
+// a new timeline alone is no fault of the slot
+test.each([
+  ['with its slot', []],
+  ['without its slot', ['slot_missing']],
+  ['with the slot of the later state', ['slot_lost']],
+])(
   'after a restore to an older base backup %s, on a new timeline, under a running daemon, every row is in the log once',
-  async (how) => {
+  async (how, told) => {
     const backup = join(server.directory, 'backup');
     await insertMany(db.sql, 50);
     await everyRowOnce();
@@ -187,6 +201,7 @@ test.each(['with its slot', 'without its slot', 'with the slot of the later stat
     expect((await db.sql`select count(*)::int as rows from verification.sms_log`)[0]).toEqual({ rows: 90 });
     await db.sql`checkpoint`;
     expect(await timeline()).toBe(2);
+    expect(warnings()).toEqual(told);
   },
 );
 
@@ -216,10 +231,11 @@ test('a slot that really lost its WAL is made again once, and what passed is rec
     const [slot] = await db.sql`select wal_status from pg_replication_slots`;
     return slot?.['wal_status'] === 'lost';
   });
-  mirror = startMirror(db);
+  mirror = startMirror(db, { log });
   await mirror.streaming();
   await insertMany(db.sql, 10);
   await everyRowOnce();
+  expect(warnings()).toEqual(['slot_lost']);
   const [slot] =
     await db.sql`select wal_status, to_jsonb(s) ->> 'failover' as failover, current_setting('server_version_num')::int as version
                                 from pg_replication_slots s`;
