@@ -18,6 +18,7 @@ import { pgConfig, quoteIdentifier, quoteLiteral } from '../db.ts';
 import { codeOf, SmslogdError, toSmslogdError } from '../errors.ts';
 import { maxLsn, type Lsn } from '../lsn.ts';
 import { createFrames, statusUpdate } from './frames.ts';
+import { rhythmOf } from './rhythm.ts';
 
 export interface StreamHandlers {
   /** one pgoutput message: it begins at `at` of `bytes`, which are valid during the call only */
@@ -49,8 +50,6 @@ export interface Stream {
 
 type Plugin = Parameters<LogicalReplicationService['subscribe']>[0];
 
-const LONGEST_STATUS_INTERVAL_MS = 10_000;
-const SHORTEST_SILENCE_MS = 10_000;
 /** A socket that stops reading as soon as it is paused, instead of filling a buffer of its own first. */
 const THRIFTY: SocketConstructorOpts & { readableHighWaterMark: number } = { readableHighWaterMark: 1 };
 /** Between two reads at leisure; what comes meanwhile must fit into the receive buffer of the kernel. */
@@ -137,8 +136,7 @@ export async function openStream(
   const status = (ask: boolean) => {
     if (streaming) connection?.sendCopyFromChunk(statusUpdate(durable, ask));
   };
-  const interval = Math.min(LONGEST_STATUS_INTERVAL_MS, (options.senderTimeoutMs || Infinity) / 3);
-  const silence = Math.max(3 * interval, SHORTEST_SILENCE_MS);
+  const { interval, silence } = rhythmOf(options.senderTimeoutMs);
   const timer = setInterval(() => {
     if (!paused && performance.now() - lastHeard > silence) {
       fail(new SmslogdError('stream_stalled', `no byte from the server for ${Math.round(silence / 1000)} s`));
