@@ -101,7 +101,12 @@ test('SOURCE_TIMEZONE and a database with odd date settings change no instant', 
   await begin('select 1', { SOURCE_TIMEZONE: 'Europe/Kyiv' });
   await insert(streamed);
   await has(2);
-  expect(await rows()).toEqual([copied, streamed].sort().map((id) => expected(id)));
+  await db.sql`alter table verification.verifications alter column inserted_at type timestamptz using inserted_at at time zone 'Europe/Kyiv'`;
+  const withZone = randomUUID();
+  await db.sql`insert into verification.verifications (id, phone_number, code, inserted_at)
+               values (${withZone}, '+380000000001', 1234, timestamptz '2026-01-02 03:04:05.678901+00')`;
+  await has(3);
+  expect(await rows()).toEqual([copied, streamed, withZone].sort().map((id) => expected(id)));
 });
 
 test('a copy whose owner changes the type of inserted_at in the middle falsifies no instant', async () => {
