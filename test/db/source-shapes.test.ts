@@ -87,7 +87,10 @@ test('a timestamptz column, a text code with leading zeros and a bigint code are
   expect(await rows()).toContainEqual(expected(other, { body: 'Код авторизації дій в системі eHealth: 12345678901' }));
 });
 
-test('SOURCE_TIMEZONE and a database with odd date settings change no instant', async () => {
+test.for([
+  ['UTC', '2026-01-02 03:04:05.678901'],
+  ['Europe/Kyiv', '2026-01-02 05:04:05.678901'],
+] as const)('a database with odd date settings changes no instant, with SOURCE_TIMEZONE %s', async ([zone, local]) => {
   await db.sql.unsafe(
     `alter database ${db.name} set datestyle = 'SQL, DMY'; alter database ${db.name} set timezone = 'Asia/Tokyo'`,
   );
@@ -95,13 +98,15 @@ test('SOURCE_TIMEZONE and a database with odd date settings change no instant', 
   const streamed = randomUUID();
   const insert = (id: string) =>
     db.sql`insert into verification.verifications (id, phone_number, code, inserted_at)
-           values (${id}, '+380000000001', 1234, timestamp '2026-01-02 05:04:05.678901')`;
+           values (${id}, '+380000000001', 1234, ${local}::text::timestamp)`;
   await db.sql.unsafe(STANDARD);
   await insert(copied);
-  await begin('select 1', { SOURCE_TIMEZONE: 'Europe/Kyiv' });
+  await begin('select 1', { SOURCE_TIMEZONE: zone });
   await insert(streamed);
   await has(2);
-  await db.sql`alter table verification.verifications alter column inserted_at type timestamptz using inserted_at at time zone 'Europe/Kyiv'`;
+  await db.sql.unsafe(
+    `alter table verification.verifications alter column inserted_at type timestamptz using inserted_at at time zone '${zone}'`,
+  );
   const withZone = randomUUID();
   await db.sql`insert into verification.verifications (id, phone_number, code, inserted_at)
                values (${withZone}, '+380000000001', 1234, timestamptz '2026-01-02 03:04:05.678901+00')`;
