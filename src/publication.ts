@@ -20,6 +20,8 @@ export interface PublicationState {
   readonly viaRoot: boolean;
   /** tables beside the source are in it, as the former one after another table was put in its place */
   readonly others: boolean;
+  /** it is FOR ALL TABLES, which no ALTER PUBLICATION changes */
+  readonly all: boolean;
   /** somebody gave the source a row filter: rows outside it would pass in silence */
   readonly filtered: boolean;
   /** the published columns where there is a column list, sorted */
@@ -34,14 +36,16 @@ export async function describePublication(sql: Sql, config: Names, source: Sourc
       delete: boolean;
       root: boolean;
       member: boolean;
+      all: boolean;
       others: boolean;
       filtered: boolean;
       list: boolean;
       columns: string | null;
     }[]
   >`select p.pubinsert as insert, p.pubupdate as update, p.pubdelete as delete, p.pubviaroot as root,
-           p.puballtables or r.prrelid is not null as member,
-           exists (select from pg_publication_rel o where o.prpubid = p.oid and o.prrelid <> ${source.oid}::text::oid) as others, r.prqual is not null as filtered, r.prattrs is not null as list,
+           p.puballtables or r.prrelid is not null as member, p.puballtables as all,
+           p.puballtables or exists (select from pg_publication_namespace n where n.pnpubid = p.oid)
+           or exists (select from pg_publication_rel o where o.prpubid = p.oid and o.prrelid <> ${source.oid}::text::oid) as others, r.prqual is not null as filtered, r.prattrs is not null as list,
            (select json_agg(a.attname order by a.attname)::text from pg_attribute a
              where a.attrelid = r.prrelid and a.attnum = any (r.prattrs::int2[])) as columns
       from pg_publication p left join pg_publication_rel r on r.prpubid = p.oid and r.prrelid = ${source.oid}::text::oid
@@ -54,6 +58,7 @@ export async function describePublication(sql: Sql, config: Names, source: Sourc
     delete: row?.delete ?? false,
     viaRoot: row?.root ?? false,
     others: row?.others ?? false,
+    all: row?.all ?? false,
     filtered: row?.filtered ?? false,
     columns: row?.list === true ? (JSON.parse(row.columns ?? '[]') as string[]) : undefined,
   };
@@ -84,7 +89,9 @@ export function publicationStatements(config: Names, source: Source, now: Public
   const member = `table ${source.table}${wanted === undefined ? '' : ` (${wanted.map(quoteIdentifier).join(', ')})`}`;
   const options = `publish = 'insert', publish_via_partition_root = true`;
   const excess = (now.update || now.delete) && (strict || masked || !source.publishesUpdates);
-  if (!now.exists) return [`create publication ${name} for ${member} with (${options})`];
+  const creation = `create publication ${name} for ${member} with (${options})`;
+  if (!now.exists) return [creation];
+  if (now.all && (strict || masked)) return [`drop publication ${name}`, creation];
   const statements: string[] = [];
   if (!now.hasSource && !now.others) statements.push(`alter publication ${name} add ${member}`);
   else if (

@@ -52,9 +52,13 @@ export async function describeSource(sql: Sql, config: Pick<Config, 'SOURCE_TABL
            exists (select from pg_index i where i.indrelid = c.oid and (i.indisprimary and c.relreplident = 'd' or i.indisreplident)) as key,
            (select json_agg(a.attname order by a.attnum)::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as names,
            (select json_agg(format_type(a.atttypid, null) order by a.attnum)::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as types
-      from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = to_regclass(${table}) and c.relkind in ('r', 'p')`;
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = to_regclass(${table})`;
   if (row === undefined)
     throw new SmslogdError('source_missing', `the source table ${config.SOURCE_TABLE} does not exist`);
+  if (row.kind !== 'r' && row.kind !== 'p')
+    throw new SmslogdError('source_missing', `${config.SOURCE_TABLE} is no table: PostgreSQL streams nothing else`, {
+      hint: 'Set SOURCE_TABLE to the table that the OTP service writes; where it is a view, to the one behind it.',
+    });
   const names = JSON.parse(row.names) as string[];
   const types = JSON.parse(row.types) as string[];
   const columns = new Map(names.map((name, i) => [name, types[i] ?? '']));

@@ -8,6 +8,8 @@ import { fail, ok, warn, type Check } from './check.ts';
 import { needing, type Found } from './found.ts';
 import { lackingPrivileges } from './privileges.ts';
 
+const LOG = 'verification.sms_log';
+
 export const schemaChecks: readonly Check<Found>[] = [
   needing('schema', ['sql'], async (found) => {
     const newer = await requireSchema(found.sql);
@@ -22,6 +24,17 @@ export const schemaChecks: readonly Check<Found>[] = [
   needing('source table', ['config', 'sql'], async (found) => {
     const source = await describeSource(found.sql, found.config);
     found.source = source;
+    // of a partitioned table each partition counts, and only these are stored
+    const unlogged = await found.sql<{ name: string }[]>`
+      select c.oid::regclass::text as name from pg_class c
+       where c.relpersistence = 'u' and (c.oid = ${source.oid}::text::oid or c.oid in (select relid from pg_partition_tree(${source.oid}::text::oid)))`;
+    if (unlogged.length > 0) {
+      const names = unlogged.map(({ name }) => name);
+      return fail(
+        `${names.join(', ')} is unlogged: PostgreSQL streams nothing of it, and empties it after a crash`,
+        names.map((name) => `alter table ${name} set logged;`).join(' '),
+      );
+    }
     const said = `${found.config.SOURCE_TABLE}, ${source.columns.size} columns, owner ${source.owner}`;
     if (!source.tracksGateway)
       return warn(`${said}; it has no gateway_id column: its SMS are logged and not judged, shown as untracked`);
@@ -52,17 +65,38 @@ export const schemaChecks: readonly Check<Found>[] = [
     );
   }),
 
+  needing('the log', ['sql', 'migrated'], async ({ sql }) => {
+    const rows = await sql<{ says: string; fix: string }[]>`
+      select * from (
+        select format('%s is unlogged: a crash empties it', oid::regclass) as says, format('alter table %s set logged;', oid::regclass) as fix
+          from pg_class where relkind = 'r' and relpersistence = 'u' and (oid = ${LOG}::text::regclass or relnamespace = 'smslogd'::regnamespace)
+        union all
+        select format('its column %I must have a value, and smslogd has none for it: every SMS is refused', attname),
+               format('alter table %s alter column %I drop not null;', attrelid::regclass, attname)
+          from pg_attribute where attrelid = ${LOG}::text::regclass and attnum > 0 and not attisdropped and attnotnull and not atthasdef
+           and attidentity = '' and attname not in ('id', 'phone_number', 'type', 'updated_at', 'inserted_at')
+        union all
+        select 'nothing keeps an id from coming twice', format('alter table %s add primary key (id);', ${LOG}::text)
+         where not exists (
+           select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attname = 'id'
+            where i.indrelid = ${LOG}::text::regclass and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null
+              and i.indnkeyatts = 1 and i.indkey[0] = a.attnum)) wrong`;
+    if (rows.length === 0) return ok('each id once, kept through a crash');
+    return fail(rows.map(({ says }) => says).join('; '), rows.map(({ fix }) => fix).join(' '));
+  }),
+
   needing('triggers of the log', ['sql', 'migrated'], async ({ sql }) => {
-    const rows = await sql<{ name: string }[]>`
-      select quote_ident(tgname) as name from pg_trigger
-       where tgrelid = 'verification.sms_log'::regclass and not tgisinternal and tgenabled <> 'D'
-         -- for each row, before, insert
-         and tgtype & 7 = 7 order by tgname`;
+    const rows = await sql<{ kind: string; name: string }[]>`
+      select 'trigger' as kind, quote_ident(tgname) as name from pg_trigger
+       where tgrelid = ${LOG}::text::regclass and not tgisinternal and tgenabled <> 'D'
+         -- for each row, before, insert or update
+         and tgtype & 3 = 3 and tgtype & 20 <> 0
+      union all select 'rule', quote_ident(rulename) from pg_rewrite where ev_class = ${LOG}::text::regclass and ev_type in ('2', '3')
+      order by 1, 2`;
     if (rows.length === 0) return ok('none that can change a row or pass it over');
-    const names = rows.map(({ name }) => name);
     return warn(
-      `${names.join(', ')} can change a row before it is logged or pass it over: the log is then not what was sent`,
-      `${names.map((name) => `drop trigger ${name} on verification.sms_log;`).join(' ')} -- then: smslogd verify --repair`,
+      `${rows.map(({ kind, name }) => `${kind} ${name}`).join(', ')} can change what is written or pass it over: the log is then not what was sent`,
+      `${rows.map(({ kind, name }) => `drop ${kind} ${name} on ${LOG};`).join(' ')} -- then: smslogd verify --repair`,
     );
   }),
 

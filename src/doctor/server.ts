@@ -1,6 +1,6 @@
 /** Checks of the PostgreSQL server: can smslogd reach it, read its WAL and keep a slot there. */
 import { Client } from 'pg';
-import { isPooled, openDatabase, pgConfig, quoteIdentifier } from '../db.ts';
+import { isPooled, openDatabase, pgConfig, quoteIdentifier, quoteLiteral } from '../db.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
 import { fail, ok, warn, type Check } from './check.ts';
 import { needing, type Found } from './found.ts';
@@ -124,6 +124,44 @@ export const serverChecks: readonly Check<Found>[] = [
         : []),
     ];
     return lines.length === 0 ? ok(said) : fail(said, `${lines.join(' ')} -- then restart PostgreSQL`);
+  }),
+
+  needing('stand-bys', ['sql'], async ({ sql }) => {
+    const names = await setting(sql, 'synchronous_standby_names');
+    if (names === '') return ok('no commit waits for one');
+    // a role without pg_monitor sees no more of a sender than its process: that of a slot's reader is no stand-by's
+    const [row] = await sql<{ count: number; others: string }[]>`
+      select count(*) filter (where coalesce(sync_state in ('sync', 'quorum'), true))::int as count,
+             coalesce(string_agg(distinct quote_ident(application_name), ', '), '') as others
+        from pg_stat_replication r
+       where not exists (select from pg_replication_slots s where s.active_pid = r.pid and s.slot_type = 'logical')`;
+    const { count, others } = row!;
+    const wanted = Number(/^\s*(?:first|any)?\s*(\d+)\s*\(/i.exec(names)?.[1] ?? 1);
+    const reload = 'select pg_reload_conf();';
+    if (names.includes('*'))
+      return fail(
+        `synchronous_standby_names = ${names} takes the daemon's own connection for a stand-by: its commits wait for itself, and everybody's for the daemon`,
+        `alter system set synchronous_standby_names = ${quoteLiteral(others)}; ${reload} -- name your stand-bys`,
+      );
+    if (count < wanted)
+      return fail(
+        `synchronous_standby_names = ${names}, and ${count} of ${wanted} answer: every commit waits, the daemon's, too`,
+        `alter system set synchronous_standby_names = ''; ${reload} -- or bring the stand-by back`,
+      );
+    return ok(`commits wait for ${names}, and ${count} answer`);
+  }),
+
+  needing('synchronized_standby_slots', ['sql'], async ({ sql }) => {
+    // known from PostgreSQL 17 on
+    const [row] = await sql<{ names: string | null }[]>`
+      select string_agg(name, ', ') as names from unnest(string_to_array(replace(current_setting('synchronized_standby_slots', true), ' ', ''), ',')) name
+       where name <> '' and not exists (select from pg_replication_slots where slot_name = name and active)`;
+    const { names } = row!;
+    if (names === null) return ok('the stream waits for no slot that nobody reads');
+    return fail(
+      `nobody reads ${names}: the stream waits for that, since smslogd's slot is a failover slot`,
+      "alter system set synchronized_standby_slots = ''; select pg_reload_conf(); -- or bring that stand-by back",
+    );
   }),
 
   needing('wal_sender_timeout', ['sql'], async ({ sql }) => {

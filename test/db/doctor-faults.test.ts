@@ -204,6 +204,14 @@ test.for([
     'publishes UPDATEs or DELETEs',
     publication("set (publish = 'insert, update')"),
   ]),
+  ...['all tables', 'tables in schema verification'].flatMap((what) =>
+    faults('publication', what === 'all tables' ? 'warn' : 'FAIL', [
+      `it is for ${what}`,
+      what === 'all tables' ? 'other tables' : 'does not have the source',
+      sql(`drop publication smslogd;
+           create publication smslogd for ${what} with (publish = insert, publish_via_partition_root = true)`),
+    ]),
+  ),
   ...faults(
     'slot',
     'warn',
@@ -245,13 +253,44 @@ test.for([
       await db.sql`insert into smslogd.sms_refused (id, sqlstate, reason) values (${id}, '23514', 'no_zeros')`;
     },
   ]),
+  ...faults(
+    'stand-bys',
+    'FAIL',
+    ['the stand-by is away', '0 of 1 answer', alterSystem("synchronous_standby_names = 'absent'")],
+    ['any reader of WAL is one', "the daemon's own", alterSystem("synchronous_standby_names = '*'")],
+  ),
+  ...faults('synchronized_standby_slots', 'FAIL', [
+    'the stand-by of failover slots is away',
+    'nobody reads absent',
+    alterSystem("synchronized_standby_slots = 'absent'"),
+  ]),
+  ...faults('source table', 'FAIL', [
+    'it is unlogged',
+    'streams nothing',
+    sql(`alter publication smslogd drop table verification.verifications;
+         alter table verification.verifications set unlogged`),
+    publication('add table verification.verifications'),
+  ]),
+  ...faults(
+    'the log',
+    'FAIL',
+    ['it is unlogged', 'a crash empties it', sql('alter table verification.sms_log set unlogged')],
+    ['its primary key is gone', 'coming twice', sql('alter table verification.sms_log drop constraint sms_log_pkey')],
+    [
+      'a column of its own must have a value',
+      'every SMS is refused',
+      sql(`alter table verification.sms_log add note text not null default '';
+           alter table verification.sms_log alter note drop default`),
+      sql('alter table verification.sms_log drop note'),
+    ],
+  ),
   ...faults('idle_replication_slot_timeout', 'warn', [
     'idle slots are invalidated',
     '1h',
     alterSystem("idle_replication_slot_timeout = '1h'"),
   ]),
 ])('$check: $wrong: found, and the fix mends it', async ({ check, level, says, make, undo }, { skip }) => {
-  if (check === 'idle_replication_slot_timeout')
+  if (['idle_replication_slot_timeout', 'synchronized_standby_slots'].includes(check))
     skip((await db.sql`select from pg_settings where name = ${check}`).length === 0, 'this server does not know it');
   await make();
   const found = await notAnymore('ok', check);
@@ -277,6 +316,11 @@ test.each([
   ['rename column phone_number to phone', 'rename column phone to phone_number', 'phone_number'],
   ['alter column inserted_at type date using inserted_at::date', 'alter column inserted_at type timestamp', 'date'],
   ['rename to elsewhere', '', 'does not exist'],
+  [
+    'rename to elsewhere; create view verification.verifications as select * from verification.elsewhere',
+    'rename to v; drop view verification.v; alter table verification.elsewhere rename to verifications',
+    'is no table',
+  ],
 ])('a source table that cannot be mirrored is named with its fault: %s', async (wrong, right, says) => {
   await db.sql.unsafe(`alter table verification.verifications ${wrong}`);
   expect(await notAnymore('ok', 'source table')).toMatchObject({ level: 'FAIL', says: expect.stringContaining(says) });
