@@ -79,7 +79,7 @@ const TABLE = {
   },
   standby_missing: {
     reaction: 'retry',
-    hint: "Nothing is lost. Bring a stand-by of synchronous_standby_names back or take it out there. `*` means the daemon's own connection, too, which cannot answer: name the stand-bys.",
+    hint: 'Nothing is lost. Bring the stand-by back, or take it out of synchronous_standby_names or synchronized_standby_slots; `smslogd doctor` says more.',
   },
   row_refused: {
     reaction: 'retry',

@@ -14,25 +14,43 @@ const PATIENCE_SECONDS = 2;
 
 interface Wait {
   readonly code: ErrorCode;
-  readonly look: (store: Store) => Promise<{ readonly waitedSeconds: number } | undefined>;
+  readonly look: () => Promise<{ readonly waitedSeconds: number } | undefined>;
   readonly says: string;
   readonly over: string;
 }
 
-const WAITS: readonly Wait[] = [
-  {
-    code: 'log_locked',
-    look: (store) => store.lockHolder(PATIENCE_SECONDS),
-    says: 'a write waits for a lock that another session holds',
-    over: 'the lock is free: writes go on',
-  },
-  {
-    code: 'standby_missing',
-    look: (store) => store.standbyWait(PATIENCE_SECONDS),
-    says: 'a commit waits for a synchronous stand-by',
-    over: 'commits no longer wait for a stand-by: writes go on',
-  },
-];
+/** What may keep us waiting; each look finds it only where it lasts. */
+function waitsOf(store: Store): readonly Wait[] {
+  let stood: string | undefined;
+  return [
+    {
+      code: 'log_locked',
+      look: () => store.lockHolder(PATIENCE_SECONDS),
+      says: 'a write waits for a lock that another session holds',
+      over: 'the lock is free: writes go on',
+    },
+    {
+      code: 'standby_missing',
+      look: () => store.standbyWait(PATIENCE_SECONDS),
+      says: 'a commit waits for a synchronous stand-by',
+      over: 'commits no longer wait for a stand-by: writes go on',
+    },
+    {
+      code: 'standby_missing',
+      // one that is there is waited for, too, again and again, but for a moment
+      look: async () => {
+        const wait = await store.senderWait();
+        const stands = wait?.at === stood;
+        stood = wait?.at;
+        return wait !== undefined && stands
+          ? { waitedSeconds: LOOK_MS / 1_000, standbySlots: wait.standbySlots }
+          : undefined;
+      },
+      says: 'the server sends nothing before a stand-by has it',
+      over: 'the server no longer waits for a stand-by: it sends again',
+    },
+  ];
+}
 
 /**
  * Says it once when something keeps us waiting, with the session that holds a lock, and once when that is over; until `signal` aborts. A look that
@@ -42,22 +60,24 @@ export async function watchWaits(
   { store, log, metrics }: { store: Store; log: Log; metrics: Pick<Metrics, 'errors'> },
   signal: AbortSignal,
 ): Promise<void> {
-  const since = new Map<ErrorCode, number>();
+  const waits = waitsOf(store);
+  const since = new Map<Wait, number>();
   for (;;) {
     await pause(LOOK_MS, signal);
     if (signal.aborted) return;
-    for (const { code, look, says, over } of WAITS) {
-      const found = await look(store).catch(() => undefined);
+    for (const wait of waits) {
+      const { code, look, says, over } = wait;
+      const found = await look().catch(() => undefined);
       if (signal.aborted) return;
-      const began = since.get(code);
+      const began = since.get(wait);
       if (found !== undefined && began === undefined) {
-        since.set(code, performance.now() - found.waitedSeconds * 1_000);
+        since.set(wait, performance.now() - found.waitedSeconds * 1_000);
         metrics.errors.inc({ code });
         logProblem(log, 'warn', new SmslogdError(code, says), found);
       }
       if (found === undefined && began !== undefined) {
         log.info({ waitedSeconds: Math.round((performance.now() - began) / 1_000) }, over);
-        since.delete(code);
+        since.delete(wait);
       }
     }
   }

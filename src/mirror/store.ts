@@ -64,6 +64,11 @@ export interface StandbyWait {
   readonly standbyNames: string;
 }
 
+export interface SenderWait {
+  readonly at: string;
+  readonly standbySlots: string;
+}
+
 interface SinkResult {
   readonly held: number;
   readonly inserted: number;
@@ -443,6 +448,15 @@ select (select count(*) from held)::int as held, count(*)::int as completed from
          where wait_event = 'SyncRep' and datname = current_database() and application_name = current_setting('application_name')
            and query_start < clock_timestamp() - ${seconds}::int * interval '1 second'
          order by query_start limit 1`;
+      return wait;
+    },
+
+    /** Where the server sends the slot's reader nothing before a stand-by has it: for which slots it waits, and how far the reader is. */
+    async senderWait(): Promise<SenderWait | undefined> {
+      const [wait] = await sql<SenderWait[]>`
+        select s.confirmed_flush_lsn::text as at, current_setting('synchronized_standby_slots', true) as "standbySlots"
+          from pg_replication_slots s join pg_stat_activity a on a.pid = s.active_pid
+         where s.slot_name = ${slot} and a.wait_event = 'WaitForStandbyConfirmation'`;
       return wait;
     },
 

@@ -91,26 +91,35 @@ test(
   },
 );
 
-test('a commit that waits for a synchronous stand-by is told of, from the first one on, and its end, too', async () => {
-  await mirror.stop();
-  const standbys = (names: string) =>
-    db.sql
-      .unsafe(`alter system set synchronous_standby_names = '${names}'`)
-      .then(() => db.sql`select pg_reload_conf()`);
-  await standbys('absent');
-  await until(
-    'it to be taken',
-    async () => (await db.sql`show synchronous_standby_names`)[0]?.['synchronous_standby_names'] === 'absent',
-  );
+test('a stand-by that is away, and that the server waits for, is told of, and its end, too', async () => {
   const lines: string[] = [];
-  mirror = startMirror(db, { log: pino({ level: 'info' }, { write: (line) => void lines.push(line) }) });
   const told = (word: string) => lines.filter((line) => line.includes(word));
+  const set = async (name: string, value: string) => {
+    await db.sql.unsafe(`alter system set ${name} = '${value}'`);
+    await db.sql`select pg_reload_conf()`;
+    await until('it to be taken', async () => (await db.sql.unsafe(`show ${name}`))[0]?.[name] === value);
+  };
+  // from the first commit of the mirror's life on
+  await mirror.stop();
+  await set('synchronous_standby_names', 'absent');
+  mirror = startMirror(db, { log: pino({ level: 'info' }, { write: (line) => void lines.push(line) }) });
   await until('it to be told', () => told('standby_missing').length > 0);
-  await standbys('');
-  await until('its end to be told', () => told('no longer wait').length > 0);
+  await set('synchronous_standby_names', '');
+  await until('its end to be told', () => told('writes go on').length > 0);
+  const expected: object[] = [{ standbyNames: 'absent' }];
+  const [known] = await db.sql`select from pg_settings where name = 'synchronized_standby_slots'`;
+  if (known !== undefined) {
+    await mirror.streaming();
+    await set('synchronized_standby_slots', 'absent');
+    await insertMany(db.sql, 10);
+    await until('it to be told', () => told('standby_missing').length > 1);
+    await set('synchronized_standby_slots', '');
+    await until('its end to be told', () => told('it sends again').length > 0);
+    expected.push({ standbySlots: 'absent' });
+  }
   await insertMany(db.sql, 10);
   await everyRowOnce();
-  expect(told('standby_missing').map((line) => JSON.parse(line) as object)).toMatchObject([{ standbyNames: 'absent' }]);
+  expect(told('standby_missing').map((line) => JSON.parse(line) as object)).toMatchObject(expected);
 });
 
 test("after the server's crash, under load, every row is in the log once", async () => {
