@@ -206,7 +206,7 @@ export async function openStream(
 
 /** The plug-in starts the stream; `beforeStart` gets the connected client. The publication's name is quoted twice: as an identifier in the list, and the list as a literal. */
 function pgoutput(publication: string, beforeStart: (client: Client) => void): Plugin {
-  const publications = quoteLiteral(quoteIdentifier(publication));
+  const list = quoteLiteral(quoteIdentifier(publication));
   return {
     options: {},
     name: 'pgoutput',
@@ -215,9 +215,8 @@ function pgoutput(publication: string, beforeStart: (client: Client) => void): P
       // known from PostgreSQL 17 on; a role's would end the sending of a transaction that takes longer, and so again with each new connection
       await client.query("select set_config(name, '0', false) from pg_settings where name = 'transaction_timeout'");
       beforeStart(client);
-      return client.query(
-        `START_REPLICATION SLOT ${quoteIdentifier(slot)} LOGICAL ${lsn} (proto_version '1', publication_names ${publications})`,
-      );
+      const options = `proto_version '1', publication_names ${list}`;
+      return client.query(`START_REPLICATION SLOT ${quoteIdentifier(slot)} LOGICAL ${lsn} (${options})`);
     },
   };
 }
