@@ -46,12 +46,19 @@ test('without a gateway id at the end of its life an SMS is Unaccepted, whether 
   await writeSource(there, null, null);
   const gone = await insertSms(db, OVER);
   const foreign = await insertSms(db, { type: 'medication_request', age: '36 minutes' });
-  const young = await insertSms(db, { type: 'verification', age: '34 minutes' });
+  const young = await insertSms(db, { type: 'verification', age: '30 minutes' });
+  // a hand makes nobody's life shorter
+  await db.sql`update smslogd.sms_poll set due_at = now() where id = ${young}`;
   const { metrics } = await start();
   for (const id of [there, gone, foreign]) {
     const row = await statusBecomes(db, id, 'Unaccepted');
     expect(row.status_changed_at).toEqual(row.updated_at);
   }
+  await until('the young one to be looked at', async () => {
+    const [row] =
+      await db.sql`select attempt > 0 and due_at = deadline_at as looked from smslogd.sms_poll where id = ${young}`;
+    return row?.['looked'] === true;
+  });
   expect(await readSms(db, young)).toMatchObject({ gateway_status: null });
   expect(await queueSize(db)).toBe(1);
   const name = 'smslogd_sms_status_transitions_total{type="verification",from="none",to="Unaccepted"}';

@@ -168,20 +168,6 @@ test('a row that is deleted or finalised by hand, while it is asked for, leaves 
   expect(await readSms(db, judged)).toMatchObject({ gateway_status: 'Deleted', status_changed_at: null });
 });
 
-test('a reply about a gateway id that was changed meanwhile is not written', async () => {
-  let release: (() => void) | undefined;
-  gateway.script = async ({ id }) => {
-    if (id === '4000003') await new Promise<void>((resolve) => (release = resolve));
-    return reply(id, id === '4000003' ? 'Delivered' : 'Expired');
-  };
-  const id = await insertSms(db, { gatewayId: '4000003' });
-  await start();
-  await until('it to be asked', () => release !== undefined);
-  await db.sql`update verification.sms_log set gateway_id = '4000004' where id = ${id}`;
-  release?.();
-  expect(await statusBecomes(db, id, 'Expired')).toMatchObject({ gateway_id: '4000004' });
-});
-
 test('while the gateway is down past the life there is no verdict; when it is back it decides', async () => {
   gateway.script = () => ({ status: 503 });
   const delivered = await insertSms(db, { gatewayId: '5000001' });

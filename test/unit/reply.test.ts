@@ -152,6 +152,8 @@ describe('every form of a status', () => {
     expect(word('Gone fishing')).toMatchObject({ status: 'Unknown', word: 'Gone fishing' });
     expect(word('x'.repeat(90))).toMatchObject({ status: 'Unknown', word: 'x'.repeat(40) });
     expect(word('380000000001')).toMatchObject({ status: 'Unknown', word: '' });
+    // what every object has
+    expect(word('constructor')).toMatchObject({ status: 'Unknown', word: 'constructor' });
   });
 });
 
