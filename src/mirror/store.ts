@@ -70,7 +70,8 @@ export interface SenderWait {
 }
 
 interface SinkResult {
-  readonly held: number;
+  /** of the checkpoint's row (ctid); null: it is not ours, or not there any more */
+  readonly place: string | null;
   readonly inserted: number;
   readonly at: string;
 }
@@ -115,6 +116,8 @@ export function createStore(sql: Sql, config: Config) {
   const plain = sinkStatement(config, '');
   const fields = sql`epoch::text, lsn::text, lsn > pg_current_wal_lsn() as in_future, system_id, source_timezone, removed_at is not null as removed, reconcile_due`;
   let clean = 0;
+  /** where the checkpoint's row is, as far as is known */
+  let place: string | undefined;
 
   const sinkOnce = async (batch: Batch, literals: readonly string[], epoch: bigint): Promise<Written> => {
     const offered = batch.rows.length;
@@ -126,20 +129,29 @@ export function createStore(sql: Sql, config: Config) {
       ...literals,
       config.OTP_CODE_TEXT,
     ];
-    const sink = (text: string) => retryDeadlock(() => sql.unsafe<SinkResult[]>(text, parameters, { prepare: true }));
+    const sink = async (text: string): Promise<SinkResult> => {
+      for (;;) {
+        const at = place ?? (await placeOfCheckpoint(epoch));
+        const [result] = await retryDeadlock(() =>
+          sql.unsafe<SinkResult[]>(text, [...parameters, at], { prepare: true }),
+        );
+        // it is not there any more where somebody else has written the checkpoint in between
+        place = result!.place ?? undefined;
+        if (place !== undefined) return result!;
+      }
+    };
     let result: SinkResult | undefined;
     // looking for each row first costs a fifth of the whole; what comes again comes after a restart or beside a reconcile
     if (clean >= CLEAN) {
       try {
-        [result] = await sink(plain);
+        result = await sink(plain);
       } catch (error) {
         if (codeOf(error) !== UNIQUE_VIOLATION) throw error;
         clean = 0;
       }
     }
-    result ??= (await sink(careful))[0];
-    const { held, inserted, at } = result!;
-    if (offered > 0 && held === 0) throw steppedDown();
+    result ??= await sink(careful);
+    const { inserted, at } = result;
     clean = inserted === offered ? clean + 1 : 0;
     const refused =
       inserted === offered
@@ -149,6 +161,14 @@ export function createStore(sql: Sql, config: Config) {
             epoch,
           );
     return { inserted, duplicates: offered - inserted - refused.length, refused, at: BigInt(at) };
+  };
+
+  /** Throws stepped_down where the epoch is no longer ours. */
+  const placeOfCheckpoint = async (epoch: bigint): Promise<string> => {
+    const [row] = await sql<{ place: string }[]>`
+      select ctid::text as place from smslogd.checkpoint where slot_name = ${slot} and epoch = ${String(epoch)}::int8 and removed_at is null`;
+    if (row === undefined) throw steppedDown();
+    return row.place;
   };
 
   /** Durable when it returns, as the position is that is acknowledged behind it. */
@@ -483,7 +503,8 @@ export function literalsOf({ rows }: Batch, statuses: readonly (string | null)[]
 }
 
 /**
- * The sink: one statement, one round trip. `conflict`: what to do with rows that are there already; without it the first one refuses the batch
+ * The sink: one statement, one round trip. The checkpoint's row is taken from its place: where a transaction elsewhere keeps its dead versions, its key
+ * leads to each of them, one for every batch. `conflict`: what to do with rows that are there already; without it the first one refuses the batch
  * with a unique violation.
  */
 function sinkStatement(config: Config, conflict: string): string {
@@ -497,8 +518,8 @@ held as (
      set lsn = coalesce($3::text::pg_lsn, c.lsn), updated_at = now(),
          committed_at = coalesce(${EPOCH_2000} + nullif($4::text, '')::int8 * interval '1 microsecond', c.committed_at)
     from durable
-   where c.slot_name = $1::text and c.epoch = $2::text::int8 and c.removed_at is null
-  returning c.epoch),
+   where c.ctid = $12::text::tid and c.slot_name = $1::text and c.epoch = $2::text::int8 and c.removed_at is null
+  returning c.ctid as place),
 written as (
   insert into verification.sms_log (id, phone_number, type, body, gateway_id, gateway_status, inserted_at)
   select o.id, o.phone, 'verification', ${bodySql('$11::text', 'o.code', config.SMS_BODY)}, o.gateway_id, o.gateway_status,
@@ -509,7 +530,7 @@ written as (
    order by o.id
   ${conflict}
   returning 1)
-select (select count(*) from held)::int as held, (select count(*) from written)::int as inserted,
+select (select place::text from held) as place, (select count(*) from written)::int as inserted,
        (extract(epoch from clock_timestamp() - ${EPOCH_2000}) * 1000000)::int8::text as at`;
 }
 

@@ -5,14 +5,14 @@ import postgres from 'postgres';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Batch } from '../../src/mirror/batch.ts';
 import { openDatabase } from '../../src/db.ts';
-import { formatLsn, parseLsn, type Lsn } from '../../src/lsn.ts';
+import { formatLsn, type Lsn } from '../../src/lsn.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { patiently } from '../../src/mirror/pieces.ts';
 import { reconcile } from '../../src/mirror/reconcile.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
-import { startMirror, type RunningMirror } from '../support/mirror.ts';
+import { batchOf, startMirror, type RunningMirror } from '../support/mirror.ts';
 import { difference, insertMany, insertOneByOne, insertVerification } from '../support/verifications.ts';
 import { keepalive, kindOf, positionAt, startWire, unknownKind, type Wire } from '../support/wire.ts';
 
@@ -218,32 +218,19 @@ test('a crash in the middle of a big transaction writes every row once', async (
   expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
 });
 
-/** A batch of one row. */
-function batch(id: string): Batch {
-  return {
-    rows: [
-      { id, phone: '+380000000001', code: '1', insertedAt: '2026-01-01 00:00:00', gatewayId: '1', gatewayStatus: null },
-    ],
-    end: parseLsn('0/10'),
-    commitTimes: [0n],
-    skipped: 0,
-    unreadable: [],
-  };
-}
-
 test('an older daemon cannot write behind its successor: not the checkpoint, and no row', async () => {
   const sql = openDatabase(db.config(), { max: 1, name: 'test' });
   const store = createStore(sql, db.config());
   await store.read();
   const older = await store.acquire();
   const newer = await store.acquire();
-  await expect(store.write(batch(randomUUID()), ['Accepted'], older.epoch)).rejects.toMatchObject({
+  await expect(store.write(batchOf(randomUUID()), ['Accepted'], older.epoch)).rejects.toMatchObject({
     code: 'stepped_down',
   });
   await expect(store.keepReconcile(undefined, undefined, older.epoch)).rejects.toMatchObject({ code: 'stepped_down' });
   expect(await logged()).toBe(0);
   expect(await checkpoint()).toBeNull();
-  await store.write(batch(randomUUID()), ['Accepted'], newer.epoch);
+  await store.write(batchOf(randomUUID()), ['Accepted'], newer.epoch);
   expect(await logged()).toBe(1);
   expect(await checkpoint()).toBe('0/10');
   await sql.end();
@@ -283,10 +270,10 @@ test('an older daemon copies and completes nothing behind its successor, and kee
   await db.sql.unsafe(`
     create function pass_over() returns trigger language plpgsql as $$ begin return null; end $$;
     create trigger pass_over before insert on verification.sms_log for each row execute function pass_over()`);
-  await stepsDown(overtaken.write(batch(randomUUID()), ['Accepted'], await mine()));
+  await stepsDown(overtaken.write(batchOf(randomUUID()), ['Accepted'], await mine()));
   await db.sql`drop trigger pass_over on verification.sms_log`;
   await db.sql`alter table verification.sms_log add constraint none check (phone_number = '')`;
-  await stepsDown(overtaken.write(batch(randomUUID()), ['Accepted'], await mine()));
+  await stepsDown(overtaken.write(batchOf(randomUUID()), ['Accepted'], await mine()));
   await stepsDown(overtaken.reconcileChunk(source, undefined, 1, { epoch: await mine() }));
   expect(await db.sql`select from smslogd.sms_refused`).toHaveLength(0);
   await sql.end();
@@ -300,7 +287,7 @@ test('stream and reconcile write in id order, so that two statements never wait 
   const { epoch } = await store.acquire();
   const ids = Array.from({ length: 9 }, () => randomUUID()).toSorted();
   const backwards = ids.toReversed();
-  const many = { ...batch(''), rows: backwards.flatMap((id) => batch(id).rows) };
+  const many = { ...batchOf(''), rows: backwards.flatMap((id) => batchOf(id).rows) };
   const accepted = backwards.map(() => 'Accepted');
   const written = async (table: string) =>
     (await db.sql`select id from ${db.sql(table)} order by ctid`).map(({ id }) => id as string);
@@ -336,7 +323,7 @@ test.each(['40P01', '40001'])(
     const source = await describeSource(sql, db.config());
     await store.read();
     const { epoch } = await store.acquire();
-    expect(await store.write(batch(randomUUID()), ['Accepted'], epoch)).toMatchObject({ inserted: 1 });
+    expect(await store.write(batchOf(randomUUID()), ['Accepted'], epoch)).toMatchObject({ inserted: 1 });
     expect(await tries()).toBe(2);
     expect(await store.reconcileChunk(source, undefined, 100, { epoch })).toMatchObject({ inserted: 1 });
     expect(await tries()).toBe(4);
@@ -356,8 +343,8 @@ test('a batch is one statement: its rows, their entries in the queue and the che
   await store.read();
   const { epoch } = await store.acquire();
   const before = statements.length;
-  const rows = [randomUUID(), randomUUID(), randomUUID()].flatMap((id) => batch(id).rows);
-  await store.write({ ...batch(''), rows }, ['Accepted', 'Accepted', 'Accepted'], epoch);
+  const rows = [randomUUID(), randomUUID(), randomUUID()].flatMap((id) => batchOf(id).rows);
+  await store.write({ ...batchOf(''), rows }, ['Accepted', 'Accepted', 'Accepted'], epoch);
   expect(statements.slice(before)).toHaveLength(1);
   expect(await db.sql`select from smslogd.sms_poll`).toHaveLength(3);
   const written =
@@ -386,10 +373,10 @@ test('rows that are there already stop no batch, although rows are inserted with
   await store.read();
   const { epoch } = await store.acquire();
   const known = randomUUID();
-  const one = batch(known);
+  const one = batchOf(known);
   expect(await store.write(one, ['Accepted'], epoch)).toMatchObject({ inserted: 1, duplicates: 0 });
-  for (let i = 0; i < 10; i += 1) await store.write(batch(randomUUID()), ['Accepted'], epoch);
-  const both = { ...one, rows: [...batch(randomUUID()).rows, ...one.rows, ...batch(randomUUID()).rows] };
+  for (let i = 0; i < 10; i += 1) await store.write(batchOf(randomUUID()), ['Accepted'], epoch);
+  const both = { ...one, rows: [...batchOf(randomUUID()).rows, ...one.rows, ...batchOf(randomUUID()).rows] };
   const written = await store.write(both, ['Accepted', 'Accepted', 'Accepted'], epoch);
   expect(written).toMatchObject({ inserted: 2, duplicates: 1, refused: [] });
   expect(await logged()).toBe(13);

@@ -2,7 +2,9 @@
 import { openDatabase } from '../../src/db.ts';
 import { createHealth, type Health } from '../../src/health.ts';
 import { silentLog, type Log } from '../../src/log.ts';
+import { parseLsn } from '../../src/lsn.ts';
 import { createMetrics, type Metrics } from '../../src/metrics.ts';
+import type { Batch } from '../../src/mirror/batch.ts';
 import { createMirror } from '../../src/mirror/mirror.ts';
 import type { Failpoints } from '../../src/mirror/pump.ts';
 import { supervise } from '../../src/supervise.ts';
@@ -68,5 +70,18 @@ export function startMirror(
       await done.catch(() => {});
       await sql.end({ timeout: 1 });
     },
+  };
+}
+
+/** A batch of one row, whose transaction ends at `end`. */
+export function batchOf(id: string, end = '0/10'): Batch {
+  return {
+    rows: [
+      { id, phone: '+380000000001', code: '1', insertedAt: '2026-01-01 00:00:00', gatewayId: '1', gatewayStatus: null },
+    ],
+    end: parseLsn(end),
+    commitTimes: [0n],
+    skipped: 0,
+    unreadable: [],
   };
 }
