@@ -255,9 +255,9 @@ export function createStore(sql: Sql, config: Config) {
 
     /** Raises the epoch: from now on no statement of an earlier consumer writes. Returns the checkpoint as that consumer left it. */
     async acquire(): Promise<Checkpoint> {
-      const [row] = await sql<
-        CheckpointRow[]
-      >`update smslogd.checkpoint set epoch = epoch + 1 where slot_name = ${slot} returning ${fields}`;
+      const [row] = await sql<(CheckpointRow & { place: string })[]>`
+        update smslogd.checkpoint set epoch = epoch + 1 where slot_name = ${slot} returning ctid::text as place, ${fields}`;
+      place = row?.place;
       // what comes again comes now
       clean = 0;
       return checkpointOf(row);
