@@ -51,6 +51,7 @@ describe('every form of a status', () => {
       ID,
       'Delivered',
     ],
+    ['JSON with the state as a text', `{"state":"Enroute","id":${ID},"date":"${DATE}"}`, ID, 'Enroute'],
     [
       'JSON with 25 digits',
       `{"state":{"value":"Expired"},"id":3800012345671174984921384,"date":"${DATE}"}`,
