@@ -41,6 +41,7 @@ test('a daemon that is killed while its slot is made anew leaves the reconcile d
   await insertMany(db.sql, 10);
   await db.sql`insert into smslogd.checkpoint (slot_name, system_id, source_timezone, lsn)
                select ${db.name}, system_identifier::text, 'UTC', pg_current_wal_lsn() from pg_control_system()`;
+  await db.sql`drop publication smslogd`;
   const open = await db.sql.reserve();
   await open.unsafe('begin; select pg_current_xact_id()');
   daemon = startDaemon(db.env({ LOOPS: 'mirror' }));
