@@ -76,12 +76,16 @@ export const schemaChecks: readonly Check<Found>[] = [
           from pg_attribute where attrelid = ${LOG}::text::regclass and attnum > 0 and not attisdropped and attnotnull and not atthasdef
            and attidentity = '' and attname not in ('id', 'phone_number', 'type', 'updated_at', 'inserted_at')
         union all
+        select format('its trigger %I is switched off: what is written then is neither asked for nor counted at once', tgname),
+               format('alter table %s enable %strigger %I;', tgrelid::regclass, case when tgname like 'smslogd_note%' then 'always ' else '' end, tgname)
+          from pg_trigger where tgrelid = ${LOG}::text::regclass and tgname like 'smslogd%' and tgenabled in ('D', 'R')
+        union all
         select 'nothing keeps an id from coming twice', format('alter table %s add primary key (id);', ${LOG}::text)
          where not exists (
            select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attname = 'id'
             where i.indrelid = ${LOG}::text::regclass and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null
               and i.indnkeyatts = 1 and i.indkey[0] = a.attnum)) wrong`;
-    if (rows.length === 0) return ok('each id once, kept through a crash');
+    if (rows.length === 0) return ok('each id once, kept through a crash, asked for and counted');
     return fail(rows.map(({ says }) => says).join('; '), rows.map(({ fix }) => fix).join(' '));
   }),
 

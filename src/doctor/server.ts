@@ -7,6 +7,8 @@ import { needing, type Found } from './found.ts';
 
 const OLDEST_VERSION = 150_000;
 const SHORT_SENDER_TIMEOUT_MS = 5_000;
+/** The daemon's pool, its stream, and the making of a slot. */
+const CONNECTIONS = 10;
 
 export const serverChecks: readonly Check<Found>[] = [
   needing('database', ['config'], async (found) => {
@@ -94,6 +96,19 @@ export const serverChecks: readonly Check<Found>[] = [
             `alter role ${quoteIdentifier(user ?? '')} in database ${quoteIdentifier(database)} set ${name} = 0;`,
         )
         .join(' '),
+    );
+  }),
+
+  needing('connections', ['sql'], async ({ sql }) => {
+    const rows = await sql<{ what: string; most: number }[]>`
+      select 'role ' || quote_ident(rolname) as what, rolconnlimit as most from pg_roles where rolname = current_user and not rolsuper
+      union all select 'database ' || quote_ident(datname), datconnlimit from pg_database where datname = current_database()
+      order by 1 desc`;
+    const tight = rows.filter(({ most }) => most >= 0 && most < CONNECTIONS);
+    if (tight.length === 0) return ok(`a daemon may open the ${CONNECTIONS} that it may need`);
+    return warn(
+      `${tight.map(({ what, most }) => `${what} is limited to ${most}`).join(', ')}; a daemon may need ${CONNECTIONS}, and a second one as many`,
+      tight.map(({ what }) => `alter ${what} connection limit -1;`).join(' '),
     );
   }),
 

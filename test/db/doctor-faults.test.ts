@@ -275,6 +275,16 @@ test.for([
     'the log',
     'FAIL',
     ['it is unlogged', 'a crash empties it', sql('alter table verification.sms_log set unlogged')],
+    [
+      'its triggers are off',
+      'smslogd_note_inserted',
+      sql('alter table verification.sms_log disable trigger user'),
+      () =>
+        until('those that count to be on in replicas, too', async () => {
+          const off = await db.sql`select from pg_trigger where tgname like 'smslogd_note%' and tgenabled <> 'A'`;
+          return off.length === 0;
+        }),
+    ],
     ['its primary key is gone', 'coming twice', sql('alter table verification.sms_log drop constraint sms_log_pkey')],
     [
       'a column of its own must have a value',

@@ -197,6 +197,14 @@ test('a transaction_timeout of the role is warned of, since it binds the daemon 
   expect(await said('time limits')).toMatchObject({ level: 'ok' });
 });
 
+test('a role that may not open as many connections as the daemon needs is warned of', async () => {
+  await db.sql.unsafe(`alter role ${role} connection limit 9`);
+  const { level, fix } = await said('connections');
+  expect(level).toBe('warn');
+  await db.sql.unsafe(fix!);
+  expect(await said('connections')).toMatchObject({ level: 'ok' });
+});
+
 test('a trigger that can change what is logged or pass it over is warned of, ours are not', async () => {
   expect(await said('triggers of the log')).toMatchObject({ level: 'ok' });
   await db.sql.unsafe(`
