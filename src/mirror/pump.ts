@@ -176,13 +176,10 @@ export async function pump(
     await Promise.race([...tasks, opened.ended]);
     stop.abort();
     await Promise.allSettled(tasks);
-  } catch (error) {
-    // the server may be going down and waiting for this connection: it goes first
-    await opened.close();
-    throw error;
   } finally {
     stop.abort();
     clearInterval(lag);
+    // the server may be going down and waiting for this connection: it goes before the queries have ended
     await opened.close();
     const stuck = setTimeout(deps.dropConnections, STUCK_MS);
     await Promise.allSettled(tasks);

@@ -361,6 +361,13 @@ test('many transactions of the source are written in a few of ours', async () =>
   const mirror = start({ failpoints: { beforeWrite: () => held } });
   await mirror.streaming();
   await insertOneByOne(db.sql, 1_000);
+  const [end] = await db.sql`select pg_current_wal_insert_lsn()::text as lsn`;
+  await until('all to be sent', async () => {
+    const sent = await db.sql`
+      select from pg_stat_replication
+       where application_name like ${`%${db.name}`} and sent_lsn >= ${end?.['lsn']}::text::pg_lsn`;
+    return sent.length === 1;
+  });
   release();
   await until('every row', async () => (await logged()) === 1_000);
   const [row] = await db.sql`select count(distinct xmin::text)::int as transactions from verification.sms_log`;
