@@ -31,15 +31,17 @@ test('a medication_request that another role inserts, or completes, is due withi
       `grant usage on schema verification to ${db.name}_writer; grant select, insert, update on verification.sms_log to ${db.name}_writer`,
     );
     await start();
-    await db.sql.begin(async (sql) => {
+    const rows = await db.sql.begin(async (sql) => {
       await sql.unsafe(`set local role ${db.name}_writer`);
       await sql`insert into verification.sms_log (phone_number, type, body, gateway_id, gateway_status)
                 values ('+380000000001', 'medication_request', 'text', '1000001', 'Accepted'),
                        ('+380000000001', 'medication_request', 'text', null, null)`;
       await sql`update verification.sms_log set gateway_id = '1000002', gateway_status = 'Accepted' where gateway_id is null`;
+      await sql`reset role`;
+      // before anybody else can have queued them
+      return await sql<{ id: string; soon: boolean }[]>`
+        select id, due_at <= now() + interval '4 seconds' as soon from smslogd.sms_poll where gateway_id is not null`;
     });
-    const rows = await db.sql<{ id: string; soon: boolean }[]>`
-      select id, due_at <= now() + interval '4 seconds' as soon from smslogd.sms_poll where gateway_id is not null`;
     expect(rows.map(({ soon }) => soon)).toEqual([true, true]);
     for (const { id } of rows) await statusBecomes(db, id, 'Delivered');
   } finally {
