@@ -1,6 +1,6 @@
 /** What can happen to the publication: said clearly, mended once, and every row is in the log once. */
 import { pino } from 'pino';
-import { afterEach, beforeEach, test } from 'vitest';
+import { afterEach, beforeEach, expect, test } from 'vitest';
 import { migrate } from '../../src/schema.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
@@ -47,6 +47,10 @@ test('a publication dropped while the daemon is down is made again and what pass
   await streaming();
   await insertMany(db.sql, 5);
   await everyRowOnce();
+  // by the reconcile that is due, not by what an audit finds
+  const codes = lines.map((line) => (JSON.parse(line) as { code: string }).code);
+  expect(codes).toContain('publication_missing');
+  expect(codes).not.toContain('rows_missing');
 });
 
 test('a publication dropped under a running daemon is made again and what passed is reconciled', async () => {
