@@ -254,10 +254,15 @@ test.each([
   ],
   ['what is no HTTP', 'protocol', (socket: Socket) => void socket.write('SSH-2.0-x\r\n')],
   ['silence', 'timeout', () => {}],
-])('%s is not tried again at once', async (_, expected, serve) => {
+])('%s is not tried again at once, and says whether the gateway can take more', async (_, expected, serve) => {
   const server = await sockets(serve);
   const short: Record<string, string> = expected === 'timeout' ? { IP2SMS_TIMEOUT_MS: '400' } : {};
-  expect(result(await client(server.url, short).askStatus(ID))).toBe(expected);
+  const alive = expected === 'protocol';
+  expect(outcomeOf(await client(server.url, short).askStatus(ID), ID)).toMatchObject({
+    result: expected,
+    breaker: alive ? 'answer' : 'fault',
+    overload: !alive,
+  });
   expect(server.connections()).toBe(1);
 });
 
