@@ -30,7 +30,7 @@ const MIB = 1024 * 1024;
 const TABLES: readonly Table[] = [
   { name: 'checkpoint', mostBytes: MIB, mostRows: 1_000 },
   { name: 'changed_hour', mostBytes: 16 * MIB, mostRows: 50_000 },
-  { name: 'sms_poll', mostBytes: 64 * MIB, mostRows: 60_000 },
+  { name: 'sms_poll', mostBytes: 32 * MIB, mostRows: 60_000 },
 ];
 
 export interface CompactionDeps {
