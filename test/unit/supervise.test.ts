@@ -5,14 +5,16 @@ import { backoff, supervise } from '../../src/supervise.ts';
 
 const options = { name: 'test', log: silentLog };
 
-test('a loop that fails is begun again until it works', async () => {
+test('a loop that fails is begun again until it works, after the wait of its backoff', async () => {
   const stop = new AbortController();
   const told: string[] = [];
+  const began: number[] = [];
   let turns = 0;
   await supervise(
     { ...options, onProblem: ({ code }) => told.push(code) },
     async () => {
       turns += 1;
+      began.push(performance.now());
       if (turns < 3) throw new SmslogdError('stream_ended', 'ended');
       stop.abort();
     },
@@ -20,6 +22,9 @@ test('a loop that fails is begun again until it works', async () => {
   );
   expect(turns).toBe(3);
   expect(told).toEqual(['stream_ended', 'stream_ended']);
+  // half of the wait is jitter; a timer may be a millisecond early
+  expect(began[1]! - began[0]!).toBeGreaterThan(48);
+  expect(began[2]! - began[1]!).toBeGreaterThan(98);
 });
 
 test('a fatal failure is thrown at once, and standing by is no failure', async () => {
@@ -29,7 +34,7 @@ test('a fatal failure is thrown at once, and standing by is no failure', async (
     { ...options, onProblem: ({ code }) => told.push(code) },
     async () => {
       turns += 1;
-      throw new SmslogdError(turns === 1 ? 'slot_busy' : 'wal_level', 'no');
+      throw new SmslogdError((['slot_busy', 'stepped_down'] as const)[turns - 1] ?? 'wal_level', 'no');
     },
     new AbortController().signal,
   );
