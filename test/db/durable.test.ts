@@ -7,11 +7,10 @@ import { pino } from 'pino';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { openDatabase, type Sql } from '../../src/db.ts';
 import type { Cluster } from '../../src/demo/cluster.ts';
-import { parseLsn } from '../../src/lsn.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
-import { startMirror } from '../support/mirror.ts';
+import { batchOf, startMirror } from '../support/mirror.ts';
 import { createServer } from '../support/postgres.ts';
 import { insertVerification } from '../support/verifications.ts';
 
@@ -40,27 +39,20 @@ const hurried = async () => {
   expect(await onDisk()).toBe(false);
 };
 
-test('a batch with its checkpoint, and a chunk of a reconcile, are on disk when they are written', async () => {
+test('a batch with its checkpoint, a chunk of a reconcile and a row kept aside are on disk when they are written', async () => {
   const store = createStore(sql, db.config());
   await store.read();
   const { epoch } = await store.acquire();
-  const row = { phone: '+380000000001', code: '1', insertedAt: '2026-01-01 00:00:00', gatewayId: '1' };
   await hurried();
-  await store.write(
-    {
-      rows: [{ ...row, id: randomUUID(), gatewayStatus: null }],
-      end: parseLsn('0/10'),
-      commitTimes: [0n],
-      skipped: 0,
-      unreadable: [],
-    },
-    ['Accepted'],
-    epoch,
-  );
+  await store.write(batchOf(randomUUID()), ['Accepted'], epoch);
   expect(await onDisk()).toBe(true);
   await hurried();
   const source = await describeSource(sql, db.config());
   expect(await store.reconcileChunk(source, undefined, 100)).toMatchObject({ inserted: 2 });
+  expect(await onDisk()).toBe(true);
+  await db.sql`alter table verification.sms_log add constraint one_alone check (phone_number <> '+380000000001') not valid`;
+  await hurried();
+  expect((await store.write(batchOf(randomUUID()), ['Accepted'], epoch)).refused).toHaveLength(1);
   expect(await onDisk()).toBe(true);
 });
 
