@@ -23,7 +23,7 @@ const USUAL = ['18', `node${process.versions.node.split('.', 1)[0]}`];
 const TESTS = ['run', '--project', 'db', '--project', 'e2e', '--exclude', '**/demo*.test.ts'];
 /** The stream and what its slot survives, every shape of the source, the audit, and on Node.js its HTTP and process side. */
 const SHORT = ['mirror', 'slot-life', 'source-shapes', 'verify'].map(inDb);
-const SHORT_NODE = ['mirror', 'source-shapes', 'poller-hostile', 'send'].map(inDb).concat('test/e2e/simulate.test.ts');
+const SHORT_NODE = ['mirror', 'poller-hostile', 'send'].map(inDb).concat('test/e2e/simulate.test.ts');
 
 const words = process.argv.slice(2);
 const short = words.includes('--short');

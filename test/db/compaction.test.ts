@@ -54,7 +54,7 @@ test('what a transaction elsewhere keeps from being cleaned up is written anew u
   const compacting = runCompaction({ sql, log, tables: ALWAYS, everyMs: 20 }, stop.signal);
 
   let sent = 0;
-  while (sent < 300 || turns() < 20) {
+  while (sent < 150 || turns() < 8) {
     await insertVerification(db.sql, { inserted_at: new Date().toISOString().replace('Z', '') });
     await insertSms(db, { gatewayId: String(7_000_000 + sent) });
     sent += 1;
