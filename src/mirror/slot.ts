@@ -1,7 +1,7 @@
 /** The replication slot as the server knows it: look, create, drop. Never probed with pg_logical_slot_peek_*: that decodes everything each time. */
 import type { Config } from '../config.ts';
 import { openDatabase, type Sql } from '../db.ts';
-import { codeOf, SmslogdError } from '../errors.ts';
+import { codeOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { parseLsn, type Lsn } from '../lsn.ts';
 import { oldestTransaction } from './store.ts';
@@ -106,8 +106,6 @@ export async function createSlot(
   } catch (error) {
     // another daemon was quicker
     if (codeOf(error) === '42710') return;
-    if (codeOf(error) === '55000')
-      throw new SmslogdError('wal_level', `wal_level is ${server.walLevel}, it must be logical`, { cause: error });
     throw error;
   } finally {
     clearTimeout(waiting);
