@@ -5,11 +5,12 @@
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { ConnectionOptions } from 'node:tls';
 import type { ClientConfig } from 'pg';
 import postgres from 'postgres';
 import type { Config } from './config.ts';
-import { SmslogdError } from './errors.ts';
+import { codeOf, SmslogdError } from './errors.ts';
 
 export type Sql = postgres.Sql;
 
@@ -59,6 +60,8 @@ const UNLIMITED = {
   options: String.raw`-c statement_timeout=0 -c lock_timeout=0 -c default_transaction_isolation=read\ committed`,
 };
 
+const TRIES = 10;
+
 const SOCKETS = new WeakMap<Sql, ReadonlySet<Socket>>();
 
 /**
@@ -75,6 +78,21 @@ function dial({ host, port }: Address, sockets: Set<Socket>): Socket {
   sockets.add(socket);
   socket.once('close', () => sockets.delete(socket));
   return Object.assign(socket, { host });
+}
+
+/**
+ * Runs `work` again where it was the victim of a deadlock, or of another transaction in a stricter isolation level: it has written nothing. Not at once,
+ * or those who met meet again: each time after up to twice as long, a second in all.
+ */
+export async function withRetry<T>(work: () => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await work();
+    } catch (error) {
+      if (codeOf(error)?.startsWith('40') !== true || tries === TRIES) throw error;
+      await delay(Math.random() * 2 ** tries);
+    }
+  }
 }
 
 /** True where queries go through a pooler. */

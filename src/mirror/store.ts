@@ -10,7 +10,7 @@
  * - Rows are written in id order everywhere: two statements never wait for each other in a circle.
  */
 import type { Config } from '../config.ts';
-import { arrayLiteral, type Sql } from '../db.ts';
+import { arrayLiteral, withRetry, type Sql } from '../db.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
 import { formatLsn, parseLsn, type Lsn } from '../lsn.ts';
 import { bodySql, columnSql, completionSql, instantSql, statusSql, type Source } from '../source.ts';
@@ -132,9 +132,7 @@ export function createStore(sql: Sql, config: Config) {
     const sink = async (text: string): Promise<SinkResult> => {
       for (;;) {
         const at = place ?? (await placeOfCheckpoint(epoch));
-        const [result] = await retryDeadlock(() =>
-          sql.unsafe<SinkResult[]>(text, [...parameters, at], { prepare: true }),
-        );
+        const [result] = await withRetry(() => sql.unsafe<SinkResult[]>(text, [...parameters, at], { prepare: true }));
         // it is not there any more where somebody else has written the checkpoint in between
         place = result!.place ?? undefined;
         if (place !== undefined) return result!;
@@ -222,7 +220,7 @@ export function createStore(sql: Sql, config: Config) {
     const parameters = [config.OTP_CODE_TEXT, slot, epoch === undefined ? null : String(epoch), after ?? null];
     const look = async (careful: boolean) => {
       const text = chunkStatement(config, kept, source, { goesOn: after !== undefined, size, careful });
-      const [result] = await retryDeadlock(() => briefly<ChunkResult>(sql, text, parameters, limited));
+      const [result] = await withRetry(() => briefly<ChunkResult>(sql, text, parameters, limited));
       if (result!.held === 0) throw steppedDown();
       return result!;
     };
@@ -388,7 +386,7 @@ with held as materialized (select from smslogd.checkpoint c where c.slot_name = 
 ${completionSql(source, '(select $1::text::uuid[] from held)')}
 select (select count(*) from held)::int as held, count(*)::int as completed from wrote`;
         const parameters = [arrayLiteral(ids), slot, String(epoch)];
-        const [row] = await retryDeadlock(() => briefly<{ held: number; completed: number }>(sql, text, parameters));
+        const [row] = await withRetry(() => briefly<{ held: number; completed: number }>(sql, text, parameters));
         if (row!.held === 0) throw steppedDown();
         return { completed: row!.completed, refused: [] };
       } catch (error) {
@@ -592,18 +590,6 @@ function isRefusal(error: unknown): boolean {
 /** The time by our clock; microseconds since 2000-01-01 UTC. */
 export function nowMicros(): bigint {
   return BigInt(Date.now()) * 1000n - 946_684_800_000_000n;
-}
-
-/** Tries a statement again that lost a deadlock or a serialization: it has written nothing. */
-async function retryDeadlock<T>(statement: () => Promise<T>): Promise<T> {
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      return await statement();
-    } catch (error) {
-      const code = codeOf(error);
-      if ((code !== '40P01' && code !== '40001') || attempt === 5) throw error;
-    }
-  }
 }
 
 export interface Oldest {

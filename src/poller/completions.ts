@@ -2,13 +2,13 @@
  * Gathers what the requests brought and writes it in batches: one statement for what came within a tenth of a second, or for 200 rows. Two
  * batches at most are written at a time, the second one only when it is full: a slow database makes batches wait, not connections run out.
  */
+import { withRetry } from '../db.ts';
 import { codeOf, toSmslogdError } from '../errors.ts';
 import type { Change, Completed, Completion } from './store.ts';
 
 const BATCH = 200;
 const WRITERS = 2;
 const WAIT_MS = 100;
-const TRIES = 10;
 /** So long a row that somebody holds is tried again and again; then its lease ends, and it is asked for again. At a stop it is left earlier. */
 const HELD_MS = 8_000;
 const HELD_AT_STOP_MS = 1_000;
@@ -147,17 +147,6 @@ export async function inHalves<Row>(
     const middle = Math.ceil(rows.length / 2);
     await inHalves(rows.slice(0, middle), work, refused);
     await inHalves(rows.slice(middle), work, refused);
-  }
-}
-
-/** Runs `work` again where it was the victim of a deadlock, or of another transaction in a stricter isolation level. */
-export async function withRetry<T>(work: () => Promise<T>): Promise<T> {
-  for (let tries = 1; ; tries += 1) {
-    try {
-      return await work();
-    } catch (error) {
-      if (codeOf(error)?.startsWith('40') !== true || tries === TRIES) throw error;
-    }
   }
 }
 

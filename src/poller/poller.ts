@@ -6,12 +6,12 @@
  * A request that fails changes nothing but when it is tried again. The loop ends by `signal`, or by a database that cannot be used.
  */
 import type { Config } from '../config.ts';
-import type { Sql } from '../db.ts';
+import { withRetry, type Sql } from '../db.ts';
 import type { Health } from '../health.ts';
 import { logProblem, type Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { pause } from '../supervise.ts';
-import { createCompletions, withRetry } from './completions.ts';
+import { createCompletions } from './completions.ts';
 import { createConduct, type Conduct } from './conduct.ts';
 import { currentCredentials, recentCredentials } from './credentials.ts';
 import { createGateway } from './gateway.ts';

@@ -1,11 +1,11 @@
 /** What the poller does beside asking, each on its own clock: verdicts that need no gateway, and the healing of the queue. */
 import type { Config } from '../config.ts';
-import type { Sql } from '../db.ts';
+import { withRetry, type Sql } from '../db.ts';
 import { logProblem, type Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { describeSource, type Source } from '../source.ts';
 import { pause } from '../supervise.ts';
-import { inHalves, isAboutRows, withRetry } from './completions.ts';
+import { inHalves, isAboutRows } from './completions.ts';
 import type { Claimed, PollerStore } from './store.ts';
 import type { Tally } from './tally.ts';
 
