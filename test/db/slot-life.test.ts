@@ -1,6 +1,7 @@
 /** What can happen to the slot and the checkpoint: said clearly, mended once, and every row is in the log once. */
+import { LogicalReplicationService } from 'pg-logical-replication';
 import { pino } from 'pino';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { difference, insertMany, insertVerification } from '../support/verifications.ts';
@@ -274,7 +275,8 @@ test('a teardown that comes while the slot is being made leaves none behind', as
   await mirror.stop();
 });
 
-test('a replication connection that is cut comes back', async () => {
+test('a replication connection that is cut comes back, by a new object of the library', async () => {
+  const subscribe = vi.spyOn(LogicalReplicationService.prototype, 'subscribe');
   const mirror = await streaming();
   for (let round = 0; round < 3; round += 1) {
     await cut();
@@ -282,6 +284,10 @@ test('a replication connection that is cut comes back', async () => {
     await everyRowOnce();
     await until('it to stream', () => mirror.health.mirrorState === 'streaming');
   }
+  const connections = subscribe.mock.contexts;
+  subscribe.mockRestore();
+  expect(connections.length).toBeGreaterThan(3);
+  expect(new Set(connections).size).toBe(connections.length);
 });
 
 test.for([
