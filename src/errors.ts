@@ -59,6 +59,10 @@ const TABLE = {
     reaction: 'retry',
     hint: 'The slot lost its WAL; smslogd makes it again and reconciles. Raise max_slot_wal_keep_size.',
   },
+  decoding_failed: {
+    reaction: 'retry',
+    hint: "The server's log says what it cannot decode. smslogd tries again, then makes the slot again further on and reconciles.",
+  },
   slot_foreign: {
     reaction: 'slow',
     hint: 'Choose another SLOT_NAME, or, if nobody needs that slot, drop it with pg_drop_replication_slot.',

@@ -14,7 +14,7 @@ import { dropConnections, type Sql } from '../db.ts';
 import { codeOf, SmslogdError, type ErrorCode } from '../errors.ts';
 import type { Health } from '../health.ts';
 import { logProblem, type Log } from '../log.ts';
-import { maxLsn, ZERO_LSN } from '../lsn.ts';
+import { maxLsn, ZERO_LSN, type Lsn } from '../lsn.ts';
 import type { Metrics } from '../metrics.ts';
 import { describePublication, publicationStatements, type PublicationState } from '../publication.ts';
 import { describeSource, type Source } from '../source.ts';
@@ -39,6 +39,8 @@ export interface MirrorDeps {
   readonly watchMs?: number;
   /** between two light audits; milliseconds */
   readonly auditMs?: number;
+  /** how often the server may fail to decode at one place before the slot is given up */
+  readonly decodeTries?: number;
 }
 
 const WATCH_MS = 10_000;
@@ -49,7 +51,10 @@ const STALL_MS = 15_000;
 const AUDIT_MS = 180_000;
 /** Twice the interval and more, and rows that were there at the last look and on their way. */
 const AUDIT = { sinceSeconds: 900, patienceMs: 60_000 };
+/** They take about half a minute. */
+const DECODE_TRIES = 10;
 const FIRST_START = 'first start';
+const UNDECODABLE = 'WAL not decodable';
 const READ_ONLY = '25006';
 const REMOVED = 'smslogd was removed from this database';
 
@@ -62,6 +67,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
   const reads = (pid: number | undefined) => {
     ownReader = pid;
   };
+  const undecodable = { at: ZERO_LSN, times: 0 };
   let caughtUpAt = performance.now();
   const caughtUp = () => {
     caughtUpAt = performance.now();
@@ -101,7 +107,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
       // a session keeps what ALTER ROLE had set when it began: it stays read only
       if (codeOf(error) === READ_ONLY) dropConnections(sql);
       const reason = whyUnreadable(error);
-      if (reason !== undefined) await giveUpSlot(deps, store, reason);
+      if (reason !== undefined) await giveUpSlot(deps, store, reason, undecodable);
       throw error;
     } finally {
       clearInterval(heartbeat);
@@ -299,12 +305,24 @@ async function withoutPublication(deps: MirrorDeps, store: Store, source: Source
 function whyUnreadable(error: unknown): string | undefined {
   if (!(error instanceof SmslogdError)) return undefined;
   if (error.code === 'publication_missing') return 'publication recreated';
+  if (error.code === 'decoding_failed') return UNDECODABLE;
   return error.code === 'slot_lost' && codeOf(error.cause) === '58P01' ? 'WAL missing' : undefined;
 }
 
-async function giveUpSlot({ sql, config }: MirrorDeps, store: Store, reason: string): Promise<void> {
+/** What the server could not decode once, it may the next time: `undecodable` counts how often it could not at the same place. */
+async function giveUpSlot(
+  { sql, config, decodeTries = DECODE_TRIES }: MirrorDeps,
+  store: Store,
+  reason: string,
+  undecodable: { at: Lsn; times: number },
+): Promise<void> {
   const slot = await describeSlot(sql, config.SLOT_NAME);
   if (slot === undefined || slot.reader !== undefined) return;
+  if (reason === UNDECODABLE) {
+    if (slot.confirmed !== undecodable.at) Object.assign(undecodable, { at: slot.confirmed, times: 0 });
+    undecodable.times += 1;
+    if (undecodable.times < decodeTries) return;
+  }
   await store.markReconcile(reason, { fresh: true });
   await dropSlot(sql, config.SLOT_NAME);
 }

@@ -244,5 +244,7 @@ function streamError(error: unknown, config: Config, streaming: boolean): Smslog
   if (code === undefined && error instanceof Error && /Connection terminated|timeout/i.test(error.message)) {
     return new SmslogdError('stream_ended', 'the replication connection was dropped', cause);
   }
-  return toSmslogdError(error);
+  const named = toSmslogdError(error);
+  if (!streaming || named.code !== 'database_failed') return named;
+  return new SmslogdError('decoding_failed', `the server cannot send what is in its WAL (${code})`, cause);
 }

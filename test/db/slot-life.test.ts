@@ -1,6 +1,7 @@
 /** What can happen to the slot and the checkpoint: said clearly, mended once, and every row is in the log once. */
 import { LogicalReplicationService } from 'pg-logical-replication';
 import { pino } from 'pino';
+import postgres from 'postgres';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
@@ -22,8 +23,11 @@ afterEach(async () => {
 let lines: string[];
 const log = pino({ level: 'warn' }, { write: (line) => void lines.push(line) });
 
-async function streaming(env: Record<string, string> = {}, auditMs?: number): Promise<RunningMirror> {
-  const mirror = startMirror(db, { env, log, ...(auditMs === undefined ? {} : { auditMs }) });
+async function streaming(
+  env: Record<string, string> = {},
+  often: { auditMs?: number; decodeTries?: number } = {},
+): Promise<RunningMirror> {
+  const mirror = startMirror(db, { env, log, ...often });
   mirrors.push(mirror);
   await mirror.streaming();
   return mirror;
@@ -139,7 +143,7 @@ test('a slot recreated by someone else further on leaves no gap, and what it pas
 });
 
 test('an idle daemon audits itself again and again: what somebody deleted, and a gateway id that nobody waits for, it fills in', async () => {
-  const mirror = await streaming({}, 300);
+  const mirror = await streaming({}, { auditMs: 300 });
   await insertMany(db.sql, 3);
   await everyRowOnce();
   const rows = await db.sql<{ id: string }[]>`select id from verification.verifications`;
@@ -288,6 +292,25 @@ test('a replication connection that is cut comes back, by a new object of the li
   subscribe.mockRestore();
   expect(connections.length).toBeGreaterThan(3);
   expect(new Set(connections).size).toBe(connections.length);
+});
+
+test('a row that the server cannot send stops nobody: after some tries the slot is made again behind it, and it is copied', async () => {
+  const first = await streaming();
+  await insertMany(db.sql, 10);
+  await everyRowOnce();
+  await first.stop();
+  // what a server without an encoding takes as it comes, and then refuses to send as UTF-8
+  await db.sql`update pg_database set encoding = 0 where datname = current_database()`;
+  const latin = postgres(db.url, { max: 1, connection: { client_encoding: 'SQL_ASCII' }, fetch_types: false });
+  await latin.unsafe(String.raw`
+    insert into verification.verifications (id, phone_number, check_digit, status, code, code_expired_at, active, inserted_at)
+    values (gen_random_uuid(), '+380000000001', 1, E'\xe9', 1234, now(), false, now())`);
+  await latin.end();
+  await insertMany(db.sql, 20);
+  await streaming({}, { decodeTries: 3 });
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  expect(warnings()).toEqual(['decoding_failed', 'slot_missing']);
 });
 
 test.for([

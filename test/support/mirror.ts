@@ -29,8 +29,14 @@ export function startMirror(
     failpoints,
     env = {},
     log = silentLog,
-    auditMs,
-  }: { failpoints?: Failpoints; env?: Record<string, string>; log?: Log; auditMs?: number } = {},
+    ...often
+  }: {
+    failpoints?: Failpoints;
+    env?: Record<string, string>;
+    log?: Log;
+    auditMs?: number;
+    decodeTries?: number;
+  } = {},
 ): RunningMirror {
   const config = db.config(env);
   const sql = openDatabase(config, { max: 3, name: 'test mirror' });
@@ -45,7 +51,7 @@ export function startMirror(
     health,
     watchMs: WATCH_MS,
     ...(failpoints === undefined ? {} : { failpoints }),
-    ...(auditMs === undefined ? {} : { auditMs }),
+    ...often,
   });
   const done = supervise({ name: 'mirror', log }, loop, controller.signal);
   done.catch(() => {});
