@@ -54,10 +54,11 @@ export function openDatabase(config: Config, options: { max: number; name: strin
 
 /**
  * What an ALTER ROLE or ALTER DATABASE for other programs may have set: creating a slot waits for as long as others' transactions take, and every
- * statement that must be short has limits of its own. A pooler refuses such start-up parameters; doctor then tells of the limits.
+ * statement that must be short has limits of its own, and a connection that is cut while it rests may be cut just when it is needed. A pooler refuses such
+ * start-up parameters; doctor then tells of the limits.
  */
 const UNLIMITED = {
-  options: String.raw`-c statement_timeout=0 -c lock_timeout=0 -c default_transaction_isolation=read\ committed`,
+  options: String.raw`-c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 -c default_transaction_isolation=read\ committed`,
 };
 
 const TRIES = 10;

@@ -32,7 +32,7 @@ const TABLE = {
   database_going_down: { reaction: 'retry', hint: 'PostgreSQL is stopping or starting; smslogd reconnects by itself.' },
   database_busy: {
     reaction: 'retry',
-    hint: 'A lock or a statement time limit was reached; smslogd tries again by itself.',
+    hint: "A lock, a time limit or a limit of connections (max_connections, max_wal_senders, the role's, the database's) was reached; smslogd tries again by itself.",
   },
   disk_full: {
     reaction: 'slow',
@@ -57,7 +57,7 @@ const TABLE = {
   slot_missing: { reaction: 'retry', hint: 'The slot is gone; smslogd makes it again and reconciles.' },
   slot_lost: {
     reaction: 'retry',
-    hint: 'The slot lost its WAL; smslogd makes it again and reconciles. Raise max_slot_wal_keep_size.',
+    hint: 'The slot cannot be read any more; smslogd makes it again and reconciles. Where it lost its WAL raise max_slot_wal_keep_size.',
   },
   decoding_failed: {
     reaction: 'retry',

@@ -46,7 +46,7 @@ export const serverChecks: readonly Check<Found>[] = [
     }
   }),
 
-  needing('replication connection', ['config', 'sql'], async ({ config, user, systemId }) => {
+  needing('replication connection', ['config', 'sql'], async ({ config, sql, user, systemId }) => {
     const name = isPooled(config) ? 'DATABASE_REPLICATION_URL' : 'DATABASE_URL';
     // `replication` is known to pg, not to its types
     const address = {
@@ -57,11 +57,17 @@ export const serverChecks: readonly Check<Found>[] = [
     client.on('error', () => {});
     try {
       await client.connect();
-      const { rows } = await client.query<{ systemid: string }>('IDENTIFY_SYSTEM');
+      const { rows } = await client.query<{ systemid: string; dbname: string }>('IDENTIFY_SYSTEM');
       if (rows[0]?.systemid !== systemId)
         return fail(
           'DATABASE_URL and DATABASE_REPLICATION_URL lead to different clusters',
           'Point both at the same primary.',
+        );
+      const [here] = await sql<{ database: string }[]>`select current_database() as database`;
+      if (rows[0]?.dbname !== here?.database)
+        return fail(
+          'DATABASE_URL and DATABASE_REPLICATION_URL lead to different databases',
+          `Let DATABASE_REPLICATION_URL end in /${here?.database ?? ''}, too.`,
         );
       return ok(`${name} takes replication connections`);
     } catch (error) {
@@ -86,10 +92,10 @@ export const serverChecks: readonly Check<Found>[] = [
   needing('time limits', ['sql'], async ({ sql, user }) => {
     const rows = await sql<{ name: string; value: string; database: string }[]>`
       select name, current_setting(name) as value, current_database() as database from pg_settings
-       where name in ('statement_timeout', 'lock_timeout', 'transaction_timeout') and setting <> '0' order by name`;
+       where name in ('statement_timeout', 'lock_timeout', 'idle_session_timeout', 'transaction_timeout') and setting <> '0' order by name`;
     if (rows.length === 0) return ok('none for what smslogd does');
     return warn(
-      `${rows.map(({ name, value }) => `${name} = ${value}`).join(', ')}: what takes longer is given up and tried again, as making the slot while a long transaction is open`,
+      `${rows.map(({ name, value }) => `${name} = ${value}`).join(', ')}: what takes or rests longer is given up and tried again, as making the slot while a long transaction is open`,
       rows
         .map(
           ({ name, database }) =>

@@ -117,6 +117,15 @@ test("a slot of another plugin is somebody else's, and so is one of another data
   await db.sql`select pg_drop_replication_slot(${db.name})`;
 });
 
+test('a replication address of another database fails', async () => {
+  const elsewhere = db.url.replace(`/${db.name}?`, '/postgres?');
+  expect((await doctor({ DATABASE_REPLICATION_URL: elsewhere })).of('replication connection')).toMatchObject({
+    level: 'FAIL',
+    says: expect.stringContaining('different databases'),
+    fix: expect.stringContaining(`/${db.name}`),
+  });
+});
+
 test('another SOURCE_TIMEZONE than the stored one fails, a teardown and another REPORT_TIMEZONE warn', async () => {
   const { SLOT_NAME: slot } = db.config();
   await db.sql`insert into smslogd.checkpoint (slot_name, source_timezone) values (${slot}, 'Europe/Kyiv')`;
@@ -178,11 +187,15 @@ test('row-level security that is for the daemon, too, is warned of', async () =>
 });
 
 test('a time limit of the role binds the daemon only through a pooler, where it is warned of', async () => {
-  await db.sql.unsafe(`alter role ${role} in database ${db.name} set lock_timeout = '100ms'`);
+  for (const limit of [`lock_timeout = '100ms'`, `idle_session_timeout = '1h'`])
+    await db.sql.unsafe(`alter role ${role} in database ${db.name} set ${limit}`);
   expect(await said('time limits')).toMatchObject({ level: 'ok' });
   const pooled = { DATABASE_REPLICATION_URL: url.replace('127.0.0.1', 'localhost') };
   const { level, says, fix } = (await doctor(pooled)).of('time limits')!;
-  expect({ level, says }).toEqual({ level: 'warn', says: expect.stringMatching(/^lock_timeout = 100ms:/) as string });
+  expect({ level, says }).toEqual({
+    level: 'warn',
+    says: expect.stringMatching(/^idle_session_timeout = 1h, lock_timeout = 100ms:/) as string,
+  });
   await db.sql.unsafe(fix!);
   expect((await doctor(pooled)).of('time limits')).toMatchObject({ level: 'ok' });
 });
