@@ -26,6 +26,8 @@ export interface PublicationState {
   readonly filtered: boolean;
   /** the published columns where there is a column list, sorted */
   readonly columns: readonly string[] | undefined;
+  /** another one each time that somebody changes it, or takes the source out and puts it back */
+  readonly version: string;
 }
 
 export async function describePublication(sql: Sql, config: Names, source: Source): Promise<PublicationState> {
@@ -41,11 +43,13 @@ export async function describePublication(sql: Sql, config: Names, source: Sourc
       filtered: boolean;
       list: boolean;
       columns: string | null;
+      version: string;
     }[]
   >`select p.pubinsert as insert, p.pubupdate as update, p.pubdelete as delete, p.pubviaroot as root,
            p.puballtables or r.prrelid is not null as member, p.puballtables as all,
            p.puballtables or exists (select from pg_publication_namespace n where n.pnpubid = p.oid)
            or exists (select from pg_publication_rel o where o.prpubid = p.oid and o.prrelid <> ${source.oid}::text::oid) as others, r.prqual is not null as filtered, r.prattrs is not null as list,
+           concat_ws(',', p.oid, p.xmin, r.oid, r.xmin) as version,
            (select json_agg(a.attname order by a.attname)::text from pg_attribute a
              where a.attrelid = r.prrelid and a.attnum = any (r.prattrs::int2[])) as columns
       from pg_publication p left join pg_publication_rel r on r.prpubid = p.oid and r.prrelid = ${source.oid}::text::oid
@@ -61,6 +65,7 @@ export async function describePublication(sql: Sql, config: Names, source: Sourc
     all: row?.all ?? false,
     filtered: row?.filtered ?? false,
     columns: row?.list === true ? (JSON.parse(row.columns ?? '[]') as string[]) : undefined,
+    version: row?.version ?? '',
   };
 }
 

@@ -15,7 +15,7 @@ export const slotChecks: readonly Check<Found>[] = [
              pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)) as retained,
              coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::float8 as behind,
              coalesce(wal_status = 'lost', false) or to_jsonb(s) ->> 'invalidation_reason' is not null as lost,
-             to_jsonb(s) ->> 'invalidation_reason' as why
+             to_jsonb(s) ->> 'invalidation_reason' as why, two_phase as twice
         from pg_replication_slots s where slot_name = ${name}`;
     if (slot === undefined) {
       const [known] =
@@ -34,6 +34,11 @@ export const slotChecks: readonly Check<Found>[] = [
     if (slot.lost)
       return warn(
         `${name} has lost its WAL (${slot.why ?? 'max_slot_wal_keep_size'}); ${RECONCILE}. Raise the limit, and see why the daemon was away or slow`,
+        'smslogd run',
+      );
+    if (slot.twice)
+      return warn(
+        `${name} sends prepared transactions before their commit (two_phase), which the mirror cannot read; ${RECONCILE}`,
         'smslogd run',
       );
     const said = `${name}, ${slot.active ? 'a daemon reads it' : 'nobody reads it'}, holds ${slot.retained ?? 'no'} WAL (${slot.status ?? 'unknown'})`;
@@ -88,4 +93,6 @@ interface SlotRow {
   readonly behind: number;
   readonly lost: boolean;
   readonly why: string | null;
+  /** it was made with two_phase */
+  readonly twice: boolean;
 }

@@ -70,7 +70,7 @@ export async function audit(
 ): Promise<Audit> {
   const { sinceSeconds, patienceMs, progress } = options;
   const again = () => audit(sql, config, source, options, signal, true);
-  const scope = await scopeOf(sql, config, sinceSeconds, false);
+  const scope = await scopeOf(sql, config, source, sinceSeconds, false);
   const found = { source: 0, log: 0, missing: 0, refused: 0, incomplete: 0, differing: 0, orphaned: 0 };
   const doubled = new Set<string>();
   let oldest: string | null = null;
@@ -120,7 +120,7 @@ export async function lightAudit(
   { sinceSeconds, ...options }: LightAuditOptions,
   signal: AbortSignal,
 ): Promise<LightAudit> {
-  const scope = await scopeOf(sql, config, sinceSeconds, true);
+  const scope = await scopeOf(sql, config, source, sinceSeconds, true);
   const candidates = createCandidates(sql, config, source, options, signal);
   const whole = await walk(
     sql,

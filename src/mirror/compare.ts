@@ -17,7 +17,7 @@ export interface Scope {
 }
 
 export interface SourceLook {
-  /** the last id of the piece; null: it was empty */
+  /** the last id of the piece, found by the bytes of its text, which sort as ids do; null: it was empty */
   readonly last: string | null;
   /** rows that the log must have */
   readonly looked: number;
@@ -45,10 +45,14 @@ export interface Lacking {
 
 export const LOG = 'verification.sms_log';
 
-/** `young`: also the rows of transactions since the last light audit, all rows where there was none that is near enough to compare. */
+/**
+ * `young`: also the rows of transactions since the last light audit, all rows where there was none that is near enough to compare, or where the source
+ * got a partition since, which may have brought rows of any age.
+ */
 export async function scopeOf(
   sql: Sql,
   config: Config,
+  source: Source,
   sinceSeconds: number | undefined,
   young: boolean,
 ): Promise<Scope> {
@@ -58,9 +62,16 @@ export async function scopeOf(
             greatest(coalesce(c.horizon, '-infinity'),
                      case when $2::text::int = 0 then '-infinity' else now() - $2::text::int * interval '1 day' end)::text as horizon,
             c.audited_xid::text as xid, pg_snapshot_xmin(pg_current_snapshot())::text as now,
-            coalesce(pg_snapshot_xmin(pg_current_snapshot())::text::int8 - c.audited_xid::text::int8 between 0 and 1000000000, false) as known
+            coalesce(pg_snapshot_xmin(pg_current_snapshot())::text::int8 - c.audited_xid::text::int8 between 0 and 1000000000, false)
+            and not exists (select from pg_partition_tree($4::text::oid) t join pg_inherits i on i.inhrelid = t.relid
+                             where age(i.xmin) <= age(c.audited_xid::xid)) as known
        from (select) one left join smslogd.checkpoint c on c.slot_name = $3`,
-    [sinceSeconds === undefined ? null : String(sinceSeconds), String(config.RETENTION_DAYS), config.SLOT_NAME],
+    [
+      sinceSeconds === undefined ? null : String(sinceSeconds),
+      String(config.RETENTION_DAYS),
+      config.SLOT_NAME,
+      source.oid,
+    ],
   );
   const { since, xid, horizon, now, known } = scope!;
   if (!young) return { since, horizon, now, xid: null };
@@ -76,7 +87,8 @@ export async function lookAtSource(
 ): Promise<SourceLook> {
   const t = (name: string) => columnSql(source, 't', name);
   const instant = instantSql('t.inserted_at', config.SOURCE_TIMEZONE);
-  const asked = `(${instant} >= $1::text::timestamptz or age(t.xmin) <= age($2::text::xid8::xid))`;
+  // a row without a time is not too old for anything
+  const asked = `(coalesce(${instant} >= $1::text::timestamptz, true) or age(t.xmin) <= age($2::text::xid8::xid))`;
   const [look] = await briefly<SourceLook>(
     sql,
     `with chunk as materialized (
@@ -87,8 +99,8 @@ export async function lookAtSource(
               (l.phone_number, l.inserted_at) is distinct from (c.phone, c.inserted_at)
               or (l.body is distinct from ${bodySql('$4::text', 'c.code', 'full')} and l.body is distinct from ${bodySql('$4::text', 'c.code', 'masked')}) as differs
          from chunk c left join lateral (select * from ${LOG} l where l.id = c.id limit 1) l on true
-        where c.asked and c.inserted_at >= $3::text::timestamptz)
-     select (select max(id::text) from chunk) as last,
+        where c.asked and (c.inserted_at >= $3::text::timestamptz) is not false)
+     select (select max(id::text collate "C") from chunk) as last,
             (select least(min(inserted_at), $5::text::timestamptz)::text from chunk) as oldest, count(*)::int as looked,
             count(*) filter (where logged is not null and differs)::int as differing,
             coalesce(json_agg(id) filter (where logged is null or (bare and gateway_id is not null)), '[]')::text as lacking
@@ -112,7 +124,7 @@ export async function lookAtLog(
     `with chunk as materialized (
        select t.id, t.ctid as place, t.inserted_at, t.type = 'verification' and t.inserted_at >= greatest($1::text::timestamptz, $2::text::timestamptz) as asked
          from ${LOG} t where ${piece.filter} ${piece.tail})
-     select (select max(id::text) from chunk) as last, count(*)::int as looked,
+     select (select max(id::text collate "C") from chunk) as last, count(*)::int as looked,
             count(*) filter (where c.inserted_at > $3::text::timestamptz and s.id is null)::int as orphaned,
             coalesce(json_agg(c.id) filter (where other.id is not null), '[]')::text as doubled
        from chunk c

@@ -138,6 +138,9 @@ async function stream(
   const { config, metrics, log, health, failpoints } = deps;
   const before = await store.read();
   const resumeAt = before.lsn ?? ZERO_LSN;
+  const republished = await store.republished(source);
+  // what a reconcile had passed before it was interrupted it does not look at again
+  const resumed = (await store.reconcilePosition()).after !== undefined;
   let repaired = false;
   const began = performance.now();
   // a stream can begin again and again though no write succeeds, as on a full disk: it works once it has lasted and all is written
@@ -173,10 +176,10 @@ async function stream(
         if (signal.aborted) return;
         health.setMirrorState('streaming');
         repaired = true;
-        await auditAgain(deps, { store, source, epoch, gap }, signal);
+        await auditAgain(deps, { store, source, epoch, gap: gap && (reconcileDue === undefined || resumed) }, signal);
       };
       // a slot ahead of the checkpoint is normal after an idle time, and looks just like one that somebody made again further on
-      const gap = slot.confirmed > resumeAt && reconcileDue === undefined;
+      const gap = slot.confirmed > resumeAt || republished;
       // a reconcile can wait long for an old transaction: the publication is watched meanwhile
       const late = source.tracksGateway ? [completeLate({ store, source, epoch, log, metrics }, signal)] : [];
       return [watchDatabase(deps, { store, source }, signal), repair(), ...late];
@@ -223,6 +226,7 @@ async function watchDatabase(
   signal: AbortSignal,
 ): Promise<void> {
   const { sql, config, log, watchMs = WATCH_MS } = deps;
+  let { version } = await describePublication(sql, config, known);
   for (let mended = false; ;) {
     await pause(watchMs, signal);
     if (signal.aborted) return;
@@ -243,9 +247,17 @@ async function watchDatabase(
         hint: 'smslogd mends it and reconciles, or says what to run.',
       });
     }
+    if (publication.version !== version) {
+      log.info(
+        { publication: config.PUBLICATION_NAME },
+        'the publication was changed and is right again: the mirror begins again',
+      );
+      return;
+    }
     if (!mended && publicationStatements(config, source, publication).length > 0) {
       mended = true;
       await patiently(signal, () => mendPublication(deps, store, source));
+      ({ version } = await describePublication(sql, config, source));
     }
   }
 }
@@ -304,9 +316,10 @@ async function withoutPublication(deps: MirrorDeps, store: Store, source: Source
  */
 function whyUnreadable(error: unknown): string | undefined {
   if (!(error instanceof SmslogdError)) return undefined;
-  if (error.code === 'publication_missing') return 'publication recreated';
+  const cause = codeOf(error.cause);
+  if (error.code === 'publication_missing' && cause === '42704') return 'publication recreated';
   if (error.code === 'decoding_failed') return UNDECODABLE;
-  return error.code === 'slot_lost' && codeOf(error.cause) === '58P01' ? 'WAL missing' : undefined;
+  return error.code === 'slot_lost' && cause === '58P01' ? 'WAL missing' : undefined;
 }
 
 /** What the server could not decode once, it may the next time: `undecodable` counts how often it could not at the same place. */
@@ -416,10 +429,14 @@ async function markFirstStart(store: Store, config: Config, reason: string): Pro
 
 /** Why the slot must be made (again); undefined: it need not. */
 function whyRebuild(found: Slot | undefined, checkpoint: Checkpoint): string | undefined {
-  if (found === undefined) return checkpoint.systemId === undefined ? FIRST_START : 'slot missing';
-  if (found.walStatus === 'lost') return 'slot lost';
-  if (found.inFuture) return 'slot in the future';
-  return undefined;
+  const reason = found === undefined ? 'slot missing' : whyUseless(found);
+  return reason !== undefined && checkpoint.systemId === undefined ? FIRST_START : reason;
+}
+
+function whyUseless({ walStatus, inFuture, twoPhase }: Slot): string | undefined {
+  if (walStatus === 'lost') return 'slot lost';
+  if (inFuture) return 'slot in the future';
+  return twoPhase ? 'slot of two phases' : undefined;
 }
 
 /** Says what was mended by itself, and counts it. */

@@ -21,6 +21,8 @@ export interface Slot {
   /** the database that it belongs to, and its plugin */
   readonly database: string;
   readonly plugin: string;
+  /** true where it was made to send prepared transactions before their commit, in messages that the mirror does not ask for */
+  readonly twoPhase: boolean;
 }
 
 export interface Server {
@@ -56,11 +58,12 @@ export async function describeSlot(sql: Sql, name: string): Promise<Slot | undef
       future: boolean | null;
       database: string;
       plugin: string;
+      two_phase: boolean;
     }[]
   >`
     select active_pid as reader, case when to_jsonb(s) ->> 'invalidation_reason' is not null or (to_jsonb(s) ->> 'conflicting')::bool then 'lost'
                         else wal_status end as status,
-           confirmed_flush_lsn::text as confirmed, confirmed_flush_lsn > pg_current_wal_lsn() as future, coalesce(database, '') as database, coalesce(plugin, '') as plugin
+           confirmed_flush_lsn::text as confirmed, confirmed_flush_lsn > pg_current_wal_lsn() as future, coalesce(database, '') as database, coalesce(plugin, '') as plugin, two_phase
       from pg_replication_slots s where slot_name = ${name}`;
   if (row === undefined) return undefined;
   return {
@@ -70,6 +73,7 @@ export async function describeSlot(sql: Sql, name: string): Promise<Slot | undef
     inFuture: row.future === true,
     database: row.database,
     plugin: row.plugin,
+    twoPhase: row.two_phase,
   };
 }
 

@@ -201,7 +201,9 @@ export function createStore(sql: Sql, config: Config) {
   };
 
   /** Keeps a row aside. Of the server's error only names are kept: its message and detail can hold the row's values. */
-  const refuse = async (id: string, error: unknown, epoch: Epoch) => {
+  const refuse = async (id: string | null, error: unknown, epoch: Epoch) => {
+    // a source without a key can have a row without an id: there is nothing to keep it by
+    if (id === null) return;
     const { constraint_name: constraint, column_name: column } = error as {
       constraint_name?: string;
       column_name?: string;
@@ -348,7 +350,7 @@ export function createStore(sql: Sql, config: Config) {
         if (size > 1) return await this.reconcileChunk(source, after, Math.ceil(size / 10), options);
         const [row] = await briefly<{ id: string }>(
           sql,
-          `select s.id::text as id from ${source.table} s where $1::text is null or s.id > $1::text::uuid order by s.id limit 1`,
+          `select s.id::text as id from ${source.table} s where ${after === undefined ? 's.id is not null' : 's.id > $1::text::uuid'} order by s.id limit 1`,
           [after ?? null],
         );
         if (row === undefined) return { last: undefined, looked: 0, inserted: 0, completed: 0, refused: [] };
@@ -403,8 +405,8 @@ select (select count(*) from held)::int as held, count(*)::int as completed from
     async sourceEnds(source: Source): Promise<readonly [string, string] | undefined> {
       const [row] = await briefly<{ first: string; last: string }>(
         sql,
-        `select a.id::text as first, z.id::text as last from (select id from ${source.table} order by id limit 1) a,
-                (select id from ${source.table} order by id desc limit 1) z`,
+        `select a.id::text as first, z.id::text as last from (select id from ${source.table} where id is not null order by id limit 1) a,
+                (select id from ${source.table} where id is not null order by id desc limit 1) z`,
         [],
       );
       return row === undefined ? undefined : [row.first, row.last];
@@ -443,6 +445,15 @@ select (select count(*) from held)::int as held, count(*)::int as completed from
     async keepAudited(xid: string, epoch: bigint): Promise<void> {
       await sql`update smslogd.checkpoint set audited_xid = ${xid}::text::xid8
                  where slot_name = ${slot} and epoch = ${String(epoch)}::int8 and reconcile_due is null`;
+    },
+
+    /** True where somebody has changed the publication, or the source's place in it, since the last light audit: for a moment it may not have had all. */
+    async republished(source: Source): Promise<boolean> {
+      const [row] = await sql`
+        select exists (select from pg_publication p left join pg_publication_rel r on r.prpubid = p.oid and r.prrelid = ${source.oid}::text::oid
+                        where p.pubname = ${config.PUBLICATION_NAME} and least(age(p.xmin), age(r.xmin)) <= age(c.audited_xid::xid)) as so
+          from smslogd.checkpoint c where c.slot_name = ${slot}`;
+      return row?.['so'] === true;
     },
 
     /** The session that holds a lock for which a statement of this pool has waited longer than `seconds`; undefined: none waits for so long. */
@@ -535,7 +546,8 @@ select (select place::text from held) as place, (select count(*) from written)::
 /**
  * A chunk of a reconcile: $1 text before the code, $2 slot, $3 the epoch or null, $4 the id to go on after. Rows that the log lacks are inserted;
  * `careful`: though they may come from elsewhere at the same moment, and those that wait for their gateway id are completed. A trigger of somebody's
- * that gives a row another id would let each reconcile add a copy: the chunk divides by zero then, which undoes it.
+ * that gives a row another id would let each reconcile add a copy: the chunk divides by zero then, which undoes it. A row without a time is older than
+ * nothing: the log refuses it, and it is kept aside.
  */
 function chunkStatement(
   config: Config,
@@ -551,7 +563,7 @@ chunk as materialized (
   select c.*, k.known
     from (select s.id, ${s('phone_number')} as phone, ${s('code')} as code, ${instant} as inserted_at,
                  ${s('gateway_id')} as gateway_id, ${statusSql(s('gateway_id'), s('gateway_status'))} as gateway_status
-            from ${source.table} s where ${goesOn ? 's.id > $4::uuid' : 'true'} order by s.id limit ${size}) c
+            from ${source.table} s where ${goesOn ? 's.id > $4::uuid' : 's.id is not null'} order by s.id limit ${size}) c
     left join lateral (select l.gateway_id is not null as known from verification.sms_log l where l.id = c.id limit 1) k on true),
 ours as materialized (
   select greatest(${kept}, coalesce(c.horizon, '-infinity')) as since
@@ -561,13 +573,13 @@ written as (
   insert into verification.sms_log as l (id, phone_number, type, body, gateway_id, gateway_status, inserted_at)
   select c.id, c.phone, 'verification', ${bodySql('$1::text', 'c.code', config.SMS_BODY)}, c.gateway_id, c.gateway_status, c.inserted_at
     from chunk c cross join durable cross join ours
-   where c.inserted_at >= ours.since and (c.known is null${careful ? ' or (not c.known and c.gateway_id is not null)' : ''})
+   where (c.inserted_at >= ours.since) is not false and (c.known is null${careful ? ' or (not c.known and c.gateway_id is not null)' : ''})
    order by c.id
   ${careful ? COMPLETE : 'returning id, true as inserted'})
 select (select id::text from chunk order by id desc limit 1) as last, (select count(*) from chunk)::int as looked,
-       (select count(*) from chunk c cross join ours where not c.known and c.gateway_id is not null and c.inserted_at >= ours.since)::int as bare,
+       (select count(*) from chunk c cross join ours where not c.known and c.gateway_id is not null and (c.inserted_at >= ours.since) is not false)::int as bare,
        (select coalesce(json_agg(id), '[]')::text from (
-          select c.id from chunk c cross join ours where c.known is null and c.inserted_at >= ours.since except select id from written) e) as left,
+          select c.id from chunk c cross join ours where c.known is null and (c.inserted_at >= ours.since) is not false except select id from written) e) as left,
        1 / (not exists (select id from written except select id from chunk))::int as undo,
        count(*) filter (where inserted)::int as inserted, count(*)::int as written, (select count(*) from ours)::int as held
   from written`;
@@ -582,10 +594,17 @@ const DIVISION_BY_ZERO = '22012';
 /** Why a row was refused, where there is no name to tell. */
 const A_TRIGGER = 'a trigger';
 
-/** True where a constraint, a type, an index or a trigger of the log refused the row itself: data exceptions, integrity violations, a value that is too long for an index, and what a trigger raises. */
+/**
+ * True where a constraint, a type, an index or a trigger of the log refused the row itself: data exceptions, integrity violations, a value that is too long
+ * for an index, and what a trigger raises, with PL/pgSQL's own codes or one that no server raises (`using errcode`).
+ */
 function isRefusal(error: unknown): boolean {
-  return /^(22|23)[0-9A-Z]{3}$|^54000$|^P0001$/.test(codeOf(error) ?? '');
+  const code = codeOf(error) ?? '';
+  return /^(22|23|44|P0)...$|^54000$/.test(code) || (/^(?=.*\d)[0-9A-Z]{5}$/.test(code) && !SERVERS_CLASSES.test(code));
 }
+
+/** Of SQLSTATEs, PostgreSQL 15 to 18. */
+const SERVERS_CLASSES = /^(0|1|2|3|40|42|5|72|F0|HV|P0|XX)/;
 
 /** The time by our clock; microseconds since 2000-01-01 UTC. */
 export function nowMicros(): bigint {

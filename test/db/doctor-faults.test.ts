@@ -218,6 +218,14 @@ test.for([
     ['the slot is gone', 'is gone', dropSlot],
     ['the slot has lost its WAL', 'has lost its WAL', loseSlot, alterSystem("max_slot_wal_keep_size = '10GB'")],
     ['nobody reads the slot', 'nobody reads it', stop],
+    [
+      'the slot sends prepared transactions early',
+      'two_phase',
+      async () => {
+        await dropSlot();
+        await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput', false, true)`;
+      },
+    ],
   ),
   ...faults('slot', 'FAIL', [
     "the slot is somebody else's",

@@ -201,6 +201,32 @@ test('a row that a trigger of the log passes over is kept aside and counted, on 
   expect(await lacking()).toBe(0);
 });
 
+test('a row without a time is kept aside, one without an id is told of, and both block nobody, on the stream and in a copy', async () => {
+  await db.sql`alter table verification.verifications drop constraint verifications_pkey, alter inserted_at drop not null`;
+  await db.sql`alter table verification.verifications alter id drop not null`;
+  const insertBoth = async () => {
+    await insertVerification(db.sql, { id: null as unknown as string });
+    return await insertVerification(db.sql, { inserted_at: null as unknown as string });
+  };
+  const old = await insertBoth();
+  await insertMany(db.sql, 3);
+  const mirror = start();
+  await mirror.streaming();
+  const live = await insertBoth();
+  await insertMany(db.sql, 3);
+  await until('the other rows', async () => (await logged()) === 6);
+  expect(await aside()).toEqual([old, live].map(({ id }) => ({ id, reason: 'inserted_at' })));
+  const counted = (await mirror.metrics.errors.get()).values.find(({ labels }) => labels.code === 'row_refused');
+  expect(counted?.value).toBeGreaterThan(2);
+  expect(await lacking()).toBe(0);
+  const lines: string[] = [];
+  await verify.run(
+    { json: true },
+    { env: db.env(), print: (line: string) => void lines.push(line), stdoutIsTerminal: false },
+  );
+  expect(JSON.parse(lines.join(''))).toMatchObject({ missing: 2, refused: 2 });
+});
+
 test('a row that a trigger of the log gives another id is kept aside as soon as it is missed, and not copied again and again', async () => {
   await db.sql.unsafe(`
     create function change_id() returns trigger language plpgsql as $$ begin new.id := gen_random_uuid(); return new; end $$;
@@ -244,18 +270,20 @@ test('a gateway id that comes after the verdict is filled in, and the verdict st
 
 test('a row that a trigger of the log refuses, or an index as too long, blocks nobody either', async () => {
   await db.sql.unsafe(`
-    create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$;
-    create trigger refuse before insert on verification.sms_log for each row when (new.phone_number like '%0000666') execute function refuse();
+    create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no' using errcode = tg_argv[0]; end $$;
+    create trigger refuse before insert on verification.sms_log for each row when (new.phone_number like '%0000666') execute function refuse('P0001');
+    create trigger refuse_too before insert on verification.sms_log for each row when (new.phone_number like '%0000667') execute function refuse('SM001');
     alter table verification.verifications alter phone_number type text;
     drop index verification.verifications_phone_number_idx, verification.verifications_phone_number_inserted_at_idx`);
   const mirror = start();
   await mirror.streaming();
   await insertVerification(db.sql, { phone_number: '+380000000666' });
+  await insertVerification(db.sql, { phone_number: '+380000000667' });
   const [{ digits }] = (await db.sql`
     select string_agg(md5(n::text), '') as digits from generate_series(1, 300) n`) as unknown as [{ digits: string }];
   await insertVerification(db.sql, { phone_number: digits });
   await insertVerification(db.sql);
   await until('the good row', async () => (await logged()) === 1);
   const aside = await db.sql`select sqlstate from smslogd.sms_refused order by refused_at`;
-  expect(aside.map((row) => row['sqlstate'] as string)).toEqual(['P0001', '54000']);
+  expect(aside.map((row) => row['sqlstate'] as string)).toEqual(['P0001', 'SM001', '54000']);
 });

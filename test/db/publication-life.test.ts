@@ -62,13 +62,39 @@ test('a publication dropped under a running daemon is made again and what passed
   await everyRowOnce();
 });
 
-test('a table taken out of the publication under a running daemon is put back and what passed is reconciled', async () => {
+test('a table taken out of the publication under a running daemon is put back and what passed is reconciled, without a new slot', async () => {
   await streaming();
+  // it keeps a slot from being made
+  await db.sql`create table other (id int)`;
+  const old = await db.sql.reserve();
+  await old.unsafe('begin; insert into other values (1)');
   await db.sql`alter publication smslogd drop table verification.verifications`;
   await insertMany(db.sql, 20);
   await everyRowOnce();
   await insertMany(db.sql, 5);
   await everyRowOnce();
+  await old.unsafe('commit');
+  old.release();
+});
+
+test('a table that is taken out of the publication for a moment has what passed looked for at once, under a running daemon and one that is down', async () => {
+  const forAMoment = async () => {
+    await db.sql`alter publication smslogd drop table verification.verifications`;
+    // older than what an audit of the recent past looks at
+    await insertVerification(db.sql, { inserted_at: '2026-01-01 00:00:00' });
+    await db.sql`alter publication smslogd add table verification.verifications`;
+  };
+  const first = await streaming();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  await forAMoment();
+  await everyRowOnce();
+  await first.streaming();
+  await first.stop();
+  await forAMoment();
+  await streaming();
+  await everyRowOnce();
+  expect(lines.map((line) => (JSON.parse(line) as { code: string }).code)).toEqual(['rows_missing', 'rows_missing']);
 });
 
 test('where the role may not mend the publication, the SQL is said and the log is kept by reconciling', async () => {

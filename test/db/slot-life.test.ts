@@ -120,27 +120,32 @@ test('a slot that is gone again and again is made again once each time, ever les
   expect(firstOfARow.length).toBeLessThan(2);
 });
 
-test('a slot recreated by someone else further on leaves no gap, and what it passed over is told of', async () => {
-  const first = await streaming();
-  await insertMany(db.sql, 10);
-  await everyRowOnce();
-  await first.stop();
-  await slotFree();
-  await db.sql`select pg_drop_replication_slot(${db.name})`;
-  await insertMany(db.sql, 20);
-  await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
-  // the audit comes to no end meanwhile, and the stream goes on
-  const hold = await db.sql.reserve();
-  await hold.unsafe('begin; lock smslogd.sms_refused in access exclusive mode');
-  const second = await streaming();
-  await insertMany(db.sql, 5);
-  await until('the new rows', async () => (await difference(db.sql)).missing === 20);
-  await hold.unsafe('rollback');
-  hold.release();
-  await everyRowOnce();
-  expect(warnings()).toEqual(['rows_missing']);
-  expect(await rowsMissing(second)).toBe(20);
-});
+test.each(['further on', 'further on while a reconcile was under way'])(
+  'a slot recreated by someone else %s leaves no gap, and what it passed over is told of',
+  async (how) => {
+    const first = await streaming();
+    await insertMany(db.sql, 10);
+    await everyRowOnce();
+    await first.stop();
+    await slotFree();
+    await db.sql`select pg_drop_replication_slot(${db.name})`;
+    await insertMany(db.sql, 20);
+    await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
+    if (how !== 'further on')
+      await db.sql`update smslogd.checkpoint set reconcile_due = 'by hand', reconcile_after = 'ffffffff-ffff-ffff-ffff-ffffffffffff'`;
+    // the audit comes to no end meanwhile, and the stream goes on
+    const hold = await db.sql.reserve();
+    await hold.unsafe('begin; lock smslogd.sms_refused in access exclusive mode');
+    const second = await streaming();
+    await insertMany(db.sql, 5);
+    await until('the new rows', async () => (await difference(db.sql)).missing === 20);
+    await hold.unsafe('rollback');
+    hold.release();
+    await everyRowOnce();
+    expect(warnings()).toEqual(['rows_missing']);
+    expect(await rowsMissing(second)).toBe(20);
+  },
+);
 
 test('an idle daemon audits itself again and again: what somebody deleted, and a gateway id that nobody waits for, it fills in', async () => {
   const mirror = await streaming({}, { auditMs: 300 });
@@ -331,6 +336,17 @@ test.for([
   ]);
   const counted = (await mirror.metrics.errors.get()).values.filter(({ value }) => value > 0);
   expect(counted).toEqual([]);
+});
+
+test('a slot that somebody made to send prepared transactions before their commit is made again, which leaves a first start what it is', async () => {
+  await insertMany(db.sql, 5);
+  await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput', false, true)`;
+  await streaming({ SNAPSHOT: 'never' });
+  await insertMany(db.sql, 3);
+  await until('the new rows', async () => (await db.sql`select from verification.sms_log`).length === 3);
+  expect(await db.sql`select two_phase from pg_replication_slots where slot_name = ${db.name}`).toEqual([
+    { two_phase: false },
+  ]);
 });
 
 test('a first start that is tried again keeps the horizon of SNAPSHOT=never', async () => {

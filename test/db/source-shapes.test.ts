@@ -30,10 +30,10 @@ create table verification.verifications (
   gateway_status varchar(255), attempts_count integer default 0, inserted_at timestamp not null)`;
 
 /** Makes the source by `ddl`, migrates, and starts the mirror. */
-async function begin(ddl: string, env: Record<string, string> = {}): Promise<void> {
+async function begin(ddl: string, env: Record<string, string> = {}, auditMs?: number): Promise<void> {
   await db.sql.unsafe(ddl);
   await migrate(db.config(env), { say: () => {} });
-  mirror = startMirror(db, { env });
+  mirror = startMirror(db, { env, ...(auditMs === undefined ? {} : { auditMs }) });
   await mirror.streaming();
 }
 
@@ -184,6 +184,21 @@ test('a partitioned source is mirrored through its root, whatever partition a ro
     'the gateway id',
     async () => (await db.sql`select from verification.sms_log where gateway_id = '1234567'`).length === 1,
   );
+});
+
+test('a partition that comes with rows, which nothing streams, has them copied by the next audit, however old they are', async () => {
+  await db.sql.unsafe(`create schema verification;
+    create table verification.verifications (id uuid not null, phone_number text not null, code integer not null, inserted_at timestamp not null, primary key (id, inserted_at)) partition by range (inserted_at);
+    create table verification.v_old (like verification.verifications including all);
+    insert into verification.v_old select gen_random_uuid(), '+380000000001', 1234, '2020-01-01' from generate_series(1, 3)`);
+  await begin('select 1', {}, 300);
+  const audited = async () =>
+    (await db.sql`select audited_xid::text as xid from smslogd.checkpoint`)[0]?.['xid'] as string;
+  const before = await audited();
+  await db.sql`select pg_current_xact_id()`;
+  await until('an audit that has passed them', async () => BigInt(await audited()) > BigInt(before));
+  await db.sql`alter table verification.verifications attach partition verification.v_old for values from ('2000-01-01') to ('2026-01-01')`;
+  await has(3);
 });
 
 test('columns that are added, dropped, renamed and reordered under a running daemon do not stop it', async () => {

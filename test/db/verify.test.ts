@@ -1,7 +1,9 @@
 /** The audit against a log with planted faults: one that finds nothing is worth nothing. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { command } from '../../src/commands/verify.ts';
+import { SOURCE_DDL } from '../../src/demo/source-table.ts';
 import { pagesOf } from '../../src/mirror/compare.ts';
+import { migrate } from '../../src/schema.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror } from '../support/mirror.ts';
 import { insertMany, insertVerification } from '../support/verifications.ts';
@@ -102,6 +104,18 @@ test('a table is known to have pages, partitioned or not: else it would be read 
   expect(parts.leaves).toBe(2);
   expect(parts.pages).toBeGreaterThan(1);
   await db.sql`drop table verification.parts`;
+});
+
+test('where the database sorts digits as numbers each row is counted once all the same', async () => {
+  const other = await createDatabase({ empty: true, locale: 'en-u-kn' });
+  try {
+    await other.sql.unsafe(SOURCE_DDL);
+    await migrate(other.config(), { say: () => {} });
+    await insertMany(other.sql, 1_000);
+    expect(await verify({}, other)).toMatchObject({ source: 1_000, missing: 1_000 });
+  } finally {
+    await other.drop();
+  }
 });
 
 test('many missing rows are counted in portions, and a partitioned source is walked whole, by id and by place', async () => {

@@ -16,14 +16,16 @@ export interface TestDatabase {
   drop(): Promise<void>;
 }
 
-/** Clones the template (`empty`: a database without anything) on the run's server, or on the one at `adminUrl`. */
+/** Clones the template (`empty`: a database without anything, whose texts sort as ICU's `locale` has it) on the run's server, or on the one at `adminUrl`. */
 export async function createDatabase({
   empty = false,
+  locale,
   adminUrl = inject('postgresUrl'),
-}: { empty?: boolean; adminUrl?: string } = {}): Promise<TestDatabase> {
+}: { empty?: boolean; locale?: string; adminUrl?: string } = {}): Promise<TestDatabase> {
   const name = `test_${randomBytes(6).toString('hex')}`;
   const admin = postgres(adminUrl, { max: 1, onnotice: () => {} });
-  await admin.unsafe(`create database ${name} template ${empty ? 'template0' : TEMPLATE} strategy wal_log`);
+  const sorted = locale === undefined ? '' : `locale_provider icu icu_locale '${locale}'`;
+  await admin.unsafe(`create database ${name} template ${empty ? 'template0' : TEMPLATE} strategy wal_log ${sorted}`);
   const url = adminUrl.replace('/postgres?', `/${name}?`);
   // on a server of its own, which the test crashes, the client must not be in the middle of reading array types
   const sql = postgres(url, { max: 4, onnotice: () => {}, fetch_types: adminUrl === inject('postgresUrl') });
