@@ -46,7 +46,7 @@ export const serverChecks: readonly Check<Found>[] = [
     }
   }),
 
-  needing('replication connection', ['config', 'sql'], async ({ config, sql, user, systemId }) => {
+  needing('replication connection', ['config', 'sql'], async ({ config, sql, systemId }) => {
     const name = isPooled(config) ? 'DATABASE_REPLICATION_URL' : 'DATABASE_URL';
     // `replication` is known to pg, not to its types
     const address = {
@@ -69,6 +69,9 @@ export const serverChecks: readonly Check<Found>[] = [
           'DATABASE_URL and DATABASE_REPLICATION_URL lead to different databases',
           `Let DATABASE_REPLICATION_URL end in /${here?.database ?? ''}, too.`,
         );
+      const standby = await client.query<{ is: boolean }>('select pg_is_in_recovery() as is');
+      if (standby.rows[0]?.is !== false)
+        return fail(`${name} leads to a stand-by, where the slot is not`, 'Point it at the primary.');
       return ok(`${name} takes replication connections`);
     } catch (error) {
       const code = codeOf(error);
@@ -80,8 +83,8 @@ export const serverChecks: readonly Check<Found>[] = [
         );
       if (code === '42501')
         return fail(
-          `role ${user} may not replicate`,
-          `alter role ${quoteIdentifier(user ?? '')} replication; -- or your provider's role for it`,
+          `role ${address.user} may not replicate`,
+          `alter role ${quoteIdentifier(address.user ?? '')} replication; -- or your provider's role for it`,
         );
       throw error;
     } finally {

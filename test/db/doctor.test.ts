@@ -126,6 +126,26 @@ test('a replication address of another database fails', async () => {
   });
 });
 
+test('a replication address of a role that may not replicate, or of a stand-by, fails', async () => {
+  const other = `${role}_2`;
+  // to this role the server says that it is one
+  await db.sql.unsafe(`
+    create role ${other} login password '${ROLE_PASSWORD}';
+    create schema stand_by; grant usage on schema stand_by to ${other};
+    create function stand_by.pg_is_in_recovery() returns boolean language sql as 'select true';
+    alter role ${other} set search_path = stand_by, pg_catalog`);
+  const found = async () =>
+    (await doctor({ DATABASE_REPLICATION_URL: url.replace(role, other) })).of('replication connection')!;
+  const { says, fix } = await found();
+  expect(says).toBe(`role ${other} may not replicate`);
+  await db.sql.unsafe(fix!);
+  expect(await found()).toMatchObject({
+    level: 'FAIL',
+    says: expect.stringMatching(/^DATABASE_REPLICATION_URL leads to a stand-by/),
+  });
+  await db.sql.unsafe(`drop schema stand_by cascade; drop role ${other}`);
+});
+
 test('another SOURCE_TIMEZONE than the stored one fails, a teardown and another REPORT_TIMEZONE warn', async () => {
   const { SLOT_NAME: slot } = db.config();
   await db.sql`insert into smslogd.checkpoint (slot_name, source_timezone) values (${slot}, 'Europe/Kyiv')`;
