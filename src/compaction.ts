@@ -4,7 +4,8 @@
  *
  * A table that has grown past its size, and holds few rows for it, is written anew with its living rows alone (migrations/0006_compaction.sql).
  * That takes its lock alone, so it gives up soon and is tried again later: whoever reads or writes the table waits for less than half a
- * second. A statement that waited goes on with what it finds then: PostgreSQL gives it its snapshot after its locks.
+ * second. A statement that waited goes on with what it finds then: PostgreSQL gives it its snapshot after its locks, but in a
+ * stricter isolation level: there it finds nothing, fails or steps down, and is done again.
  */
 import type { Sql } from './db.ts';
 import { codeOf } from './errors.ts';
@@ -73,8 +74,18 @@ async function hasGrown(sql: Sql, { name, mostBytes, mostRows }: Table): Promise
   return row!.grown;
 }
 
+const BRIEFLY = [
+  // what others commit while the lock is waited for must be seen, also through a pooler whose sessions have another level
+  "transaction_isolation = 'read committed'",
+  // no stand-by is waited for with that lock in hand
+  'synchronous_commit = local',
+  `lock_timeout = ${LOCK_MS}`,
+  `statement_timeout = ${STATEMENT_MS}`,
+]
+  .map((setting) => `set local ${setting};`)
+  .join('\n');
+
 /** Sent as one, an implicit transaction: no session state is left behind. */
 async function compact(sql: Sql, name: Table['name']): Promise<void> {
-  const limits = `set local lock_timeout = ${LOCK_MS}; set local statement_timeout = ${STATEMENT_MS}`;
-  await sql.unsafe(`${limits}; select smslogd.compact_${name}()`).simple();
+  await sql.unsafe(`${BRIEFLY}\nselect smslogd.compact_${name}()`).simple();
 }

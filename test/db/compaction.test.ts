@@ -1,13 +1,16 @@
 /** Tables are written anew while mirror, poller, counters and another service work on them, and a transaction elsewhere holds every dead row. */
 import { randomUUID } from 'node:crypto';
 import { pino } from 'pino';
+import type { TransactionSql } from 'postgres';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { runCompaction, type Table } from '../../src/compaction.ts';
 import { openDatabase, type Sql } from '../../src/db.ts';
 import { recountHours } from '../../src/figures/store.ts';
 import { runHourly } from '../../src/figures/hourly.ts';
+import { scopeOf } from '../../src/mirror/compare.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { createPollerStore } from '../../src/poller/store.ts';
+import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { reply, startGateway } from '../support/gateway.ts';
 import { batchOf, startMirror } from '../support/mirror.ts';
@@ -38,6 +41,12 @@ const log = pino(
 const NAMES = ['checkpoint', 'changed_hour', 'sms_poll'] as const;
 /** Whatever their size. */
 const ALWAYS: readonly Table[] = NAMES.map((name) => ({ name, mostBytes: 0, mostRows: 1_000 }));
+/** How many sessions wait for a lock in this database. */
+const waiting = async (tx: TransactionSql) => {
+  const [row] = await tx`select count(distinct pid)::int as n from pg_locks where not granted
+                          and database = (select oid from pg_database where datname = current_database())`;
+  return row?.['n'] as number;
+};
 /** How often all of them were. */
 const turns = () => Math.min(...NAMES.map(rewritten));
 const rewritten = (table: string) => said.filter((line) => line.table === table && line.msg.endsWith('anew')).length;
@@ -92,19 +101,15 @@ test('a statement that waits for a table that is written anew goes on with its r
     for (const name of NAMES) await tx.unsafe(`select smslogd.compact_${name}()`);
     const answer = { id: asked, attempt: claimed!.attempt, gatewayId: '7000001', result: 'ok', gapMs: 1_000 } as const;
     // not a promise of promises: what waits for this transaction must not be awaited in it
-    const waiting = {
+    const begun = {
       written: store.write(batchOf(randomUUID(), '0/30'), ['Accepted'], epoch),
       completed: poller.complete([{ ...answer, status: 'Delivered', date: Date.now() }]),
       claimed: poller.claim({ total: 1, old: 0, past: 0 }, [null, null, null]),
       inserted: insertSms(db, { gatewayId: '7000003' }),
       counted: recountHours(sql, { wait: false }),
     };
-    await until('all of them to wait', async () => {
-      const [row] = await tx`select count(distinct pid)::int as n from pg_locks where not granted
-                              and database = (select oid from pg_database where datname = current_database())`;
-      return row?.['n'] === Object.keys(waiting).length;
-    });
-    return waiting;
+    await until('all of them to wait', async () => (await waiting(tx)) === Object.keys(begun).length);
+    return begun;
   });
   expect((await work.written).inserted).toBe(1);
   expect((await work.completed).changes.map(({ to }) => to)).toEqual(['Delivered']);
@@ -114,6 +119,43 @@ test('a statement that waits for a table that is written anew goes on with its r
   expect(queued.map(({ id }) => id as string)).toEqual([await work.inserted]);
   const [checkpoint] = await db.sql`select lsn from smslogd.checkpoint`;
   expect(checkpoint?.['lsn']).toBe('0/30');
+});
+
+test('though the sessions of a pooler look before they have their locks, what is noted meanwhile stays noted, and an audit finds its horizon', async () => {
+  await db.sql.unsafe(`alter database ${db.name} set default_transaction_isolation = 'repeatable read'`);
+  const pooled = openDatabase(db.config({ DATABASE_REPLICATION_URL: db.url.replace('127.0.0.1', 'localhost') }), {
+    max: 1,
+    name: 'test pooled',
+  });
+  const tables: readonly Table[] = [{ name: 'changed_hour', mostBytes: 0, mostRows: 1_000 }];
+  // again until the lock was waited for, and was had in time
+  let noted = 0;
+  do {
+    said = [];
+    const turn = new AbortController();
+    let compacting: Promise<void> | undefined;
+    await db.sql.begin(async (tx) => {
+      await tx`insert into smslogd.changed_hour values (now())`;
+      noted += 1;
+      compacting = runCompaction({ sql: pooled, log, tables, everyMs: 1 }, turn.signal);
+      await until('the lock to be waited for', async () => (await waiting(tx)) > 0);
+    });
+    await until('it to be written anew', () => rewritten('changed_hour') > 0);
+    turn.abort();
+    await compacting;
+  } while (said.some(({ msg }) => msg.endsWith('just now')));
+  expect(await db.sql`select from smslogd.changed_hour`).toHaveLength(noted);
+
+  await db.sql`insert into smslogd.checkpoint (slot_name, horizon) values (${db.name}, now())`;
+  const source = await describeSource(sql, db.config());
+  const { scope } = await db.sql.begin(async (tx) => {
+    await tx`select smslogd.compact_checkpoint()`;
+    const begun = { scope: scopeOf(pooled, db.config(), source, undefined, false) };
+    await until('the audit to wait', async () => (await waiting(tx)) > 0);
+    return begun;
+  });
+  expect(await scope).not.toMatchObject({ horizon: '-infinity' });
+  await pooled.end();
 });
 
 test('a table that is small, or holds much, is left alone, and one that somebody holds is left for later', async () => {
