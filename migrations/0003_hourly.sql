@@ -59,6 +59,8 @@ as $$ select case when hour = '-infinity' then '2000-01-01 00:00+00' else hour +
 create table smslogd.changed_hour (
   hour timestamptz not null
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+-- or notes could not be taken while somebody publishes all tables: this one has no key
+alter table smslogd.changed_hour replica identity full;
 comment on table smslogd.changed_hour is 'UTC hours of the log that changed since they were counted; to have hours counted again, insert them here';
 
 -- A failure to note never refuses the row: the daemon counts the last days again when it starts.

@@ -61,6 +61,14 @@ test('a change counts also where triggers are off for replicas', async () => {
   expect([...(await stored())]).toEqual([...(await byHand())]);
 });
 
+test('notes are taken also while somebody publishes all tables', async () => {
+  await sql`create publication everything for all tables`;
+  await insert(10, 1);
+  await refreshHourly(sql);
+  expect(await notes()).toBe(0);
+  await sql`drop publication everything`;
+});
+
 test('counting again changes nothing and writes nothing', async () => {
   await insert(500, 10);
   await refreshHourly(sql);
