@@ -266,19 +266,22 @@ export function createStore(sql: Sql, config: Config) {
     /**
      * Commits that a reconcile is due, before the slot that makes it necessary is created: a crash in between leaves no gap.
      * `fresh`: the positions so far are worthless. `horizon`: rows older than now are not the mirror's; one that is known stays.
-     * `epoch`: whoever marks goes on under it; without one whoever works steps down, so that a reconcile under way keeps no position of its own.
+     * `epoch`: whoever marks goes on under it; without one whoever works steps down, so that a reconcile under way keeps no position of its own, and
+     * stepped_down is thrown where there is no row to mark.
      */
     async markReconcile(
       reason: string,
       { fresh = false, horizon = false, epoch }: { fresh?: boolean; horizon?: boolean; epoch?: bigint } = {},
     ): Promise<void> {
       const mine = epoch === undefined ? null : String(epoch);
-      await sql`update smslogd.checkpoint
+      const marked = await sql`
+                update smslogd.checkpoint
                    set reconcile_due = ${reason}, reconcile_after = null, reconcile_xid = null, epoch = coalesce(${mine}::text::int8, epoch + 1),
                        audited_xid = pg_snapshot_xmin(pg_current_snapshot()),
                        lsn = case when ${fresh} then null else lsn end,
                        horizon = case when ${horizon} then coalesce(horizon, now()) else horizon end
-                 where slot_name = ${slot} and epoch = coalesce(${mine}::text::int8, epoch)`;
+                 where slot_name = ${slot} and epoch = coalesce(${mine}::text::int8, epoch) returning 1`;
+      if (epoch === undefined && marked.length === 0) throw checkpointGone();
     },
 
     /** Notes whose database and which time zone the log was filled from. */
@@ -589,6 +592,10 @@ function steppedDown(): SmslogdError {
   return new SmslogdError('stepped_down', 'another daemon has acquired the slot');
 }
 
+function checkpointGone(): SmslogdError {
+  return new SmslogdError('stepped_down', 'the checkpoint row is gone');
+}
+
 const UNIQUE_VIOLATION = '23505';
 const DIVISION_BY_ZERO = '22012';
 /** Why a row was refused, where there is no name to tell. */
@@ -641,7 +648,7 @@ interface CheckpointRow {
 }
 
 function checkpointOf(row: CheckpointRow | undefined): Checkpoint {
-  if (row === undefined) throw new SmslogdError('stepped_down', 'the checkpoint row is gone');
+  if (row === undefined) throw checkpointGone();
   return {
     epoch: BigInt(row.epoch),
     lsn: row.lsn === null ? undefined : parseLsn(row.lsn),
