@@ -61,6 +61,9 @@ const UNLIMITED = {
   options: String.raw`-c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 -c default_transaction_isolation=read\ committed`,
 };
 
+/** Queries of a daemon at once: the mirror's write and its reconcile, the poller's claim and completion, the figures, and a spare. */
+export const DAEMON_CONNECTIONS = 8;
+
 const TRIES = 10;
 
 const SOCKETS = new WeakMap<Sql, ReadonlySet<Socket>>();

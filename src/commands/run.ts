@@ -3,7 +3,7 @@ import { setFlagsFromString } from 'node:v8';
 import closeWithGrace from 'close-with-grace';
 import { runCompaction } from '../compaction.ts';
 import { loadConfig, type Config } from '../config.ts';
-import { openDatabase, type Sql } from '../db.ts';
+import { DAEMON_CONNECTIONS, openDatabase, type Sql } from '../db.ts';
 import { toSmslogdError, type SmslogdError } from '../errors.ts';
 import { createFigures } from '../figures/gauges.ts';
 import { runHourly } from '../figures/hourly.ts';
@@ -24,8 +24,6 @@ const GRACE_MS = 9_500;
 const DRAIN_MS = 7_800;
 const START_PATIENCE_MS = 15_000;
 const SUMMARY_MS = 60_000;
-/** Queries at once: the mirror's write and its reconcile, the poller's claim and completion, the figures, and a spare. */
-const CONNECTIONS = 8;
 
 export const command: Command = {
   summary: 'the daemon: mirrors, polls, serves metrics',
@@ -48,7 +46,7 @@ async function daemon(config: Config, log: Log, signalsTaken?: () => void): Prom
   const metrics = createMetrics(VERSION);
   metrics.latencySource.set({ source: config.LATENCY_SOURCE }, 1);
   const health = createHealth(metrics, config.LOOPS);
-  const sql = openDatabase(config, { max: CONNECTIONS, name: 'daemon' });
+  const sql = openDatabase(config, { max: DAEMON_CONNECTIONS, name: 'daemon' });
   const stop = new AbortController();
   let finished!: () => void;
   const done = new Promise<void>((resolve) => {

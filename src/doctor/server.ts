@@ -1,6 +1,6 @@
 /** Checks of the PostgreSQL server: can smslogd reach it, read its WAL and keep a slot there. */
 import { Client } from 'pg';
-import { isPooled, openDatabase, pgConfig, quoteIdentifier, quoteLiteral } from '../db.ts';
+import { DAEMON_CONNECTIONS, isPooled, openDatabase, pgConfig, quoteIdentifier, quoteLiteral } from '../db.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
 import { fail, ok, warn, type Check } from './check.ts';
 import { needing, type Found } from './found.ts';
@@ -8,7 +8,7 @@ import { needing, type Found } from './found.ts';
 const OLDEST_VERSION = 150_000;
 const SHORT_SENDER_TIMEOUT_MS = 5_000;
 /** The daemon's pool, its stream, and the making of a slot. */
-const CONNECTIONS = 10;
+const CONNECTIONS = DAEMON_CONNECTIONS + 2;
 
 export const serverChecks: readonly Check<Found>[] = [
   needing('database', ['config'], async (found) => {
