@@ -2,7 +2,7 @@
 -- While a transaction is open somewhere, vacuum cannot clean up behind any statement that came after it. What the daemon changes all the time would
 -- grow, and be slower to read, for as long as that lasts. So such a table is written anew, with its living rows alone (src/compaction.ts says when): not
 -- by VACUUM FULL or CLUSTER, which keep what that transaction could still see, but by a change of a column's type to the same type, which does
--- not. Whoever looks at the table from a transaction that is older finds it empty. The log and its counters are never written anew.
+-- not. Whoever looks at the table with a snapshot that is older finds it empty. The log and its counters are never written anew.
 create function smslogd.compact_checkpoint() returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
