@@ -69,22 +69,22 @@ create index sms_poll_waiting_idx on smslogd.sms_poll (id) where gateway_id is n
 comment on table smslogd.sms_poll is 'The poller''s queue: the rows of sms_log that have no final status yet. smslogd heals it from the log; nothing is lost with it.';
 comment on column smslogd.sms_poll.lane is '0 young, 1 older than 10 minutes, 2 past its life when it was queued (asked last and slowly)';
 comment on column smslogd.sms_poll.due_at is 'When to ask next';
-comment on column smslogd.sms_poll.sent_at is 'inserted_at of the SMS';
+comment on column smslogd.sms_poll.sent_at is 'inserted_at of the SMS; where that is infinite or yet to come, when it was queued';
 comment on column smslogd.sms_poll.deadline_at is 'End of its life: the first successful answer after it is the last';
 comment on column smslogd.sms_poll.give_up_at is 'Terminated then, even unanswered';
 comment on column smslogd.sms_poll.attempt is 'Raised by each claim: the fence of its completion';
 comment on column smslogd.sms_poll.leased_until is 'While a request is under way the end of its lease: no daemon claims it before. Not indexed, on purpose';
 comment on column smslogd.sms_poll.last_result is 'How the last request ended; the values of smslogd_poll_requests_total{result}';
 
--- The one rule of what is queued and when. No row: nothing to ask. An infinite time of sending has no age: such an SMS is as old as its entry.
--- To a time of sending that is later than now nothing is added: the last year that PostgreSQL knows would refuse it.
+-- The one rule of what is queued and when. No row: nothing to ask. A time of sending that is infinite or later than now gives no age: such an SMS is
+-- as old as its entry, or it would be asked for as one that was just sent until then. Nothing is added to it: the last year that PostgreSQL knows would refuse it.
 create function smslogd.queue_entry(id uuid, gateway_id text, gateway_status text, type text, inserted_at timestamptz)
 returns setof smslogd.sms_poll language sql stable as $$
   select $1, $2,
          case when $5 <= now() - s.life then 2 when $5 <= now() - interval '10 minutes' then 1 else 0 end::smallint,
          case when $2 is null then greatest(now(), least($5, now()) + s.life)
               else greatest(now(), least($5, now()) + s.first_poll) end,
-         case when isfinite($5) then $5 else now() end, least($5, now()) + s.life, now() + s.give_up, 0, null::text, timestamptz '-infinity'
+         case when isfinite($5) then least($5, now()) else now() end, least($5, now()) + s.life, now() + s.give_up, 0, null::text, timestamptz '-infinity'
     from smslogd.settings s
    where ($3 is null or $3 in ('Accepted', 'Enroute', 'Pending', 'Unknown'))
      and ($2 is not null or $4 <> 'verification' or s.source_tracks_gateway)
@@ -101,12 +101,13 @@ begin
   return null;
 exception
   when unique_violation then
-    -- but for an entry that is left of a row that somebody removed by hand
+    -- but for an entry that is left of a row that somebody removed by hand: it is the new row's now, but for its fence
     begin
       insert into smslogd.sms_poll
       select q.* from inserted l
       cross join lateral smslogd.queue_entry(l.id, l.gateway_id, l.gateway_status, l.type, l.inserted_at) q
-      on conflict (id) do nothing;
+      on conflict (id) do update set gateway_id = excluded.gateway_id, lane = excluded.lane, due_at = excluded.due_at, sent_at = excluded.sent_at,
+        deadline_at = excluded.deadline_at, give_up_at = excluded.give_up_at, leased_until = excluded.leased_until;
     exception when others then
       raise warning 'smslogd: rows are logged but not queued yet (%)', sqlstate;
     end;

@@ -126,6 +126,10 @@ const TABLE = {
     reaction: 'retry',
     hint: 'The gateway answered something else than a status; see smslogd_poll_requests_total.',
   },
+  gateway_id_unsendable: {
+    reaction: 'retry',
+    hint: 'A gateway id has 1 to 64 letters, digits, _ and -; see who wrote that of this SMS into the log.',
+  },
   unknown_status_word: {
     reaction: 'retry',
     hint: 'The gateway used a status word that is not known; it is stored as Unknown.',

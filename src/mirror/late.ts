@@ -6,7 +6,7 @@
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import type { Source } from '../source.ts';
-import { pause } from '../supervise.ts';
+import { pause, restAfter } from '../supervise.ts';
 import { patiently } from './pieces.ts';
 import { reportRefused } from './pump.ts';
 import type { Store } from './store.ts';
@@ -19,8 +19,6 @@ const LOOKS: readonly { readonly everyMs: number; readonly seconds: number | und
 ];
 /** Rows that one statement completes: it holds their locks, and the source's, to its end. */
 const PIECE = 500;
-/** However many wait, each of the looks takes a twentieth of the time at most. */
-const REST = 20;
 
 export interface Late {
   readonly store: Store;
@@ -61,7 +59,7 @@ export async function completeLate({ store, source, epoch, log, metrics }: Late,
     while (!signal.aborted) {
       const began = performance.now();
       await look(seconds);
-      await pause(Math.max(everyMs, REST * (performance.now() - began)), signal);
+      await pause(restAfter(everyMs, performance.now() - began), signal);
     }
   };
   await Promise.all(LOOKS.map(({ everyMs, seconds }) => again(everyMs, seconds)));

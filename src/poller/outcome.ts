@@ -21,8 +21,8 @@ export interface Outcome {
   /** `ok` here is ok or unchanged: only the log knows which; undefined where nothing was sent */
   readonly result: Exclude<PollResult, 'unchanged'> | undefined;
   readonly answer?: Answer;
-  /** when to ask again if the SMS stays open: by its age, as late as can be, or at once when the gateway may be asked again */
-  readonly again: 'schedule' | 'late' | 'now';
+  /** when to ask again if the SMS stays open: by its age, ever less often, as late as can be, or at once when the gateway may be asked again */
+  readonly again: 'schedule' | 'refused' | 'late' | 'now';
   readonly breaker: BreakerEvent | undefined;
   readonly overload: boolean;
   readonly retryAfterMs?: number | undefined;
@@ -50,7 +50,7 @@ function ofResponse({ status, body, retryAfterMs }: Extract<Exchange, { kind: 'r
   if (status >= 500) return { ...fault, result: 'http_5xx', busy: status === 503 && retryAfterMs !== undefined };
   if (status === 429 || status === 408) return { ...fault, result: 'http_4xx', busy: true };
   // the gateway refuses this one id: it lives, and the row waits
-  if (status >= 400) return { result: 'http_4xx', again: 'late', breaker: 'answer', overload: false };
+  if (status >= 400) return { result: 'http_4xx', again: 'refused', breaker: 'answer', overload: false };
   const alive = { again: 'schedule', breaker: 'answer', overload: false } as const;
   if (status >= 300) return { ...alive, result: 'protocol', why: 'redirect' };
   if (status !== 200) return { ...alive, result: 'protocol', why: 'status_code' };

@@ -18,10 +18,10 @@ import { createGateway } from './gateway.ts';
 import { createLanes } from './lanes.ts';
 import { outcomeOf, type Outcome } from './outcome.ts';
 import { createRest } from './rest.ts';
-import { gapAt, LONGEST_GAP_MS } from './schedule.ts';
+import { gapAt, LONGEST_GAP_MS, refusedGapAt } from './schedule.ts';
 import { createPollerStore, type Claimed, type Completion } from './store.ts';
 import { createTally, type Tally } from './tally.ts';
-import { judgeWithoutGatewayId, REFUSED_MS, upkeep } from './upkeep.ts';
+import { REFUSED_MS, upkeep } from './upkeep.ts';
 
 export interface PollerDeps {
   readonly config: Config;
@@ -45,6 +45,8 @@ const LEASE_MARGIN_MS = 10_000;
 const LONGEST_DRAIN_MS = 6_500;
 /** Answers that the database has not taken: with more of them nothing is claimed. */
 const MAX_UNWRITTEN = 2_000;
+/** SMS that wait for a verdict without an answer; while somebody locks the source others are claimed again when their lease is over. */
+const MAX_UNJUDGED = 2_000;
 
 /**
  * A poller that may be run again after a failure. What was learned of the gateway outlives a run: a database that comes and goes must not make
@@ -98,8 +100,8 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
     onFailure: fail,
   });
   const { healEveryMs = HEAL_EVERY_MS } = deps;
-  const upkeepDeps = { config, sql, store, tally, metrics, log, healEveryMs };
-  const side = upkeep(upkeepDeps, stop).catch(fail);
+  const withoutGatewayId: Claimed[] = [];
+  const side = upkeep({ config, sql, store, tally, metrics, log, healEveryMs, withoutGatewayId }, stop).catch(fail);
 
   const { rest, wake } = createRest(stop);
   let releasing = false;
@@ -126,7 +128,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
         status: outcome.answer?.status ?? null,
         date: outcome.answer?.date ?? null,
         reason: outcome.answer?.reason,
-        gapMs: outcome.again === 'late' ? LONGEST_GAP_MS : gapAt(row.ageMs + took, Math.random()),
+        gapMs: gapAfter(outcome, row.ageMs + took),
       });
     } finally {
       conduct.ended(outcome, startedAt, lanes.pastIsFull(conduct.size()));
@@ -149,19 +151,17 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
     }
     lanes.claimed(rows, wanted, performance.now());
     const late = performance.now() - claimedAt > LEASE_MARGIN_MS / 2;
-    const unknown: Claimed[] = [];
     for (const row of rows) {
       if (row.gatewayId !== null && !late) {
         track(ask(row, row.gatewayId));
         continue;
       }
       // no request: without an id there is nothing to ask, and of a lease that is half over too little is left for one: it is given back
-      if (row.gatewayId === null) unknown.push(row);
-      else completions.add({ ...nothingLearned(row), gatewayId: row.gatewayId });
+      if (row.gatewayId !== null) completions.add({ ...nothingLearned(row), gatewayId: row.gatewayId });
+      else if (withoutGatewayId.length < MAX_UNJUDGED) withoutGatewayId.push(row);
       lanes.ended(row.lane);
       conduct.ended(undefined, claimedAt);
     }
-    if (unknown.length > 0) track(judgeWithoutGatewayId(upkeepDeps, unknown));
     return { rows: rows.length, pastLimited: rows.filter((row) => row.lane === 2).length === wanted.past };
   };
 
@@ -208,4 +208,9 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
 
 function nothingLearned({ id, attempt }: Claimed): Omit<Completion, 'gatewayId'> {
   return { id, attempt, result: null, status: null, date: null, gapMs: 0 };
+}
+
+function gapAfter({ again }: Outcome, ageMs: number): number {
+  if (again === 'late') return LONGEST_GAP_MS;
+  return again === 'refused' ? refusedGapAt(ageMs, Math.random()) : gapAt(ageMs, Math.random());
 }

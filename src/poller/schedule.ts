@@ -12,8 +12,11 @@
 /** Age at the first request, and the shortest gap; smslogd.settings.first_poll, which the queue's triggers read. */
 export const FIRST_REQUEST_MS = 2_500;
 
-/** The longest gap; also the gap of a row that the gateway refuses by itself (400, 404). */
+/** The longest gap; also the gap of a row whose gateway id may not be sent. */
 export const LONGEST_GAP_MS = 900_000;
+
+/** The shortest gap of a row that the gateway refuses by itself. */
+const REFUSED_GAP_MS = 10_000;
 
 const EARLY_SHARE = 0.5;
 /** The gap in seconds of an SMS that is so many seconds old, by its cube root. */
@@ -30,4 +33,13 @@ export function gapAt(ageMs: number, random: number): number {
   const root = 1_000 * ROOT_FACTOR * Math.cbrt(age / 1_000);
   const gap = Math.max(FIRST_REQUEST_MS, Math.min(age * EARLY_SHARE, root), age * LATE_SHARE);
   return Math.round(Math.min(gap, LONGEST_GAP_MS) * (0.9 + 0.2 * random));
+}
+
+/**
+ * The same for an SMS that the gateway refuses by itself (400, 404): as long again as it is old. It may not know this one, or have lost its way and
+ * refuse them all: then none waits much longer than that lasts.
+ */
+export function refusedGapAt(ageMs: number, random: number): number {
+  const gap = Math.min(Math.max(REFUSED_GAP_MS, ageMs), LONGEST_GAP_MS);
+  return Math.round(gap * (0.9 + 0.2 * random));
 }

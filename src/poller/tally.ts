@@ -34,11 +34,16 @@ export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): T
     }
   };
   return {
-    asked(id, { result, answer, why }, seconds) {
-      if (result === undefined) return;
+    asked(id, { result, answer, why, again }, seconds) {
+      if (result === undefined) {
+        said.trouble('warn', new SmslogdError('gateway_id_unsendable', 'the gateway id of an SMS may not be sent'), {
+          id,
+        });
+        return;
+      }
       metrics.pollDuration.observe(seconds);
       if (result !== 'ok') metrics.pollRequests.inc({ result });
-      if (result === 'protocol' || result === 'mismatch') {
+      if (result === 'protocol' || result === 'mismatch' || again === 'refused') {
         const what = result === 'mismatch' ? 'about another SMS' : 'something else than a status';
         said.trouble('warn', new SmslogdError('gateway_protocol', `the gateway answered ${what}`), { id, result, why });
       }

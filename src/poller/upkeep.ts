@@ -4,7 +4,7 @@ import { withRetry, type Sql } from '../db.ts';
 import { logProblem, type Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { describeSource, type Source } from '../source.ts';
-import { pause } from '../supervise.ts';
+import { pause, restAfter } from '../supervise.ts';
 import { inHalves, isAboutRows } from './completions.ts';
 import type { Claimed, PollerStore } from './store.ts';
 import type { Tally } from './tally.ts';
@@ -18,6 +18,8 @@ export interface UpkeepDeps {
   readonly log: Log;
   /** between two looks for recent SMS that are not queued; milliseconds */
   readonly healEveryMs: number;
+  /** claimed beside those that are asked for, to be judged: one statement at a time may wait for somebody's lock on the source, not a row of them */
+  readonly withoutGatewayId: Claimed[];
 }
 
 const VERDICT_EVERY_MS = 1_000;
@@ -34,7 +36,7 @@ export const REFUSED_MS = 900_000;
  * be read there is no verdict: they are looked at again in a minute. A row that the database refuses (a constraint, somebody's trigger)
  * stands alone and keeps nobody else from the verdict.
  */
-export async function judgeWithoutGatewayId(deps: UpkeepDeps, rows: readonly Claimed[]): Promise<void> {
+async function judgeWithoutGatewayId(deps: UpkeepDeps, rows: readonly Claimed[]): Promise<void> {
   const { config, sql, store, tally } = deps;
   const later = async (some: readonly Claimed[], error: unknown) => {
     say(deps, error, { rows: some.length });
@@ -99,8 +101,9 @@ export async function upkeep(deps: UpkeepDeps, signal: AbortSignal): Promise<voi
   await Promise.all([
     every(VERDICT_EVERY_MS, signal, async () => {
       const rows = await withRetry(() => deps.store.claimWithoutGatewayId(ROWS));
-      if (rows.length > 0) await judgeWithoutGatewayId(deps, rows);
-      return rows.length === ROWS;
+      const all = rows.concat(deps.withoutGatewayId.splice(0, ROWS - rows.length));
+      if (all.length > 0) await judgeWithoutGatewayId(deps, all);
+      return all.length === ROWS;
     }),
     every(GIVE_UP_EVERY_MS, signal, () => giveUp(deps)),
     heal(deps, signal),
@@ -134,11 +137,11 @@ async function heal({ config, store, log, healEveryMs }: UpkeepDeps, signal: Abo
   });
 }
 
-/** Does `work` each `ms` milliseconds, at once again while it says that there is more, and never for more than a twentieth of the time else. */
+/** Does `work` each `ms` milliseconds, less often where it takes long, and at once again while it says that there is more. */
 async function every(ms: number, signal: AbortSignal, work: () => Promise<boolean>): Promise<void> {
   while (!signal.aborted) {
     const startedAt = performance.now();
     const more = await work();
-    if (!more) await pause(Math.max(ms, 20 * (performance.now() - startedAt)), signal);
+    if (!more) await pause(restAfter(ms, performance.now() - startedAt), signal);
   }
 }

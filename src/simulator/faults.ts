@@ -6,6 +6,7 @@ export const FAULTS = {
   error: 'answered with 503 and an HTML page',
   busy: 'answered with 429 and Retry-After',
   unauthorized: 'answered with 401',
+  'not-found': 'answered with 404',
   redirect: 'answered with 302 to another address',
   reset: 'whose connection is reset',
   'half-closed': 'whose connection is closed without an answer',

@@ -13,6 +13,7 @@ const after = (seconds: number | undefined) => (seconds === undefined ? {} : { '
 export const INSTEAD: Readonly<Partial<Record<FaultKind, Instead>>> = {
   error: (say, _, { retryAfter }) => say(503, 'text/html', page('503 Service Unavailable'), after(retryAfter)),
   busy: (say, _, { retryAfter = 1 }) => say(429, 'text/plain', 'Too many requests', after(retryAfter)),
+  'not-found': (say) => say(404, 'text/html', page('404 Not Found')),
   redirect: (say) => say(302, 'text/html', page('302 Found'), { location: '/moved/' }),
   html: (say) => say(200, 'text/html', page('We will be back soon')),
   reset: (_, { socket }) => socket.resetAndDestroy(),

@@ -52,18 +52,25 @@ test('a medication_request that another role inserts, or completes, is due withi
 test('what is changed by hand while it waits is taken as it is then: status, gateway id, the row, its id', async () => {
   const ids: string[] = [];
   for (let i = 1; i <= 5; i += 1) ids.push(await insertSms(db, { gatewayId: `200000${i}` }));
-  const [finalised = '', reopened = '', other = '', gone = '', renamed = ''] = ids;
+  ids.push(await insertSms(db, {}));
+  const [finalised = '', reopened = '', other = '', gone = '', renamed = '', again = ''] = ids;
   await db.sql`update verification.sms_log set gateway_status = 'Expired' where id = ${finalised}`;
   await db.sql`update verification.sms_log set gateway_status = null, status_changed_at = null where id = ${reopened}`;
   await db.sql`update verification.sms_log set gateway_id = '2100003' where id = ${other}`;
   await db.sql`delete from verification.sms_log where id = ${gone}`;
   const [row] = await db.sql<{ id: string }[]>`
     update verification.sms_log set id = gen_random_uuid() where id = ${renamed} returning id`;
+  await db.sql`delete from verification.sms_log where id = ${again}`;
+  await db.sql`insert into verification.sms_log (id, phone_number, type, gateway_id, gateway_status)
+               values (${again}, '+380000000001', 'text', '2000006', 'Accepted')`;
+  const [soon] =
+    await db.sql`select due_at < now() + interval '5 seconds' as soon from smslogd.sms_poll where id = ${again}`;
+  expect(soon).toEqual({ soon: true });
   await db.sql`update smslogd.sms_poll set due_at = now()`;
   await start();
   await statusBecomes(db, reopened, 'Delivered');
   expect(await statusBecomes(db, other, 'Delivered')).toMatchObject({ gateway_id: '2100003' });
-  await statusBecomes(db, row?.id ?? '', 'Delivered');
+  for (const id of [row?.id ?? '', again]) await statusBecomes(db, id, 'Delivered');
   await until('the queue to be empty', async () => (await queueSize(db)) === 0);
   expect(await readSms(db, finalised)).toMatchObject({ gateway_status: 'Expired', status_changed_at: null });
   expect(await readSms(db, gone)).toBeUndefined();

@@ -72,6 +72,9 @@ test('an SMS without a gateway id is due at the end of its life, and any is give
   const of = (id: string) => rows.find((row) => row.id === id);
   expect(of(without)?.due).toBe('00:35:00');
   expect(of(old)?.given_up).toBe('3 days');
+  // one that is sent later than now, as by a wrong zone, ages all the same: it would be asked for each 2.5 seconds
+  await insertSms(db, { gatewayId: '6100002', age: '-3 hours' });
+  expect(await db.sql`select from smslogd.sms_poll where sent_at > now()`).toHaveLength(0);
 });
 
 test('an SMS that stays open is due again by the schedule, but no later than at the end of its life, and in nobody’s lease', async () => {

@@ -139,6 +139,18 @@ test('where the source cannot be read there is no verdict', async () => {
   expect(await readSms(db, id)).toMatchObject({ gateway_status: null });
 });
 
+test('while somebody locks the source no SMS waits for its answer, however many wait for their verdict', async () => {
+  await start();
+  await db.sql.begin(async (sql) => {
+    await sql`lock table verification.verifications in access exclusive mode`;
+    for (let i = 0; i < 6; i += 1) {
+      await insertSms(db, OVER);
+      await statusBecomes(db, await insertSms(db, { gatewayId: String(1_234_600 + i) }), 'Delivered');
+    }
+    expect(await db.sql`select from verification.sms_log where gateway_status = 'Unaccepted'`).toHaveLength(0);
+  });
+});
+
 test('the verdict does not wait for a gateway that is left alone', async () => {
   gateway.script = () => ({ status: 401 });
   try {

@@ -125,7 +125,7 @@ test('a gateway whose clock is behind gives a negative latency, which counts as 
 
 test('one bad id, one reply about another SMS, one timeout and one nonsense do not stop the others', async () => {
   gateway.script = ({ id }) => {
-    if (id === '1000010') return { status: 404 };
+    if (id === '1000009' || id === '1000010') return { status: 404 };
     if (id === '1000011') return reply('999', 'Delivered');
     if (id === '1000012') return { afterMs: 60_000 };
     if (id === '1000013') return { body: `Request not recognized - xml parse failed. Request text: ${id}` };
@@ -134,7 +134,10 @@ test('one bad id, one reply about another SMS, one timeout and one nonsense do n
   const bad = [];
   for (const gatewayId of ['1000010', '1000011', '1000012', '1000013']) bad.push(await insertSms(db, { gatewayId }));
   const unsendable = await insertSms(db, { gatewayId: '"><x/>' });
-  const { metrics } = await start({ IP2SMS_TIMEOUT_MS: '300' });
+  const old = await insertSms(db, { gatewayId: '1000009', age: '20 minutes' });
+  const lines: string[] = [];
+  const log = pino({}, { write: (line: string) => void lines.push(line) });
+  const { metrics } = await start({ IP2SMS_TIMEOUT_MS: '300' }, log);
   for (let i = 0; i < 5; i += 1) {
     await statusBecomes(db, await insertSms(db, { gatewayId: `200000${i}` }), 'Delivered');
   }
@@ -143,10 +146,17 @@ test('one bad id, one reply about another SMS, one timeout and one nonsense do n
       result,
       async () => ((await series(metrics, `smslogd_poll_requests_total{result="${result}"}`)) ?? 0) > 0,
     );
-  for (const id of [...bad, unsendable]) expect(await readSms(db, id)).toMatchObject({ gateway_status: 'Accepted' });
-  const rows = await db.sql<{ slow: boolean }[]>`
-    select due_at > now() + interval '10 minutes' as slow from smslogd.sms_poll where id in (${bad[0] ?? ''}, ${unsendable})`;
-  expect(rows.map(({ slow }) => slow)).toEqual([true, true]);
+  for (const id of [...bad, unsendable, old])
+    expect(await readSms(db, id)).toMatchObject({ gateway_status: 'Accepted' });
+  // one that is new is not left for long: the gateway may refuse all for a while
+  const rows = await db.sql<{ id: string; slow: boolean }[]>`
+    select id, due_at > now() + interval '10 minutes' as slow from smslogd.sms_poll where id in (${bad[0] ?? ''}, ${old}, ${unsendable})`;
+  expect(Object.fromEntries(rows.map(({ id, slow }) => [id, slow]))).toEqual({
+    [bad[0] ?? '']: false,
+    [old]: true,
+    [unsendable]: true,
+  });
+  expect(lines.filter((line) => line.includes('"gateway_id_unsendable"'))).toHaveLength(1);
   expect(gateway.asked.some(({ body }) => body.includes('<x/>'))).toBe(false);
 });
 

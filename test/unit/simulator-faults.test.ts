@@ -76,6 +76,7 @@ const RESULTS: Readonly<Record<FaultKind, PollResult>> = {
   error: 'http_5xx',
   busy: 'http_4xx',
   unauthorized: 'unauthorized',
+  'not-found': 'http_4xx',
   redirect: 'protocol',
   reset: 'network',
   'half-closed': 'network',
