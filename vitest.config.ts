@@ -23,7 +23,7 @@ export default defineConfig({
         test: {
           name: 'e2e',
           include: ['test/e2e/**/*.test.ts'],
-          globalSetup: 'test/support/postgres.ts',
+          globalSetup: ['test/support/program.ts', 'test/support/postgres.ts'],
           testTimeout: 120_000,
           hookTimeout: 120_000,
           maxWorkers: WHOLE,
@@ -31,7 +31,14 @@ export default defineConfig({
         },
       },
       // needs programs that npm does not bring: `npm run test:system`
-      { test: { name: 'system', include: ['test/system/**/*.test.ts'], testTimeout: 60_000 } },
+      {
+        test: {
+          name: 'system',
+          include: ['test/system/**/*.test.ts'],
+          globalSetup: 'test/support/program.ts',
+          testTimeout: 60_000,
+        },
+      },
     ],
   },
 });

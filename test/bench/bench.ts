@@ -13,6 +13,7 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { createCluster } from '../../src/demo/cluster.ts';
+import { compile } from '../support/program.ts';
 import { bench as bigTransaction } from './big-transaction.ts';
 import { bench as catchUp } from './catch-up.ts';
 import { bench as decode } from './decode.ts';
@@ -95,7 +96,7 @@ async function main(): Promise<number> {
 }
 
 async function runBenches(benches: readonly Bench[], scale: Scale, ownOnly: boolean): Promise<Sample[]> {
-  execFileSync(join(ROOT, 'node_modules', '.bin', 'tsc'), ['-p', join(ROOT, 'tsconfig.build.json')], { cwd: ROOT });
+  const program = compile();
   const samples: Sample[] = [];
   const cluster = await createCluster({ settings: SETTINGS });
   let running = '';
@@ -103,7 +104,7 @@ async function runBenches(benches: readonly Bench[], scale: Scale, ownOnly: bool
     scale,
     cluster,
     ownOnly,
-    program: [join(ROOT, 'dist', 'cli.js')],
+    program,
     say: (line) => process.stderr.write(`${running.padEnd(12)} ${line}\n`),
     measured: (side, figures) => samples.push({ bench: running, side, figures }),
   });

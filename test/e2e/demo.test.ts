@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import postgres from 'postgres';
 import { afterEach, expect, test } from 'vitest';
 import { until } from '../support/database.ts';
+import { PROGRAM } from '../support/program.ts';
 
 interface Demo {
   readonly child: ChildProcess;
@@ -31,7 +32,7 @@ function startDemo(...flags: string[]): Demo {
   const directory = mkdtempSync(join(tmpdir(), 'smslogd-e2e-'));
   // as root the server runs as another user
   chmodSync(directory, 0o755);
-  const child = spawn(process.execPath, ['--import', 'tsx', 'src/cli.ts', 'demo', '--history', '2000', ...flags], {
+  const child = spawn(process.execPath, [...PROGRAM, 'demo', '--history', '2000', ...flags], {
     env: { ...process.env, TMPDIR: directory },
     stdio: ['ignore', 'pipe', 'pipe'],
   });

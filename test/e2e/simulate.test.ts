@@ -1,17 +1,16 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import { request } from 'undici';
 import { describe, expect, it } from 'vitest';
+import { PROGRAM } from '../support/program.ts';
 
-const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 const AUTHORIZATION = `Basic ${Buffer.from('smslogd:smslogd').toString('base64')}`;
 
 describe('smslogd simulate', () => {
   it('dies for the time that it is told, and its faults are switched while it runs', async () => {
     const flags = ['--port', '0', '--adopt', '--reset', '1', '--for', '1h', '--speed', '1000000'];
-    const child = spawn(process.execPath, ['--import', 'tsx', CLI, 'simulate', ...flags], {
+    const child = spawn(process.execPath, [...PROGRAM, 'simulate', ...flags], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     const exited = once(child, 'exit');
@@ -46,7 +45,7 @@ describe('smslogd simulate', () => {
   it.each(['SIGTERM', 'SIGINT'] as const)(
     'says where it listens, serves, and ends on %s with 0 and the counts, showing nothing personal',
     async (signal) => {
-      const child = spawn(process.execPath, ['--import', 'tsx', CLI, 'simulate', '--port', '0', '--seed', '1'], {
+      const child = spawn(process.execPath, [...PROGRAM, 'simulate', '--port', '0', '--seed', '1'], {
         stdio: ['ignore', 'pipe', 'inherit'],
       });
       const exited = once(child, 'exit');

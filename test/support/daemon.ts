@@ -3,9 +3,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
-
-const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
+import { PROGRAM } from './program.ts';
 
 export interface Process {
   readonly child: ChildProcess;
@@ -18,9 +16,6 @@ export interface Process {
   readonly exited: Promise<number | string>;
   kill(signal: NodeJS.Signals): void;
 }
-
-/** What node runs for smslogd: the source, by tsx. */
-const PROGRAM: readonly string[] = ['--import', 'tsx', CLI];
 
 /** Starts `smslogd WORDS` with exactly `env` beside PATH and HOME. */
 export function startProcess(words: readonly string[], env: Record<string, string>, program = PROGRAM): Process {

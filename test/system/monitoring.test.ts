@@ -8,6 +8,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { DASHBOARD_FILE } from '../../ops/grafana/dashboard.ts';
 import { freePort } from '../../src/demo/cluster.ts';
 import { until } from '../support/database.ts';
+import { PROGRAM } from '../support/program.ts';
 
 /** The contract's metrics, by the labels that tell its series apart. */
 const CONTRACT: Readonly<Record<string, readonly string[]>> = {
@@ -68,7 +69,7 @@ beforeAll(async () => {
   directory = mkdtempSync(join(tmpdir(), 'smslogd-monitoring-'));
   // as root the demo's server runs as another user
   chmodSync(directory, 0o755);
-  demo = spawn(process.execPath, ['--import', 'tsx', 'src/cli.ts', 'demo', '--history', '2000'], {
+  demo = spawn(process.execPath, [...PROGRAM, 'demo', '--history', '2000'], {
     env: { ...process.env, TMPDIR: directory },
     stdio: ['ignore', 'pipe', 'pipe'],
   });

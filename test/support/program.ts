@@ -1,0 +1,21 @@
+/** smslogd compiled, as users run it: a test run does it once, and each process of it starts in half the time that the source takes by tsx. */
+import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
+
+const ROOT = join(import.meta.dirname, '..', '..');
+const COMPILED = 'SMSLOGD_TEST_COMPILED';
+
+/** Compiles into dist/; returns what node runs. */
+export function compile(): readonly string[] {
+  execFileSync(join(ROOT, 'node_modules', '.bin', 'tsc'), ['-p', join(ROOT, 'tsconfig.build.json')], { cwd: ROOT });
+  return [join(ROOT, 'dist', 'cli.js')];
+}
+
+/** What node runs for smslogd: what this run has compiled, else the source. */
+export const PROGRAM: readonly string[] =
+  process.env[COMPILED] === undefined ? ['--import', 'tsx', join(ROOT, 'src', 'cli.ts')] : [process.env[COMPILED]];
+
+/** Before the first test; the workers inherit it. */
+export default function setup(): void {
+  [process.env[COMPILED]] = compile();
+}
