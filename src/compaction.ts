@@ -51,6 +51,7 @@ export async function runCompaction(
     await pause(wait, signal);
     if (signal.aborted) return;
     let gaveUp = false;
+    const failures: unknown[] = [];
     for (const table of tables) {
       if (!(await hasGrown(sql, table))) continue;
       const { name } = table;
@@ -58,11 +59,14 @@ export async function runCompaction(
         await compact(sql, name);
         log.info({ table: name }, 'a table that vacuum could not clean up is written anew');
       } catch (error) {
-        if (codeOf(error) !== '55P03' && codeOf(error) !== '57014') throw error;
-        gaveUp = true;
-        log.debug({ table: name }, 'a table that vacuum could not clean up cannot be written anew just now');
+        if (codeOf(error) === '55P03' || codeOf(error) === '57014') {
+          gaveUp = true;
+          log.debug({ table: name }, 'a table that vacuum could not clean up cannot be written anew just now');
+        } else failures.push(error);
       }
     }
+    // what stands in the way of one, as somebody's view, keeps no other from it
+    if (failures.length > 0) throw failures[0];
     wait = gaveUp ? Math.min(2 * wait, LONGEST_EVERY_MS) : everyMs;
   }
 }

@@ -158,7 +158,7 @@ test('though the sessions of a pooler look before they have their locks, what is
   await pooled.end();
 });
 
-test('a table that is small, or holds much, is left alone, and one that somebody holds is left for later', async () => {
+test('a table that is small, or holds much, is left alone, one that somebody holds is left for later, and one that a view reads fails alone', async () => {
   for (let n = 0; n < 3; n += 1) await insertSms(db, { gatewayId: String(7_000_000 + n) });
   const file = async (name: string) =>
     (await db.sql`select pg_relation_filenode(${`smslogd.${name}`}::text::regclass) as file`)[0]?.['file'] as number;
@@ -180,4 +180,10 @@ test('a table that is small, or holds much, is left alone, and one that somebody
   stop.abort();
   await compacting;
   expect(await file('checkpoint')).not.toBe(checkpoint);
+
+  await db.sql`create view mine as select * from smslogd.checkpoint`;
+  await expect(
+    runCompaction({ sql, log, tables: ALWAYS, everyMs: 1 }, new AbortController().signal),
+  ).rejects.toMatchObject({ code: '0A000' });
+  expect(rewritten('sms_poll')).toBeGreaterThan(0);
 });
