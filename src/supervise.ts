@@ -75,8 +75,8 @@ export async function pause(ms: number, signal: AbortSignal): Promise<void> {
 }
 
 /**
- * How long to rest before the next look of one each `everyMs` that took `tookMs`; milliseconds. However much there is to look at, it takes a twentieth of
- * the time at most. But what took long may only have waited for somebody's lock: the rest is ten times `everyMs` at most.
+ * How long to rest before the next look of one each `everyMs` that took `tookMs`; milliseconds. A look of up to half of `everyMs` takes a twentieth of
+ * the time at most. What takes longer may only have waited for somebody's lock: the rest is ten times `everyMs` at most.
  */
 export function restAfter(everyMs: number, tookMs: number): number {
   return Math.min(Math.max(everyMs, 20 * tookMs), 10 * everyMs);

@@ -21,7 +21,7 @@ import { createRest } from './rest.ts';
 import { gapAt, LONGEST_GAP_MS, refusedGapAt } from './schedule.ts';
 import { createPollerStore, type Claimed, type Completion } from './store.ts';
 import { createTally, type Tally } from './tally.ts';
-import { REFUSED_MS, upkeep } from './upkeep.ts';
+import { judgeWithoutGatewayId, REFUSED_MS, upkeep } from './upkeep.ts';
 
 export interface PollerDeps {
   readonly config: Config;
@@ -101,7 +101,8 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
   });
   const { healEveryMs = HEAL_EVERY_MS } = deps;
   const withoutGatewayId: Claimed[] = [];
-  const side = upkeep({ config, sql, store, tally, metrics, log, healEveryMs, withoutGatewayId }, stop).catch(fail);
+  const upkeepDeps = { config, sql, store, tally, metrics, log, healEveryMs, withoutGatewayId };
+  const side = upkeep(upkeepDeps, stop).catch(fail);
 
   const { rest, wake } = createRest(stop);
   let releasing = false;
@@ -192,6 +193,9 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
   await drain();
   conduct.show();
   await side;
+  // what it did not come to any more
+  if (failure === undefined && withoutGatewayId.length > 0)
+    await judgeWithoutGatewayId(upkeepDeps, withoutGatewayId).catch(fail);
   if (failure !== undefined) throw failure.error;
 
   async function drain(): Promise<void> {

@@ -36,7 +36,7 @@ export const REFUSED_MS = 900_000;
  * be read there is no verdict: they are looked at again in a minute. A row that the database refuses (a constraint, somebody's trigger)
  * stands alone and keeps nobody else from the verdict.
  */
-async function judgeWithoutGatewayId(deps: UpkeepDeps, rows: readonly Claimed[]): Promise<void> {
+export async function judgeWithoutGatewayId(deps: UpkeepDeps, rows: readonly Claimed[]): Promise<void> {
   const { config, sql, store, tally } = deps;
   const later = async (some: readonly Claimed[], error: unknown) => {
     say(deps, error, { rows: some.length });

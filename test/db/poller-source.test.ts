@@ -151,6 +151,28 @@ test('while somebody locks the source no SMS waits for its answer, however many 
   });
 });
 
+test('at a stop an SMS that waits for its verdict behind others gets it', async () => {
+  const claimed = async (id: string) =>
+    (await db.sql`select from smslogd.sms_poll where id = ${id} and attempt > 0`).length === 1;
+  const first = await insertSms(db, OVER);
+  let second = '';
+  const stopped = await db.sql.begin(async (sql) => {
+    await sql`lock table verification.verifications in access exclusive mode`;
+    const { stop } = await start();
+    await until(
+      'the first to wait',
+      async () =>
+        (await sql`select from pg_locks where not granted and relation = 'verification.verifications'::regclass`)
+          .length > 0,
+    );
+    second = await insertSms(db, OVER);
+    await until('the second to be claimed', () => claimed(second));
+    return { over: stop() };
+  });
+  await stopped.over;
+  for (const id of [first, second]) expect(await readSms(db, id)).toMatchObject({ gateway_status: 'Unaccepted' });
+});
+
 test('the verdict does not wait for a gateway that is left alone', async () => {
   gateway.script = () => ({ status: 401 });
   try {
