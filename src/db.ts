@@ -76,6 +76,15 @@ export function dropConnections(sql: Sql): void {
   for (const socket of SOCKETS.get(sql) ?? []) socket.destroy();
 }
 
+/** Does that where a small query gets no answer within `ms` either: else somebody's lock is waited for. */
+export async function dropDeadConnections(sql: Sql, ms: number): Promise<void> {
+  const answered = sql`select 1`.then(
+    () => true,
+    () => true,
+  );
+  if (!(await Promise.race([answered, delay(ms, false)]))) dropConnections(sql);
+}
+
 /** A socket as postgres.js makes it itself (`host` is what it gives to TLS), but known to us. It need not be connected yet. */
 function dial({ host, port }: Address, sockets: Set<Socket>): Socket {
   const socket = host.startsWith('/') ? connect(`${host}/.s.PGSQL.${port}`) : connect(port, host);

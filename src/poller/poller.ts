@@ -6,7 +6,8 @@
  * A request that fails changes nothing but when it is tried again. The loop ends by `signal`, or by a database that cannot be used.
  */
 import type { Config } from '../config.ts';
-import { withRetry, type Sql } from '../db.ts';
+import { dropConnections, dropDeadConnections, withRetry, type Sql } from '../db.ts';
+import { codeOf } from '../errors.ts';
 import type { Health } from '../health.ts';
 import { logProblem, type Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
@@ -31,10 +32,14 @@ export interface PollerDeps {
   readonly health: Pick<Health, 'beat'>;
   /** between two looks for recent SMS that are not queued; milliseconds */
   readonly healEveryMs?: number;
+  /** a claim that takes longer may never end; milliseconds */
+  readonly stallMs?: number;
 }
 
 export type Poller = (signal: AbortSignal) => Promise<void>;
 
+const STALL_MS = 10_000;
+const READ_ONLY = '25006';
 const IDLE_MS = 250;
 const HEAL_EVERY_MS = 180_000;
 /** Under load: a claim waits so long for more free places, unless half of them are. */
@@ -53,13 +58,21 @@ const MAX_UNJUDGED = 2_000;
  * us ask a gateway again that refuses the login.
  */
 export function createPoller(deps: PollerDeps): Poller {
-  const { config, metrics, log } = deps;
+  const { config, sql, metrics, log } = deps;
   const conduct = createConduct(
     { metrics, log },
     { ceiling: config.IP2SMS_MAX_CONCURRENCY, perSecond: config.IP2SMS_MAX_RPS },
   );
   const tally = createTally({ metrics, log });
-  return (signal) => runPoller({ ...deps, conduct, tally }, signal);
+  return async (signal) => {
+    try {
+      await runPoller({ ...deps, conduct, tally }, signal);
+    } catch (error) {
+      // a session keeps what ALTER ROLE had set when it began: it stays read only
+      if (codeOf(error) === READ_ONLY) dropConnections(sql);
+      throw error;
+    }
+  };
 }
 
 interface RunDeps extends PollerDeps {
@@ -99,7 +112,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
     },
     onFailure: fail,
   });
-  const { healEveryMs = HEAL_EVERY_MS } = deps;
+  const { healEveryMs = HEAL_EVERY_MS, stallMs = STALL_MS } = deps;
   const withoutGatewayId: Claimed[] = [];
   const upkeepDeps = { config, sql, store, tally, metrics, log, healEveryMs, withoutGatewayId };
   const side = upkeep(upkeepDeps, stop).catch(fail);
@@ -145,9 +158,11 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
     conduct.began(free);
     let rows: Claimed[] = [];
     claimedAt = performance.now();
+    const stalled = setInterval(() => void dropDeadConnections(sql, stallMs), stallMs);
     try {
       rows = await withRetry(() => store.claim(wanted, lanes.floors(claimedAt)));
     } finally {
+      clearInterval(stalled);
       conduct.unused(free - rows.length);
     }
     lanes.claimed(rows, wanted, performance.now());

@@ -8,6 +8,7 @@ import { createPollerStore } from '../../src/poller/store.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { reply, startGateway, type TestGateway } from '../support/gateway.ts';
 import { insertSms, readSms, series, startPoller, statusBecomes } from '../support/poller.ts';
+import { startProxy } from '../support/proxy.ts';
 
 let db: TestDatabase;
 let gateway: TestGateway;
@@ -169,4 +170,29 @@ test('it turns also while the database cannot be reached: nobody must restart it
   await expect(poller(new AbortController().signal)).rejects.toThrow('ECONNREFUSED');
   expect(beaten).toEqual(['poller']);
   await sql.end({ timeout: 1 });
+});
+
+test('where the path to the database dies in silence, or sessions stay read only, a run ends, and a later one works', async () => {
+  const url = new URL(db.url);
+  const proxy = await startProxy({ host: url.hostname, port: Number(url.port) });
+  url.port = String(proxy.port);
+  const config = db.config({ IP2SMS_URL: gateway.url, DATABASE_URL: url.href });
+  const sql = openDatabase(config, { max: 6, name: 'poller' });
+  let beats = 0;
+  const health = { beat: () => void (beats += 1) };
+  const poller = createPoller({ config, sql, metrics: createMetrics('test'), log: silentLog, health, stallMs: 300 });
+  const stop = new AbortController();
+  const first = poller(stop.signal);
+  await until('it to turn', () => beats > 2);
+  proxy.stall();
+  await expect(first).rejects.toMatchObject({ code: 'CONNECTION_CLOSED' });
+  await db.sql.unsafe(`alter database ${db.name} set default_transaction_read_only = on`);
+  await expect(poller(stop.signal)).rejects.toMatchObject({ code: '25006' });
+  await db.sql.unsafe(`alter database ${db.name} reset default_transaction_read_only`);
+  const last = poller(stop.signal);
+  await statusBecomes(db, await insertSms(db, { gatewayId: '9500001' }), 'Enroute');
+  stop.abort();
+  await last;
+  await sql.end({ timeout: 1 });
+  await proxy.close();
 });
