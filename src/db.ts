@@ -76,6 +76,11 @@ export function dropConnections(sql: Sql): void {
   for (const socket of SOCKETS.get(sql) ?? []) socket.destroy();
 }
 
+/** Does that where a statement failed as its session is read only: a session keeps what ALTER ROLE had set when it began. */
+export function dropReadOnly(sql: Sql, error: unknown): void {
+  if (codeOf(error) === '25006') dropConnections(sql);
+}
+
 /** Does that where a small query gets no answer within `ms` either: else somebody's lock is waited for. */
 export async function dropDeadConnections(sql: Sql, ms: number): Promise<void> {
   const answered = sql`select 1`.then(

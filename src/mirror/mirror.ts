@@ -10,7 +10,7 @@
  * with new connections. Nothing is acknowledged that is not durable; what was not acknowledged comes again and the log's key sorts it out.
  */
 import type { Config } from '../config.ts';
-import { dropConnections, type Sql } from '../db.ts';
+import { dropConnections, dropReadOnly, type Sql } from '../db.ts';
 import { codeOf, SmslogdError, type ErrorCode } from '../errors.ts';
 import type { Health } from '../health.ts';
 import { logProblem, type Log } from '../log.ts';
@@ -55,7 +55,6 @@ const AUDIT = { sinceSeconds: 900, patienceMs: 60_000 };
 const DECODE_TRIES = 10;
 const FIRST_START = 'first start';
 const UNDECODABLE = 'WAL not decodable';
-const READ_ONLY = '25006';
 const REMOVED = 'smslogd was removed from this database';
 
 /** Returns the loop for the supervisor: `works` is called once it has streamed for a while and all that the server has sent is in the log. */
@@ -104,8 +103,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
         health.setMirrorState(isStandby(error) ? 'standby' : 'stopped');
         if (!isStandby(error)) metrics.mirrorLagSeconds.set((performance.now() - caughtUpAt) / 1_000);
       }
-      // a session keeps what ALTER ROLE had set when it began: it stays read only
-      if (codeOf(error) === READ_ONLY) dropConnections(sql);
+      dropReadOnly(sql, error);
       const reason = whyUnreadable(error);
       if (reason !== undefined) await giveUpSlot(deps, store, reason, undecodable);
       throw error;

@@ -6,8 +6,7 @@
  * A request that fails changes nothing but when it is tried again. The loop ends by `signal`, or by a database that cannot be used.
  */
 import type { Config } from '../config.ts';
-import { dropConnections, dropDeadConnections, withRetry, type Sql } from '../db.ts';
-import { codeOf } from '../errors.ts';
+import { dropDeadConnections, dropReadOnly, withRetry, type Sql } from '../db.ts';
 import type { Health } from '../health.ts';
 import { logProblem, type Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
@@ -39,7 +38,6 @@ export interface PollerDeps {
 export type Poller = (signal: AbortSignal) => Promise<void>;
 
 const STALL_MS = 10_000;
-const READ_ONLY = '25006';
 const IDLE_MS = 250;
 const HEAL_EVERY_MS = 180_000;
 /** Under load: a claim waits so long for more free places, unless half of them are. */
@@ -68,8 +66,7 @@ export function createPoller(deps: PollerDeps): Poller {
     try {
       await runPoller({ ...deps, conduct, tally }, signal);
     } catch (error) {
-      // a session keeps what ALTER ROLE had set when it began: it stays read only
-      if (codeOf(error) === READ_ONLY) dropConnections(sql);
+      dropReadOnly(sql, error);
       throw error;
     }
   };
