@@ -136,9 +136,6 @@ async function stream(
   const { config, metrics, log, health, failpoints } = deps;
   const before = await store.read();
   const resumeAt = before.lsn ?? ZERO_LSN;
-  const republished = await store.republished(source);
-  // what a reconcile had passed before it was interrupted it does not look at again
-  const resumed = (await store.reconcilePosition()).after !== undefined;
   let repaired = false;
   const began = performance.now();
   // a stream can begin again and again though no write succeeds, as on a full disk: it works once it has lasted and all is written
@@ -166,18 +163,23 @@ async function stream(
         'the mirror streams',
       );
       const repair = async () => {
+        // a slot ahead of the checkpoint is normal after an idle time, and looks just like one that somebody made again further on
+        let gap = slot.confirmed > resumeAt || (await store.republished(source));
         if (reconcileDue !== undefined) {
           health.setMirrorState(reconcileDue === FIRST_START ? 'snapshot' : 'repairing');
           const copied = () => health.setMirrorState('streaming');
-          await reconcile({ store, source, epoch, reason: reconcileDue, log, metrics, copied }, signal);
+          const { resumed } = await reconcile(
+            { store, source, epoch, reason: reconcileDue, log, metrics, copied },
+            signal,
+          );
+          // what it had passed before it was interrupted it has not looked at again
+          gap &&= resumed;
         }
         if (signal.aborted) return;
         health.setMirrorState('streaming');
         repaired = true;
-        await auditAgain(deps, { store, source, epoch, gap: gap && (reconcileDue === undefined || resumed) }, signal);
+        await auditAgain(deps, { store, source, epoch, gap }, signal);
       };
-      // a slot ahead of the checkpoint is normal after an idle time, and looks just like one that somebody made again further on
-      const gap = slot.confirmed > resumeAt || republished;
       // a reconcile can wait long for an old transaction: the publication is watched meanwhile
       const late = source.tracksGateway ? [completeLate({ store, source, epoch, log, metrics }, signal)] : [];
       return [watchDatabase(deps, { store, source }, signal), repair(), ...late];

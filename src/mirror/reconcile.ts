@@ -34,11 +34,11 @@ export interface Reconcile {
   readonly progressMs?: number;
 }
 
-/** Runs or resumes the reconcile that is due; returns early when `signal` aborts. Throws stepped_down where the epoch is no longer ours. */
+/** Runs or resumes the reconcile that is due, and tells which; returns early when `signal` aborts. Throws stepped_down where the epoch is no longer ours. */
 export async function reconcile(
   { store, source, epoch, reason, log, metrics, copied, progressMs = PROGRESS_MS }: Reconcile,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<{ readonly resumed: boolean }> {
   let { after, xid } = await store.reconcilePosition();
   const resumed = after !== undefined;
   const began = performance.now();
@@ -105,12 +105,13 @@ export async function reconcile(
       after = undefined;
       await pass();
     }
-    if (signal.aborted) return;
+    if (signal.aborted) return { resumed };
     await store.clearReconcile(epoch);
   } finally {
     metrics.reconcileProgress.set(1);
   }
   log.info({ reason, ...sum, seconds: round((performance.now() - began) / 1000, 1) }, 'reconcile done');
+  return { resumed };
 }
 
 /** Where an id lies between the first and the last one, 0 to 1: ids are spread evenly, by chance or by time. */
