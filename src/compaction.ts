@@ -7,7 +7,7 @@
  * second. A statement that waited goes on with what it finds then: PostgreSQL gives it its snapshot after its locks, but in a
  * stricter isolation level: there it finds nothing, fails or steps down, and is done again.
  */
-import type { Sql } from './db.ts';
+import { setLocal, type Sql } from './db.ts';
 import { codeOf } from './errors.ts';
 import type { Log } from './log.ts';
 import { pause } from './supervise.ts';
@@ -78,16 +78,14 @@ async function hasGrown(sql: Sql, { name, mostBytes, mostRows }: Table): Promise
   return row!.grown;
 }
 
-const BRIEFLY = [
+const BRIEFLY = setLocal([
   // what others commit while the lock is waited for must be seen, also through a pooler whose sessions have another level
   "transaction_isolation = 'read committed'",
   // no stand-by is waited for with that lock in hand
   'synchronous_commit = local',
   `lock_timeout = ${LOCK_MS}`,
   `statement_timeout = ${STATEMENT_MS}`,
-]
-  .map((setting) => `set local ${setting};`)
-  .join('\n');
+]);
 
 /** Sent as one, an implicit transaction: no session state is left behind. */
 async function compact(sql: Sql, name: Table['name']): Promise<void> {

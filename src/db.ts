@@ -113,6 +113,11 @@ export async function withRetry<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
+/** The statements that make `settings`, such as `jit = off`, hold for one transaction. */
+export function setLocal(settings: readonly string[]): string {
+  return settings.map((setting) => `set local ${setting};`).join('\n');
+}
+
 /** True where queries go through a pooler. */
 export function isPooled(config: Config): boolean {
   return config.DATABASE_REPLICATION_URL !== config.DATABASE_URL;

@@ -8,7 +8,7 @@
  * By id a table is read exactly once, whatever is written meanwhile. By place (pages of the file) only the rows that are wanted cost
  * anything, but one that is moved by an UPDATE during the look may be passed over: right for looks that are repeated.
  */
-import { quoteLiteral, type Sql } from '../db.ts';
+import { quoteLiteral, setLocal, type Sql } from '../db.ts';
 import { codeOf } from '../errors.ts';
 import { pause } from '../supervise.ts';
 
@@ -27,7 +27,7 @@ export function nextSize(size: number, ms: number, { least, most }: Sizes): numb
   return Math.round(Math.min(most, Math.max(least, size * Math.min(2, PIECE_MS / ms))));
 }
 
-const BRIEFLY = [
+const BRIEFLY = setLocal([
   // a stricter level, as a pooler's sessions may have, looks before it has its locks: it finds nothing in a table that is written anew meanwhile
   "transaction_isolation = 'read committed'",
   `lock_timeout = ${LOCK_TIMEOUT_MS}`,
@@ -37,9 +37,7 @@ const BRIEFLY = [
   // src/source.ts reads times so
   "timezone = 'UTC'",
   "datestyle = 'ISO'",
-]
-  .map((setting) => `set local ${setting};`)
-  .join('\n');
+]);
 
 /**
  * The piece that `work` makes of at most `size`, and the size for the next one. One that takes too long is given up, and a quarter of it is tried.
