@@ -42,12 +42,12 @@ export async function runHourly({ sql, log, works }: HourlyDeps, signal: AbortSi
     const took = performance.now() - started;
     works?.();
     if (done !== undefined && done.hours > 0) log.debug({ ...done, ms: Math.round(took) }, 'hours counted');
-    await pause(restAfter(took, (done?.left ?? 0) > 0), signal);
+    await pause(pauseAfter(took, (done?.left ?? 0) > 0), signal);
   }
 }
 
 /** Milliseconds to wait after a turn of `took` milliseconds. */
-export function restAfter(took: number, more: boolean): number {
+export function pauseAfter(took: number, more: boolean): number {
   return Math.max(more ? 0 : PAUSE_MS, REST * took);
 }
 

@@ -32,7 +32,7 @@ export function gapAt(ageMs: number, random: number): number {
   const age = Math.max(0, ageMs);
   const root = 1_000 * ROOT_FACTOR * Math.cbrt(age / 1_000);
   const gap = Math.max(FIRST_REQUEST_MS, Math.min(age * EARLY_SHARE, root), age * LATE_SHARE);
-  return Math.round(Math.min(gap, LONGEST_GAP_MS) * (0.9 + 0.2 * random));
+  return spread(gap, random);
 }
 
 /**
@@ -40,6 +40,10 @@ export function gapAt(ageMs: number, random: number): number {
  * refuse them all: then none waits much longer than that lasts.
  */
 export function refusedGapAt(ageMs: number, random: number): number {
-  const gap = Math.min(Math.max(REFUSED_GAP_MS, ageMs), LONGEST_GAP_MS);
-  return Math.round(gap * (0.9 + 0.2 * random));
+  return spread(Math.max(REFUSED_GAP_MS, ageMs), random);
+}
+
+/** The gap, the longest at most, a tenth more or less by `random`. */
+function spread(gapMs: number, random: number): number {
+  return Math.round(Math.min(gapMs, LONGEST_GAP_MS) * (0.9 + 0.2 * random));
 }

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { openDatabase, type Sql } from '../../src/db.ts';
-import { refreshHourly, restAfter, runHourly } from '../../src/figures/hourly.ts';
+import { refreshHourly, pauseAfter, runHourly } from '../../src/figures/hourly.ts';
 import { recountHours } from '../../src/figures/store.ts';
 import { silentLog } from '../../src/log.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
@@ -197,7 +197,7 @@ test('the loop counts what changes, and at its start also what changed behind th
 });
 
 test('a loop rests nine times as long as it worked, five seconds at least', () => {
-  expect(restAfter(10, false)).toBe(5_000);
-  expect(restAfter(10, true)).toBe(90);
-  expect(restAfter(2_000, false)).toBe(18_000);
+  expect(pauseAfter(10, false)).toBe(5_000);
+  expect(pauseAfter(10, true)).toBe(90);
+  expect(pauseAfter(2_000, false)).toBe(18_000);
 });
