@@ -67,12 +67,17 @@ const due = async () =>
 const warnings = () => lines.map((line) => (JSON.parse(line) as { code: string }).code);
 const rowsMissing = async (mirror: RunningMirror) => (await mirror.metrics.reconcileMissing.get()).values[0]?.value;
 
-test('a slot dropped while the daemon is down is made again and what passed is reconciled', async () => {
-  const first = await streaming();
+/** A daemon that has mirrored ten rows is gone, and its slot is free. */
+const tenRowsThenDown = async () => {
+  const mirror = await streaming();
   await insertMany(db.sql, 10);
   await everyRowOnce();
-  await first.stop();
+  await mirror.stop();
   await slotFree();
+};
+
+test('a slot dropped while the daemon is down is made again and what passed is reconciled', async () => {
+  await tenRowsThenDown();
   await db.sql`select pg_drop_replication_slot(${db.name})`;
   await insertMany(db.sql, 20);
   await streaming();
@@ -123,11 +128,7 @@ test('a slot that is gone again and again is made again once each time, ever les
 test.each(['further on', 'further on while a reconcile was under way'])(
   'a slot recreated by someone else %s leaves no gap, and what it passed over is told of',
   async (how) => {
-    const first = await streaming();
-    await insertMany(db.sql, 10);
-    await everyRowOnce();
-    await first.stop();
-    await slotFree();
+    await tenRowsThenDown();
     await db.sql`select pg_drop_replication_slot(${db.name})`;
     await insertMany(db.sql, 20);
     await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
@@ -219,10 +220,7 @@ test.for(['while the source is busy', 'while the source is idle', 'while the dae
 );
 
 test('a checkpoint in the future is forgotten and the log is reconciled', async () => {
-  const first = await streaming();
-  await insertMany(db.sql, 10);
-  await everyRowOnce();
-  await first.stop();
+  await tenRowsThenDown();
   await db.sql`update smslogd.checkpoint set lsn = pg_current_wal_lsn() + 1073741824`;
   await insertMany(db.sql, 20);
   await streaming();
@@ -300,10 +298,7 @@ test('a replication connection that is cut comes back, by a new object of the li
 });
 
 test('a row that the server cannot send stops nobody: after some tries the slot is made again behind it, and it is copied', async () => {
-  const first = await streaming();
-  await insertMany(db.sql, 10);
-  await everyRowOnce();
-  await first.stop();
+  await tenRowsThenDown();
   // what a server without an encoding takes as it comes, and then refuses to send as UTF-8
   await db.sql`update pg_database set encoding = 0 where datname = current_database()`;
   const latin = postgres(db.url, { max: 1, connection: { client_encoding: 'SQL_ASCII' }, fetch_types: false });
