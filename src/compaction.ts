@@ -7,7 +7,8 @@
  * second. A statement that waited goes on with what it finds then: PostgreSQL gives it its snapshot after its locks, but in a
  * stricter isolation level: there it finds nothing, fails or steps down, and is done again.
  */
-import { setLocal, type Sql } from './db.ts';
+import type { Sql } from './postgres/pools.ts';
+import { setLocal } from './postgres/quoting.ts';
 import { codeOf } from './errors.ts';
 import type { Log } from './log.ts';
 import { pause } from './supervise.ts';

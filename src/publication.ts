@@ -4,7 +4,8 @@
  * identity. A gateway id that comes by an UPDATE is looked up instead (src/mirror/late.ts), and the owner's many other UPDATEs are not sent at all.
  */
 import type { Config } from './config.ts';
-import { quoteIdentifier, type Sql } from './db.ts';
+import type { Sql } from './postgres/pools.ts';
+import { quoteIdentifier } from './postgres/quoting.ts';
 import { SmslogdError } from './errors.ts';
 import type { Source } from './source.ts';
 

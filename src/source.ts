@@ -2,7 +2,8 @@
  * The source table as it is now: its owner changes it without asking, so its shape is read, never assumed.
  * Needed columns: id, phone_number, code, inserted_at. Optional: gateway_id, gateway_status; absent ones count as null.
  */
-import { quoteIdentifier, quoteLiteral, quoteTable, type Sql } from './db.ts';
+import type { Sql } from './postgres/pools.ts';
+import { quoteIdentifier, quoteLiteral, quoteTable } from './postgres/quoting.ts';
 import type { Config } from './config.ts';
 import { SmslogdError } from './errors.ts';
 import { loggableWord, STATUSES, STATUS_WORDS, statusOfWord, type Status } from './status.ts';

@@ -3,7 +3,7 @@ import { setFlagsFromString } from 'node:v8';
 import closeWithGrace from 'close-with-grace';
 import { runCompaction } from '../compaction.ts';
 import { loadConfig, type Config } from '../config.ts';
-import { DAEMON_CONNECTIONS, openDatabase, type Sql } from '../db.ts';
+import { DAEMON_CONNECTIONS, openDatabase, type Sql } from '../postgres/pools.ts';
 import { toSmslogdError, type SmslogdError } from '../errors.ts';
 import { createFigures } from '../figures/gauges.ts';
 import { runHourly } from '../figures/hourly.ts';

@@ -3,7 +3,7 @@
  * do not learn is judged like any other (Unaccepted at the end of its life). The answer then completes the row.
  */
 import { loadConfig } from '../config.ts';
-import { openDatabase, type Sql } from '../db.ts';
+import { openDatabase, type Sql } from '../postgres/pools.ts';
 import { SmslogdError, toSmslogdError } from '../errors.ts';
 import { currentCredentials } from '../poller/credentials.ts';
 import { createGateway, type Exchange } from '../poller/gateway.ts';

@@ -4,7 +4,8 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { loadConfig, type Config } from '../config.ts';
-import { openDatabase, quoteIdentifier, quoteLiteral, type Sql } from '../db.ts';
+import { openDatabase, type Sql } from '../postgres/pools.ts';
+import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { codeOf, SmslogdError, toSmslogdError } from '../errors.ts';
 import { patiently } from '../schema.ts';
 import type { Command } from './command.ts';

@@ -1,5 +1,5 @@
 import { loadConfig, type Config } from '../config.ts';
-import { openDatabase, type Sql } from '../db.ts';
+import { openDatabase, type Sql } from '../postgres/pools.ts';
 import { SmslogdError } from '../errors.ts';
 import { audit, type Audit } from '../mirror/audit.ts';
 import { patiently } from '../mirror/pieces.ts';

@@ -2,7 +2,8 @@
  * The final comparison of the log with what was sent. The SQL brings both sides together: what is missing, what is there that should not be,
  * and which fields differ; judgement.ts decides whether the status is true. Nothing here trusts the key of the log: every row counts.
  */
-import { arrayLiteral, type Sql } from '../db.ts';
+import type { Sql } from '../postgres/pools.ts';
+import { arrayLiteral } from '../postgres/quoting.ts';
 import type { Fate } from '../simulator/fate.ts';
 import { STATUSES, type Status } from '../status.ts';
 import { judge, trueStatus, type Flaw } from './judgement.ts';

@@ -1,5 +1,5 @@
 /** The mission's figures for the report, from the view that DBAs use. */
-import type { Sql } from '../db.ts';
+import type { Sql } from '../postgres/pools.ts';
 import type { Figures, FiguresByType } from './report.ts';
 import type { DemoType } from './sms.ts';
 

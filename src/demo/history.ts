@@ -3,7 +3,8 @@
  * Verifications stand in their own table only; reimbursement SMS stand in the log, as Accepted, the way their service left them.
  * Beside them a few verifications that turn 30 days old while the demo runs: the owner's job will delete them.
  */
-import { arrayLiteral, type Sql } from '../db.ts';
+import type { Sql } from '../postgres/pools.ts';
+import { arrayLiteral } from '../postgres/quoting.ts';
 import { drawFate, makeGatewayId, type Fate } from '../simulator/fate.ts';
 import { OPEN_STATUSES, STATUSES, type Status } from '../status.ts';
 import { drawMoments, hourIn } from './rhythm.ts';

@@ -3,7 +3,7 @@
  * row is inserted with the gateway's id; some rows come first and get the id by an UPDATE. Then attempts, wrong and right. Beside them
  * two jobs: one marks what has expired with one UPDATE over many rows, the other deletes what is older than 30 days.
  */
-import type { Sql } from '../db.ts';
+import type { Sql } from '../postgres/pools.ts';
 import { pause } from '../supervise.ts';
 import { every, pace } from './pace.ts';
 import { drawCode, makeSms, testPhone, type Sms } from './sms.ts';

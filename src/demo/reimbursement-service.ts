@@ -1,5 +1,5 @@
 /** Another service: it sends its own SMS (`medication_request`) and writes them straight into the log, as the role sms_writer. */
-import type { Sql } from '../db.ts';
+import type { Sql } from '../postgres/pools.ts';
 import { pace } from './pace.ts';
 import { makeSms, reimbursementText, testPhone, type Sms } from './sms.ts';
 

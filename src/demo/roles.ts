@@ -1,6 +1,7 @@
 /** The demo's roles, as in the field: the daemon and the reimbursement service have what they need and nothing else. */
 import { readFileSync } from 'node:fs';
-import { quoteLiteral, type Sql } from '../db.ts';
+import type { Sql } from '../postgres/pools.ts';
+import { quoteLiteral } from '../postgres/quoting.ts';
 
 const ROLES = new URL('../../sql/roles.sql', import.meta.url);
 

@@ -1,5 +1,5 @@
 /** How far the daemon is, seen from outside: counts in the log, and its own lag from /metrics. */
-import type { Sql } from '../db.ts';
+import type { Sql } from '../postgres/pools.ts';
 import { OPEN_STATUSES } from '../status.ts';
 
 export interface Score {

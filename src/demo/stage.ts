@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { loadConfig, type Config } from '../config.ts';
-import { openDatabase, type Sql } from '../db.ts';
+import { openDatabase, type Sql } from '../postgres/pools.ts';
 import { migrate } from '../schema.ts';
 import { startSimulator, type Simulator } from '../simulator/simulator.ts';
 import { createCluster, freePort } from './cluster.ts';

@@ -1,6 +1,6 @@
 /** What earlier checks found and later ones need. */
 import type { Config } from '../config.ts';
-import type { Sql } from '../db.ts';
+import type { Sql } from '../postgres/pools.ts';
 import type { Source } from '../source.ts';
 import type { Check } from './check.ts';
 

@@ -1,6 +1,6 @@
 /** What the daemon's role lacks of sql/grants.sql: the file that `migrate --role` runs is the only list of what the role needs. */
 import { readFileSync } from 'node:fs';
-import type { Sql } from '../db.ts';
+import type { Sql } from '../postgres/pools.ts';
 import type { Source } from '../source.ts';
 
 const GRANTS = new URL('../../sql/grants.sql', import.meta.url);

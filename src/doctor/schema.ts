@@ -1,5 +1,5 @@
 /** Checks of what stands in the database: smslogd's schema, the role's privileges, the source table, the publication, what was refused. */
-import { quoteIdentifier } from '../db.ts';
+import { quoteIdentifier } from '../postgres/quoting.ts';
 import { SmslogdError } from '../errors.ts';
 import { describePublication, publicationStatements, type PublicationState } from '../publication.ts';
 import { requireSchema } from '../schema.ts';

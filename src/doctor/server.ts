@@ -1,6 +1,8 @@
 /** Checks of the PostgreSQL server: can smslogd reach it, read its WAL and keep a slot there. */
 import { Client } from 'pg';
-import { DAEMON_CONNECTIONS, isPooled, openDatabase, pgConfig, quoteIdentifier, quoteLiteral } from '../db.ts';
+import { pgConfig } from '../postgres/address.ts';
+import { DAEMON_CONNECTIONS, isPooled, openDatabase } from '../postgres/pools.ts';
+import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
 import { fail, ok, warn, type Check } from './check.ts';
 import { needing, type Found } from './found.ts';

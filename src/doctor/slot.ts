@@ -1,5 +1,5 @@
 /** Checks of the slot, of the checkpoint that belongs to it, and of other slots on the server. */
-import { quoteLiteral } from '../db.ts';
+import { quoteLiteral } from '../postgres/quoting.ts';
 import { fail, ok, warn, type Check } from './check.ts';
 import { needing, type Found } from './found.ts';
 

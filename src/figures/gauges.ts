@@ -3,7 +3,7 @@
  * seconds); a scrape never fails for it: the last values stay and the failure is counted. Beside them the last hours, which only the page asks for.
  */
 import type { Config } from '../config.ts';
-import type { Sql } from '../db.ts';
+import type { Sql } from '../postgres/pools.ts';
 import { toSmslogdError } from '../errors.ts';
 import { logProblem, type Log } from '../log.ts';
 import { GROUPS, OUTCOMES, SLOT_WAL_STATUSES, type Metrics } from '../metrics.ts';

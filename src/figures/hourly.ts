@@ -16,7 +16,7 @@
  * What it costs: at most a tenth of one connection's time, however much there is to count: the pause is nine times the work. Views do not wait for it,
  * they count stale hours themselves.
  */
-import type { Sql } from '../db.ts';
+import type { Sql } from '../postgres/pools.ts';
 import type { Log } from '../log.ts';
 import { pause } from '../supervise.ts';
 import { noteRecentHours, recountHours } from './store.ts';

@@ -13,7 +13,7 @@
  * The mirror does not bring rows back: its horizon is younger than the cutoff (see the store).
  */
 import type { Config } from '../config.ts';
-import type { Sql } from '../db.ts';
+import type { Sql } from '../postgres/pools.ts';
 import type { Log } from '../log.ts';
 import { pause } from '../supervise.ts';
 import { freezeHours, oldRows, removeRows } from './store.ts';

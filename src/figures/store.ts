@@ -1,5 +1,6 @@
 /** All SQL of the figures. What is counted, and how, stands in migrations/0003_hourly.sql and sql/counters.sql; here it is only called. */
-import { arrayLiteral, quoteLiteral, type Sql } from '../db.ts';
+import type { Sql } from '../postgres/pools.ts';
+import { arrayLiteral, quoteLiteral } from '../postgres/quoting.ts';
 import type { GROUPS, OUTCOMES, SLOT_WAL_STATUSES } from '../metrics.ts';
 import type { SmsType, Status } from '../status.ts';
 

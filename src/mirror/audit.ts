@@ -5,7 +5,7 @@
  * still absent once the slot has acknowledged that position counts as missing. (The checkpoint would not do: it stands still when idle.)
  */
 import type { Config } from '../config.ts';
-import type { Sql } from '../db.ts';
+import type { Sql } from '../postgres/pools.ts';
 import type { Source } from '../source.ts';
 import { pause } from '../supervise.ts';
 import { LOG, LOG_PIECE, lookAtLog, lookAtSource, pagesOf, scopeOf, SOURCE_PIECE, stillLacking } from './compare.ts';

@@ -1,6 +1,7 @@
 /** The looks of an audit: each one short statement that compares a piece of the source with the log, or of the log with the source. */
 import type { Config } from '../config.ts';
-import { arrayLiteral, type Sql } from '../db.ts';
+import type { Sql } from '../postgres/pools.ts';
+import { arrayLiteral } from '../postgres/quoting.ts';
 import { bodySql, columnSql, instantSql, type Source } from '../source.ts';
 import { briefly, type Piece } from './pieces.ts';
 

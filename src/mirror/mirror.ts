@@ -10,7 +10,7 @@
  * with new connections. Nothing is acknowledged that is not durable; what was not acknowledged comes again and the log's key sorts it out.
  */
 import type { Config } from '../config.ts';
-import { dropConnections, dropReadOnly, type Sql } from '../db.ts';
+import { dropConnections, dropReadOnly, type Sql } from '../postgres/pools.ts';
 import { codeOf, SmslogdError, type ErrorCode } from '../errors.ts';
 import type { Health } from '../health.ts';
 import { logProblem, type Log } from '../log.ts';

@@ -8,7 +8,8 @@
  * By id a table is read exactly once, whatever is written meanwhile. By place (pages of the file) only the rows that are wanted cost
  * anything, but one that is moved by an UPDATE during the look may be passed over: right for looks that are repeated.
  */
-import { quoteLiteral, setLocal, type Sql } from '../db.ts';
+import type { Sql } from '../postgres/pools.ts';
+import { quoteLiteral, setLocal } from '../postgres/quoting.ts';
 import { codeOf } from '../errors.ts';
 import { pause } from '../supervise.ts';
 

@@ -1,6 +1,6 @@
 /** The replication slot as the server knows it: look, create, drop. Never probed with pg_logical_slot_peek_*: that decodes everything each time. */
 import type { Config } from '../config.ts';
-import { openDatabase, type Sql } from '../db.ts';
+import { openDatabase, type Sql } from '../postgres/pools.ts';
 import { codeOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { parseLsn, type Lsn } from '../lsn.ts';

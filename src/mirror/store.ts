@@ -10,7 +10,9 @@
  * - Rows are written in id order everywhere: two statements never wait for each other in a circle.
  */
 import type { Config } from '../config.ts';
-import { arrayLiteral, withRetry, type Sql } from '../db.ts';
+import type { Sql } from '../postgres/pools.ts';
+import { arrayLiteral } from '../postgres/quoting.ts';
+import { withRetry } from '../postgres/retry.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
 import { formatLsn, parseLsn, type Lsn } from '../lsn.ts';
 import { bodySql, columnSql, completionSql, instantSql, statusSql, type Source } from '../source.ts';

@@ -2,7 +2,7 @@
  * Gathers what the requests brought and writes it in batches: one statement for what came within a tenth of a second, or for 200 rows. Two
  * batches at most are written at a time, the second one only when it is full: a slow database makes batches wait, not connections run out.
  */
-import { withRetry } from '../db.ts';
+import { withRetry } from '../postgres/retry.ts';
 import { codeOf, toSmslogdError } from '../errors.ts';
 import type { Change, Completed, Completion } from './store.ts';
 

@@ -6,7 +6,8 @@
  * A request that fails changes nothing but when it is tried again. The loop ends by `signal`, or by a database that cannot be used.
  */
 import type { Config } from '../config.ts';
-import { dropDeadConnections, dropReadOnly, withRetry, type Sql } from '../db.ts';
+import { dropDeadConnections, dropReadOnly, type Sql } from '../postgres/pools.ts';
+import { withRetry } from '../postgres/retry.ts';
 import type { Health } from '../health.ts';
 import { logProblem, type Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';

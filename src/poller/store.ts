@@ -9,7 +9,8 @@
  *   a row that somebody holds: it is left for the next time, and keeps nobody else from theirs.
  * - Only the database's clock decides: what is due, what is past its life, what is given up.
  */
-import { arrayLiteral, type Sql } from '../db.ts';
+import type { Sql } from '../postgres/pools.ts';
+import { arrayLiteral } from '../postgres/quoting.ts';
 import type { PollResult, RejectReason } from '../metrics.ts';
 import { columnSql, completionSql, type Source } from '../source.ts';
 import { OPEN_STATUSES, type SmsType, type Status } from '../status.ts';

@@ -1,6 +1,7 @@
 /** What the poller does beside asking, each on its own clock: verdicts that need no gateway, and the healing of the queue. */
 import type { Config } from '../config.ts';
-import { withRetry, type Sql } from '../db.ts';
+import type { Sql } from '../postgres/pools.ts';
+import { withRetry } from '../postgres/retry.ts';
 import { logProblem, type Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { describeSource, type Source } from '../source.ts';

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import { Client } from 'pg';
-import { pgConfig } from '../../src/db.ts';
+import { pgConfig } from '../../src/postgres/address.ts';
 import { mirrorBacklog, type Backlog } from './backlog.ts';
 import { singleRows } from './catch-up.ts';
 import type { Bench, Figures } from './stage.ts';

@@ -5,7 +5,7 @@ import {
   initializeReplicationMessageListener,
   type GeneralMessageHandler,
 } from 'pg-transactional-outbox';
-import { pgConfig } from '../../src/db.ts';
+import { pgConfig } from '../../src/postgres/address.ts';
 import { until } from '../support/database.ts';
 import { mirrorBacklog, type Backlog } from './backlog.ts';
 import { singleRows } from './catch-up.ts';

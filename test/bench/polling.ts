@@ -1,6 +1,6 @@
 /** The poller's queue without its gateway: open SMS, and claims and completions as the poller makes them. */
 import type { Sql } from 'postgres';
-import { openDatabase } from '../../src/db.ts';
+import { openDatabase } from '../../src/postgres/pools.ts';
 import { createLanes } from '../../src/poller/lanes.ts';
 import { createPollerStore, type Claimed, type Completion, type PollerStore } from '../../src/poller/store.ts';
 import type { Status } from '../../src/status.ts';

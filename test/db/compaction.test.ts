@@ -4,7 +4,7 @@ import { pino } from 'pino';
 import type { TransactionSql } from 'postgres';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { runCompaction, type Table } from '../../src/compaction.ts';
-import { openDatabase, type Sql } from '../../src/db.ts';
+import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { recountHours } from '../../src/figures/store.ts';
 import { runHourly } from '../../src/figures/hourly.ts';
 import { scopeOf } from '../../src/mirror/compare.ts';

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
-import { openDatabase, type Sql } from '../../src/db.ts';
+import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { createFigures } from '../../src/figures/gauges.ts';
 import { refreshHourly } from '../../src/figures/hourly.ts';
 import { silentLog } from '../../src/log.ts';

@@ -5,7 +5,7 @@
  */
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { command } from '../../src/commands/verify.ts';
-import { openDatabase } from '../../src/db.ts';
+import { openDatabase } from '../../src/postgres/pools.ts';
 import { lightAudit } from '../../src/mirror/audit.ts';
 import { migrate } from '../../src/schema.ts';
 import { describeSource } from '../../src/source.ts';

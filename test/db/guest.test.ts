@@ -1,7 +1,7 @@
 /** Nothing waits behind us: whatever our statements wait for themselves, the owner of the source gets his locks within half a second. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { command } from '../../src/commands/verify.ts';
-import { openDatabase } from '../../src/db.ts';
+import { openDatabase } from '../../src/postgres/pools.ts';
 import { lightAudit } from '../../src/mirror/audit.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { describeSource } from '../../src/source.ts';

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
-import { openDatabase, type Sql } from '../../src/db.ts';
+import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { refreshHourly, pauseAfter, runHourly } from '../../src/figures/hourly.ts';
 import { recountHours } from '../../src/figures/store.ts';
 import { silentLog } from '../../src/log.ts';

@@ -1,6 +1,6 @@
 /** Gateway ids that come after the row: found by a look at the source, whatever else goes on. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { openDatabase } from '../../src/db.ts';
+import { openDatabase } from '../../src/postgres/pools.ts';
 import { lightAudit } from '../../src/mirror/audit.ts';
 import { complete } from '../../src/mirror/late.ts';
 import { createStore } from '../../src/mirror/store.ts';

@@ -4,7 +4,7 @@ import { pino } from 'pino';
 import postgres from 'postgres';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Batch } from '../../src/mirror/batch.ts';
-import { openDatabase } from '../../src/db.ts';
+import { openDatabase } from '../../src/postgres/pools.ts';
 import { formatLsn, type Lsn } from '../../src/lsn.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { patiently } from '../../src/mirror/pieces.ts';

@@ -1,6 +1,6 @@
 /** What a claim takes, also while others write to the same entries of the queue. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { openDatabase, type Sql } from '../../src/db.ts';
+import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { createPollerStore, type Claimed, type Floors, type Wanted } from '../../src/poller/store.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 

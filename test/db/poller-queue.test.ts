@@ -1,7 +1,7 @@
 /** The queue's own rules: what is in it and when it is due, what a claim holds, whose clock counts. */
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { createPollerStore } from '../../src/poller/store.ts';
-import type { Sql } from '../../src/db.ts';
+import type { Sql } from '../../src/postgres/pools.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { reply, startGateway, type TestGateway } from '../support/gateway.ts';
 import { insertSms, queueSize, readSms, startPoller, statusBecomes, type Running } from '../support/poller.ts';

@@ -1,6 +1,6 @@
 /** What the poller cannot do: a row that the database refuses, a claim whose daemon died, a run that fails. None of it stops the rest. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { openDatabase } from '../../src/db.ts';
+import { openDatabase } from '../../src/postgres/pools.ts';
 import { silentLog } from '../../src/log.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { createPoller } from '../../src/poller/poller.ts';

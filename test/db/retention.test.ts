@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
-import { openDatabase, type Sql } from '../../src/db.ts';
+import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { lackingPrivileges } from '../../src/doctor/privileges.ts';
 import { createFigures } from '../../src/figures/gauges.ts';
 import { refreshHourly } from '../../src/figures/hourly.ts';

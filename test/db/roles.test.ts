@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { Sql } from 'postgres';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { openDatabase } from '../../src/db.ts';
+import { openDatabase } from '../../src/postgres/pools.ts';
 import { refreshHourly } from '../../src/figures/hourly.ts';
 import { readFacts } from '../../src/figures/store.ts';
 import { migrate } from '../../src/schema.ts';

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { dryRun, migrate, requireSchema } from '../../src/schema.ts';
-import { openDatabase } from '../../src/db.ts';
+import { openDatabase } from '../../src/postgres/pools.ts';
 import { SOURCE_DDL } from '../../src/demo/source-table.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 

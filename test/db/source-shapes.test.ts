@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import type { TransactionSql } from 'postgres';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { openDatabase } from '../../src/db.ts';
+import { openDatabase } from '../../src/postgres/pools.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { migrate } from '../../src/schema.ts';
 import { describeSource } from '../../src/source.ts';

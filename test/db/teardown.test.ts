@@ -1,7 +1,7 @@
 import { Client } from 'pg';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { command, teardown } from '../../src/commands/teardown.ts';
-import { pgConfig } from '../../src/db.ts';
+import { pgConfig } from '../../src/postgres/address.ts';
 import { migrate } from '../../src/schema.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 

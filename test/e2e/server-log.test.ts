@@ -1,7 +1,7 @@
 /** What PostgreSQL's own log shows of the daemon, where the server logs each statement with all it can. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { loadConfig } from '../../src/config.ts';
-import { openDatabase, type Sql } from '../../src/db.ts';
+import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { createCluster, type Cluster } from '../../src/demo/cluster.ts';
 import { createRoles, DAEMON_ROLE } from '../../src/demo/roles.ts';
 import { SOURCE_DDL } from '../../src/demo/source-table.ts';

@@ -1,5 +1,5 @@
 /** A mirror in this process, on a test's database. */
-import { openDatabase } from '../../src/db.ts';
+import { openDatabase } from '../../src/postgres/pools.ts';
 import { createHealth, type Health } from '../../src/health.ts';
 import { silentLog, type Log } from '../../src/log.ts';
 import { parseLsn } from '../../src/lsn.ts';

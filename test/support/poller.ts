@@ -1,5 +1,5 @@
 /** A poller over a test database and a scripted gateway, and the SMS that it is to ask for. */
-import { openDatabase } from '../../src/db.ts';
+import { openDatabase } from '../../src/postgres/pools.ts';
 import { silentLog, type Log } from '../../src/log.ts';
 import { createMetrics, type Metrics } from '../../src/metrics.ts';
 import { createPoller } from '../../src/poller/poller.ts';

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { command } from '../../src/commands/config.ts';
-import { openDatabase } from '../../src/db.ts';
+import { openDatabase } from '../../src/postgres/pools.ts';
 import { describeConfig, loadConfig, settingNames, settingsMarkdown, type Need } from '../../src/config.ts';
 
 const FULL = {

@@ -25,6 +25,7 @@ const sources = filesIn('src').sort();
 const HEIGHTS: readonly (readonly string[])[] = [
   ['errors', 'lsn'],
   ['base'],
+  ['leader'],
   ['mirror', 'poller', 'simulator', 'figures'],
   // shows the figures
   ['page'],
@@ -44,7 +45,8 @@ const OWN_ROOMS: Readonly<Record<string, string>> = {
 };
 
 function roomOf(path: string): string {
-  return OWN_ROOMS[path] ?? /^src\/([^/]+)\//.exec(path)?.[1] ?? 'base';
+  const folder = /^src\/([^/]+)\//.exec(path)?.[1] ?? 'base';
+  return OWN_ROOMS[path] ?? (folder === 'postgres' ? 'base' : folder);
 }
 
 function heightOf(room: string): number {
@@ -91,14 +93,10 @@ const LONG: Readonly<Record<string, string>> = {
   'src/mirror/store.ts': 'all SQL of the mirror: "exactly once" is audited in one file',
   'src/mirror/mirror.ts': 'one life of the mirror with all its beginnings',
   'src/poller/store.ts': 'all SQL of the poller: claims and completions are audited in one file',
-  'src/figures/store.ts': 'all SQL of the figures',
-  'src/demo/cluster.ts': 'one server from its binaries to its removal',
-  'src/demo/demo.ts': 'the run of the play, in order',
-  'src/errors.ts': 'every failure in one table',
 };
 
-test('a file of more than 250 lines has a reason', () => {
-  const long = sources.filter((path) => read(path).trimEnd().split('\n').length > 250);
+test('a file of more than 300 lines has a reason', () => {
+  const long = sources.filter((path) => read(path).trimEnd().split('\n').length > 300);
   expect(long.filter((path) => LONG[path] === undefined)).toEqual([]);
   expect(Object.keys(LONG).filter((path) => !sources.includes(path))).toEqual([]);
 });

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { pgConfig } from '../../src/db.ts';
+import { pgConfig } from '../../src/postgres/address.ts';
 
 test('with verify-full the certificate must name the host, an IP address too', async () => {
   for (const [address, host] of [
