@@ -8,6 +8,7 @@ import type { Config } from './config.ts';
 import { codeOf, SmslogdError } from './errors.ts';
 import type { Figures } from './figures/gauges.ts';
 import type { Health } from './health.ts';
+import { prefersOpenMetrics } from './http/accept.ts';
 import { logProblem, type Log } from './log.ts';
 import type { Metrics } from './metrics.ts';
 import { gatherFacts } from './page/facts.ts';
@@ -89,8 +90,7 @@ function routesOf(deps: HttpDeps, requests: RecentRequests): ReadonlyMap<string,
       '/metrics',
       async (request) => {
         await figures.refresh();
-        const open = (request.headers.accept ?? '').includes('application/openmetrics-text');
-        const registry = open ? metrics.openMetrics : metrics.registry;
+        const registry = prefersOpenMetrics(request.headers.accept) ? metrics.openMetrics : metrics.registry;
         return { type: registry.contentType, body: await registry.metrics() };
       },
     ],

@@ -120,6 +120,12 @@ describe('/metrics', () => {
     expect(refreshed).toBe(1);
   });
 
+  test('is text for who weighs OpenMetrics with 0', async () => {
+    await start();
+    const response = await get('/metrics', { headers: { accept: 'application/openmetrics-text;q=0, */*' } });
+    expect(response.headers.get('content-type')).toMatch(/^text\/plain; version=0\.0\.4/);
+  });
+
   test('is OpenMetrics for who asks for it', async () => {
     await start();
     const response = await get('/metrics', {
