@@ -8,7 +8,7 @@ begin
   end if;
 end $$;
 
-create table verification.sms_log (
+create table if not exists verification.sms_log (
   id                uuid primary key default gen_random_uuid(),
   phone_number      text not null,
   type              text not null check (type in ('verification', 'medication_request', 'text', '2FA')),
@@ -21,9 +21,13 @@ create table verification.sms_log (
   inserted_at       timestamptz not null default now()
 ) with (fillfactor = 75, autovacuum_vacuum_scale_factor = 0.01, autovacuum_analyze_scale_factor = 0.01);
 
-create index sms_log_phone_number_inserted_at_idx on verification.sms_log (phone_number, inserted_at desc);
-create index sms_log_gateway_id_idx on verification.sms_log (gateway_id);
-create index sms_log_inserted_at_idx on verification.sms_log using brin (inserted_at);
+create index if not exists sms_log_phone_number_inserted_at_idx on verification.sms_log (phone_number, inserted_at desc);
+create index if not exists sms_log_gateway_id_idx on verification.sms_log (gateway_id);
+-- new page ranges of a BRIN index must not wait for a vacuum
+create index if not exists sms_log_inserted_at_idx on verification.sms_log using brin (inserted_at) with (autosummarize = on);
+-- Counts read the hour that they count, whatever the order of the log's rows: a first copy writes them in the order of their ids, and new rows
+-- take the places of those that retention removed, and both make the BRIN index name every block. inserted_at never changes, so status updates stay HOT.
+create index if not exists sms_log_time_idx on verification.sms_log (inserted_at);
 
 comment on table verification.sms_log is 'Every SMS, once: written by smslogd (type verification) and by the services that send the other types. Holds personal data.';
 comment on column verification.sms_log.id is 'For a mirrored row the id of its verification';

@@ -2,7 +2,7 @@
  * The loop that keeps small what the daemon changes all the time, while a transaction that is open somewhere lets vacuum clean up nothing: the
  * checkpoint's one row has a new version with each batch, a queue entry with each request, a noted hour with each count.
  *
- * A table that has grown past its size, and holds few rows for it, is written anew with its living rows alone (migrations/0006_compaction.sql).
+ * A table that has grown past its size, and holds few rows for it, is written anew with its living rows alone (sql/compaction.sql).
  * That takes its lock alone, so it gives up soon and is tried again later: whoever reads or writes the table waits for less than half a
  * second. A statement that waited goes on with what it finds then: PostgreSQL gives it its snapshot after its locks, but in a
  * stricter isolation level: there it finds nothing, fails or steps down, and is done again.

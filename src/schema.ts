@@ -1,8 +1,8 @@
 /**
- * What smslogd owns in the database: numbered forward migrations (node-pg-migrate), then what is computed from the settings: views, roles'
- * grants and the publication. All under one advisory lock; every DDL under a lock_timeout, so that nobody queues behind it for long.
+ * What smslogd owns in the database: numbered forward migrations (node-pg-migrate) for what holds data, the files of sql/ for what can be made
+ * at any time (src/objects.ts), then the settings, the publication and the roles' grants. Whatever of it was dropped or altered is put
+ * back. All under one advisory lock; every DDL under a lock_timeout, so that nobody queues behind it for long.
  */
-import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { runner } from 'node-pg-migrate';
@@ -12,14 +12,22 @@ import { pgConfig } from './postgres/address.ts';
 import { openDatabase, type Sql } from './postgres/pools.ts';
 import { quoteIdentifier, quoteLiteral } from './postgres/quoting.ts';
 import { codeOf, SmslogdError, toSmslogdError } from './errors.ts';
+import {
+  alteredObjects,
+  changedFiles,
+  filesToApply,
+  isElsewhere,
+  noteInstalled,
+  queryOfPool,
+  sqlFile,
+  type Altered,
+  type Query,
+} from './objects.ts';
 import { describePublication, publicationStatements } from './publication.ts';
 import { describeSource } from './source.ts';
 import { pause } from './supervise.ts';
 
 const MIGRATIONS = fileURLToPath(new URL('../migrations/', import.meta.url));
-const SQL_FILES = fileURLToPath(new URL('../sql/', import.meta.url));
-/** In the order in which they need each other. */
-const VIEW_FILES = ['counters', 'delivery', 'traffic', 'conversion', 'people'];
 
 /** Any fixed number: two migrations of smslogd exclude each other by it. */
 const LOCK = 7_246_581_903;
@@ -40,6 +48,10 @@ export function migrationNames(): string[] {
     .sort();
 }
 
+function migrationText(name: string): string {
+  return readFileSync(`${MIGRATIONS}${name}.sql`, 'utf8');
+}
+
 /** Creates or upgrades what smslogd owns. Safe to run twice and from two places at once. */
 export async function migrate(config: Config, { role, say }: MigrateOptions): Promise<void> {
   const client = new Client(await pgConfig(config.DATABASE_REPLICATION_URL ?? '', { name: 'migrate' }));
@@ -49,16 +61,28 @@ export async function migrate(config: Config, { role, say }: MigrateOptions): Pr
     await requireRole(client, role);
     await client.query('select pg_advisory_lock($1)', [LOCK]);
     await client.query(`set lock_timeout = ${LOCK_TIMEOUT_MS}`);
+    const altered = await alteredObjects(queryOf(client));
+    for (const { object, missing } of altered ?? [])
+      say(`${object} ${missing ? 'was dropped' : 'was changed'}: put back`);
     await patiently(say, () => applyMigrations(client, say));
-    for (const step of await computedSteps(config, client, role)) {
+    if (altered?.some(({ object }) => !REPEATABLE.test(object)) === true)
+      await patiently(say, () => inTransaction(client, migrationNames().map(migrationText)));
+    for (const step of await computedSteps(config, client, role, altered)) {
       await patiently(say, () => inTransaction(client, step.statements));
-      say(step.name);
+      if (step.name !== undefined) say(step.name);
     }
   } catch (error) {
     throw codeOf(error instanceof SmslogdError ? error.cause : error) === '42501' ? await mayNot(client, error) : error;
   } finally {
     await client.end().catch(() => {});
   }
+}
+
+/** What the files of sql/ make; all else is made by migrations. */
+const REPEATABLE = /^(?:function|trigger|view) /;
+
+function queryOf(client: Client): Query {
+  return async (text) => (await client.query(text)).rows as never;
 }
 
 /** Before anything is created: a grant to nobody would fail at the very end. */
@@ -94,18 +118,24 @@ export async function dryRun(config: Config, role: string | undefined): Promise<
   client.on('error', () => {});
   await client.connect();
   try {
-    const done = await appliedMigrations(async (text) => (await client.query<{ name: string }>(text)).rows);
-    const files = migrationNames().filter((name) => !done.includes(name));
-    const steps = await computedSteps(config, client, role);
+    const query = queryOf(client);
+    const done = await appliedMigrations(query);
+    const altered = await alteredObjects(query);
+    const again = altered?.some(({ object }) => !REPEATABLE.test(object)) === true;
+    const files = migrationNames().filter((name) => again || !done.includes(name));
+    const steps = await computedSteps(config, client, role, altered);
     return [
       ...(done.length === 0 ? [`create schema smslogd;\n${MIGRATIONS_TABLE}`] : []),
       ...files.map(
         (name) =>
-          `-- migrations/${name}.sql\n${readFileSync(`${MIGRATIONS}${name}.sql`, 'utf8').trim()}\n` +
-          `insert into smslogd.migrations (name, run_on) values (${quoteLiteral(name)}, now());`,
+          `-- migrations/${name}.sql\n${migrationText(name).trim()}` +
+          (done.includes(name)
+            ? ''
+            : `\ninsert into smslogd.migrations (name, run_on) values (${quoteLiteral(name)}, now());`),
       ),
       ...steps.map(
-        (step) => `-- ${step.name}\n${step.statements.map((text) => `${text.trim().replace(/;$/, '')};`).join('\n')}`,
+        (step) =>
+          `-- ${step.name ?? 'what there is now'}\n${step.statements.map((text) => `${text.trim().replace(/;$/, '')};`).join('\n')}`,
       ),
     ].join('\n\n');
   } finally {
@@ -118,7 +148,7 @@ export async function dryRun(config: Config, role: string | undefined): Promise<
  * beyond this version.
  */
 export async function requireSchema(sql: Sql): Promise<string[]> {
-  const done = await appliedMigrations(async (text) => await sql.unsafe<{ name: string }[]>(text));
+  const done = await appliedMigrations(queryOfPool(sql));
   if (done.length === 0) throw new SmslogdError('schema_missing', 'the database has no smslogd schema yet');
   const absent = migrationNames().filter((name) => !done.includes(name));
   if (absent.length > 0)
@@ -127,12 +157,12 @@ export async function requireSchema(sql: Sql): Promise<string[]> {
   return done.filter((name) => !mine.includes(name));
 }
 
-async function appliedMigrations(query: (text: string) => Promise<readonly { name: string }[]>): Promise<string[]> {
-  const [there] = await query(
+async function appliedMigrations(query: Query): Promise<string[]> {
+  const [there] = await query<{ name: string }>(
     `select to_regclass('smslogd.migrations')::text as name where to_regclass('smslogd.migrations') is not null`,
   );
   if (there === undefined) return [];
-  return (await query('select name from smslogd.migrations order by id')).map((row) => row.name);
+  return (await query<{ name: string }>('select name from smslogd.migrations order by id')).map((row) => row.name);
 }
 
 const nothing = () => {};
@@ -155,27 +185,31 @@ async function applyMigrations(client: Client, say: (line: string) => void): Pro
 }
 
 interface Step {
-  readonly name: string;
+  /** absent: nothing to tell */
+  readonly name?: string;
   readonly statements: string[];
 }
 
 /** What follows from the settings and from the files in sql/; only what is not so already. */
-async function computedSteps(config: Config, client: Client, role: string | undefined): Promise<Step[]> {
+async function computedSteps(
+  config: Config,
+  client: Client,
+  role: string | undefined,
+  altered: readonly Altered[] | undefined,
+): Promise<Step[]> {
   const sql = openDatabase({ ...config, DATABASE_URL: config.DATABASE_REPLICATION_URL }, { max: 1, name: 'migrate' });
   try {
-    const steps: Step[] = [];
     const source = await describeSource(sql, config);
-    const views = VIEW_FILES.map((name) => readFileSync(`${SQL_FILES}${name}.sql`, 'utf8'))
-      .join('\n')
-      .replaceAll(':source', quoteLiteral(source.table))
-      .replaceAll(':timezone', quoteLiteral(config.SOURCE_TIMEZONE));
-    const fingerprint = createHash('sha256').update(views).digest('hex').slice(0, 16);
-    const { rows } = await client.query<{ now: string | null }>(
-      `select obj_description(to_regnamespace('smslogd')::oid, 'pg_namespace') as now`,
-    );
-    const comment = `What smslogd owns; views ${fingerprint}`;
-    if (rows[0]?.now !== comment) {
-      steps.push({ name: 'views', statements: [views, `comment on schema smslogd is ${quoteLiteral(comment)}`] });
+    const files = filesToApply(config, source);
+    const changed = await changedFiles(queryOf(client), files);
+    const steps: Step[] = [];
+    if (changed.length > 0 || altered?.length !== 0 || (await isElsewhere(queryOf(client)))) {
+      // each on its own, so that a trigger's lock on the log is held for a moment
+      for (const file of files)
+        steps.push({ ...(changed.includes(file) ? { name: file.name } : {}), statements: [file.text] });
+      steps.push({ statements: [...catchUp(altered), ...noteInstalled(files)] });
+      // so that plans are right before autovacuum comes by
+      steps.push({ statements: [ANALYZE] });
     }
     steps.push({
       name: 'settings',
@@ -187,7 +221,7 @@ async function computedSteps(config: Config, client: Client, role: string | unde
     const publication = publicationStatements(config, source, await describePublication(sql, config, source), true);
     if (publication.length > 0) steps.push({ name: `publication ${config.PUBLICATION_NAME}`, statements: publication });
     if (role !== undefined) {
-      const grants = readFileSync(`${SQL_FILES}grants.sql`, 'utf8')
+      const grants = sqlFile('grants')
         .replaceAll(':"role"', quoteIdentifier(role))
         .replaceAll(':source', source.table)
         .replaceAll(':"source_schema"', source.table.slice(0, source.table.indexOf('.')));
@@ -197,6 +231,25 @@ async function computedSteps(config: Config, client: Client, role: string | unde
   } finally {
     await sql.end({ timeout: 1 });
   }
+}
+
+const ANALYZE = `do $$
+declare
+  each regclass;
+begin
+  for each in select oid from pg_class where relkind = 'r' and (relnamespace = 'smslogd'::regnamespace or oid = 'verification.sms_log'::regclass) loop
+    execute format('analyze %s', each);
+  end loop;
+end $$`;
+
+/** What was written while no trigger noted it, or before smslogd was here, is counted again. */
+function catchUp(altered: readonly Altered[] | undefined): string[] {
+  if (altered?.some(({ object }) => object.startsWith('trigger ')) === false) return [];
+  return [
+    `insert into smslogd.changed_hour
+     select distinct smslogd.hour_of(inserted_at) from verification.sms_log union select distinct hour from smslogd.sms_hourly`,
+    'select smslogd.sum_days(null)',
+  ];
 }
 
 async function inTransaction(client: Client, statements: readonly string[]): Promise<void> {

@@ -6,6 +6,8 @@ import { quoteLiteral } from '../postgres/quoting.ts';
 const ROLES = new URL('../../sql/roles.sql', import.meta.url);
 
 export const DAEMON_ROLE = 'smslogd';
+/** the daemon's stream and slot */
+export const REPLICATION_ROLE = 'smslogd_replication';
 /** the login of a service that may insert into the log: a member of sms_writer */
 export const SERVICE_ROLE = 'reimbursement';
 
@@ -13,6 +15,8 @@ export const SERVICE_ROLE = 'reimbursement';
 export async function createRoles(sql: Sql, password: string): Promise<void> {
   const secret = quoteLiteral(password);
   await sql.unsafe(readFileSync(ROLES, 'utf8'));
-  await sql.unsafe(`alter role ${DAEMON_ROLE} login password ${secret};
+  await sql.unsafe(`alter role ${DAEMON_ROLE} replication`); // goes as soon as slots are made and dropped over DATABASE_REPLICATION_URL
+  await sql.unsafe(`alter role ${DAEMON_ROLE} password ${secret};
+                    alter role ${REPLICATION_ROLE} password ${secret};
                     create role ${SERVICE_ROLE} login password ${secret} in role sms_writer`);
 }

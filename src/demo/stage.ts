@@ -8,7 +8,7 @@ import { openDatabase, type Sql } from '../postgres/pools.ts';
 import { migrate } from '../schema.ts';
 import { startSimulator, type Simulator } from '../simulator/simulator.ts';
 import { createCluster, freePort } from './cluster.ts';
-import { createRoles, DAEMON_ROLE, SERVICE_ROLE } from './roles.ts';
+import { createRoles, DAEMON_ROLE, REPLICATION_ROLE, SERVICE_ROLE } from './roles.ts';
 import { SOURCE_DDL } from './source-table.ts';
 
 const DATABASE = 'ehealth';
@@ -57,6 +57,7 @@ export async function setStage(random: () => number, release: (undo: () => Promi
   const port = await freePort();
   const settings = {
     DATABASE_URL: cluster.url(DATABASE, DAEMON_ROLE, password),
+    DATABASE_REPLICATION_URL: cluster.url(DATABASE, REPLICATION_ROLE, password),
     IP2SMS_URL: simulator.url,
     IP2SMS_LOGIN: 'demo',
     IP2SMS_PASSWORD: password,
@@ -72,7 +73,7 @@ export async function setStage(random: () => number, release: (undo: () => Promi
   const owner = open(ownerUrl, 8);
   await owner.unsafe(SOURCE_DDL);
   await createRoles(owner, password);
-  const config = loadConfig({ ...settings, DATABASE_URL: ownerUrl });
+  const config = loadConfig({ ...settings, DATABASE_URL: ownerUrl, DATABASE_REPLICATION_URL: ownerUrl });
   await migrate(config, { role: DAEMON_ROLE, say: () => {} });
   return {
     postgres: postgres?.version ?? '',

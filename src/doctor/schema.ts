@@ -2,6 +2,7 @@
 import { quoteIdentifier } from '../postgres/quoting.ts';
 import { SmslogdError } from '../errors.ts';
 import { describePublication, publicationStatements, type PublicationState } from '../publication.ts';
+import { alteredObjects, changedFiles, filesToApply, queryOfPool } from '../objects.ts';
 import { requireSchema } from '../schema.ts';
 import { describeSource, type Source } from '../source.ts';
 import { fail, ok, warn, type Check } from './check.ts';
@@ -41,6 +42,25 @@ export const schemaChecks: readonly Check<Found>[] = [
     return ok(`${said}, replica identity ${IDENTITIES[source.replicaIdentity] ?? source.replicaIdentity}`);
   }),
 
+  needing('installed objects', ['config', 'sql', 'migrated', 'source'], async ({ config, sql, source }) => {
+    const query = queryOfPool(sql);
+    const altered = await alteredObjects(query);
+    const fix = 'smslogd migrate # as the owner of the source table';
+    if (altered === undefined) return fail('migrate has not finished here', fix);
+    if (altered.length > 0)
+      return fail(
+        altered.map(({ object, missing }) => `${object} ${missing ? 'was dropped' : 'was changed'}`).join('; '),
+        fix,
+      );
+    const others = await changedFiles(query, filesToApply(config, source));
+    if (others.length > 0)
+      return warn(
+        `those of ${others.map(({ name }) => name).join(', ')} are of another version or other settings`,
+        fix,
+      );
+    return ok('all there, and as migrate made them');
+  }),
+
   needing('index on the id', ['sql', 'source'], async ({ sql, source }) => {
     // a partitioned table's key has more columns than the id
     const [index] = await sql<{ name: string }[]>`
@@ -76,16 +96,12 @@ export const schemaChecks: readonly Check<Found>[] = [
           from pg_attribute where attrelid = ${LOG}::text::regclass and attnum > 0 and not attisdropped and attnotnull and not atthasdef
            and attidentity = '' and attname not in ('id', 'phone_number', 'type', 'updated_at', 'inserted_at')
         union all
-        select format('its trigger %I is switched off: what is written then is neither asked for nor counted at once', tgname),
-               format('alter table %s enable %strigger %I;', tgrelid::regclass, case when tgname like 'smslogd_note%' then 'always ' else '' end, tgname)
-          from pg_trigger where tgrelid = ${LOG}::text::regclass and tgname like 'smslogd%' and tgenabled in ('D', 'R')
-        union all
         select 'nothing keeps an id from coming twice', format('alter table %s add primary key (id);', ${LOG}::text)
          where not exists (
            select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attname = 'id'
             where i.indrelid = ${LOG}::text::regclass and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null
               and i.indnkeyatts = 1 and i.indkey[0] = a.attnum)) wrong`;
-    if (rows.length === 0) return ok('each id once, kept through a crash, asked for and counted');
+    if (rows.length === 0) return ok('each id once, kept through a crash');
     return fail(rows.map(({ says }) => says).join('; '), rows.map(({ fix }) => fix).join(' '));
   }),
 

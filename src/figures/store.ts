@@ -1,4 +1,4 @@
-/** All SQL of the figures. What is counted, and how, stands in migrations/0003_hourly.sql and sql/counters.sql; here it is only called. */
+/** All SQL of the figures. What is counted, and how, stands in sql/counting.sql and sql/counters.sql; here it is only called. */
 import type { Sql } from '../postgres/pools.ts';
 import { arrayLiteral, quoteLiteral } from '../postgres/quoting.ts';
 import type { GROUPS, OUTCOMES, SLOT_WAL_STATUSES } from '../metrics.ts';

@@ -283,16 +283,6 @@ test.for([
     'the log',
     'FAIL',
     ['it is unlogged', 'a crash empties it', sql('alter table verification.sms_log set unlogged')],
-    [
-      'its triggers are off',
-      'smslogd_note_inserted',
-      sql('alter table verification.sms_log disable trigger user'),
-      () =>
-        until('those that count to be on in replicas, too', async () => {
-          const off = await db.sql`select from pg_trigger where tgname like 'smslogd_note%' and tgenabled <> 'A'`;
-          return off.length === 0;
-        }),
-    ],
     ['its primary key is gone', 'coming twice', sql('alter table verification.sms_log drop constraint sms_log_pkey')],
     [
       'a column of its own must have a value',
@@ -300,6 +290,23 @@ test.for([
       sql(`alter table verification.sms_log add note text not null default '';
            alter table verification.sms_log alter note drop default`),
       sql('alter table verification.sms_log drop note'),
+    ],
+  ),
+  ...faults(
+    'installed objects',
+    'FAIL',
+    ['a view is gone', 'view verification.sms_stuck was dropped', sql('drop view verification.sms_stuck')],
+    [
+      'the triggers of the log are off',
+      'trigger smslogd_note_inserted on verification.sms_log was changed',
+      sql('alter table verification.sms_log disable trigger user'),
+    ],
+    [
+      'a function has another body',
+      'function smslogd.clock() was changed',
+      sql(
+        `create or replace function smslogd.clock() returns timestamptz language sql stable parallel safe as 'select null::timestamptz'`,
+      ),
     ],
   ),
   ...faults('idle_replication_slot_timeout', 'warn', [

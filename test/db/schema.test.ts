@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { dryRun, migrate, requireSchema } from '../../src/schema.ts';
 import { openDatabase } from '../../src/postgres/pools.ts';
 import { SOURCE_DDL } from '../../src/demo/source-table.ts';
@@ -82,6 +82,74 @@ test('the SQL that --dry-run prints does by hand what migrate does, which then f
   expect(shapes[0]).toEqual(shapes[1]);
   await empty.drop();
 });
+
+describe('what somebody dropped or changed is told, and put back', () => {
+  test.each([
+    ['a view', 'drop view verification.sms_backlog', 'view verification.sms_backlog was dropped'],
+    ['a view with others on it', 'drop view smslogd.hour_counts cascade', 'view smslogd.hour_counts was dropped'],
+    [
+      'a view with another text',
+      'drop view verification.sms_log_masked; create view verification.sms_log_masked as select id from verification.sms_log',
+      'view verification.sms_log_masked was changed',
+    ],
+    [
+      'a trigger',
+      'drop trigger smslogd_queue_inserted on verification.sms_log',
+      'trigger smslogd_queue_inserted on verification.sms_log was dropped',
+    ],
+    [
+      'a trigger that is switched off',
+      'alter table verification.sms_log disable trigger smslogd_note_updated',
+      'trigger smslogd_note_updated on verification.sms_log was changed',
+    ],
+    [
+      'a trigger that no longer fires always',
+      'alter table smslogd.sms_hourly enable trigger smslogd_follow_updated',
+      'trigger smslogd_follow_updated on smslogd.sms_hourly was changed',
+    ],
+    [
+      'a function with another body',
+      'create or replace function smslogd.clock() returns timestamptz language sql stable parallel safe as $$ select now() - interval $i$1 h$i$ $$',
+      'function smslogd.clock() was changed',
+    ],
+    [
+      'a function without its search path',
+      'alter function smslogd.note_hours() reset all',
+      'function smslogd.note_hours() was changed',
+    ],
+    [
+      'a function and its triggers',
+      'drop function smslogd.note_hours() cascade',
+      'function smslogd.note_hours() was dropped',
+    ],
+    ['an index', 'drop index smslogd.sms_poll_due_idx', 'index smslogd.sms_poll_due_idx was dropped'],
+    ['a table', 'drop table smslogd.sms_poll cascade', 'table smslogd.sms_poll was dropped'],
+    ['what looks for it', 'drop function smslogd.objects()', 'function smslogd.objects() was dropped'],
+  ])('%s', async (_, statement, told) => {
+    const objects = async () => await db.sql`select * from smslogd.objects() order by 1`;
+    const before = await objects();
+    await db.sql.unsafe(statement);
+    const said: string[] = [];
+    await migrate(db.config(), { say: (line) => said.push(line) });
+    expect(said).toContain(`${told}: put back`);
+    expect(await objects()).toEqual(before);
+    await expect(migrateSays()).resolves.toEqual(['settings']);
+  });
+
+  test('hours that changed while nothing noted it are counted again', async () => {
+    await db.sql`alter table verification.sms_log disable trigger smslogd_note_inserted`;
+    await db.sql`insert into verification.sms_log (phone_number, type, inserted_at) values ('+380000000000', 'text', '2020-01-01 10:30+00')`;
+    await migrate(db.config(), { say: () => {} });
+    const noted = await db.sql`select from smslogd.changed_hour where hour = '2020-01-01 10:00+00'`;
+    expect(noted).toHaveLength(1);
+  });
+});
+
+async function migrateSays(): Promise<string[]> {
+  const said: string[] = [];
+  await migrate(db.config(), { say: (line) => said.push(line) });
+  return said;
+}
 
 test('a role that does not exist is named before anything is created; a missing privilege comes with its grant', async () => {
   const fresh = await createDatabase({ empty: true });

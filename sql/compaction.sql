@@ -1,22 +1,21 @@
--- Up Migration
 -- While a transaction is open somewhere, vacuum cannot clean up behind any statement that came after it. What the daemon changes all the time would
 -- grow, and be slower to read, for as long as that lasts. So such a table is written anew, with its living rows alone (src/compaction.ts says when): not
 -- by VACUUM FULL or CLUSTER, which keep what that transaction could still see, but by a change of a column's type to the same type, which does
 -- not. Whoever looks at the table with a snapshot that is older finds it empty. The log and its counters are never written anew.
-create function smslogd.compact_checkpoint() returns void
+create or replace function smslogd.compact_checkpoint() returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   alter table smslogd.checkpoint alter column epoch type bigint using epoch + 0;
 end $$;
 
-create function smslogd.compact_sms_poll() returns void
+create or replace function smslogd.compact_sms_poll() returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   alter table smslogd.sms_poll alter column lane type smallint using (lane + 0)::smallint;
 end $$;
 
 -- a column that a view reads cannot be changed
-create function smslogd.compact_changed_hour() returns void
+create or replace function smslogd.compact_changed_hour() returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   noted timestamptz[];
