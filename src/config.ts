@@ -34,6 +34,10 @@ const loops = text
   .transform((value) => value.split(',').map((name) => name.trim()))
   .pipe(z.array(z.enum(LOOPS, `some of ${LOOPS.join(',')}`)).min(1));
 
+const hosts = text
+  .transform((value) => value.split(',').map((name) => name.trim()))
+  .pipe(z.array(z.string().regex(/^[^\s:/@]+$/, 'host names without ports, separated by commas')));
+
 interface Setting {
   readonly type: z.ZodType;
   /** the default in its written form; absent: there is none */
@@ -99,6 +103,11 @@ const SETTINGS = {
   },
   HTTP_HOST: { type: text, initial: '127.0.0.1', about: 'the container image sets `0.0.0.0`' },
   HTTP_PORT: { type: whole(0, 65_535), initial: '9464', about: 'metrics, health and status page; 0: any free port' },
+  HTTP_ALLOWED_HOSTS: {
+    type: hosts,
+    about:
+      'further names that HTTP answers to, separated by commas; where it listens on a loopback address, others than loopback names are refused',
+  },
   LOG_LEVEL: {
     type: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], 'debug, info, warn or error'),
     initial: 'info',

@@ -2,13 +2,16 @@
  * The HTTP side of the daemon: metrics for Prometheus, health for whoever restarts and balances, the status page for people. It only
  * reads what the parts know of themselves; nothing on it is personal, and nothing can be changed through it.
  */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Config } from './config.ts';
 import { codeOf, SmslogdError } from './errors.ts';
 import type { Figures } from './figures/gauges.ts';
 import type { Health } from './health.ts';
 import { prefersOpenMetrics } from './http/accept.ts';
+import { BOUNDS, boundedServer } from './http/bounds.ts';
+import { hostCheck } from './http/hosts.ts';
+import { shared } from './http/shared.ts';
 import { logProblem, type Log } from './log.ts';
 import type { Metrics } from './metrics.ts';
 import { gatherFacts } from './page/facts.ts';
@@ -17,7 +20,8 @@ import { watchRequests, type RecentRequests } from './page/requests.ts';
 import { pause } from './supervise.ts';
 
 export interface HttpDeps {
-  readonly config: Pick<Config, 'HTTP_HOST' | 'HTTP_PORT' | 'LATENCY_SOURCE'>;
+  readonly config: Pick<Config, 'HTTP_HOST' | 'HTTP_PORT' | 'LATENCY_SOURCE'> &
+    Partial<Pick<Config, 'HTTP_ALLOWED_HOSTS'>>;
   readonly metrics: Metrics;
   readonly health: Health;
   readonly figures: Figures;
@@ -25,6 +29,8 @@ export interface HttpDeps {
   readonly version: string;
   /** asks the database; absent: /readyz does not depend on it */
   readonly databaseAnswers?: () => Promise<boolean>;
+  /** a monotonic clock in milliseconds */
+  readonly now?: () => number;
 }
 
 export interface HttpServer {
@@ -38,7 +44,7 @@ interface Answer {
   readonly status?: number;
   readonly type?: string;
   readonly headers?: Readonly<Record<string, string>>;
-  readonly body: string;
+  readonly body: string | Buffer;
 }
 
 type Route = (request: IncomingMessage) => Promise<Answer> | Answer;
@@ -59,41 +65,57 @@ const HEADERS = {
 /** Listens on HTTP_HOST:HTTP_PORT. Throws port_in_use. */
 export async function startHttp(deps: HttpDeps): Promise<HttpServer> {
   const requests = watchRequests(deps.metrics);
-  const routes = routesOf(deps, requests);
-  const server = createServer({ requestTimeout: 10_000, headersTimeout: 5_000 }, (request, response) => {
-    respond(routes, request, response).catch((error: unknown) => {
-      const problem = logProblem(deps.log, 'warn', error, { part: 'http' });
-      deps.metrics.errors.inc({ code: problem.code });
+  const failed = (error: unknown): Answer => {
+    const problem = logProblem(deps.log, 'warn', error, { part: 'http' });
+    deps.metrics.errors.inc({ code: problem.code });
+    return { status: 500, body: 'the answer could not be made\n' };
+  };
+  const routes = routesOf(deps, requests, failed);
+  let known!: (host: string | undefined) => boolean;
+  const server = boundedServer((request, response) => {
+    respond(routes, known, request, response).catch((error: unknown) => {
+      const answer = failed(error);
       if (response.headersSent) response.destroy();
-      else send(request, response, { status: 500, body: 'the answer could not be made\n' });
+      else send(request, response, answer);
     });
   });
   try {
     await listen(server, deps.config);
   } catch (error) {
     requests.stop();
+    server.close();
     throw error;
   }
+  const { address, port } = server.address() as AddressInfo;
+  known = hostCheck(address, deps.config.HTTP_ALLOWED_HOSTS ?? []);
   // without a listener a connection that cannot be accepted (no file descriptor is free) would end the process
-  server.on('error', (error) => {
-    deps.metrics.errors.inc({ code: logProblem(deps.log, 'warn', error, { part: 'http' }).code });
-  });
-  return { port: (server.address() as AddressInfo).port, close: () => close(server, requests) };
+  server.on('error', failed);
+  return { port, close: () => close(server, requests) };
 }
 
-function routesOf(deps: HttpDeps, requests: RecentRequests): ReadonlyMap<string, Route> {
-  const { metrics, health, figures, databaseAnswers } = deps;
-  const readiness = () => notReady(health, databaseAnswers);
-  const facts = () => gatherFacts({ ...deps, requests, readiness });
+/** What costs work is made once a second, however many ask; `failed` answers where it cannot be made. */
+function routesOf(
+  deps: HttpDeps,
+  requests: RecentRequests,
+  failed: (error: unknown) => Answer,
+): ReadonlyMap<string, Route> {
+  const { metrics, health, figures, databaseAnswers, now = () => performance.now() } = deps;
+  const once = (make: () => Promise<Answer>) =>
+    shared(async () => {
+      const answer = await make().catch(failed);
+      return { ...answer, body: Buffer.from(answer.body) };
+    }, now);
+  const readiness = shared(() => notReady(health, databaseAnswers), now);
+  const facts = shared(() => gatherFacts({ ...deps, requests, readiness }), now);
+  const metricsIn = (registry: Metrics['registry'] | Metrics['openMetrics']) =>
+    once(async () => {
+      await figures.refresh();
+      return { type: registry.contentType, body: await registry.metrics() };
+    });
+  const textMetrics = metricsIn(metrics.registry);
+  const openMetrics = metricsIn(metrics.openMetrics);
   return new Map<string, Route>([
-    [
-      '/metrics',
-      async (request) => {
-        await figures.refresh();
-        const registry = prefersOpenMetrics(request.headers.accept) ? metrics.openMetrics : metrics.registry;
-        return { type: registry.contentType, body: await registry.metrics() };
-      },
-    ],
+    ['/metrics', (request) => (prefersOpenMetrics(request.headers.accept) ? openMetrics() : textMetrics())],
     [
       '/healthz',
       () => {
@@ -112,15 +134,15 @@ function routesOf(deps: HttpDeps, requests: RecentRequests): ReadonlyMap<string,
     ],
     [
       '/',
-      async () => ({
+      once(async () => ({
         type: 'text/html; charset=utf-8',
         headers: { 'content-security-policy': PAGE_POLICY },
         body: statusPage(await facts()),
-      }),
+      })),
     ],
     [
       '/status.json',
-      async () => ({ type: 'application/json; charset=utf-8', body: `${JSON.stringify(await facts())}\n` }),
+      once(async () => ({ type: 'application/json; charset=utf-8', body: `${JSON.stringify(await facts())}\n` })),
     ],
   ]);
 }
@@ -143,9 +165,15 @@ async function notReady(health: Health, databaseAnswers: HttpDeps['databaseAnswe
 
 async function respond(
   routes: ReadonlyMap<string, Route>,
+  known: (host: string | undefined) => boolean,
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
+  if (!known(request.headers.host)) {
+    const body = 'this host name is not served: open the address of this host, or name it in HTTP_ALLOWED_HOSTS\n';
+    send(request, response, { status: 403, body });
+    return;
+  }
   if (request.method !== 'GET' && request.method !== 'HEAD') {
     // what it sends is not read: the connection goes
     const headers = { allow: 'GET, HEAD', connection: 'close' };
@@ -157,7 +185,7 @@ async function respond(
 }
 
 function send(request: IncomingMessage, response: ServerResponse, answer: Answer): void {
-  const body = Buffer.from(answer.body);
+  const body = Buffer.isBuffer(answer.body) ? answer.body : Buffer.from(answer.body);
   response.writeHead(answer.status ?? 200, {
     ...HEADERS,
     'content-type': answer.type ?? 'text/plain; charset=utf-8',
@@ -181,7 +209,7 @@ async function listen(server: Server, { HTTP_HOST: host, HTTP_PORT: port }: Http
         );
       }
     });
-    server.listen({ host, port }, resolve);
+    server.listen({ host, port, backlog: BOUNDS.backlog }, resolve);
   });
 }
 

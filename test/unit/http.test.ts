@@ -1,4 +1,5 @@
-import { request, Server } from 'node:http';
+import { once } from 'node:events';
+import { request, Server, type IncomingMessage } from 'node:http';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { Figures } from '../../src/figures/gauges.ts';
 import type { Facts, Period } from '../../src/figures/store.ts';
@@ -100,12 +101,26 @@ async function start({
     log: silentLog,
     version: '1.2.3',
     databaseAnswers: async () => true,
+    now: () => now,
     ...more,
   });
 }
 
 const get = async (path: string, init: RequestInit = {}) =>
   await fetch(`http://127.0.0.1:${server!.port}${path}`, init);
+
+/** Asks 40 times at once. */
+const flood = async (path: string) => {
+  const answers = await Promise.all(Array.from({ length: 40 }, async () => (await get(path)).status));
+  expect(new Set(answers)).toEqual(new Set([200]));
+};
+
+/** Asks by the name `host`. */
+const answer = async (host: string, path: string) => {
+  const asking = request({ port: server!.port, host: '127.0.0.1', path, headers: { host } }).end();
+  const [response] = (await once(asking, 'response')) as [IncomingMessage];
+  return { status: response.statusCode, text: (await response.toArray()).join('') };
+};
 
 describe('/metrics', () => {
   test('is Prometheus text, brought up to date first', async () => {
@@ -124,6 +139,27 @@ describe('/metrics', () => {
     await start();
     const response = await get('/metrics', { headers: { accept: 'application/openmetrics-text;q=0, */*' } });
     expect(response.headers.get('content-type')).toMatch(/^text\/plain; version=0\.0\.4/);
+  });
+
+  test('is made once a second, for however many who ask, and so is every other answer that costs work', async () => {
+    let asked = 0;
+    const databaseAnswers = async () => {
+      asked += 1;
+      return true;
+    };
+    await start({ loops: ['poller'], databaseAnswers });
+    const made = vi.spyOn(metrics.registry, 'metrics');
+    await flood('/metrics');
+    await flood('/metrics');
+    expect(made).toHaveBeenCalledTimes(1);
+    expect(refreshed).toBe(1);
+    for (const path of ['/readyz', '/', '/status.json']) await flood(path);
+    expect({ asked, refreshed }).toEqual({ asked: 1, refreshed: 2 });
+    now += 1_000;
+    await flood('/metrics');
+    await flood('/readyz');
+    expect({ asked, refreshed }).toEqual({ asked: 2, refreshed: 3 });
+    expect(made).toHaveBeenCalledTimes(2);
   });
 
   test('is OpenMetrics for who asks for it', async () => {
@@ -241,6 +277,7 @@ describe('the status page', () => {
     await start();
     expect(await (await get('/')).text()).not.toContain('no gateway ids');
     facts = { ...FACTS, tracks: false };
+    now += 1_000;
     expect(await (await get('/')).text()).toContain('The source table has no gateway ids');
     expect(await (await get('/status.json')).json()).toMatchObject({ source_tracked: false });
   });
@@ -306,6 +343,17 @@ describe('every answer', () => {
     expect((await get('/healthz?verbose')).status).toBe(200);
   });
 
+  test('is refused to who asks by a name that is not of this host, as a page of another site does', async () => {
+    await start({ config: { ...CONFIG, HTTP_ALLOWED_HOSTS: ['page.example'] } });
+    for (const path of ['/', '/status.json', '/metrics', '/healthz', '/readyz', '/nothing']) {
+      const { status, text } = await answer('rebind.example:80', path);
+      expect(status).toBe(403);
+      expect(text).toContain('HTTP_ALLOWED_HOSTS');
+    }
+    expect(refreshed).toBe(0);
+    expect((await answer('page.example', '/healthz')).status).toBe(200);
+  });
+
   test.each(['POST', 'PUT', 'DELETE', 'OPTIONS'])('refuses %s', async (method) => {
     await start();
     const response = await get('/metrics', { method, ...(method === 'POST' ? { body: 'x' } : {}) });
@@ -320,6 +368,8 @@ describe('every answer', () => {
     const response = await get('/metrics');
     expect(response.status).toBe(500);
     expect(await response.text()).toBe('the answer could not be made\n');
+    // and not once for each of a flood
+    expect((await get('/metrics')).status).toBe(500);
     const { values } = await metrics.errors.get();
     expect(values.find((each) => each.labels['code'] === 'unexpected')?.value).toBe(1);
   });

@@ -1,0 +1,96 @@
+/**
+ * What clients can take from the daemon. The port has no login, so connections, requests and time are bounded: a flood must not delay an SMS, and a
+ * probe must get its answer during one.
+ *
+ * - A new connection beyond the limit replaces the oldest one: the probe's is always new. The backlog is smaller than the limit, so that the
+ *   connections of one burst don't replace each other before they are read.
+ * - A request that is pipelined behind an answer that is not sent yet is the cheapest way to make work: of all connections together few of them are
+ *   answered in a second, and a connection that sends more is ended. Other requests are always answered.
+ * - An answer that the client does not take in time ends its connection.
+ */
+import { createServer, type RequestListener, type Server } from 'node:http';
+import type { Socket } from 'node:net';
+
+export const BOUNDS = {
+  connections: 512,
+  backlog: 256,
+  /** requests on one connection */
+  requests: 100,
+  /** pipelined requests of all connections between two checks */
+  pipelined: 64,
+  headersMs: 5_000,
+  requestMs: 10_000,
+  /** from a request to the last byte of its answer, handed to the kernel */
+  answerMs: 10_000,
+  idleMs: 5_000,
+  /** between two checks */
+  checkMs: 1_000,
+  headerBytes: 8_192,
+};
+
+/** Answers of one connection that are not sent yet, and since when the first of them waits. */
+interface Waiting {
+  count: number;
+  since: number;
+}
+
+/** A server that calls `answer` for as many requests as its bounds allow. */
+export function boundedServer(answer: RequestListener, bounds = BOUNDS): Server {
+  const connections = new Map<Socket, Waiting>();
+  let pipelined = 0;
+  const end = (socket: Socket) => {
+    connections.delete(socket);
+    socket.destroy();
+  };
+  const server = createServer(
+    {
+      headersTimeout: bounds.headersMs,
+      requestTimeout: bounds.requestMs,
+      keepAliveTimeout: bounds.idleMs,
+      connectionsCheckingInterval: bounds.checkMs,
+      maxHeaderSize: bounds.headerBytes,
+    },
+    (request, response) => {
+      const { socket } = request;
+      const own = connections.get(socket);
+      // of a connection that was ended here, what it had pipelined still comes
+      if (own === undefined) return;
+      if (own.count === 0) own.since = performance.now();
+      else if ((pipelined += 1) > bounds.pipelined) return end(socket);
+      own.count += 1;
+      response.once('finish', () => {
+        own.count -= 1;
+        own.since = performance.now();
+      });
+      answer(request, response);
+    },
+  );
+  server.maxRequestsPerSocket = bounds.requests;
+  server.on('dropRequest', (_, socket: Socket) => end(socket));
+  server.on('connection', (socket: Socket) => {
+    const [oldest] = connections.keys();
+    if (connections.size >= bounds.connections) end(oldest!);
+    connections.set(socket, { count: 0, since: 0 });
+    socket.once('close', () => connections.delete(socket));
+    socket.prependListener('data', (piece: Buffer) => {
+      const heads = blankLines(piece);
+      if (heads <= 1 || pipelined + heads <= bounds.pipelined) return;
+      end(socket);
+      // Node.js goes through all requests of a piece, also of a connection that is ended: of zeros there is none
+      piece.fill(0);
+    });
+  });
+  const check = setInterval(() => {
+    pipelined = 0;
+    const since = performance.now() - bounds.answerMs;
+    for (const [socket, own] of connections) if (own.count > 0 && own.since < since) end(socket);
+  }, bounds.checkMs);
+  check.unref();
+  server.once('close', () => clearInterval(check));
+  return server;
+}
+
+/** How many heads of requests end in what was read at once. */
+function blankLines(piece: Buffer): number {
+  return piece.toString('latin1').split(/\n\r?\n/).length - 1;
+}

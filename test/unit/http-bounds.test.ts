@@ -1,0 +1,108 @@
+import type { Server } from 'node:http';
+import { connect, type AddressInfo, type Socket } from 'node:net';
+import { once } from 'node:events';
+import { afterEach, expect, test } from 'vitest';
+import { BOUNDS, boundedServer } from '../../src/http/bounds.ts';
+import { until } from '../support/database.ts';
+
+let server: Server;
+let clients: Socket[] = [];
+afterEach(async () => {
+  for (const client of clients) client.destroy();
+  clients = [];
+  server.closeAllConnections();
+  await new Promise((resolve) => void server.close(resolve));
+});
+
+const GET = 'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n';
+/** Larger than what the kernel takes for a client that does not read. */
+const HUGE = Buffer.alloc(32 * 1024 * 1024);
+
+let answered = 0;
+async function serve(bounds: Partial<typeof BOUNDS> = {}, body: Buffer | string = 'ok'): Promise<void> {
+  answered = 0;
+  server = boundedServer(
+    (_, response) => {
+      answered += 1;
+      response.end(body);
+    },
+    { ...BOUNDS, checkMs: 20, ...bounds },
+  );
+  await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve));
+}
+
+/** A connection that sends `text` and does not read. */
+async function client(text = ''): Promise<Socket> {
+  const socket = connect((server.address() as AddressInfo).port, '127.0.0.1');
+  clients.push(socket);
+  socket.on('error', () => {});
+  await once(socket, 'connect');
+  socket.write(text);
+  return socket;
+}
+/** All that comes until the server ends the connection. */
+async function read(socket: Socket): Promise<string> {
+  let text = '';
+  socket.on('data', (piece: Buffer) => (text += piece.toString('latin1')));
+  await once(socket, 'close');
+  return text;
+}
+const answersIn = (text: string) => text.split('HTTP/1.1 200 OK').length - 1;
+const connections = () =>
+  new Promise<number>((resolve, reject) =>
+    server.getConnections((error, count) => (error === null ? resolve(count) : reject(error))),
+  );
+
+test('a connection beyond the limit takes the place of the oldest one', async () => {
+  await serve({ connections: 3 });
+  const oldest = await client();
+  const ended = once(oldest, 'close');
+  oldest.resume();
+  for (let i = 0; i < 3; i += 1) await client();
+  await ended;
+  expect(await connections()).toBe(3);
+  const last = await client(GET);
+  const [piece] = (await once(last, 'data')) as [Buffer];
+  expect(piece.toString()).toContain('200 OK');
+});
+
+test('what is pipelined on one connection is answered, up to the limit of requests', async () => {
+  await serve({ requests: 10, idleMs: 100 });
+  expect(answersIn(await read(await client(GET.repeat(9))))).toBe(9);
+  await read(await client(GET.repeat(30)));
+  expect(answered).toBe(19);
+});
+
+test('what is read at once with more requests than are answered in a second is not gone through', async () => {
+  await serve({ pipelined: 20, checkMs: 60_000 });
+  expect(await read(await client(GET.repeat(1_000)))).toBe('');
+  expect(answered).toBe(0);
+});
+
+test('a flood of pipelined requests that nobody reads is answered in small part, and the first request of every other connection always', async () => {
+  await serve({ pipelined: 4, checkMs: 60_000 }, HUGE);
+  const flood = await Promise.all(Array.from({ length: 30 }, () => client(GET.repeat(40))));
+  await Promise.all(flood.map((socket) => read(socket)));
+  expect(answered).toBeLessThanOrEqual(30 + 4);
+  const probe = await client(GET);
+  const [piece] = (await once(probe, 'data')) as [Buffer];
+  expect(piece.toString('latin1', 0, 15)).toBe('HTTP/1.1 200 OK');
+});
+
+test.each([
+  ['an answer that is not read', GET, HUGE],
+  ['an answer of which little is read', GET, HUGE],
+  ['no request at all', '', 'ok'],
+  ['a request whose head comes slowly', 'GET / HTTP/1.1\r\nHost: local', 'ok'],
+  ['a request whose body never comes', 'GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n', 'ok'],
+  ['a request and then silence', GET, 'ok'],
+])('a connection with %s is ended', async (what, text, body) => {
+  await serve({ headersMs: 100, requestMs: 200, answerMs: 200, idleMs: 100 }, body);
+  const socket = await client(text);
+  // the server ends it: a client that reads nothing learns of it from the server's side alone
+  if (what.includes('little')) {
+    const sip = setInterval(() => void socket.read(1), 10);
+    socket.once('close', () => clearInterval(sip));
+  } else if (body !== HUGE) socket.resume();
+  await expect(until('the connection to be ended', async () => (await connections()) === 0)).resolves.toBeUndefined();
+});
