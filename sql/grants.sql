@@ -7,5 +7,5 @@ grant select on all tables in schema smslogd to :"role";
 grant update (life, give_up, first_poll, source_tracks_gateway, frozen_before) on smslogd.settings to :"role";
 grant insert, update on smslogd.checkpoint to :"role";
 grant insert, update, delete on smslogd.sms_poll, smslogd.sms_refused, smslogd.sms_hourly, smslogd.changed_hour to :"role";
-grant execute on function smslogd.remove_logged(tid[],timestamptz), smslogd.compact_checkpoint(), smslogd.compact_sms_poll(), smslogd.compact_changed_hour() to :"role";
+grant execute on function smslogd.remove_logged(tid[],timestamptz) to :"role";
 select smslogd.grant_people();

@@ -44,6 +44,9 @@ export const GROUPS = ['le_2m', 'm2_5', 'm5_30', 'gt_30m'] as const;
 export const OUTCOMES = ['on_time', 'late', 'undelivered', 'waiting', 'untracked'] as const;
 export const SLOT_WAL_STATUSES = ['reserved', 'extended', 'unreserved', 'lost'] as const;
 
+/** The tables of smslogd's that grow: the log and those of the schema smslogd that the daemon writes all the time. */
+export const TABLES = ['sms_log', 'sms_poll', 'checkpoint', 'changed_hour', 'sms_hourly', 'sms_refused'] as const;
+
 /** Seconds; 120, 300 and 1800 are the bounds of the mission's groups. */
 export const DELIVERY_BUCKETS = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 900, 1800, 3600];
 
@@ -157,6 +160,7 @@ export function createMetrics(version: string) {
     ),
     slotWalStatus: gauge('slot_wal_status', '1 for the wal_status of the slot (database)', ['status']),
     slotActive: gauge('slot_active', '1 while a daemon reads the slot; 0 also where there is no slot (database)'),
+    tableBytes: gauge('table_bytes', "Size of smslogd's tables with their indexes (database)", ['table']),
     checkpointTimestamp: gauge('checkpoint_timestamp_seconds', 'When the checkpoint was last written (database)'),
     reconcileMissing: gauge(
       'reconcile_missing_rows',

@@ -19,7 +19,6 @@ const FILES = [
   'days',
   'queue',
   'retention',
-  'compaction',
   'counters',
   'delivery',
   'traffic',

@@ -5,6 +5,7 @@ import { needing, type Found } from '../doctor/found.ts';
 import { slotChecks } from '../doctor/slot.ts';
 import { schemaChecks } from '../doctor/schema.ts';
 import { serverChecks } from '../doctor/server.ts';
+import { vacuumChecks } from '../doctor/vacuum.ts';
 import type { Command } from './command.ts';
 
 export const checks: readonly Check<Found>[] = [
@@ -29,6 +30,7 @@ export const checks: readonly Check<Found>[] = [
   ...serverChecks,
   ...schemaChecks,
   ...slotChecks,
+  ...vacuumChecks,
   needing('gateway', ['config', 'gatewayKnown'], async ({ env, config }) =>
     config.LOOPS.includes('poller')
       ? askGateway(loadConfig(env, ['gateway']), env)

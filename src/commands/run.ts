@@ -1,7 +1,6 @@
 import { once } from 'node:events';
 import { setFlagsFromString } from 'node:v8';
 import closeWithGrace from 'close-with-grace';
-import { runCompaction } from '../compaction.ts';
 import { loadConfig, type Config } from '../config.ts';
 import { DAEMON_CONNECTIONS, openDatabase, type Sql } from '../postgres/pools.ts';
 import { toSmslogdError, type SmslogdError } from '../errors.ts';
@@ -82,7 +81,6 @@ async function daemon(config: Config, log: Log, signalsTaken?: () => void): Prom
     const run = (name: string, loop: (signal: AbortSignal, works: () => void) => Promise<void>) =>
       supervise({ name, log, onProblem }, loop, stop.signal);
     const loops = [run('figures', (signal, works) => runHourly({ sql, log, works }, signal))];
-    loops.push(run('compaction', (signal) => runCompaction({ sql, log }, signal)));
     if (config.RETENTION_DAYS > 0) {
       loops.push(run('retention', (signal, works) => runRetention({ config, sql, log, works }, signal)));
     }

@@ -6,7 +6,7 @@ import type { Config } from '../config.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { toSmslogdError } from '../errors.ts';
 import { logProblem, type Log } from '../log.ts';
-import { GROUPS, OUTCOMES, SLOT_WAL_STATUSES, type Metrics } from '../metrics.ts';
+import { GROUPS, OUTCOMES, SLOT_WAL_STATUSES, TABLES, type Metrics } from '../metrics.ts';
 import { OPEN_STATUSES, SMS_TYPES, STATUSES, type SmsType } from '../status.ts';
 import { createReading } from './reading.ts';
 import { readFacts, readHours, type Facts, type Hour } from './store.ts';
@@ -87,8 +87,9 @@ function applier(metrics: Metrics): (facts: Facts) => void {
   const { slotRetained, slotSafe, slotActive, checkpointTimestamp, figuresTimestamp } = metrics;
   for (const gauge of [slotRetained, slotSafe, slotActive, checkpointTimestamp, figuresTimestamp]) gauge.remove();
 
-  return ({ at, periods, recent, statuses, due, checkpoint, slot }) => {
+  return ({ at, periods, recent, statuses, due, tables, checkpoint, slot }) => {
     figuresTimestamp.set(at);
+    for (const table of TABLES) metrics.tableBytes.set({ table }, tables[table]);
     for (const row of periods) {
       const { type, period } = row;
       if (period === 'yesterday_same_time') continue;

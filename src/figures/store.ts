@@ -1,7 +1,7 @@
 /** All SQL of the figures. What is counted, and how, stands in sql/counting.sql and sql/counters.sql; here it is only called. */
 import type { Sql } from '../postgres/pools.ts';
 import { arrayLiteral, quoteLiteral } from '../postgres/quoting.ts';
-import type { GROUPS, OUTCOMES, SLOT_WAL_STATUSES } from '../metrics.ts';
+import { TABLES, type GROUPS, type OUTCOMES, type SLOT_WAL_STATUSES } from '../metrics.ts';
 import type { SmsType, Status } from '../status.ts';
 
 /** Any fixed number: two daemons that count exclude each other by it. */
@@ -205,6 +205,8 @@ export interface Facts {
   /** likewise */
   readonly statuses: readonly StatusCount[];
   readonly due: number;
+  /** bytes with indexes */
+  readonly tables: Readonly<Record<(typeof TABLES)[number], number>>;
   readonly checkpoint: number | null;
   readonly slot: Slot | null;
 }
@@ -235,6 +237,7 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
                            'oldest_age', date_part('epoch', smslogd.clock() - oldest), 'last_changed', date_part('epoch', last_changed_at))), '[]')
                       from smslogd.sms_by_status),
        'due', (select count(*) from smslogd.sms_poll where due_at <= now() and leased_until <= now()),
+       'tables', json_build_object(${TABLES.map((name) => `'${name}', pg_total_relation_size('${name === 'sms_log' ? 'verification' : 'smslogd'}.${name}')`).join(', ')}),
        'checkpoint', (select date_part('epoch', updated_at) from smslogd.checkpoint where slot_name = ${slot} and lsn is not null),
        'slot', (select json_build_object('active', active, 'wal_status', wal_status, 'safe', safe_wal_size,
                          'retained', case when pg_is_in_recovery() then null else pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) end)

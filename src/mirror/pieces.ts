@@ -29,7 +29,7 @@ export function nextSize(size: number, ms: number, { least, most }: Sizes): numb
 }
 
 const BRIEFLY = setLocal([
-  // a stricter level, as a pooler's sessions may have, looks before it has its locks: it finds nothing in a table that is written anew meanwhile
+  // a stricter level, as a pooler's sessions may have, takes its snapshot before it has its locks
   "transaction_isolation = 'read committed'",
   `lock_timeout = ${LOCK_TIMEOUT_MS}`,
   // a piece is small, whatever the statistics say: for a table that was never analyzed the planner would read it whole for every row

@@ -3,7 +3,7 @@ import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { createFigures } from '../../src/figures/gauges.ts';
 import { refreshHourly } from '../../src/figures/hourly.ts';
 import { silentLog } from '../../src/log.ts';
-import { createMetrics, OUTCOMES, PERIODS, type Metrics } from '../../src/metrics.ts';
+import { createMetrics, OUTCOMES, PERIODS, TABLES, type Metrics } from '../../src/metrics.ts';
 import { OPEN_STATUSES, SMS_TYPES, STATUSES } from '../../src/status.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 
@@ -147,6 +147,14 @@ test('slot, checkpoint and queue figures are those of this slot', async () => {
   expect(now.get('smslogd_slot_active')).toBe(0);
   expect(now.get('smslogd_checkpoint_timestamp_seconds')).toBe(1234567890);
   expect(now.get('smslogd_poll_due')).toBe(1);
+});
+
+test('the size of each table of ours is told, with its indexes', async () => {
+  await figuresWith().refresh();
+  const now = await series();
+  for (const table of TABLES) expect(now.get(`smslogd_table_bytes{table="${table}"}`)).toBeGreaterThan(8_000);
+  const [log] = await db.sql`select pg_total_relation_size('verification.sms_log')::float8 as bytes`;
+  expect(now.get('smslogd_table_bytes{table="sms_log"}')).toBe(log!['bytes']);
 });
 
 test('the database is asked once at a time, and not again while the values are fresh', async () => {

@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Cluster } from '../../src/demo/cluster.ts';
-import { runCompaction, type Table } from '../../src/compaction.ts';
 import { openDatabase } from '../../src/postgres/pools.ts';
 import { silentLog } from '../../src/log.ts';
 import { createMetrics } from '../../src/metrics.ts';
@@ -106,13 +105,6 @@ test('a stand-by that is away, and that the server waits for, is told of, and it
   const talking = pino({ level: 'info' }, { write: (line) => void lines.push(line) });
   mirror = startMirror(db, { log: talking });
   await until('it to be told', () => told('standby_missing').length > 0);
-  // a table that is written anew is closed to all meanwhile: nobody is waited for then
-  const over = new AbortController();
-  const tables: readonly Table[] = [{ name: 'sms_poll', mostBytes: 0, mostRows: 1_000 }];
-  const compacting = runCompaction({ sql: db.sql, log: talking, tables, everyMs: 20 }, over.signal);
-  await until('the queue to be written anew', () => told('"sms_poll"').some((line) => line.includes('anew"')));
-  over.abort();
-  await compacting;
   await set('synchronous_standby_names', '');
   await until('its end to be told', () => told('writes go on').length > 0);
   const expected: object[] = [{ standbyNames: 'absent' }];

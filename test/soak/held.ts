@@ -1,7 +1,8 @@
 /**
  * `npm run soak:held -- MINUTES RATE`: a whole daemon under RATE verification SMS a second (default 300) for MINUTES (default 10), each asked for about
- * 1.7 times, while a transaction that is open elsewhere keeps vacuum from its work. Prints every 20 s how long a new SMS takes into the log, and
- * how large the daemon's tables are; at the end, whether the log is whole.
+ * 1.7 times, while a transaction that is open elsewhere keeps vacuum from its work. Prints every 20 s how long a new SMS takes into the log, what a
+ * claim, a checkpoint and a reading of the figures took on the server, and how large the daemon's tables are. Fails where the log is not whole in the end, or
+ * where the claims or the checkpoints of the last third took more than 1.5 times as long as those of the first.
  */
 import { setTimeout as wait } from 'node:timers/promises';
 import postgres from 'postgres';
@@ -10,18 +11,32 @@ import { createCluster } from '../../src/demo/cluster.ts';
 import { SOURCE_DDL } from '../../src/demo/source-table.ts';
 import { migrate } from '../../src/schema.ts';
 import { startDaemon } from '../support/daemon.ts';
+import { median } from '../bench/growth.ts';
 import { reply, startGateway } from '../support/gateway.ts';
 import { difference, insertVerification } from '../support/verifications.ts';
 
 const [minutes = 10, rate = 300] = process.argv.slice(2).map(Number);
 const EVERY_MS = 20_000;
 const TRIES = 21;
+/** The median of the last third beside that of the first. */
+const growthOf = (times: readonly number[]) => {
+  const third = Math.ceil(times.length / 3);
+  return median(times.slice(-third)) / median(times.slice(0, third));
+};
 const say = (line: string) => process.stdout.write(`${line}\n`);
 
-const cluster = await createCluster({ settings: { max_wal_size: '8GB', log_min_messages: 'error', fsync: 'off' } });
+const cluster = await createCluster({
+  settings: {
+    max_wal_size: '8GB',
+    log_min_messages: 'error',
+    fsync: 'off',
+    shared_preload_libraries: 'pg_stat_statements',
+  },
+});
 try {
   const sql = postgres(cluster.url('postgres'), { max: 6, onnotice: () => {} });
   await sql.unsafe(SOURCE_DDL);
+  await sql`create extension pg_stat_statements`;
   const gateway = await startGateway(({ id }) => reply(id, Math.random() < 0.6 ? 'Delivered' : 'Enroute'));
   const env = {
     DATABASE_URL: cluster.url('postgres'),
@@ -33,6 +48,7 @@ try {
   await migrate(loadConfig(env), { say: () => {} });
   const daemon = startDaemon(env);
   await daemon.line('it streams', (line) => line.includes('"the mirror streams"'));
+  const address = await daemon.url();
   const other = await sql.reserve();
   await other`begin isolation level repeatable read`;
   await other`select from verification.verifications limit 1`;
@@ -55,26 +71,48 @@ try {
     while ((await sql`select from verification.sms_log where id = ${id}`).length === 0) await wait(1);
     return performance.now() - at;
   };
+  /** What a statement took on the server, in the mean since the last call; milliseconds. */
+  const spent = async () => {
+    const [row] = await sql<Record<string, number>[]>`
+      select coalesce(sum(total_exec_time) filter (where query ~ 'with hasty'), 0)::float8 as claim_ms,
+             coalesce(sum(calls) filter (where query ~ 'with hasty'), 0)::float8 as claims,
+             coalesce(sum(total_exec_time) filter (where query ~ 'c.ctid = '), 0)::float8 as checkpoint_ms,
+             coalesce(sum(calls) filter (where query ~ 'c.ctid = '), 0)::float8 as checkpoints,
+             coalesce(sum(total_exec_time) filter (where query ~ 'sms_today_vs_yesterday'), 0)::float8 as reading_ms,
+             coalesce(sum(calls) filter (where query ~ 'sms_today_vs_yesterday'), 0)::float8 as readings
+        from pg_stat_statements where query !~ 'pg_stat_statements'`;
+    await sql`select pg_stat_statements_reset()`;
+    return {
+      claim: row!['claim_ms']! / row!['claims']!,
+      checkpoint: row!['checkpoint_ms']! / row!['checkpoints']!,
+      reading: row!['reading_ms']! / row!['readings']!,
+    };
+  };
+  const claims: number[] = [];
+  const checkpoints: number[] = [];
   const report = async () => {
-    say('| s | SMS | requests | into the log, median ms | checkpoint, queue, notes: MiB |\n|---|---|---|---|---|');
+    say(
+      '| s | SMS | requests | into the log, median ms | claim ms | checkpoint ms | reading ms | checkpoint, queue, notes: MiB |\n|---|---|---|---|---|---|---|---|',
+    );
+    await spent();
     while (!over()) {
       await wait(EVERY_MS);
+      await fetch(`${address}/metrics`).then((answer) => answer.text());
       const times: number[] = [];
       while (times.length < TRIES) times.push(await untilLogged());
-      const median = times.toSorted((a, b) => a - b)[TRIES >> 1]!;
+      const logged = median(times);
       const [sizes] = await sql`
         select string_agg(round(pg_total_relation_size(t) / 1048576.0, 2)::text, ', ' order by place) as mib
           from unnest('{smslogd.checkpoint,smslogd.sms_poll,smslogd.changed_hour}'::regclass[]) with ordinality x (t, place)`;
-      say(
-        `| ${elapsed().toFixed(0)} | ${sent} | ${gateway.asked.length} | ${median.toFixed(1)} | ${sizes?.['mib'] as string} |`,
-      );
+      const { claim, checkpoint, reading } = await spent();
+      claims.push(claim);
+      checkpoints.push(checkpoint);
+      const figures = [logged, claim, checkpoint, reading].map((ms) => ms.toFixed(2)).join(' | ');
+      say(`| ${elapsed().toFixed(0)} | ${sent} | ${gateway.asked.length} | ${figures} | ${sizes?.['mib'] as string} |`);
     }
   };
   await Promise.all([traffic(), report()]);
-  const rewritten = daemon.lines.filter((line) => line.includes('is written anew'));
-  say(
-    `tables written anew: ${rewritten.length}; warnings: ${daemon.lines.filter((line) => /"level":"(warn|error)"/.test(line)).length}`,
-  );
+  say(`warnings: ${daemon.lines.filter((line) => /"level":"(warn|error)"/.test(line)).length}`);
   await other`rollback`;
   other.release();
   daemon.kill('SIGTERM');
@@ -82,7 +120,9 @@ try {
   await gateway.close();
   const { missing, surplus } = await difference(sql);
   say(`missing ${missing}, surplus ${surplus}`);
-  process.exitCode = missing === 0 && surplus === 0 ? 0 : 1;
+  const growth = [claims, checkpoints].map(growthOf);
+  say(`claims took ${growth[0]!.toFixed(2)} and checkpoints ${growth[1]!.toFixed(2)} times as long in the last third`);
+  process.exitCode = missing === 0 && surplus === 0 && growth.every((ratio) => ratio <= 1.5) ? 0 : 1;
   await sql.end({ timeout: 1 });
 } finally {
   await cluster.remove();

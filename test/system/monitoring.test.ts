@@ -34,6 +34,7 @@ const CONTRACT: Readonly<Record<string, readonly string[]>> = {
   slot_retained_wal_bytes: [],
   slot_safe_wal_bytes: [],
   slot_wal_status: ['status'],
+  table_bytes: ['table'],
   checkpoint_timestamp_seconds: [],
   reconcile_missing_rows: [],
   reconcile_rows_total: [],

@@ -55,6 +55,7 @@ const FACTS: Facts = {
     { type: 'verification', status: 'Delivered', sms: 98, oldest_age: 9_000, last_changed: null },
   ],
   due: 3,
+  tables: { sms_log: 0, sms_poll: 0, checkpoint: 0, changed_hour: 0, sms_hourly: 0, sms_refused: 0 },
   checkpoint: null,
   slot: null,
 };
