@@ -87,7 +87,7 @@ const TABLE = {
   },
   row_refused: {
     reaction: 'retry',
-    hint: 'A constraint or a trigger of sms_log refuses a source row; it is kept in smslogd.sms_refused. Mend it or the row: a reconcile tries again.',
+    hint: 'A constraint or a trigger of sms_log refuses a source row; it is set aside in smslogd.sms_refused. Repair it or the row, then run `smslogd verify --repair`.',
   },
   rows_missing: {
     reaction: 'retry',

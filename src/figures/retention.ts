@@ -8,13 +8,14 @@
  *
  * A pass lists the places of old rows (through the index on inserted_at) and removes them a thousand at a time,
  * whatever their status: SMS_STATUSES_GIVE_UP is no longer than the retention, so an open row is one that nobody ever asked for. Rows that
- * somebody holds are left for the next list. As with the counters the pause is nine times the work.
+ * somebody holds, or that a trigger refuses to remove, are left for the next list. As with the counters the pause is nine times the work.
  *
  * The mirror does not bring rows back: its horizon is younger than the cutoff (see the store).
  */
 import type { Config } from '../config.ts';
 import type { Sql } from '../postgres/pools.ts';
-import type { Log } from '../log.ts';
+import { logProblem, type Log } from '../log.ts';
+import { refusalOf, writeAccepted } from '../postgres/refusal.ts';
 import { pause } from '../supervise.ts';
 import { freezeHours, oldRows, removeRows } from './store.ts';
 
@@ -36,11 +37,17 @@ export interface RetentionDeps {
 /** Removes what is past RETENTION_DAYS (more than 0) every few minutes until `signal` aborts. Throws what the database throws; safe to start again. */
 export async function runRetention({ config, sql, log, works }: RetentionDeps, signal: AbortSignal): Promise<void> {
   let first = true;
+  const said = new Set<string>();
+  const refused = (id: string, error: unknown) => {
+    if (!said.has(id))
+      logProblem(log, 'warn', refusalOf(error, 'It stays in the log; smslogd tries again each hour.'), { id });
+    said.add(id);
+  };
   while (!signal.aborted) {
     const mark = await rested(signal, () => freezeHours(sql, config.RETENTION_DAYS));
     if (!mark.frozen) continue;
     if (mark.raised || first) {
-      const rows = await removeBefore(sql, mark.before, signal);
+      const rows = await removeBefore(sql, mark.before, refused, signal);
       if (rows > 0) log.info({ rows, before: mark.before }, 'SMS past RETENTION_DAYS are removed');
     }
     first = false;
@@ -49,18 +56,25 @@ export async function runRetention({ config, sql, log, works }: RetentionDeps, s
   }
 }
 
-/** One pass: removes all rows before `before` that nobody holds; returns how many. */
-async function removeBefore(sql: Sql, before: string, signal: AbortSignal): Promise<number> {
+/** One pass: removes all rows before `before` that nobody holds and no trigger keeps (`refused`); returns how many. */
+async function removeBefore(
+  sql: Sql,
+  before: string,
+  refused: (id: string, error: unknown) => void,
+  signal: AbortSignal,
+): Promise<number> {
   let sum = 0;
   for (;;) {
-    const places = await rested(signal, () => oldRows(sql, before, LIST));
+    const rows = await rested(signal, () => oldRows(sql, before, LIST));
     let removed = 0;
-    for (let from = 0; from < places.length && !signal.aborted; from += BATCH) {
-      const batch = places.slice(from, from + BATCH);
-      removed += await rested(signal, () => removeRows(sql, batch, before));
-    }
+    const remove = async (some: readonly { place: string }[]) => {
+      const places = some.map(({ place }) => place);
+      removed += await rested(signal, () => removeRows(sql, places, before));
+    };
+    for (let from = 0; from < rows.length && !signal.aborted; from += BATCH)
+      await writeAccepted(rows.slice(from, from + BATCH), remove, async ({ id }, error) => refused(id, error));
     sum += removed;
-    if (removed === 0 || places.length < LIST || signal.aborted) return sum;
+    if (removed === 0 || rows.length < LIST || signal.aborted) return sum;
   }
 }
 

@@ -118,11 +118,10 @@ export async function freezeHours(sql: Sql, days: number): Promise<Frozen> {
   );
 }
 
-/** The places (ctid) of at most `limit` rows that were inserted before `before`, the oldest first as a rule. */
-export async function oldRows(sql: Sql, before: string, limit: number): Promise<string[]> {
-  const rows = await sql<{ place: string }[]>`
-    select ctid::text as place from verification.sms_log where inserted_at < ${before}::text::timestamptz limit ${limit}`;
-  return rows.map(({ place }) => place);
+/** At most `limit` rows that were inserted before `before`, with their ctid; the oldest first as a rule. */
+export async function oldRows(sql: Sql, before: string, limit: number): Promise<{ id: string; place: string }[]> {
+  return await sql`
+    select id, ctid::text as place from verification.sms_log where inserted_at < ${before}::text::timestamptz limit ${limit}`;
 }
 
 /** Removes what of these rows is older than `before`, with its queue entries; returns how many rows. What others hold is left. */

@@ -12,6 +12,7 @@
 import type { Config } from '../config.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { arrayLiteral } from '../postgres/quoting.ts';
+import { faultOf, writeAccepted } from '../postgres/refusal.ts';
 import { withRetry } from '../postgres/retry.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
 import { formatLsn, parseLsn, type Lsn } from '../lsn.ts';
@@ -215,15 +216,11 @@ export function createStore(sql: Sql, config: Config) {
     await keepAside([id], { sqlstate, reason }, epoch);
   };
 
-  const chunkOnce = async (
-    source: Source,
-    after: string | undefined,
-    size: number,
-    { limited, epoch }: ChunkOptions,
-  ): Promise<Chunk> => {
-    const parameters = [config.OTP_CODE_TEXT, slot, epoch === undefined ? null : String(epoch), after ?? null];
+  const chunkOnce = async (source: Source, range: ChunkRange, { limited, epoch }: ChunkOptions): Promise<Chunk> => {
+    const { filter, limit, parameter } = rangeSql(range);
+    const parameters = [config.OTP_CODE_TEXT, slot, epoch === undefined ? null : String(epoch), parameter];
     const look = async (careful: boolean) => {
-      const text = chunkStatement(config, kept, source, { goesOn: after !== undefined, size, careful });
+      const text = chunkStatement(config, kept, source, { filter, limit, careful });
       const [result] = await withRetry(() => briefly<ChunkResult>(sql, text, parameters, limited));
       if (result!.held === 0) throw steppedDown();
       return result!;
@@ -314,27 +311,33 @@ export function createStore(sql: Sql, config: Config) {
       epoch: bigint,
       literals = literalsOf(batch, statuses),
     ): Promise<Written> {
-      try {
-        return await sinkOnce(batch, literals, epoch);
-      } catch (error) {
-        if (!isRefusal(error)) throw error;
-        const { rows } = batch;
-        if (rows.length === 1) {
-          await refuse(rows[0]!.id, error, epoch);
-          return { inserted: 0, duplicates: 0, refused: [rows[0]!.id], at: nowMicros() };
-        }
-        const half = rows.length >> 1;
-        const first = { ...batch, rows: rows.slice(0, half), end: undefined };
-        const second = { ...batch, rows: rows.slice(half) };
-        const one = await this.write(first, statuses.slice(0, half), epoch);
-        const two = await this.write(second, statuses.slice(half), epoch);
-        return {
-          inserted: one.inserted + two.inserted,
-          duplicates: one.duplicates + two.duplicates,
-          refused: [...one.refused, ...two.refused],
-          at: two.at,
-        };
-      }
+      const { rows } = batch;
+      const sum = { inserted: 0, duplicates: 0, refused: [] as string[], at: nowMicros() };
+      let done = false;
+      const sink = async (some: readonly number[]) => {
+        const ends = some.length === rows.length;
+        const part = ends ? batch : { ...batch, rows: some.map((i) => rows[i]!), end: undefined };
+        const partLiterals = ends
+          ? literals
+          : literalsOf(
+              part,
+              some.map((i) => statuses[i]!),
+            );
+        const { inserted, duplicates, refused, at } = await sinkOnce(part, partLiterals, epoch);
+        sum.inserted += inserted;
+        sum.duplicates += duplicates;
+        sum.refused.push(...refused);
+        sum.at = at;
+        done = ends;
+      };
+      await writeAccepted([...rows.keys()], sink, async (i, error) => {
+        await refuse(rows[i]!.id, error, epoch);
+        sum.refused.push(rows[i]!.id);
+      });
+      // the checkpoint last, once every row is in the log or set aside
+      const rest = { ...batch, rows: [] };
+      if (!done) await sinkOnce(rest, literalsOf(rest, []), epoch);
+      return sum;
     },
 
     /**
@@ -349,19 +352,28 @@ export function createStore(sql: Sql, config: Config) {
       options: ChunkOptions = {},
     ): Promise<Chunk> {
       try {
-        return await chunkOnce(source, after, size, options);
+        return await chunkOnce(source, { after, size }, options);
       } catch (error) {
-        if (!isRefusal(error)) throw error;
-        if (size > 1) return await this.reconcileChunk(source, after, Math.ceil(size / 10), options);
-        const [row] = await briefly<{ id: string }>(
-          sql,
-          `select s.id::text as id from ${source.table} s where ${after === undefined ? 's.id is not null' : 's.id > $1::text::uuid'} order by s.id limit 1`,
-          [after ?? null],
-        );
-        if (row === undefined) return { last: undefined, looked: 0, inserted: 0, completed: 0, refused: [] };
-        await refuse(row.id, error, options.epoch);
-        return { last: row.id, looked: 1, inserted: 0, completed: 0, refused: [row.id] };
+        if (faultOf(error) === 'whole') throw error;
       }
+      const rows = await briefly<{ id: string }>(
+        sql,
+        `select s.id::text as id from ${source.table} s where ${after === undefined ? 's.id is not null' : 's.id > $1::text::uuid'} order by s.id limit ${size}`,
+        [after ?? null],
+      );
+      const ids = rows.map(({ id }) => id);
+      const sum = { last: ids.at(-1), looked: ids.length, inserted: 0, completed: 0, refused: [] as string[] };
+      const copy = async (some: readonly string[]) => {
+        const { inserted, completed, refused } = await chunkOnce(source, { ids: some }, options);
+        sum.inserted += inserted;
+        sum.completed += completed;
+        sum.refused.push(...refused);
+      };
+      await writeAccepted(ids, copy, async (id, error) => {
+        await refuse(id, error, options.epoch);
+        sum.refused.push(id);
+      });
+      return sum;
     },
 
     /** At most `size` ids that follow `after` of SMS that wait for their gateway id, in id order; of those queued in the last `seconds` (undefined: all). */
@@ -386,24 +398,20 @@ export function createStore(sql: Sql, config: Config) {
       ids: readonly string[],
       epoch: bigint,
     ): Promise<{ completed: number; refused: readonly string[] }> {
-      if (ids.length === 0) return { completed: 0, refused: [] };
-      try {
-        const text = `
+      const sum = { completed: 0, refused: [] as string[] };
+      if (ids.length === 0) return sum;
+      const text = `
 with held as materialized (select from smslogd.checkpoint c where c.slot_name = $2::text and c.epoch = $3::text::int8 and c.removed_at is null),
 ${completionSql(source, '(select $1::text::uuid[] from held)')}
 select (select count(*) from held)::int as held, count(*)::int as completed from wrote`;
-        const parameters = [arrayLiteral(ids), slot, String(epoch)];
+      const write = async (some: readonly string[]) => {
+        const parameters = [arrayLiteral(some), slot, String(epoch)];
         const [row] = await withRetry(() => briefly<{ held: number; completed: number }>(sql, text, parameters));
         if (row!.held === 0) throw steppedDown();
-        return { completed: row!.completed, refused: [] };
-      } catch (error) {
-        if (!isRefusal(error)) throw error;
-        if (ids.length === 1) return { completed: 0, refused: ids };
-        const half = ids.length >> 1;
-        const one = await this.complete(source, ids.slice(0, half), epoch);
-        const two = await this.complete(source, ids.slice(half), epoch);
-        return { completed: one.completed + two.completed, refused: [...one.refused, ...two.refused] };
-      }
+        sum.completed += row!.completed;
+      };
+      await writeAccepted(ids, write, async (id) => void sum.refused.push(id));
+      return sum;
     },
 
     /** The first and the last source id: between them a reconcile's position is a share of its way. */
@@ -548,8 +556,18 @@ select (select place::text from held) as place, (select count(*) from written)::
        (extract(epoch from clock_timestamp() - ${EPOCH_2000}) * 1000000)::int8::text as at`;
 }
 
+/** Which source rows a chunk is: `size` that follow an id, or these. */
+type ChunkRange = { readonly after: string | undefined; readonly size: number } | { readonly ids: readonly string[] };
+
+function rangeSql(range: ChunkRange): { filter: string; limit: string; parameter: string | null } {
+  if ('ids' in range) return { filter: 's.id = any ($4::text::uuid[])', limit: '', parameter: arrayLiteral(range.ids) };
+  const { after, size } = range;
+  const filter = after === undefined ? 's.id is not null' : 's.id > $4::uuid';
+  return { filter, limit: `limit ${size}`, parameter: after ?? null };
+}
+
 /**
- * A chunk of a reconcile: $1 text before the code, $2 slot, $3 the epoch or null, $4 the id to go on after. Rows that the log lacks are inserted;
+ * A chunk of a reconcile: $1 text before the code, $2 slot, $3 the epoch or null, $4 the id to go on after, or the ids. Rows that the log lacks are inserted;
  * `careful`: though they may come from elsewhere at the same moment, and those that wait for their gateway id are completed. A trigger of somebody's
  * that gives a row another id would let each reconcile add a copy: the chunk divides by zero then, which undoes it. A row without a time is older than
  * nothing: the log refuses it, and it is kept aside.
@@ -558,7 +576,7 @@ function chunkStatement(
   config: Config,
   kept: string,
   source: Source,
-  { goesOn, size, careful }: { goesOn: boolean; size: number; careful: boolean },
+  { filter, limit, careful }: { filter: string; limit: string; careful: boolean },
 ): string {
   const s = (name: string) => columnSql(source, 's', name);
   const instant = instantSql('s.inserted_at', config.SOURCE_TIMEZONE);
@@ -568,7 +586,7 @@ chunk as materialized (
   select c.*, k.known
     from (select s.id, ${s('phone_number')} as phone, ${s('code')} as code, ${instant} as inserted_at,
                  ${s('gateway_id')} as gateway_id, ${statusSql(s('gateway_id'), s('gateway_status'))} as gateway_status
-            from ${source.table} s where ${goesOn ? 's.id > $4::uuid' : 's.id is not null'} order by s.id limit ${size}) c
+            from ${source.table} s where ${filter} order by s.id ${limit}) c
     left join lateral (select l.gateway_id is not null as known from verification.sms_log l where l.id = c.id limit 1) k on true),
 ours as materialized (
   select greatest(${kept}, coalesce(c.horizon, '-infinity')) as since
@@ -602,18 +620,6 @@ const UNIQUE_VIOLATION = '23505';
 const DIVISION_BY_ZERO = '22012';
 /** Why a row was refused, where there is no name to tell. */
 const A_TRIGGER = 'a trigger';
-
-/**
- * True where a constraint, a type, an index or a trigger of the log refused the row itself: data exceptions, integrity violations, a value that is too long
- * for an index, and what a trigger raises, with PL/pgSQL's own codes or one that no server raises (`using errcode`).
- */
-function isRefusal(error: unknown): boolean {
-  const code = codeOf(error) ?? '';
-  return /^(22|23|44|P0)...$|^54000$/.test(code) || (/^(?=.*\d)[0-9A-Z]{5}$/.test(code) && !SERVERS_CLASSES.test(code));
-}
-
-/** Of SQLSTATEs, PostgreSQL 15 to 18. */
-const SERVERS_CLASSES = /^(0|1|2|3|40|42|5|72|F0|HV|P0|XX)/;
 
 /** The time by our clock; microseconds since 2000-01-01 UTC. */
 export function nowMicros(): bigint {

@@ -2,8 +2,8 @@
  * Gathers what the requests brought and writes it in batches: one statement for what came within a tenth of a second, or for 200 rows. Two
  * batches at most are written at a time, the second one only when it is full: a slow database makes batches wait, not connections run out.
  */
+import { writeAccepted } from '../postgres/refusal.ts';
 import { withRetry } from '../postgres/retry.ts';
-import { codeOf, toSmslogdError } from '../errors.ts';
 import type { Change, Completed, Completion } from './store.ts';
 
 const BATCH = 200;
@@ -122,38 +122,6 @@ async function writeBatch(
       changes,
     );
   };
-  await inHalves(batch, write, deps.onRefused);
+  await writeAccepted(batch, write, deps.onRefused);
   return again;
-}
-
-/**
- * Does `work` for all rows; where the database refuses it for what stands in a row, cuts the rows in halves until the refused row stands alone.
- * Throws what concerns every statement.
- */
-export async function inHalves<Row>(
-  rows: readonly Row[],
-  work: (rows: readonly Row[]) => Promise<void>,
-  refused: (row: Row, error: unknown) => Promise<void>,
-): Promise<void> {
-  try {
-    await work(rows);
-  } catch (error) {
-    if (!isAboutRows(error)) throw error;
-    const [first] = rows;
-    if (rows.length === 1 && first !== undefined) {
-      await refused(first, error);
-      return;
-    }
-    const middle = Math.ceil(rows.length / 2);
-    await inHalves(rows.slice(0, middle), work, refused);
-    await inHalves(rows.slice(middle), work, refused);
-  }
-}
-
-/** True for what the values of a row can cause (data, constraints, somebody's trigger); false for what concerns every statement. */
-export function isAboutRows(error: unknown): boolean {
-  const code = codeOf(error) ?? '';
-  if (!/^[0-9A-Z]{5}$/.test(code)) return false;
-  if (toSmslogdError(error).code !== 'database_failed') return false;
-  return code.startsWith('22') || code.startsWith('23') || code.startsWith('P0') || code.startsWith('44');
 }

@@ -9,7 +9,7 @@ import type { Config } from '../config.ts';
 import { dropDeadConnections, dropReadOnly, type Sql } from '../postgres/pools.ts';
 import { withRetry } from '../postgres/retry.ts';
 import type { Health } from '../health.ts';
-import { logProblem, type Log } from '../log.ts';
+import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { pause } from '../supervise.ts';
 import { createCompletions } from './completions.ts';
@@ -105,7 +105,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
     write: (rows) => store.complete(rows),
     onWritten: (rows, changes) => tally.written(rows, changes),
     onRefused: async (row, error) => {
-      metrics.errors.inc({ code: logProblem(log, 'error', error, { id: row.id }).code });
+      tally.refused(row.id, error);
       await withRetry(() => store.postpone([row], REFUSED_MS));
     },
     onFailure: fail,

@@ -4,23 +4,29 @@ import type { Metrics } from '../metrics.ts';
 import { isFinal } from '../status.ts';
 import { SmslogdError } from '../errors.ts';
 import { logProblem } from '../log.ts';
+import { refusalOf } from '../postgres/refusal.ts';
 import { createSaid } from './said.ts';
 import type { Change, Completion } from './store.ts';
 import type { Outcome } from './outcome.ts';
 
 /** Different unknown words that are worth a line in the log; all are counted. */
 const WORDS_SAID = 20;
+/** SMS of which it is remembered that they were refused: each is tried again and again, and gets a line once. */
+const REFUSED_SAID = 10_000;
 
 export interface Tally {
   /** a request ended: all of it but ok and unchanged, which `written` tells apart */
   asked(id: string, outcome: Outcome, seconds: number): void;
   written(rows: readonly Completion[], changes: readonly Change[]): void;
   changed(changes: readonly Change[]): void;
+  /** the database refuses what was to be written of this SMS alone */
+  refused(id: string, error: unknown): void;
 }
 
 export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): Tally {
   const said = createSaid({ metrics, log });
   const words = new Set<string>();
+  const refused = new Set<string>();
   const changed = (changes: readonly Change[], rows: readonly Completion[] = []) => {
     const reasons = new Map(rows.filter(({ reason }) => reason !== undefined).map(({ id, reason }) => [id, reason]));
     for (const { id, type, from, to, seconds } of changes) {
@@ -67,5 +73,16 @@ export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): T
         if (result === 'ok') metrics.pollRequests.inc({ result: ids.has(id) ? 'ok' : 'unchanged' });
     },
     changed: (changes) => changed(changes),
+    refused(id, error) {
+      const problem = refusalOf(
+        error,
+        'smslogd tries again in a quarter of an hour; `smslogd doctor` names the triggers.',
+      );
+      metrics.errors.inc({ code: problem.code });
+      if (refused.has(id)) return;
+      if (refused.size >= REFUSED_SAID) refused.clear();
+      refused.add(id);
+      logProblem(log, 'warn', problem, { id });
+    },
   };
 }

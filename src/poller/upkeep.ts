@@ -1,12 +1,12 @@
 /** What the poller does beside asking, each on its own clock: verdicts that need no gateway, and the healing of the queue. */
 import type { Config } from '../config.ts';
 import type { Sql } from '../postgres/pools.ts';
+import { writeAccepted } from '../postgres/refusal.ts';
 import { withRetry } from '../postgres/retry.ts';
 import { logProblem, type Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
-import { describeSource, type Source } from '../source.ts';
+import { describeSource } from '../source.ts';
 import { pause, restAfter } from '../supervise.ts';
-import { inHalves, isAboutRows } from './completions.ts';
 import type { Claimed, PollerStore } from './store.ts';
 import type { Tally } from './tally.ts';
 
@@ -39,37 +39,21 @@ export const REFUSED_MS = 900_000;
  */
 export async function judgeWithoutGatewayId(deps: UpkeepDeps, rows: readonly Claimed[]): Promise<void> {
   const { config, sql, store, tally } = deps;
-  const later = async (some: readonly Claimed[], error: unknown) => {
-    say(deps, error, { rows: some.length });
-    await withRetry(() => store.postpone(some, POSTPONED_MS));
-  };
-  let source: Source;
   try {
-    source = await describeSource(sql, config);
-  } catch (error) {
-    await later(rows, error);
-    return;
-  }
-  await inHalves(
-    rows,
-    async (some) => {
-      if (source.tracksGateway) {
-        const ids = some.map(({ id }) => id);
-        try {
-          tally.changed(await withRetry(() => store.fillFromSource(source, ids)));
-        } catch (error) {
-          if (isAboutRows(error)) throw error;
-          await later(some, error);
-          return;
-        }
-      }
+    const source = await describeSource(sql, config);
+    const judge = async (some: readonly Claimed[]) => {
+      const ids = some.map(({ id }) => id);
+      if (source.tracksGateway) tally.changed(await withRetry(() => store.fillFromSource(source, ids)));
       tally.changed(await withRetry(() => store.judgeWithoutGatewayId(some, source)));
-    },
-    async (row, error) => {
-      say(deps, error, { id: row.id });
+    };
+    await writeAccepted(rows, judge, async (row, error) => {
+      tally.refused(row.id, error);
       await withRetry(() => store.postpone([row], REFUSED_MS));
-    },
-  );
+    });
+  } catch (error) {
+    say(deps, error, { rows: rows.length });
+    await withRetry(() => store.postpone(rows, POSTPONED_MS));
+  }
 }
 
 /** Terminates what waited too long for an answer; true where there is more that can be. */
@@ -78,18 +62,15 @@ async function giveUp(deps: UpkeepDeps): Promise<boolean> {
   const ids = await store.overdue(ROWS);
   if (ids.length === 0) return false;
   let ended = 0;
-  await inHalves(
-    ids,
-    async (some) => {
-      const changes = await withRetry(() => store.giveUp(some));
-      ended += changes.length;
-      tally.changed(changes);
-    },
-    async (id, error) => {
-      say(deps, error, { id });
-      await withRetry(() => store.giveUpLater(id, REFUSED_MS));
-    },
-  );
+  const end = async (some: readonly string[]) => {
+    const changes = await withRetry(() => store.giveUp(some));
+    ended += changes.length;
+    tally.changed(changes);
+  };
+  await writeAccepted(ids, end, async (id, error) => {
+    tally.refused(id, error);
+    await withRetry(() => store.giveUpLater(id, REFUSED_MS));
+  });
   return ids.length === ROWS && ended > 0;
 }
 

@@ -44,7 +44,7 @@ async function losePuttingOff(column: 'due_at' | 'give_up_at'): Promise<() => Pr
 }
 
 const failures = (metrics: Parameters<typeof series>[0]) =>
-  series(metrics, 'smslogd_errors_total{code="database_failed"}');
+  series(metrics, 'smslogd_errors_total{code="row_refused"}');
 
 test('an SMS that the database refuses to give up keeps no other from it, and is tried again later', async () => {
   gateway.script = () => ({ status: 503 });

@@ -1,0 +1,99 @@
+/**
+ * Whose fault is it that PostgreSQL refused a statement which writes many rows: that of one of the rows, or of something that concerns every row?
+ * A row's own fault must not keep the other rows; a fault of the whole must not be tried row by row.
+ *
+ * The SQLSTATE alone does not tell it: a trigger on `sms_log` may raise any. So each kind of error has a proof of its own:
+ *
+ *   values   data exceptions, constraints, an index row that is too large, what PL/pgSQL raises by default, classes that no server raises:
+ *            nothing but a row causes them
+ *   raised   RAISE in PL/pgSQL, with a class of the server's: a row's fault if the statement succeeds without rows (else a statement-level trigger
+ *            refuses everything)
+ *   unclear  everything else that fails one statement: a row's fault if the same statement succeeds with another row; eight are tried
+ *   whole    the session has ended, or time, locks, memory or disk were not sufficient: never a row's fault
+ *
+ * With that proof the rows are bisected until each refused row stands alone.
+ */
+import { codeOf, SmslogdError } from '../errors.ts';
+
+type Fault = 'values' | 'raised' | 'unclear' | 'whole';
+
+const OF_VALUES = /^(22|23|44|P0)...$|^54000$/;
+/** Classes that PostgreSQL 15 to 18 raise: `errcode` can be set to any other. */
+const OF_SERVER = /^(0|1|2|3|40|42|44|5|72|F0|HV|P0|XX)/;
+const OF_RESOURCES = /^(40|53|57|58)/;
+const LOCK_NOT_AVAILABLE = '55P03';
+/** The server's function behind RAISE; unlike the message it is not translated. */
+const RAISE = 'exec_stmt_raise';
+/** In every language that the server's messages have: the error came while code of a trigger ran. */
+const IN_FUNCTION = /\bPL\/\w/;
+/** Rows that are tried alone to find one that is accepted. */
+const SAMPLE = 8;
+
+export function faultOf(error: unknown): Fault {
+  const code = codeOf(error);
+  const { severity, routine, where } = Object(error) as { severity?: string; routine?: string; where?: string };
+  // FATAL and PANIC end the session; what has no severity did not come from the server
+  if (code === undefined || severity !== 'ERROR') return 'whole';
+  if (OF_VALUES.test(code) || !OF_SERVER.test(code)) return 'values';
+  if (routine === RAISE) return 'raised';
+  if (OF_RESOURCES.test(code)) return 'whole';
+  // a lock that a trigger's own code wants may be wanted for that row alone
+  return code === LOCK_NOT_AVAILABLE && !IN_FUNCTION.test(where ?? '') ? 'whole' : 'unclear';
+}
+
+/**
+ * Writes all rows by `write`, which must be safe to repeat and takes no rows, too. Calls `refuse` for each row whose own fault it is that it cannot be
+ * written. Throws what concerns every row; some of them may be written then.
+ */
+export async function writeAccepted<Row>(
+  rows: readonly Row[],
+  write: (rows: readonly Row[]) => Promise<void>,
+  refuse: (row: Row, error: unknown) => Promise<void>,
+): Promise<void> {
+  let proven = false;
+  const failureOf = async (some: readonly Row[]): Promise<{ error: unknown } | undefined> => {
+    try {
+      await write(some);
+      proven ||= some.length > 0;
+      return undefined;
+    } catch (error) {
+      if (faultOf(error) === 'whole') throw error;
+      return { error };
+    }
+  };
+  /** Tries single rows, spread evenly, until one is accepted; returns the rows that are left. */
+  const withoutWitness = async (some: readonly Row[], error: unknown): Promise<readonly Row[]> => {
+    const step = Math.max(1, some.length / SAMPLE);
+    for (let at = 0; some.length > 1 && at < some.length; at += step) {
+      const index = Math.floor(at);
+      if ((await failureOf([some[index]!])) === undefined) return some.toSpliced(index, 1);
+    }
+    throw error;
+  };
+  const divide = async (some: readonly Row[], error: unknown): Promise<void> => {
+    const fault = faultOf(error);
+    let left = some;
+    if (fault === 'raised' && !proven) {
+      if ((await failureOf([])) !== undefined) throw error;
+      proven = true;
+    }
+    if (fault === 'unclear' && !proven) left = await withoutWitness(some, error);
+    if (some.length === 1) return await refuse(some[0]!, error);
+    const middle = Math.ceil(left.length / 2);
+    for (const half of [left.slice(0, middle), left.slice(middle)]) {
+      const failure = half.length === 0 ? undefined : await failureOf(half);
+      if (failure !== undefined) await divide(half, failure.error);
+    }
+  };
+  const failure = await failureOf(rows);
+  if (failure !== undefined) await divide(rows, failure.error);
+}
+
+/** How the refusal of a row is told: its code is not what the same SQLSTATE of the server would mean. */
+export function refusalOf(error: unknown, hint: string): SmslogdError {
+  const why = codeOf(error) ?? 'unknown';
+  return new SmslogdError('row_refused', `a constraint or a trigger of sms_log refuses to change an SMS (${why})`, {
+    cause: error,
+    hint,
+  });
+}
