@@ -43,8 +43,7 @@ async function losePuttingOff(column: 'due_at' | 'give_up_at'): Promise<() => Pr
   return async () => (await db.sql<{ n: number }[]>`select last_value::int as n from tries`)[0]?.n;
 }
 
-const failures = (metrics: Parameters<typeof series>[0]) =>
-  series(metrics, 'smslogd_errors_total{code="row_refused"}');
+const failures = (metrics: Parameters<typeof series>[0]) => series(metrics, 'smslogd_errors_total{code="row_refused"}');
 
 test('an SMS that the database refuses to give up keeps no other from it, and is tried again later', async () => {
   gateway.script = () => ({ status: 503 });
