@@ -11,19 +11,35 @@ const signalsTaken = () => {
 if (process.argv[2] === 'run') for (const signal of early) process.on(signal, leave);
 
 const { commandLine } = await import('./command-line.ts');
+const { outputOf } = await import('./output.ts');
 
-// a reader that has gone (`| head`) is no failure: the command goes on to its end and tidies up
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error;
-});
+/** How long the daemon's last words are waited for. */
+const LAST_WORDS_MS = 500;
 
-const code = await commandLine(process.argv.slice(2), {
+// failures are told to whoever writes
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
+const stdout = outputOf(process.stdout);
+const stderr = outputOf(process.stderr);
+let failure: NodeJS.ErrnoException | undefined;
+// where stderr cannot be written there is nobody to tell
+const complain = (line: string) => stderr(Buffer.from(`${line}\n`), () => {});
+
+let code = await commandLine(process.argv.slice(2), {
   env: process.env,
-  print: (line) => void process.stdout.write(`${line}\n`),
-  complain: (line) => void process.stderr.write(`${line}\n`),
+  print: (line) => stdout(Buffer.from(`${line}\n`), (_, error) => (failure ??= error)),
+  complain,
   stdoutIsTerminal: isatty(1),
   signalsTaken,
 });
 
-// pipes are written asynchronously: leave when all is out, even if a handle is still open
-process.stdout.write('', () => process.exit(code));
+const end = () => {
+  // a reader that has gone (`| head`) is no failure: the command went on to its end and tidied up
+  if (failure !== undefined && failure.code !== 'EPIPE') {
+    complain(`smslogd: stdout could not be written (${failure.code})`);
+    code ||= 1;
+  }
+  stderr(Buffer.alloc(0), () => process.exit(code));
+};
+// leave when all is out, even if a handle is still open; a command's reader may take its time, the daemon's may have stopped for good
+if (process.argv[2] === 'run') setTimeout(() => process.exit(code), LAST_WORDS_MS);
+stdout(Buffer.alloc(0), end);

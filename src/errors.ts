@@ -135,6 +135,10 @@ const TABLE = {
     hint: 'The gateway used a status word that is not known; it is stored as Unknown.',
   },
   sms_rejected: { reaction: 'fatal', hint: 'The gateway refused the SMS; the reason stands above.' },
+  log_lost: {
+    reaction: 'retry',
+    hint: 'What takes the log (stdout) failed or was too slow: a full disk, a reader that ended or stopped. Nothing else was lost.',
+  },
   port_in_use: { reaction: 'fatal', hint: 'Choose another HTTP_PORT, or stop what listens there.' },
   embedded_postgres: {
     reaction: 'fatal',

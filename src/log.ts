@@ -1,16 +1,39 @@
-import { pino, type Logger } from 'pino';
-import { toSmslogdError, type SmslogdError } from './errors.ts';
+import { pino, type DestinationStream, type Logger } from 'pino';
+import { SmslogdError, toSmslogdError } from './errors.ts';
+import { createLines, outputOf } from './output.ts';
 
 export type Log = Logger;
 
-/** JSON lines on stdout. A line about one SMS carries its `id` and nothing else of it. */
-export function createLog(level: string): Log {
-  return pino({
-    level,
-    base: { name: 'smslogd', pid: process.pid },
-    timestamp: pino.stdTimeFunctions.isoTime,
-    formatters: { level: (label) => ({ level: label }) },
-  });
+/** Time for the last lines at the end of the process. */
+const FLUSH_MS = 500;
+
+/**
+ * JSON lines on stdout; a line about one SMS carries its `id` and nothing else of it. Where stdout cannot be written the daemon goes on without: `lost`
+ * is told of each line that is lost, and the log says how many these were once it can be written again. `flush` before the process ends.
+ */
+export function createLog(level: string, lost: () => void): { readonly log: Log; readonly flush: () => Promise<void> } {
+  const lines = createLines(outputOf(process.stdout), { lost, notice: (count) => lostNotice(level, count) });
+  return { log: logTo(level, lines), flush: () => lines.flush(FLUSH_MS) };
+}
+
+function logTo(level: string, destination: DestinationStream): Log {
+  return pino(
+    {
+      level,
+      base: { name: 'smslogd', pid: process.pid },
+      timestamp: pino.stdTimeFunctions.isoTime,
+      formatters: { level: (label) => ({ level: label }) },
+    },
+    destination,
+  );
+}
+
+/** The line in the place of those that were lost. */
+function lostNotice(level: string, lines: number): string {
+  let notice = '';
+  const log = logTo(level, { write: (line) => (notice += line) });
+  logProblem(log, 'warn', new SmslogdError('log_lost', `${lines} lines of this log were lost`), { lines });
+  return notice;
 }
 
 export const silentLog: Log = pino({ level: 'silent' });

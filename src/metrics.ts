@@ -195,6 +195,7 @@ export function createMetrics(version: string) {
       "The gateway's clock minus ours, from the HTTP Date of its replies (process)",
     ),
 
+    logLinesLost: counter('log_lines_lost_total', 'Lines of the log that stdout did not take (process)'),
     errors: counter('errors_total', 'Failures by code (process)', ['code']),
     buildInfo: gauge('build_info', 'Always 1', ['version', 'node']),
   };

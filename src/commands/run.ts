@@ -35,14 +35,23 @@ export const command: Command = {
     // the heap stays small: under a backlog V8 lets it grow, on Node.js 24 until the process is twice as large, and is no faster for it
     setFlagsFromString('--semi-space-growth-factor=1');
     setFlagsFromString('--heap-growing-percent=50');
-    await daemon(config, createLog(config.LOG_LEVEL), signalsTaken);
+    const metrics = createMetrics(VERSION);
+    const { log, flush } = createLog(config.LOG_LEVEL, () => metrics.logLinesLost.inc());
+    try {
+      await daemon(config, { metrics, log, flush }, signalsTaken);
+    } finally {
+      await flush();
+    }
     return 0;
   },
 };
 
 /** Builds every part, turns the loops until a signal or until one of them fails for good, and takes everything down in reverse. */
-async function daemon(config: Config, log: Log, signalsTaken?: () => void): Promise<void> {
-  const metrics = createMetrics(VERSION);
+async function daemon(
+  config: Config,
+  { metrics, log, flush }: { metrics: Metrics; log: Log; flush: () => Promise<void> },
+  signalsTaken?: () => void,
+): Promise<void> {
   metrics.latencySource.set({ source: config.LATENCY_SOURCE }, 1);
   const health = createHealth(metrics, config.LOOPS);
   const sql = openDatabase(config, { max: DAEMON_CONNECTIONS, name: 'daemon' });
@@ -59,6 +68,7 @@ async function daemon(config: Config, log: Log, signalsTaken?: () => void): Prom
     stop.abort();
     await done;
     log.info('stopped');
+    await flush();
   });
   signalsTaken?.();
 
