@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util';
 import { parseOptions, type Command, type Flags, type Io } from './commands/command.ts';
 import { SmslogdError, toSmslogdError } from './errors.ts';
 import { framesOf } from './log.ts';
+import { nearest } from './nearest.ts';
 import { VERSION } from './version.ts';
 
 const COMMANDS: Readonly<Record<string, () => Promise<{ readonly command: Command }>>> = {
@@ -132,24 +133,4 @@ function commandHelp(name: string, command: Command): string {
     '',
     ...rows.map(([flag, about]) => `  ${flag.padEnd(width)}  ${about}`),
   ].join('\n');
-}
-
-/** The candidate that takes the fewest edits to reach; the first of equals. `candidates` is not empty. */
-export function nearest(word: string, candidates: readonly string[]): string {
-  const ranked = candidates.map((candidate) => ({ candidate, edits: editDistance(word, candidate) }));
-  return ranked.reduce((best, each) => (each.edits < best.edits ? each : best)).candidate;
-}
-
-/** Levenshtein: insertions, deletions and substitutions that turn `a` into `b`. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i += 1) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j += 1) {
-      const substituted = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(substituted, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1));
-    }
-    row = next;
-  }
-  return row[b.length] ?? 0;
 }

@@ -4,9 +4,9 @@
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { SmslogdError } from './errors.ts';
-
-/** libpq's. A word that is none must not be taken for one that checks less. */
-const SSL_MODES: readonly string[] = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full'];
+import { readAddress } from './postgres/address.ts';
+import { AddressProblem } from './postgres/conninfo.ts';
+import { unreadableFile } from './postgres/tls.ts';
 
 const text = z.string().min(1);
 const identifier = text.regex(/^[a-z0-9_]{1,63}$/, 'lower-case letters, digits and underscores, at most 63');
@@ -18,13 +18,6 @@ const whole = (low: number, high: number) =>
     .max(high);
 const minutes = z.coerce.number('a number of minutes').positive('more than 0').max(525_600, 'at most a year');
 const webAddress = z.url({ protocol: /^https?$/, error: 'an http:// or https:// address' });
-const databaseAddress = z
-  .url({ protocol: /^postgres(ql)?$/, error: 'postgres://user@host:port/database', abort: true })
-  .refine(isDecodable, 'an address in which a percent sign is written %25')
-  .refine(
-    (value) => SSL_MODES.includes(new URL(value).searchParams.get('sslmode') ?? 'prefer'),
-    `an address whose sslmode is one of ${SSL_MODES.join(', ')}`,
-  );
 const timezone = text.refine(isTimezone, 'an IANA time zone such as Europe/Kyiv');
 const LOOPS = ['mirror', 'poller'] as const;
 
@@ -43,13 +36,16 @@ interface Setting {
   /** the default in its written form; absent: there is none */
   readonly initial?: string;
   readonly secret?: true;
+  /** an address of PostgreSQL: read as libpq reads it, with its environment */
+  readonly address?: true;
   readonly about: string;
 }
 
 const SETTINGS = {
-  DATABASE_URL: { type: databaseAddress, about: 'for queries; TLS by `sslmode` as in libpq (required)' },
+  DATABASE_URL: { type: text, address: true, about: 'for queries; TLS by `sslmode` as in libpq (required)' },
   DATABASE_REPLICATION_URL: {
-    type: databaseAddress,
+    type: text,
+    address: true,
     about: 'for the replication stream, direct where `DATABASE_URL` goes through a pooler; default `DATABASE_URL`',
   },
   SOURCE_TABLE: { type: text, initial: 'verification.verifications', about: 'the source, `schema.table`' },
@@ -162,7 +158,9 @@ export function loadConfig(env: NodeJS.ProcessEnv, needs: readonly Need[] = []):
       continue;
     }
     const parsed = setting.type.safeParse(source);
-    if (parsed.success) values[name] = parsed.data;
+    const wrong = setting.address === true ? wrongAddress(name, source, env) : undefined;
+    if (wrong !== undefined) problems.push(wrong);
+    else if (parsed.success) values[name] = parsed.data;
     else
       problems.push(`${name}: must be ${[...new Set(parsed.error.issues.map((issue) => issue.message))].join(', ')}`);
   }
@@ -172,7 +170,8 @@ export function loadConfig(env: NodeJS.ProcessEnv, needs: readonly Need[] = []):
         problems.push(`${name}: is required`);
     }
   }
-  if (problems.length > 0) throw new SmslogdError('config_invalid', `wrong settings:\n  ${problems.join('\n  ')}`);
+  if (problems.length > 0)
+    throw new SmslogdError('config_invalid', `wrong settings:\n  ${[...new Set(problems)].join('\n  ')}`);
   // an SMS has its verdict before its row leaves, and none while it lives
   const life = values['SMS_STATUSES_EXPIRATION'] as number;
   const giveUp = values['SMS_STATUSES_GIVE_UP'] as number;
@@ -198,12 +197,15 @@ function statusAddress(sending: string | undefined): string | undefined {
   return sending?.replace(/\/ip2sms\/(?=$|\?)/, '/ip2sms-request/');
 }
 
-function isDecodable(address: string): boolean {
-  const { username, password, pathname } = new URL(address);
+/** What is wrong with an address of PostgreSQL or with a variable of libpq beside it. */
+function wrongAddress(name: SettingName, source: string, env: NodeJS.ProcessEnv): string | undefined {
   try {
-    return [username, password, pathname].every((part) => typeof decodeURIComponent(part) === 'string');
-  } catch {
-    return false;
+    const parameter = unreadableFile(readAddress(source, env).tls);
+    if (parameter !== undefined) throw new AddressProblem(`an address whose ${parameter} is a file that can be read`);
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof AddressProblem)) throw error;
+    return `${error.variable ?? name}: ${error.message}`;
   }
 }
 

@@ -28,6 +28,10 @@ const TABLE = {
     hint: 'Check DATABASE_URL, that PostgreSQL runs, and that this host may connect (pg_hba.conf, firewall).',
   },
   database_auth: { reaction: 'slow', hint: 'Check the user and the password in DATABASE_URL and pg_hba.conf.' },
+  database_tls: {
+    reaction: 'slow',
+    hint: 'Check the TLS parameters of the address (sslmode, sslrootcert, sslcert, sslkey) and the certificate of the server.',
+  },
   database_missing: { reaction: 'slow', hint: 'Check the database name in DATABASE_URL.' },
   database_going_down: { reaction: 'retry', hint: 'PostgreSQL is stopping or starting; smslogd reconnects by itself.' },
   database_busy: {
@@ -173,6 +177,18 @@ export class SmslogdError extends Error {
   }
 }
 
+/** The server's own words for refusing a connection: it has seen no row yet, so that they hold nothing of one. */
+export class ServerRefusal extends Error {
+  /** the SQLSTATE */
+  readonly code: string;
+
+  constructor(code: string, words: string) {
+    // oxlint-disable-next-line no-control-regex -- one line, whatever the server sent
+    super(words.replace(/[\u0000-\u001f\u007f]+/g, ' ').slice(0, 300));
+    this.code = code;
+  }
+}
+
 /** SQLSTATE or Node error code → our code. Two-letter keys are SQLSTATE classes. */
 const BY_CAUSE: Readonly<Record<string, ErrorCode>> = {
   ECONNREFUSED: 'database_unreachable',
@@ -187,6 +203,8 @@ const BY_CAUSE: Readonly<Record<string, ErrorCode>> = {
   CONNECTION_CLOSED: 'database_unreachable',
   CONNECTION_ENDED: 'database_unreachable',
   CONNECTION_DESTROYED: 'database_unreachable',
+  PROTOCOL_VIOLATION: 'protocol',
+  EPROTO: 'database_tls',
   '08': 'database_unreachable',
   '28': 'database_auth',
   '3D000': 'database_missing',
@@ -216,10 +234,14 @@ export function toSmslogdError(error: unknown): SmslogdError {
     });
   }
   const code =
-    BY_CAUSE[cause] ?? BY_CAUSE[cause.slice(0, 2)] ?? (SQLSTATE.test(cause) ? 'database_failed' : 'unexpected');
+    BY_CAUSE[cause] ??
+    BY_CAUSE[cause.slice(0, 2)] ??
+    (/^ERR_(?:SSL|TLS)_/.test(cause) ? 'database_tls' : undefined) ??
+    (SQLSTATE.test(cause) ? 'database_failed' : 'unexpected');
+  const words = error instanceof ServerRefusal && error.message !== '' ? `: ${error.message}` : '';
   return new SmslogdError(
     code,
-    `${SENTENCES[code] ?? (code === 'unexpected' ? 'unexpected failure' : 'PostgreSQL refused the statement')} (${cause})`,
+    `${SENTENCES[code] ?? (code === 'unexpected' ? 'unexpected failure' : 'PostgreSQL refused the statement')} (${cause})${words}`,
     { cause: error },
   );
 }
@@ -243,6 +265,8 @@ const SENTENCES: Partial<Record<ErrorCode, string>> = {
   database_unreachable: 'PostgreSQL cannot be reached',
   database_auth: 'PostgreSQL refused the login',
   database_missing: 'the database does not exist',
+  database_tls: 'the TLS connection to PostgreSQL failed',
+  protocol: 'what answers does not speak the protocol of PostgreSQL',
   database_going_down: 'PostgreSQL is going down or starting up',
   database_busy: 'PostgreSQL was busy',
   disk_full: 'PostgreSQL has no space left on its disk',

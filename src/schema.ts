@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { runner } from 'node-pg-migrate';
 import { Client } from 'pg';
 import type { Config } from './config.ts';
-import { pgConfig } from './postgres/address.ts';
+import { pgConfig } from './postgres/clients.ts';
 import { openDatabase, type Sql } from './postgres/pools.ts';
 import { quoteIdentifier, quoteLiteral } from './postgres/quoting.ts';
 import { codeOf, SmslogdError, toSmslogdError } from './errors.ts';

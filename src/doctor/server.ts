@@ -1,6 +1,7 @@
 /** Checks of the PostgreSQL server: can smslogd reach it, read its WAL and keep a slot there. */
 import { Client } from 'pg';
-import { pgConfig } from '../postgres/address.ts';
+import { addressOf } from '../postgres/address.ts';
+import { pgConfig } from '../postgres/clients.ts';
 import { DAEMON_CONNECTIONS, isPooled, openDatabase } from '../postgres/pools.ts';
 import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
@@ -50,14 +51,11 @@ export const serverChecks: readonly Check<Found>[] = [
 
   needing('replication connection', ['config', 'sql'], async ({ config, sql, systemId }) => {
     const name = isPooled(config) ? 'DATABASE_REPLICATION_URL' : 'DATABASE_URL';
-    // `replication` is known to pg, not to its types
-    const address = {
-      ...(await pgConfig(config.DATABASE_REPLICATION_URL ?? '', { name: 'doctor' })),
-      replication: 'database',
-    };
-    const client = new Client(address);
-    client.on('error', () => {});
+    const address = config.DATABASE_REPLICATION_URL ?? '';
+    let client: Client | undefined;
     try {
+      client = new Client(await pgConfig(address, { name: 'doctor', replication: true }));
+      client.on('error', () => {});
       await client.connect();
       const { rows } = await client.query<{ systemid: string; dbname: string }>('IDENTIFY_SYSTEM');
       if (rows[0]?.systemid !== systemId)
@@ -85,12 +83,12 @@ export const serverChecks: readonly Check<Found>[] = [
         );
       if (code === '42501')
         return fail(
-          `role ${address.user} may not replicate`,
-          `alter role ${quoteIdentifier(address.user ?? '')} replication; -- or your provider's role for it`,
+          `role ${addressOf(address).user} may not replicate`,
+          `alter role ${quoteIdentifier(addressOf(address).user)} replication; -- or your provider's role for it`,
         );
       throw error;
     } finally {
-      await client.end().catch(() => {});
+      await client?.end().catch(() => {});
     }
   }),
 

@@ -10,11 +10,11 @@
  * - `isStop()` stays false after a dropped connection, `stop()` waits without limit: only the promise of `subscribe` counts, and the socket is
  *   destroyed at the end. A new service, hence a new connection, for each try.
  */
-import { Socket, type SocketConstructorOpts } from 'node:net';
+import type { Socket } from 'node:net';
 import type { Client } from 'pg';
 import { LogicalReplicationService } from 'pg-logical-replication';
 import type { Config } from '../config.ts';
-import { pgConfig } from '../postgres/address.ts';
+import { pgConfig } from '../postgres/clients.ts';
 import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { codeOf, SmslogdError, toSmslogdError } from '../errors.ts';
 import { maxLsn, type Lsn } from '../lsn.ts';
@@ -51,8 +51,6 @@ export interface Stream {
 
 type Plugin = Parameters<LogicalReplicationService['subscribe']>[0];
 
-/** A socket that stops reading as soon as it is paused, instead of filling a buffer of its own first. */
-const THRIFTY: SocketConstructorOpts & { readableHighWaterMark: number } = { readableHighWaterMark: 1 };
 /** Between two reads at leisure; what comes meanwhile must fit into the receive buffer of the kernel. */
 const LEISURE_MS = 2;
 /** bytes; what Node.js reads at once is 64 KiB */
@@ -66,13 +64,15 @@ export async function openStream(
   config: Config,
   options: { durable: Lsn; senderTimeoutMs: number; handlers: StreamHandlers },
 ): Promise<Stream> {
-  const client = await pgConfig(config.DATABASE_REPLICATION_URL ?? '', { name: `mirror ${config.SLOT_NAME}` });
-  let socket: Socket | undefined;
-  const openSocket = () => (socket = new Socket(THRIFTY));
-  const service = new LogicalReplicationService(
-    { ...client, options: '-c datestyle=ISO -c timezone=UTC', stream: openSocket },
-    { acknowledge: { auto: false, timeoutSeconds: 0 }, flowControl: { enabled: false } },
-  );
+  const { socket, ...client } = await pgConfig(config.DATABASE_REPLICATION_URL ?? '', {
+    name: `mirror ${config.SLOT_NAME}`,
+    options: '-c datestyle=ISO -c timezone=UTC',
+    replication: true,
+  });
+  const service = new LogicalReplicationService(client, {
+    acknowledge: { auto: false, timeoutSeconds: 0 },
+    flowControl: { enabled: false },
+  });
   let durable = options.durable;
   let serverPosition = options.durable;
   let connection: Connection | undefined;
@@ -166,7 +166,7 @@ export async function openStream(
     // a socket that rests would not see the server's goodbye
     connection?.stream.resume();
     await Promise.race([service.stop().catch(() => {}), new Promise((resolve) => setTimeout(resolve, 500).unref())]);
-    socket?.destroy();
+    socket.destroy();
     service.removeAllListeners();
     service.on('error', () => {});
   };

@@ -1,10 +1,11 @@
 /** Pools of PostgreSQL connections: postgres.js for every query. */
-import { connect, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import postgres from 'postgres';
 import type { Config } from '../config.ts';
 import { codeOf } from '../errors.ts';
-import { addressOf, type Address } from './address.ts';
+import { addressOf } from './address.ts';
+import { postgresSocket, startupOf } from './clients.ts';
 
 export type Sql = postgres.Sql;
 
@@ -14,23 +15,26 @@ export type Sql = postgres.Sql;
  */
 export function openDatabase(config: Config, options: { max: number; name: string }): Sql {
   const address = addressOf(config.DATABASE_URL ?? '');
+  const startup = startupOf(address, options.name, isPooled(config) ? '' : UNLIMITED);
   const sockets = new Set<Socket>();
-  const sql = postgres({
-    socket: () => dial(address, sockets),
-    host: address.host,
-    port: address.port,
+  const opened = (socket: Socket) => void sockets.add(socket.once('close', () => sockets.delete(socket)));
+  const sql = ownSettings({
+    socket: () => postgresSocket(address, startup, opened),
+    // who is connected and how is the socket's affair: the rest is for the client's messages alone
+    host: address.hosts[0]?.name || 'localhost',
+    port: address.hosts[0]?.port,
     database: address.database,
     username: address.user,
-    password: address.password,
-    ssl: address.tls.mode === 'off' ? false : address.tls.mode === 'prefer' ? 'prefer' : address.tls.options,
+    password: 'none',
+    ssl: false,
+    keep_alive: null,
     max: options.max,
     prepare: !isPooled(config),
     fetch_types: false,
     idle_timeout: 60,
     connect_timeout: 10,
     onnotice: () => {},
-    connection: { application_name: `smslogd ${options.name}`, ...(isPooled(config) ? {} : UNLIMITED) },
-  } as postgres.Options<Record<string, never>>);
+  });
   SOCKETS.set(sql, sockets);
   return sql;
 }
@@ -40,9 +44,7 @@ export function openDatabase(config: Config, options: { max: number; name: strin
  * statement that must be short has limits of its own, and a connection that is cut while it rests may be cut just when it is needed. A pooler refuses such
  * start-up parameters; doctor then tells of the limits.
  */
-const UNLIMITED = {
-  options: String.raw`-c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 -c default_transaction_isolation=read\ committed`,
-};
+const UNLIMITED = String.raw`-c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 -c default_transaction_isolation=read\ committed`;
 
 /** Queries of a daemon at once: the mirror's write and its reconcile, the poller's claim and completion, the figures, and a spare. */
 export const DAEMON_CONNECTIONS = 8;
@@ -71,12 +73,16 @@ export async function dropDeadConnections(sql: Sql, ms: number): Promise<void> {
   if (!(await Promise.race([answered, delay(ms, false)]))) dropConnections(sql);
 }
 
-/** A socket as postgres.js makes it itself (`host` is what it gives to TLS), but known to us. It need not be connected yet. */
-function dial({ host, port }: Address, sockets: Set<Socket>): Socket {
-  const socket = host.startsWith('/') ? connect(`${host}/.s.PGSQL.${port}`) : connect(port, host);
-  sockets.add(socket);
-  socket.once('close', () => sockets.delete(socket));
-  return Object.assign(socket, { host });
+/** A pool for which libpq's variable is none: postgres.js would read it and look for another session once more. */
+function ownSettings(options: object): Sql {
+  const name = 'PGTARGETSESSIONATTRS';
+  const { [name]: said } = process.env;
+  delete process.env[name];
+  try {
+    return postgres(options);
+  } finally {
+    if (said !== undefined) process.env[name] = said;
+  }
 }
 
 /** True where queries go through a pooler. */

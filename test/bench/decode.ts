@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import { Client } from 'pg';
-import { pgConfig } from '../../src/postgres/address.ts';
+import { pgConfig } from '../../src/postgres/clients.ts';
 import { mirrorBacklog, type Backlog } from './backlog.ts';
 import { singleRows } from './catch-up.ts';
 import type { Bench, Figures } from './stage.ts';
@@ -30,10 +30,7 @@ export const bench: Bench = {
 /** Reads the whole backlog as it comes from the socket and only counts the commits. */
 async function discard(backlog: Backlog): Promise<Figures> {
   const slot = await backlog.slot();
-  const client = new Client({
-    ...(await pgConfig(backlog.db.url, { name: 'bench receiver' })),
-    replication: 'database',
-  } as ConstructorParameters<typeof Client>[0]);
+  const client = new Client(await pgConfig(backlog.db.url, { name: 'bench receiver', replication: true }));
   await client.connect();
   client.on('error', () => {});
   const socket = (client as unknown as { connection: { stream: Socket } }).connection.stream;

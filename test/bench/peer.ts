@@ -5,7 +5,6 @@ import {
   initializeReplicationMessageListener,
   type GeneralMessageHandler,
 } from 'pg-transactional-outbox';
-import { pgConfig } from '../../src/postgres/address.ts';
 import { until } from '../support/database.ts';
 import { mirrorBacklog, type Backlog } from './backlog.ts';
 import { singleRows } from './catch-up.ts';
@@ -54,7 +53,7 @@ export const bench: Bench = {
 /** The service as its README shows it, with its flow control: each row is written before the next one is read. */
 async function libraryService(backlog: Backlog, rows: number): Promise<Figures> {
   const slot = await backlog.slot();
-  const client = await pgConfig(backlog.db.url, { name: 'bench peer' });
+  const client = { connectionString: backlog.db.url };
   const pool = new Pool({ ...client, max: 4 });
   const service = new LogicalReplicationService(client, { flowControl: { enabled: true } });
   const arrived = arrivals(rows);
@@ -112,7 +111,7 @@ async function outboxListener(
 ): Promise<Figures> {
   const slot = `copy_${Math.random().toString(36).slice(2, 10)}`;
   await db.sql`select pg_copy_logical_replication_slot(${origin}, ${slot})`;
-  const client = await pgConfig(db.url, { name: 'bench peer' });
+  const client = { connectionString: db.url };
   const arrived = arrivals(rows);
   const handler: GeneralMessageHandler = {
     handle: async (message, session) => {

@@ -1,7 +1,7 @@
 import { Client } from 'pg';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { command, teardown } from '../../src/commands/teardown.ts';
-import { pgConfig } from '../../src/postgres/address.ts';
+import { pgConfig } from '../../src/postgres/clients.ts';
 import { migrate } from '../../src/schema.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 
@@ -23,7 +23,7 @@ const run = async (): Promise<string[]> => {
 
 /** Streams from the slot; resolves with the checkpoint's mark as it is when the server ends the stream. */
 async function startReader(): Promise<{ markWhenEnded: Promise<unknown> }> {
-  const reader = new Client({ ...(await pgConfig(db.url, { name: 'reader' })), replication: 'database' } as object);
+  const reader = new Client(await pgConfig(db.url, { name: 'reader', replication: true }));
   reader.on('error', () => {});
   await reader.connect();
   // a stream's query ends only with its connection

@@ -1,7 +1,8 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { expect, test } from 'vitest';
-import { commandLine, nearest } from '../../src/command-line.ts';
+import { commandLine } from '../../src/command-line.ts';
+import { nearest } from '../../src/nearest.ts';
 import { VERSION } from '../../src/version.ts';
 
 async function run(words: string[], env: NodeJS.ProcessEnv = {}) {

@@ -3,7 +3,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { command } from '../../src/commands/config.ts';
-import { openDatabase } from '../../src/postgres/pools.ts';
 import { describeConfig, loadConfig, settingNames, settingsMarkdown, type Need } from '../../src/config.ts';
 
 const FULL = {
@@ -88,13 +87,15 @@ test('a secret may stand in a file, without its last line break; an unreadable f
 });
 
 test('a certificate that cannot be read is a wrong setting, without its path', () => {
-  const config = loadConfig({ DATABASE_URL: 'postgres://db/name?sslmode=verify-full&sslrootcert=/nowhere/secret' });
-  expect(() => openDatabase(config, { max: 1, name: 'test' })).toThrow(
-    expect.objectContaining({
-      code: 'config_invalid',
-      message: 'DATABASE_URL: the file of sslrootcert cannot be read',
-    }),
-  );
+  const address = 'postgres://db/name?sslmode=verify-full&sslrootcert=/nowhere/secret';
+  const said = problemsOf({ DATABASE_URL: address });
+  expect(said).toContain('DATABASE_URL: must be an address whose sslrootcert is a file that can be read');
+  expect(said).not.toContain('secret');
+});
+
+test('a wrong variable of libpq is told once, by its own name', () => {
+  const env = { DATABASE_URL: 'postgres://a/b', DATABASE_REPLICATION_URL: 'postgres://c/d', PGSSLMODE: 'verify' };
+  expect(problemsOf(env)).toMatch(/^wrong settings:\n {2}PGSSLMODE: must be one of disable, .+$/);
 });
 
 test('an empty value counts as unset, and decimals of a minute are allowed', () => {

@@ -1,0 +1,178 @@
+/** TLS as libpq has it: which files count, what is checked of the server, and what a failure means. */
+import { accessSync, constants, existsSync, readFileSync, statSync } from 'node:fs';
+import { isIP } from 'node:net';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import {
+  checkServerIdentity,
+  createSecureContext,
+  rootCertificates,
+  type ConnectionOptions,
+  type PeerCertificate,
+  type SecureContext,
+  type SecureContextOptions,
+  type SecureVersion,
+} from 'node:tls';
+import { codeOf, SmslogdError } from '../errors.ts';
+import type { TlsSettings } from './address.ts';
+
+/** What Node.js takes for a handshake with the host `name`. The files are read each time: a renewed certificate needs no restart. Throws database_tls. */
+export function tlsOptions(tls: TlsSettings, name: string): ConnectionOptions {
+  const ca = tls.rootCert === 'system' ? systemRoots() : fileOf('sslrootcert', tls.rootCert, 'root.crt');
+  const verifies = tls.mode.startsWith('verify');
+  if (ca === undefined && verifies)
+    throw tlsError(
+      `sslmode=${tls.mode} has no root certificate to verify the server with: no sslrootcert, and no file ~/.postgresql/root.crt`,
+      UNTRUSTED_HINT,
+    );
+  const cert = tls.sendsCert ? fileOf('sslcert', tls.cert, 'postgresql.crt') : undefined;
+  const key = cert === undefined ? undefined : fileOf('sslkey', tls.key, 'postgresql.key', true);
+  if (cert !== undefined && key === undefined)
+    throw tlsError('there is a client certificate without its key', 'Name the file of the key with sslkey=.');
+  const crl = fileOf('sslcrl', tls.crl, 'root.crl');
+  return {
+    secureContext: contextOf({
+      ca,
+      cert,
+      key,
+      crl: ca === undefined ? undefined : crl,
+      passphrase: tls.keyPassword,
+      minVersion: tls.minVersion as SecureVersion,
+      maxVersion: tls.maxVersion as SecureVersion | undefined,
+    }),
+    ...(tls.sendsName && isIP(name) === 0 ? { servername: name } : {}),
+    ...(tls.direct ? { ALPNProtocols: ['postgresql'] } : {}),
+    // also without sslmode=verify-…, as libpq: a root certificate is there to be used
+    rejectUnauthorized: ca !== undefined,
+    checkServerIdentity: (_, seen) => (tls.mode === 'verify-full' ? identityProblem(name, seen) : undefined),
+  };
+}
+
+function contextOf(options: SecureContextOptions): SecureContext {
+  try {
+    return createSecureContext(options);
+  } catch (error) {
+    throw tlsFailure(error);
+  }
+}
+
+/** As libpq: a certificate without alternative names may have an IP address as its common name. */
+function identityProblem(name: string, seen: PeerCertificate): Error | undefined {
+  if (isIP(name) !== 0 && seen.subjectaltname === undefined && seen.subject.CN === name) return undefined;
+  return checkServerIdentity(name, seen);
+}
+
+/** Where systems keep the certificates that they trust; OpenSSL's variable comes first. */
+const SYSTEM_ROOTS = [
+  '/etc/ssl/certs/ca-certificates.crt',
+  '/etc/pki/tls/certs/ca-bundle.crt',
+  '/etc/ssl/ca-bundle.pem',
+  '/etc/ssl/cert.pem',
+];
+
+function systemRoots(): string | Buffer | string[] {
+  const file = [process.env['SSL_CERT_FILE'] ?? '', ...SYSTEM_ROOTS].find((path) => path !== '' && existsSync(path));
+  return file === undefined ? [...rootCertificates] : readFileSync(file);
+}
+
+/** The content of a file that is named, or of libpq's own file where that exists. */
+function fileOf(parameter: string, named: string | undefined, usual: string, secret = false): Buffer | undefined {
+  const path = named ?? join(homedir(), '.postgresql', usual);
+  if (named === undefined && !existsSync(path)) return undefined;
+  const what = named === undefined ? `the file ~/.postgresql/${usual}` : `the file of ${parameter}`;
+  try {
+    if (secret && isOpenToOthers(path))
+      throw tlsError(
+        `${what} is open to others`,
+        'Its permissions must be u=rw (0600), or u=rw,g=r (0640) where root owns it.',
+      );
+    return readFileSync(path);
+  } catch (error) {
+    if (error instanceof SmslogdError) throw error;
+    throw tlsError(
+      `${what} cannot be read (${codeOf(error)})`,
+      `Check the path and the permissions of ${what}.`,
+      error,
+    );
+  }
+}
+
+/** The parameter whose file is named and cannot be read. */
+export function unreadableFile(tls: TlsSettings): string | undefined {
+  const files = { sslrootcert: tls.rootCert, sslcert: tls.cert, sslkey: tls.key, sslcrl: tls.crl };
+  return Object.entries(files).find(([, path]) => path !== undefined && path !== 'system' && !isReadable(path))?.[0];
+}
+
+function isReadable(path: string): boolean {
+  try {
+    accessSync(path, constants.R_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function isOpenToOthers(path: string): boolean {
+  const { mode, uid } = statSync(path);
+  return (mode & (uid === 0 ? 0o037 : 0o077)) !== 0;
+}
+
+const UNTRUSTED_HINT =
+  "Name the file with the certificate of the server's authority with sslrootcert=FILE, or sslrootcert=system for the authorities that this system trusts.";
+
+export const CERTIFICATE_HINT = 'Name the files of the client certificate and its key with sslcert= and sslkey=.';
+
+export function tlsError(sentence: string, hint?: string, cause?: unknown): SmslogdError {
+  return new SmslogdError('database_tls', sentence, { cause, ...(hint === undefined ? {} : { hint }) });
+}
+
+/** Which code means what, by its beginning; the first that fits counts. */
+const MEANINGS: readonly (readonly [RegExp, string, string?])[] = [
+  [
+    /^(?:UNABLE_TO|SELF_SIGNED|DEPTH_ZERO|INVALID_CA)/,
+    "the server's certificate is not of a trusted authority",
+    UNTRUSTED_HINT,
+  ],
+  [
+    /^ERR_TLS_CERT_ALTNAME/,
+    "the server's certificate is not for the host of the address",
+    'Use a host name that is in the certificate (hostaddr= gives the IP address apart), renew the certificate with this name, or use sslmode=verify-ca.',
+  ],
+  [
+    /^CERT_(?:HAS_EXPIRED|NOT_YET)/,
+    "the server's certificate is not valid at this time",
+    "Renew the server's certificate, and check both clocks.",
+  ],
+  [/^(?:CERT_REVOKED|CRL|UNABLE_TO_GET_CRL)/, "the server's certificate was revoked, or its sslcrl does not fit"],
+  [
+    /CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE/,
+    'the server wants a client certificate, or none of its ciphers is known here',
+    CERTIFICATE_HINT,
+  ],
+  [
+    /ALERT.*(?:CA|CERTIFICATE|EXPIRED|REVOKED)/,
+    'the server does not take the client certificate',
+    "Let sslcert= be a valid certificate of an authority that the server's ssl_ca_file names.",
+  ],
+  [
+    /PROTOCOL/,
+    'there is no version of TLS that both sides take',
+    "Compare the server's ssl_min_protocol_version with the parameters ssl_min_protocol_version and ssl_max_protocol_version.",
+  ],
+  [
+    /^ERR_OSSL|BAD_DECRYPT|PEM|KEY_VALUES|^ERR_CRYPTO/,
+    'a file of sslrootcert, sslcert, sslkey or sslcrl cannot be used',
+    'Each file must be in PEM form, the key must be that of the certificate; sslpassword= decrypts it.',
+  ],
+];
+
+/** What a failure while TLS begins means; an SmslogdError stays. */
+export function tlsFailure(error: unknown): SmslogdError {
+  if (error instanceof SmslogdError) return error;
+  const code = codeOf(error) ?? 'no code';
+  const [, sentence, hint] = MEANINGS.find(([pattern]) => pattern.test(code)) ?? [
+    undefined,
+    'the TLS handshake failed',
+  ];
+  return tlsError(`${sentence} (${code})`, hint, error);
+}
