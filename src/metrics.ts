@@ -4,7 +4,7 @@
  */
 import { Counter, Gauge, Histogram, Registry, type OpenMetricsContentType } from 'prom-client';
 import { LATENCY_SOURCES } from './config.ts';
-import { ERROR_CODES } from './errors.ts';
+import { ERROR_CODES, type ErrorCode } from './errors.ts';
 import { isFinal, OPEN_STATUSES, SMS_TYPES, STATUSES } from './status.ts';
 
 export const MIRROR_STATES = ['starting', 'snapshot', 'streaming', 'standby', 'repairing', 'stopped'] as const;
@@ -37,6 +37,14 @@ export const REJECT_REASONS = [
   'other',
 ] as const;
 export type RejectReason = (typeof REJECT_REASONS)[number];
+
+/** Why the gateway is left alone: codes of errors.ts. */
+export const GATEWAY_TROUBLES = [
+  'gateway_unauthorized',
+  'gateway_unreachable',
+  'gateway_busy',
+] as const satisfies readonly ErrorCode[];
+export type GatewayTrouble = (typeof GATEWAY_TROUBLES)[number];
 
 export const PERIODS = ['today', 'yesterday'] as const;
 export const GROUPS = ['le_2m', 'm2_5', 'm5_30', 'gt_30m'] as const;
@@ -182,6 +190,11 @@ export function createMetrics(version: string) {
     pollLimit: gauge('poll_concurrency_limit', 'Requests that may be under way at once now (process)'),
     pollInFlight: gauge('poll_in_flight', 'Requests under way (process)'),
     pollBreaker: gauge('poll_breaker_open', '1 while the gateway is left alone (process)'),
+    gatewayTrouble: gauge(
+      'gateway_trouble',
+      '1 for what the gateway has against us, the newest alone; none: it answers (process)',
+      ['code'],
+    ),
     pollDue: gauge('poll_due', 'SMS whose next request is due now (database)'),
     pollLastSuccess: gauge('poll_last_success_timestamp_seconds', 'Last answered status request (process)'),
     unknownWords: counter(
@@ -219,6 +232,7 @@ export function createMetrics(version: string) {
   metrics.reconcileProgress.set(1);
   for (const status of SLOT_WAL_STATUSES) metrics.slotWalStatus.set({ status }, 0);
   for (const result of POLL_RESULTS) metrics.pollRequests.inc({ result }, 0);
+  for (const code of GATEWAY_TROUBLES) metrics.gatewayTrouble.set({ code }, 0);
   for (const reason of REJECT_REASONS) metrics.rejects.inc({ reason }, 0);
   for (const code of ERROR_CODES) metrics.errors.inc({ code }, 0);
   metrics.buildInfo.set({ version, node: process.versions.node }, 1);

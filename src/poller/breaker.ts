@@ -5,6 +5,7 @@
  *   closed --- 401 or 403 ------------> open for a minute, doubling to 15 (asking on may prolong a lock-out)
  *   closed --- Retry-After -----------> open for that long, at most 5 minutes
  *   open ----- the time is over ------> trying: one request at a time
+ *   open ----- another login ---------> trying, where it was the login that was refused
  *   trying --- an answer -------------> closed
  *   trying --- a fault or a refusal --> open, for longer
  *
@@ -20,6 +21,8 @@ export interface Breaker {
   remaining(now: number): number;
   /** a request ended that began at `startedAt`; true where the breaker opened or closed by it */
   note(event: BreakerEvent, startedAt: number, now: number, retryAfterMs?: number): boolean;
+  /** there is another login than the one that was refused: what was refused says nothing of it */
+  retry(now: number): void;
 }
 
 /** With fewer faults in a row the concurrency limit alone reacts. */
@@ -34,6 +37,7 @@ export function createBreaker(): Breaker {
   let inARow = 0;
   let faultOpenings = 0;
   let refusals = 0;
+  let refused = false;
   let pausedUntil = -Infinity;
   const open = (now: number, ms: number) => {
     until = Math.max(until ?? 0, now + ms);
@@ -50,6 +54,7 @@ export function createBreaker(): Breaker {
         if (stale) return false;
         open(now, doubling(REFUSAL, refusals));
         refusals += 1;
+        refused = true;
         return true;
       }
       if (retryAfterMs !== undefined && retryAfterMs > 0 && event === 'fault') {
@@ -67,13 +72,22 @@ export function createBreaker(): Breaker {
         changedAt = now;
         faultOpenings = 0;
         refusals = 0;
+        refused = false;
         return true;
       }
       inARow += 1;
       if (before === 'open' || (before === 'closed' && inARow < FAULTS_IN_A_ROW)) return false;
       open(now, doubling(FAULT, faultOpenings));
       faultOpenings += 1;
+      refused = false;
       return true;
+    },
+    retry(now) {
+      if (!refused || breaker.state(now) !== 'open') return;
+      until = Math.max(now, pausedUntil);
+      changedAt = now;
+      refusals = 0;
+      refused = false;
     },
   };
   return breaker;

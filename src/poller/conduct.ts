@@ -1,8 +1,9 @@
 /** How the poller behaves to the gateway: the concurrency limit, the rate and the breaker together, with their gauges and what they say. */
 import { SmslogdError } from '../errors.ts';
 import type { Log } from '../log.ts';
-import type { Metrics } from '../metrics.ts';
+import { GATEWAY_TROUBLES, type GatewayTrouble, type Metrics } from '../metrics.ts';
 import { createBreaker } from './breaker.ts';
+import type { Credentials } from './credentials.ts';
 import { createLimit } from './limit.ts';
 import type { Outcome } from './outcome.ts';
 import { createRate } from './rate.ts';
@@ -26,9 +27,11 @@ export interface Conduct {
   unused(count: number): void;
   /**
    * `startedAt` by performance.now(); `outcome` undefined: it was no request. `wanting`: more wait than their share of the places lets in, so
-   * the limit is in use although most places are free.
+   * the limit is in use although most places are free. `login`: what it was asked with.
    */
-  ended(outcome: Outcome | undefined, startedAt: number, wanting?: boolean): void;
+  ended(outcome: Outcome | undefined, startedAt: number, wanting?: boolean, login?: Credentials): void;
+  /** the login as it is now: another one than the refused one is tried at once */
+  login(now: Credentials): void;
 }
 
 export function createConduct(
@@ -40,6 +43,10 @@ export function createConduct(
   const rate = createRate(options.perSecond, now());
   const breaker = createBreaker();
   let inFlight = 0;
+  let refused: Credentials | undefined;
+  const tell = (trouble?: GatewayTrouble) => {
+    for (const code of GATEWAY_TROUBLES) metrics.gatewayTrouble.set({ code }, code === trouble ? 1 : 0);
+  };
   const size = () => {
     const state = breaker.state(now());
     return state === 'open' ? 0 : state === 'trying' ? 1 : limit.current;
@@ -70,14 +77,27 @@ export function createConduct(
       inFlight -= count;
       rate.take(-count);
     },
-    ended(outcome, startedAt, wanting = false) {
+    login({ login, password }) {
+      if (refused === undefined || (refused.login === login && refused.password === password)) return;
+      refused = undefined;
+      breaker.retry(now());
+    },
+    ended(outcome, startedAt, wanting = false, login = undefined) {
       const at = now();
       if (outcome?.breaker !== undefined) {
         if (outcome.breaker !== 'unauthorized')
           limit.ended(outcome.overload ? 'overload' : 'ok', startedAt, at, wanting || inFlight * 2 >= limit.current);
         if (breaker.note(outcome.breaker, startedAt, at, outcome.retryAfterMs)) {
-          if (breaker.state(at) === 'closed') said.over('the gateway answers again');
-          else said.trouble(...problemOf(outcome), { seconds: Math.ceil(breaker.remaining(at) / 1000) });
+          if (breaker.state(at) === 'closed') {
+            said.over('the gateway answers again');
+            tell();
+          } else {
+            const [level, code, sentence] = troubleOf(outcome);
+            const seconds = Math.ceil(breaker.remaining(at) / 1000);
+            said.trouble(level, new SmslogdError(code, sentence), { seconds });
+            tell(code);
+          }
+          refused = outcome.breaker === 'unauthorized' ? login : undefined;
         }
       }
       inFlight -= 1;
@@ -86,10 +106,9 @@ export function createConduct(
 }
 
 /** Why the gateway is left alone. */
-function problemOf({ breaker, result = 'network', cause, busy }: Outcome): ['warn' | 'error', SmslogdError] {
-  if (breaker === 'unauthorized')
-    return ['error', new SmslogdError('gateway_unauthorized', 'the gateway refuses the login')];
-  if (busy === true) return ['warn', new SmslogdError('gateway_busy', `the gateway asks for a pause (${result})`)];
+function troubleOf({ breaker, result = 'network', cause, busy }: Outcome): ['warn' | 'error', GatewayTrouble, string] {
+  if (breaker === 'unauthorized') return ['error', 'gateway_unauthorized', 'the gateway refuses the login'];
+  if (busy === true) return ['warn', 'gateway_busy', `the gateway asks for a pause (${result})`];
   const fails = result === 'http_5xx' ? 'answers with errors' : 'does not answer';
-  return ['warn', new SmslogdError('gateway_unreachable', `the gateway ${fails} (${cause ?? result})`)];
+  return ['warn', 'gateway_unreachable', `the gateway ${fails} (${cause ?? result})`];
 }

@@ -96,10 +96,8 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
   };
   const stop = AbortSignal.any([signal, failed.signal]);
 
-  const gateway = createGateway(
-    config,
-    recentCredentials(() => currentCredentials(config, process.env)),
-  );
+  const credentials = recentCredentials(() => currentCredentials(config, process.env));
+  const gateway = createGateway(config, credentials);
   const lanes = createLanes();
   const completions = createCompletions({
     write: (rows) => store.complete(rows),
@@ -121,6 +119,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
 
   const ask = async (row: Claimed, gatewayId: string): Promise<void> => {
     const startedAt = performance.now();
+    const login = credentials();
     let outcome: Outcome | undefined;
     try {
       const exchange = await gateway.askStatus(gatewayId);
@@ -143,7 +142,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
         gapMs: gapAfter(outcome, row.ageMs + took),
       });
     } finally {
-      conduct.ended(outcome, startedAt, lanes.pastIsFull(conduct.size()));
+      conduct.ended(outcome, startedAt, lanes.pastIsFull(conduct.size()), login);
       lanes.ended(row.lane);
       if (conduct.worthAClaim()) wake();
     }
@@ -187,6 +186,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
   try {
     while (!stop.aborted) {
       health.beat('poller');
+      conduct.login(credentials());
       conduct.show();
       const free = completions.waiting < MAX_UNWRITTEN ? conduct.free() : 0;
       const early = performance.now() - claimedAt < GATHER_MS;

@@ -1,6 +1,9 @@
 /** How a whole poller behaves to a gateway that is dead or answers nonsense, seen by a gateway that counts. */
+import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { pino } from 'pino';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { reply, startGateway, type TestGateway } from '../support/gateway.ts';
 import { queueSize, series, startPoller, type Running } from '../support/poller.ts';
@@ -85,4 +88,42 @@ test('429 with Retry-After: nobody asks before that, then all are asked for; it 
   expect(said('does not answer')).toHaveLength(0);
   expect(said('the gateway answers again')).toHaveLength(1);
   expect(await series(running.metrics, 'smslogd_poll_breaker_open')).toBe(0);
+});
+
+/** The troubles that the metrics tell now. */
+const troubles = async () =>
+  (await running.metrics.gatewayTrouble.get()).values
+    .filter(({ value }) => value === 1)
+    .map(({ labels }) => labels.code);
+
+test('a password that is corrected is tried at once, also where a symbolic link leads to another file', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'smslogd-test-'));
+  // as Kubernetes mounts a secret
+  const mount = (name: string, password: string) => {
+    mkdirSync(join(directory, name));
+    writeFileSync(join(directory, name, 'password'), password);
+    symlinkSync(name, join(directory, 'next'));
+    renameSync(join(directory, 'next'), join(directory, '..data'));
+  };
+  mount('first', 'wrong');
+  symlinkSync('..data/password', join(directory, 'password'));
+  vi.stubEnv('IP2SMS_PASSWORD_FILE', join(directory, 'password'));
+  const right = `Basic ${Buffer.from('login:right').toString('base64')}`;
+  gateway.script = ({ id, authorization }) => (authorization === right ? reply(id, 'Delivered') : { status: 401 });
+  try {
+    await start();
+    await until('the refusal', () => said('"gateway_unauthorized"').length === 1);
+    expect(await troubles()).toEqual(['gateway_unauthorized']);
+    const asked = gateway.asked.length;
+    // a wrong one is tried once
+    mount('second', 'wrong, too');
+    await until('a try', () => gateway.asked.length > asked);
+    mount('third', 'right');
+    await allAnswered();
+    expect(gateway.asked.filter(({ authorization }) => authorization !== right)).toHaveLength(asked + 1);
+    expect(await troubles()).toEqual([]);
+  } finally {
+    vi.unstubAllEnvs();
+    rmSync(directory, { recursive: true });
+  }
 });

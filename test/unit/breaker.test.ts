@@ -75,3 +75,26 @@ test('Retry-After is obeyed from the first time, at most five minutes', () => {
   breaker.note('fault', 0, 13, 1_000);
   expect(breaker.remaining(12)).toBe(300_000);
 });
+
+test('another login is tried at once, and is given the pauses of a first refusal; a pause that was asked for is kept', () => {
+  const breaker = createBreaker();
+  breaker.note('unauthorized', 0, 10);
+  breaker.note('unauthorized', 10 + MINUTE, 10 + MINUTE);
+  expect(breaker.state(20 + MINUTE)).toBe('open');
+  breaker.retry(20 + MINUTE);
+  expect(breaker.state(20 + MINUTE)).toBe('trying');
+  // what was under way with the former login
+  breaker.note('unauthorized', 15 + MINUTE, 21 + MINUTE);
+  expect(breaker.state(21 + MINUTE)).toBe('trying');
+  breaker.note('unauthorized', 21 + MINUTE, 22 + MINUTE);
+  expect(breaker.remaining(22 + MINUTE)).toBe(MINUTE);
+
+  breaker.note('fault', 22 + MINUTE, 23 + MINUTE, 7_000);
+  breaker.retry(24 + MINUTE);
+  expect(breaker.remaining(24 + MINUTE)).toBe(6_999);
+
+  const dead = createBreaker();
+  faults(dead, 0, 8);
+  dead.retry(10);
+  expect(dead.state(10)).toBe('open');
+});

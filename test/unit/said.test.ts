@@ -1,5 +1,6 @@
 import { pino } from 'pino';
 import { expect, test } from 'vitest';
+import { silentLog } from '../../src/log.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { createConduct } from '../../src/poller/conduct.ts';
 import type { Outcome } from '../../src/poller/outcome.ts';
@@ -68,4 +69,29 @@ test('a gateway that is left alone is asked nothing, then by one request; the ga
   expect(conduct.free()).toBeGreaterThan(1);
   conduct.show();
   expect(await value(metrics.pollBreaker)).toBe(0);
+});
+
+test('the metrics tell the newest trouble alone', async () => {
+  const metrics = createMetrics('test');
+  let now = 0;
+  const conduct = createConduct({ metrics, log: silentLog }, { ceiling: 8, perSecond: 0 }, () => now);
+  const trouble = async () =>
+    (await metrics.gatewayTrouble.get()).values.filter(({ value }) => value === 1).map(({ labels }) => labels.code);
+  const ended = (outcome: Pick<Outcome, 'result' | 'breaker'> & Partial<Outcome>) => {
+    now += 900_000;
+    conduct.began(1);
+    conduct.ended({ again: 'now', overload: false, ...outcome }, now);
+  };
+  expect((await metrics.gatewayTrouble.get()).values).toHaveLength(3);
+  expect(await trouble()).toEqual([]);
+  ended({ result: 'unauthorized', breaker: 'unauthorized' });
+  expect(await trouble()).toEqual(['gateway_unauthorized']);
+  ended({ result: 'network', breaker: 'fault' });
+  expect(await trouble()).toEqual(['gateway_unreachable']);
+  ended({ result: 'http_5xx', breaker: 'fault', busy: true, retryAfterMs: 1_000 });
+  expect(await trouble()).toEqual(['gateway_busy']);
+  ended({ result: 'unauthorized', breaker: 'unauthorized' });
+  expect(await trouble()).toEqual(['gateway_unauthorized']);
+  ended({ result: 'ok', breaker: 'answer' });
+  expect(await trouble()).toEqual([]);
 });
