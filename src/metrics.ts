@@ -202,6 +202,10 @@ export function createMetrics(version: string) {
       'Status words that are not known, stored as Unknown (process)',
     ),
     badDates: counter('poll_bad_dates_total', 'Replies with an empty or broken date (process)'),
+    futureDates: counter(
+      'poll_future_dates_total',
+      "Answers with a date more than half a minute yet to come by this process's clock (process)",
+    ),
     rejects: counter('gateway_rejects_total', 'Rejected SMS by reason (process)', ['reason']),
     clockOffset: gauge(
       'gateway_clock_offset_seconds',

@@ -166,6 +166,12 @@ export interface Recent {
   readonly sms: number;
 }
 
+/** The oldest SMS of a type that is past its life and still asked for, its age in seconds; what came into the log past its life is history. */
+export interface Overdue {
+  readonly type: SmsType;
+  readonly age: number;
+}
+
 /** An hour of one type, as verification.sms_delivery_hourly has it; `hour` in Unix seconds, percentiles in seconds. */
 export interface Hour extends GroupCounts {
   readonly hour: number;
@@ -206,6 +212,8 @@ export interface Facts {
   readonly due: number;
   /** bytes with indexes */
   readonly tables: Readonly<Record<(typeof TABLES)[number], number>>;
+  /** likewise */
+  readonly overdue: readonly Overdue[];
   readonly checkpoint: number | null;
   readonly slot: Slot | null;
 }
@@ -237,6 +245,10 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
                       from smslogd.sms_by_status),
        'due', (select count(*) from smslogd.sms_poll where due_at <= now() and leased_until <= now()),
        'tables', json_build_object(${TABLES.map((name) => `'${name}', pg_total_relation_size('${name === 'sms_log' ? 'verification' : 'smslogd'}.${name}')`).join(', ')}),
+       'overdue', (select coalesce(json_agg(o), '[]')
+                     from (select l.type, date_part('epoch', smslogd.clock() - min(p.sent_at)) as age
+                             from smslogd.sms_poll p join verification.sms_log l using (id)
+                            where p.lane < 2 and p.deadline_at < smslogd.clock() group by l.type) o),
        'checkpoint', (select date_part('epoch', updated_at) from smslogd.checkpoint where slot_name = ${slot} and lsn is not null),
        'slot', (select json_build_object('active', active, 'wal_status', wal_status, 'safe', safe_wal_size,
                          'retained', case when pg_is_in_recovery() then null else pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) end)

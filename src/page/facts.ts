@@ -1,11 +1,11 @@
 /** The facts of the page and of /status.json, gathered from the database's figures and from what this process knows of itself. */
 import type { Config } from '../config.ts';
 import type { Figures } from '../figures/gauges.ts';
-import type { Facts, Hour, Period, Recent, Slot } from '../figures/store.ts';
+import type { Facts, Hour, Overdue, Period, Recent, Slot } from '../figures/store.ts';
 import type { Health, LoopName } from '../health.ts';
-import type { Metrics, MirrorState } from '../metrics.ts';
+import { GATEWAY_TROUBLES, type GatewayTrouble, type Metrics, type MirrorState } from '../metrics.ts';
 import { OPEN_STATUSES, SMS_TYPES, type OpenStatus, type SmsType } from '../status.ts';
-import type { RecentRequests, Requests } from './requests.ts';
+import type { Dates, RecentRequests, Requests } from './requests.ts';
 import { judge, type Verdict } from './verdict.ts';
 
 /** What is known, before it is judged. Ages and lags are seconds, times ISO 8601. */
@@ -32,6 +32,8 @@ export interface Known {
   readonly hours: readonly Hour[];
   /** SMS without a final status now */
   readonly open: readonly OpenCount[];
+  /** the oldest SMS past its life of each type; those that came into the log past it are asked last, and are not among them */
+  readonly overdue: readonly Overdue[];
   /** SMS whose next status request is due */
   readonly poll_due: number | null;
   readonly slot: Slot | null;
@@ -68,6 +70,12 @@ interface Gateway {
   readonly last_success_age: number | null;
   /** requests of this process in the last 20 minutes */
   readonly requests: Requests;
+  /** the newest trouble with the gateway; null: it answers */
+  readonly trouble: GatewayTrouble | null;
+  /** the gateway's clock minus ours by its last reply; null where none told */
+  readonly clock_offset: number | null;
+  /** what the dates of its answers say of its clock, in the last 20 minutes */
+  readonly dates: Dates;
 }
 
 export interface FactsDeps {
@@ -86,6 +94,8 @@ export async function gatherFacts(deps: FactsDeps): Promise<StatusFacts> {
   const [notReady, hours] = await Promise.all([deps.readiness(), figures.hours(), figures.refresh()]);
   const { facts } = figures;
   const lastSuccess = await valueOf(metrics.pollLastSuccess);
+  const recent = await requests.read();
+  const troubles = (await metrics.gatewayTrouble.get()).values;
   const known: Known = {
     version,
     ready: notReady === undefined,
@@ -102,6 +112,7 @@ export async function gatherFacts(deps: FactsDeps): Promise<StatusFacts> {
     recent: facts?.recent ?? [],
     hours: hours ?? [],
     open: facts === undefined ? [] : openCounts(facts),
+    overdue: facts?.overdue ?? [],
     poll_due: facts?.due ?? null,
     slot: facts?.slot ?? null,
     pipeline: {
@@ -116,7 +127,11 @@ export async function gatherFacts(deps: FactsDeps): Promise<StatusFacts> {
       in_flight: await valueOf(metrics.pollInFlight),
       last_success_at: lastSuccess === 0 ? null : isoTime(lastSuccess),
       last_success_age: lastSuccess === 0 ? null : Math.max(0, Date.now() / 1000 - lastSuccess),
-      requests: await requests.read(),
+      requests: recent.requests,
+      trouble:
+        GATEWAY_TROUBLES.find((code) => troubles.some((row) => row.labels.code === code && row.value === 1)) ?? null,
+      clock_offset: (await metrics.clockOffset.get()).values[0]?.value ?? null,
+      dates: recent.dates,
     },
   };
   return { ...known, verdict: judge(known) };

@@ -39,6 +39,9 @@ const WORST_FIRST: readonly Level[] = ['unknown', 'failing', 'impaired'];
 export const ON_TIME = { impaired: 0.8, failing: 0.5 };
 /** With fewer SMS a share says nothing. */
 const ENOUGH = 20;
+/** The gateway's clock, as in SmslogdGatewayClock: by so much it moves SMS over the bound of 2 minutes; of so many dates it is told by them. */
+const CLOCK_SECONDS = 30;
+const CLOCK_SHARE = 0.25;
 const STALE_SECONDS = 60;
 const LAG_SECONDS = 60;
 const SILENCE_SECONDS = 600;
@@ -50,13 +53,22 @@ export function judge(known: Known): Verdict {
   const asking = gateway(known);
   // while no status is learned, SMS that are not known to have arrived say nothing of the channel
   const blind = asking.some(({ level }) => level === 'unknown');
-  const arrivals = blind ? [] : SMS_TYPES.map((type) => arrivalOf(type, known)).filter((each) => each !== undefined);
-  const findings = [...sight(known), ...pipeline(known), ...asking, ...arrivals.flatMap(late), ...backlog(known)].sort(
-    (a, b) => WORST_FIRST.indexOf(a.level) - WORST_FIRST.indexOf(b.level),
-  );
+  const wrong = clock(known);
+  const within = wrong.length === 0 ? ' within 2 minutes' : '';
+  const arrivals = blind
+    ? []
+    : SMS_TYPES.map((type) => arrivalOf(type, known, within !== '')).filter((each) => each !== undefined);
+  const findings = [
+    ...sight(known),
+    ...pipeline(known),
+    ...asking,
+    ...arrivals.flatMap((each) => late(each, within)),
+    ...backlog(known),
+    ...wrong,
+  ].sort((a, b) => WORST_FIRST.indexOf(a.level) - WORST_FIRST.indexOf(b.level));
   const level = findings[0]?.level ?? 'well';
   const sentence = level === 'well' && arrivals.length === 0 ? UNPROVEN : SENTENCES[level];
-  return { level, sentence, because: blind || isStale(known) ? null : because(known, arrivals), findings };
+  return { level, sentence, because: blind || isStale(known) ? null : because(known, arrivals, within), findings };
 }
 
 const isStale = ({ read_age: readAge }: Known) => readAge !== null && readAge > STALE_SECONDS;
@@ -111,27 +123,44 @@ function pipeline({ loops, mirror, slot, read_at, pipeline }: Known): Finding[] 
 
 function gateway({ loops, gateway, poll_due: due }: Known): Finding[] {
   if (!loops.includes('poller')) return [];
-  const silence = gateway.last_success_age;
+  const { trouble, last_success_age: silence } = gateway;
   const since = silence === null ? 'since this daemon started' : `for ${age(silence)}`;
-  if (gateway.breaker_open && gateway.requests.unauthorized > 0) {
-    return [
-      {
-        level: 'unknown',
-        sentence: 'No status is learned: the gateway refuses the login.',
-        runbook: 'SmslogdGatewayUnauthorized',
-      },
-    ];
+  const unknown = (sentence: string, runbook: string): Finding[] => [{ level: 'unknown', sentence, runbook }];
+  if (gateway.breaker_open && trouble === 'gateway_unauthorized') {
+    return unknown('No status is learned: the gateway refuses the login.', 'SmslogdGatewayUnauthorized');
   }
   if (gateway.breaker_open && (due ?? 0) > 0) {
     const level = silence !== null && silence < BREAK_SECONDS ? 'impaired' : 'unknown';
-    return [
-      { level, sentence: `No status is learned: no answer of the gateway ${since}.`, runbook: 'SmslogdPollStale' },
-    ];
+    const [why, runbook] =
+      trouble === 'gateway_busy'
+        ? ['the gateway asks for a pause, and no answer came', trouble]
+        : ['no answer of the gateway', 'SmslogdPollStale'];
+    return [{ level, sentence: `No status is learned: ${why} ${since}.`, runbook }];
   }
   if ((due ?? 0) > 0 && silence !== null && silence > SILENCE_SECONDS) {
-    return [
-      { level: 'unknown', sentence: `SMS wait to be asked for, and none was ${since}.`, runbook: 'SmslogdPollStale' },
-    ];
+    return unknown(`SMS wait to be asked for, and none was ${since}.`, 'SmslogdPollStale');
+  }
+  return [];
+}
+
+/** Whether times of delivery can be believed: they are the gateway's dates minus our source's. */
+function clock({ loops, gateway: { clock_offset: offset, dates } }: Known): Finding[] {
+  if (!loops.includes('poller')) return [];
+  const say = (sentence: string): Finding[] => [{ level: 'impaired', sentence, runbook: 'SmslogdGatewayClock' }];
+  const many = (some: number, all: number) => all >= ENOUGH && some / all > CLOCK_SHARE;
+  if (offset !== null && Math.abs(offset) >= CLOCK_SECONDS) {
+    const where = offset < 0 ? 'behind' : 'ahead';
+    return say(`The gateway's clock is ${age(Math.abs(offset))} ${where}: times of delivery are wrong by that much.`);
+  }
+  if (many(dates.negative, dates.delivered)) {
+    return say(
+      `${count(dates.negative)} of ${count(dates.delivered)} SMS were delivered before they were sent, by the gateway's dates: times of delivery are too short.`,
+    );
+  }
+  if (many(dates.future, dates.answers)) {
+    return say(
+      `${count(dates.future)} of ${count(dates.answers)} answers of the gateway have a date yet to come: times of delivery are too long.`,
+    );
   }
   return [];
 }
@@ -139,20 +168,25 @@ function gateway({ loops, gateway, poll_due: due }: Known): Finding[] {
 interface Arrival {
   readonly type: SmsType;
   readonly sms: number;
-  readonly onTime: number;
+  readonly arrived: number;
   readonly when: string;
 }
 
-/** How many of the latest SMS that are followed arrived on time; undefined where there are too few. */
-function arrivalOf(type: SmsType, { recent, hours, read_at: readAt, poll_due: due }: Known): Arrival | undefined {
+/** How many of the latest SMS that are followed arrived, `timed`: on time; undefined where there are too few. */
+function arrivalOf(
+  type: SmsType,
+  { recent, hours, read_at: readAt, poll_due: due }: Known,
+  timed: boolean,
+): Arrival | undefined {
   const now = recent.filter((row) => row.type === type && row.outcome !== 'untracked');
-  const young = { sms: smsIn(now), onTime: smsIn(now.filter(({ outcome }) => outcome === 'on_time')) };
+  const counts = timed ? ['on_time'] : ['on_time', 'late'];
+  const young = { sms: smsIn(now), arrived: smsIn(now.filter(({ outcome }) => counts.includes(outcome))) };
   if (young.sms >= ENOUGH) return { type, ...young, when: '2 to 12 minutes ago' };
   const readNow = Date.parse(readAt ?? '') / 1000;
   const latest = hours.filter((row) => row.type === type && row.hour > readNow - 7_200);
   const older = {
     sms: latest.reduce((total, row) => total + row.due, 0),
-    onTime: latest.reduce((total, row) => total + row.on_time, 0),
+    arrived: latest.reduce((total, row) => total + (timed ? row.on_time : Math.min(row.due, row.delivered)), 0),
   };
   // after a first copy these may be SMS that nobody has asked for yet: those past their life come last
   const asked = (due ?? 0) < older.sms;
@@ -161,30 +195,24 @@ function arrivalOf(type: SmsType, { recent, hours, read_at: readAt, poll_due: du
 
 const smsIn = (rows: Known['recent']) => rows.reduce((total, { sms }) => total + sms, 0);
 
-function late({ type, sms, onTime, when }: Arrival): Finding[] {
-  const ratio = onTime / sms;
+function late({ type, sms, arrived, when }: Arrival, within: string): Finding[] {
+  const ratio = arrived / sms;
   // what chance may do with so few SMS is no trouble
   const benefit = ratio + 2 * Math.sqrt((ratio * (1 - ratio)) / sms);
   if (benefit >= ON_TIME.impaired) return [];
   const level = benefit < ON_TIME.failing ? 'failing' : 'impaired';
-  const sentence = `Only ${percent(ratio)} of ${count(sms)} SMS of type ${type}, sent ${when}, are known to have arrived within 2 minutes.`;
+  const sentence = `Only ${percent(ratio)} of ${count(sms)} SMS of type ${type}, sent ${when}, are known to have arrived${within}.`;
   return [{ level, sentence, runbook: 'SmslogdOnTimeFastBurn' }];
 }
 
-function backlog({ open }: Known): Finding[] {
-  const old = open.filter(({ sms, oldest_age: oldest }) => sms > 0 && (oldest ?? 0) > OPEN_SECONDS);
-  if (old.length === 0) return [];
-  const oldest = Math.max(...old.map((row) => row.oldest_age ?? 0));
-  return [
-    {
-      level: 'impaired',
-      sentence: `SMS past their life have no final status yet, the oldest for ${age(oldest)}.`,
-      runbook: 'SmslogdBacklogOld',
-    },
-  ];
+function backlog({ overdue }: Known): Finding[] {
+  const oldest = Math.max(0, ...overdue.map((row) => row.age));
+  if (oldest <= OPEN_SECONDS) return [];
+  const sentence = `SMS past their life have no final status yet, the oldest for ${age(oldest)}.`;
+  return [{ level: 'impaired', sentence, runbook: 'SmslogdBacklogOld' }];
 }
 
-function because({ periods, poll_due: due }: Known, arrivals: readonly Arrival[]): string | null {
+function because({ periods, poll_due: due }: Known, arrivals: readonly Arrival[], within: string): string | null {
   if (arrivals.length === 0) {
     if (periods.every(({ total }) => total === 0)) return 'There are no SMS yet.';
     if (due !== null && due >= ENOUGH)
@@ -192,7 +220,7 @@ function because({ periods, poll_due: due }: Known, arrivals: readonly Arrival[]
     return periods.some(isJudged) ? 'Too few SMS were sent lately to say more.' : null;
   }
   const sms = arrivals.reduce((sum, each) => sum + each.sms, 0);
-  const onTime = arrivals.reduce((sum, each) => sum + each.onTime, 0);
+  const arrived = arrivals.reduce((sum, each) => sum + each.arrived, 0);
   const when = new Set(arrivals.map((each) => each.when)).size === 1 ? arrivals[0]!.when : 'lately';
-  return `${percent(onTime / sms)} of the ${count(sms)} SMS sent ${when} arrived within 2 minutes.`;
+  return `${percent(arrived / sms)} of the ${count(sms)} SMS sent ${when} arrived${within}.`;
 }

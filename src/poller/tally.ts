@@ -13,6 +13,8 @@ import type { Outcome } from './outcome.ts';
 const WORDS_SAID = 20;
 /** SMS of which it is remembered that they were refused: each is tried again and again, and gets a line once. */
 const REFUSED_SAID = 10_000;
+/** A date that is later than now by more is no matter of rounding. */
+const FUTURE_MS = 30_000;
 
 export interface Tally {
   /** a request ended: all of it but ok and unchanged, which `written` tells apart */
@@ -56,6 +58,7 @@ export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): T
       if (answer === undefined) return;
       metrics.pollLastSuccess.setToCurrentTime();
       if (answer.date === undefined) metrics.badDates.inc();
+      else if (answer.date > Date.now() + FUTURE_MS) metrics.futureDates.inc();
       if (answer.word === undefined) return;
       metrics.unknownWords.inc();
       metrics.errors.inc({ code: 'unknown_status_word' });

@@ -56,6 +56,7 @@ const FACTS: Facts = {
   ],
   due: 3,
   tables: { sms_log: 0, sms_poll: 0, checkpoint: 0, changed_hour: 0, sms_hourly: 0, sms_refused: 0 },
+  overdue: [{ type: 'verification', age: 7_500 }],
   checkpoint: null,
   slot: null,
 };

@@ -34,6 +34,7 @@ const WELL: Known = {
   ],
   hours: [],
   open: [{ type: 'verification', status: 'Accepted', sms: 3, oldest_age: 1_200 }],
+  overdue: [],
   poll_due: 4,
   slot: { active: true, wal_status: 'reserved', retained: 1e6, safe: 1e9 },
   pipeline: { lag_seconds: 0, lag_bytes: 0, missing_rows: 0, checkpoint_at: null },
@@ -44,6 +45,9 @@ const WELL: Known = {
     last_success_at: null,
     last_success_age: 1,
     requests: NO_REQUESTS,
+    trouble: null,
+    clock_offset: 0.4,
+    dates: { answers: 500, future: 0, delivered: 400, negative: 3 },
   },
 };
 const recent = (onTime: number, waiting: number): Known['recent'] => [
@@ -114,16 +118,61 @@ test.for<readonly [string, Partial<Known>, Level, string | undefined]>([
     'the login is refused, and SMS are not known to arrive',
     {
       recent: recent(0, 90),
-      ...gateway({ breaker_open: true, requests: { ...NO_REQUESTS, unauthorized: 1 }, last_success_age: 700 }),
+      ...gateway({ breaker_open: true, trouble: 'gateway_unauthorized', last_success_age: 700 }),
     },
     'unknown',
     'SmslogdGatewayUnauthorized',
+  ],
+  [
+    'the gateway is dead after a time of wrong passwords',
+    gateway({
+      breaker_open: true,
+      trouble: 'gateway_unreachable',
+      requests: { ...NO_REQUESTS, unauthorized: 3, network: 2 },
+      last_success_age: 700,
+    }),
+    'unknown',
+    'SmslogdPollStale',
+  ],
+  [
+    'the gateway asks for a pause',
+    gateway({ breaker_open: true, trouble: 'gateway_busy', last_success_age: 61 }),
+    'unknown',
+    'gateway_busy',
+  ],
+  ["the gateway's clock is behind", gateway({ clock_offset: -3_600 }), 'impaired', 'SmslogdGatewayClock'],
+  ["the gateway's clock is ahead", gateway({ clock_offset: 31 }), 'impaired', 'SmslogdGatewayClock'],
+  ['no reply told the time', gateway({ clock_offset: null }), 'well', undefined],
+  [
+    'many SMS are delivered before they were sent',
+    gateway({ dates: { answers: 40, future: 0, delivered: 20, negative: 6 } }),
+    'impaired',
+    'SmslogdGatewayClock',
+  ],
+  [
+    'few SMS are delivered before they were sent',
+    gateway({ dates: { answers: 40, future: 0, delivered: 19, negative: 19 } }),
+    'well',
+    undefined,
+  ],
+  [
+    'many dates are yet to come',
+    gateway({ dates: { answers: 20, future: 6, delivered: 1, negative: 0 } }),
+    'impaired',
+    'SmslogdGatewayClock',
+  ],
+  [
+    'SMS are late by a clock that is ahead',
+    { ...gateway({ clock_offset: 3_600 }), recent: [{ type: 'verification', outcome: 'late', sms: 90 }] },
+    'impaired',
+    'SmslogdGatewayClock',
   ],
   ['the gateway is silent', gateway({ breaker_open: true, last_success_age: 61 }), 'unknown', 'SmslogdPollStale'],
   ['the gateway coughs', gateway({ breaker_open: true, last_success_age: 5 }), 'impaired', 'SmslogdPollStale'],
   ['nothing waits for a gateway', { poll_due: 0, ...gateway({ breaker_open: true }) }, 'well', undefined],
   ['nobody asks', gateway({ last_success_age: 601 }), 'unknown', 'SmslogdPollStale'],
-  ['an SMS is open for long', { open: [{ ...WELL.open[0]!, oldest_age: 3_601 }] }, 'impaired', 'SmslogdBacklogOld'],
+  ['an SMS is open for long', { overdue: [{ type: 'text', age: 3_601 }] }, 'impaired', 'SmslogdBacklogOld'],
+  ['old SMS came with the first copy', { open: [{ ...WELL.open[0]!, oldest_age: 864_000 }] }, 'well', undefined],
 ])('where %s', ([, more, level, runbook]) => {
   const verdict = judge({ ...WELL, ...more });
   expect(verdict.level).toBe(level);
@@ -141,6 +190,18 @@ test('says what it rests on', () => {
   );
   expect(judge({ ...WELL, recent: [], periods: [] }).because).toBe('There are no SMS yet.');
   expect(judge({ ...WELL, read_age: 61 }).because).toBeNull();
+});
+
+test('by a clock that is wrong nobody says how fast SMS arrived, only whether they did', () => {
+  const wrong = gateway({ clock_offset: -3_600 });
+  expect(judge({ ...WELL, ...wrong }).because).toBe('100.0 % of the 100 SMS sent 2 to 12 minutes ago arrived.');
+  expect(judge({ ...WELL, ...wrong }).findings.map(({ sentence }) => sentence)).toEqual([
+    "The gateway's clock is 1 h 0 min behind: times of delivery are wrong by that much.",
+  ]);
+  expect(judge({ ...WELL, ...wrong, recent: recent(10, 90) }).findings.map(({ sentence }) => sentence)).toEqual([
+    'Only 10.0 % of 100 SMS of type verification, sent 2 to 12 minutes ago, are known to have arrived.',
+    "The gateway's clock is 1 h 0 min behind: times of delivery are wrong by that much.",
+  ]);
 });
 
 test('what hides the channel comes before what is known of it', () => {
