@@ -63,6 +63,18 @@ create or replace function smslogd.clock() returns timestamptz language sql stab
 create or replace function smslogd.note_hours() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
+  -- what leaves the counters, so that smslogd_sms_total does not go back
+  if tg_op = 'DELETE' then
+    insert into smslogd.sms_removed
+    select l.type, count(*) from changed l cross join smslogd.settings s where smslogd.hour_of(l.inserted_at) >= s.frozen_before group by l.type;
+  elsif tg_op = 'TRUNCATE' and tg_when = 'BEFORE' then
+    insert into smslogd.sms_removed
+    select h.type, sum(h.sms) from smslogd.hour_counts h cross join smslogd.settings s where h.hour >= s.frozen_before group by h.type;
+    return null;
+  elsif tg_level = 'ROW' then
+    insert into smslogd.sms_removed select old.type, 1 from smslogd.settings s where smslogd.hour_of(old.inserted_at) >= s.frozen_before;
+    return null;
+  end if;
   if tg_op = 'TRUNCATE' then
     insert into smslogd.changed_hour select distinct hour from smslogd.sms_hourly;
   elsif tg_op = 'UPDATE' then
@@ -86,11 +98,16 @@ create or replace trigger smslogd_note_updated after update on verification.sms_
   referencing old table as former new table as changed for each statement execute function smslogd.note_hours();
 create or replace trigger smslogd_note_deleted after delete on verification.sms_log
   referencing old table as changed for each statement execute function smslogd.note_hours();
+create or replace trigger smslogd_note_truncating before truncate on verification.sms_log
+  for each statement execute function smslogd.note_hours();
 create or replace trigger smslogd_note_truncated after truncate on verification.sms_log
   for each statement execute function smslogd.note_hours();
+create or replace trigger smslogd_note_retyped after update of type on verification.sms_log
+  for each row when (new.type is distinct from old.type) execute function smslogd.note_hours();
 -- also where somebody writes with session_replication_role = replica
 alter table verification.sms_log enable always trigger smslogd_note_inserted, enable always trigger smslogd_note_updated,
-  enable always trigger smslogd_note_deleted, enable always trigger smslogd_note_truncated;
+  enable always trigger smslogd_note_deleted, enable always trigger smslogd_note_truncating, enable always trigger smslogd_note_truncated,
+  enable always trigger smslogd_note_retyped;
 
 -- Another time zone may need other parts of an hour: what can still be counted is counted again.
 create or replace function smslogd.follow_timezone() returns trigger

@@ -136,14 +136,14 @@ async function answers(sql: Sql): Promise<boolean> {
 
 /** The one info line a minute: SMS mirrored into the log and requests to the gateway since the last line, SMS open and lag now. */
 function createSummary(log: Log, metrics: Metrics): () => Promise<void> {
-  let last: { mirrored: number; polled: number } | undefined;
+  let last: { mirrored: number | undefined; polled: number } | undefined;
   return async () => {
-    const mirrored =
-      (await metrics.smsTotal.get()).values.find(({ labels }) => labels.type === 'verification')?.value ?? 0;
+    // undefined until the database was read
+    const mirrored = (await metrics.smsTotal.get()).values.find(({ labels }) => labels.type === 'verification')?.value;
     const polled = await total(metrics.pollRequests);
     log.info(
       {
-        mirrored: mirrored - (last?.mirrored ?? mirrored),
+        mirrored: (mirrored ?? 0) - (last?.mirrored ?? mirrored ?? 0),
         polled: polled - (last?.polled ?? 0),
         open: await total(metrics.open),
         lagSeconds: await total(metrics.mirrorLagSeconds),

@@ -4,12 +4,12 @@
  */
 import type { Config } from '../config.ts';
 import type { Sql } from '../postgres/pools.ts';
-import { toSmslogdError } from '../errors.ts';
+import { toSmslogdError, type ErrorCode } from '../errors.ts';
 import { logProblem, type Log } from '../log.ts';
 import { GROUPS, OUTCOMES, SLOT_WAL_STATUSES, TABLES, type Metrics } from '../metrics.ts';
 import { OPEN_STATUSES, SMS_TYPES, STATUSES, type SmsType } from '../status.ts';
 import { createReading } from './reading.ts';
-import { readFacts, readHours, type Facts, type Hour } from './store.ts';
+import { countInThisDatabase, readFacts, readHours, type Facts, type Hour } from './store.ts';
 
 /** What the page shows of the past: this hour and those before it. */
 export const HOURS = 24;
@@ -51,14 +51,17 @@ export function createFigures({
   let facts: Facts | undefined;
   let hours: readonly Hour[] | undefined;
   let readAt = -Infinity;
+  let said: ErrorCode | undefined;
   const onFailure = (error: unknown, first: boolean) => {
     const problem = toSmslogdError(error);
     metrics.errors.inc({ code: problem.code });
-    // said once for a row of failures
-    if (first) logProblem(log, 'warn', problem, { part: 'figures' });
+    // said once for a row of failures of one kind
+    if (first || problem.code !== said) logProblem(log, 'warn', problem, { part: 'figures' });
+    said = problem.code;
   };
   const options = { maxAgeMs, waitMs, onFailure };
   const refresh = createReading(async () => {
+    if (facts === undefined) await countInThisDatabase(sql, limitMs);
     facts = await readFacts(sql, config.SLOT_NAME, limitMs);
     readAt = performance.now();
     apply(facts);
@@ -81,13 +84,15 @@ export function createFigures({
   };
 }
 
-/** Puts facts into the metrics. A figure that is not there has no series; a counter never goes back, whatever is deleted from the log. */
+/**
+ * Puts facts into the metrics; before the first of them there are none. A figure that is not there has no series; a counter grows by what the
+ * database's own grows, and does not go back with a database that is older.
+ */
 function applier(metrics: Metrics): (facts: Facts) => void {
   const counted = new Map<SmsType, number>();
   const { slotRetained, slotSafe, slotActive, checkpointTimestamp, figuresTimestamp } = metrics;
-  for (const gauge of [slotRetained, slotSafe, slotActive, checkpointTimestamp, figuresTimestamp]) gauge.remove();
 
-  return ({ at, periods, recent, statuses, due, tables, checkpoint, slot }) => {
+  return ({ at, periods, recent, statuses, entered, overdue, due, tables, checkpoint, slot }) => {
     figuresTimestamp.set(at);
     for (const table of TABLES) metrics.tableBytes.set({ table }, tables[table]);
     for (const row of periods) {
@@ -113,12 +118,10 @@ function applier(metrics: Metrics): (facts: Facts) => void {
         metrics.open.set({ type, status }, open.find((row) => row.status === status)?.sms ?? 0);
       }
       metrics.oldestOpenAge.set({ type }, Math.max(0, ...open.map((row) => row.oldest_age)));
-      const total = counts.reduce((sum, row) => sum + row.sms, 0);
-      const before = counted.get(type) ?? 0;
-      if (total > before) {
-        metrics.smsTotal.inc({ type }, total - before);
-        counted.set(type, total);
-      }
+      const total = entered[type] ?? 0;
+      metrics.smsTotal.inc({ type }, Math.max(0, total - (counted.get(type) ?? 0)));
+      counted.set(type, total);
+      metrics.overdueAge.set({ type }, overdue.find((row) => row.type === type)?.age ?? 0);
       setOrRemove(
         metrics.lastDelivered,
         { type },

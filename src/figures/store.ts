@@ -212,10 +212,48 @@ export interface Facts {
   readonly due: number;
   /** bytes with indexes */
   readonly tables: Readonly<Record<(typeof TABLES)[number], number>>;
+  /** SMS that ever entered the log; never less than before in one database. Only types that have any */
+  readonly entered: Readonly<Partial<Record<SmsType, number>>>;
   /** likewise */
   readonly overdue: readonly Overdue[];
   readonly checkpoint: number | null;
   readonly slot: Slot | null;
+}
+
+/** SQL for the SMS that ever entered the log, by type: those that are counted, and those that left the counters. It never becomes less. */
+const entered = (byStatus: string) => `
+  select type, sum(sms)::int8 as sms
+    from (select type, sms from ${byStatus} union all select type, sms from smslogd.sms_removed) s group by type`;
+
+/**
+ * What entered the log is counted from 0 in another database than before: one that was restored may be older, and what counts back is a reset to
+ * Prometheus, which takes the whole for an increase. It is another one by its cluster, its timeline (restored to a moment, promoted), its own
+ * oid or that of a table (restored from a dump).
+ */
+export async function countInThisDatabase(sql: Sql, limitMs: number): Promise<void> {
+  const limit = `set local statement_timeout = ${Math.round(limitMs)};`;
+  const here = `
+    select concat_ws('/', (select system_identifier from pg_control_system()), left(pg_walfile_name(pg_current_wal_lsn()), 8),
+                     (select oid from pg_database where datname = current_database()), 'smslogd.settings'::regclass::oid) as here`;
+  const { moved } = await lastRow<{ moved: boolean }>(
+    sql,
+    `${limit} select not pg_is_in_recovery() and counted_in is distinct from (${here}) as moved from smslogd.settings`,
+  );
+  if (!moved) return;
+  await lastRow(
+    sql,
+    `${limit}
+     with former as materialized (
+       select counted_in from smslogd.settings
+     ), moved as (
+       update smslogd.settings set counted_in = here from (${here}) h where counted_in is distinct from here returning here
+     ), anew as (
+       insert into smslogd.sms_removed
+       select type, -sms from (${entered('smslogd.sms_by_status')}) e
+        where exists (select from moved) and (select counted_in from former) is not null
+     )
+     select count(*) from moved`,
+  );
 }
 
 /** Reads all facts in one statement, hence one snapshot; PostgreSQL gives it up after `limitMs` milliseconds. */
@@ -224,6 +262,7 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
   const { facts } = await lastRow<{ facts: Facts }>(
     sql,
     `set local statement_timeout = ${Math.round(limitMs)};
+     with by_status as materialized (select * from smslogd.sms_by_status)
      select json_build_object(
        'at', date_part('epoch', smslogd.clock()),
        'timezone', (select report_timezone from smslogd.settings),
@@ -242,9 +281,10 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
                      from verification.sms_today_vs_yesterday p),
        'statuses', (select coalesce(json_agg(json_build_object('type', type, 'status', status, 'sms', sms,
                            'oldest_age', date_part('epoch', smslogd.clock() - oldest), 'last_changed', date_part('epoch', last_changed_at))), '[]')
-                      from smslogd.sms_by_status),
+                      from by_status),
        'due', (select count(*) from smslogd.sms_poll where due_at <= now() and leased_until <= now()),
        'tables', json_build_object(${TABLES.map((name) => `'${name}', pg_total_relation_size('${name === 'sms_log' ? 'verification' : 'smslogd'}.${name}')`).join(', ')}),
+       'entered', (select coalesce(json_object_agg(type, sms), '{}') from (${entered('by_status')}) e),
        'overdue', (select coalesce(json_agg(o), '[]')
                      from (select l.type, date_part('epoch', smslogd.clock() - min(p.sent_at)) as age
                              from smslogd.sms_poll p join verification.sms_log l using (id)

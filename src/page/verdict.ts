@@ -121,13 +121,16 @@ function pipeline({ loops, mirror, slot, read_at, pipeline }: Known): Finding[] 
   return found;
 }
 
+const finding = (level: Finding['level'], sentence: string, runbook: string): Finding[] => [
+  { level, sentence, runbook },
+];
+
 function gateway({ loops, gateway, poll_due: due }: Known): Finding[] {
   if (!loops.includes('poller')) return [];
   const { trouble, last_success_age: silence } = gateway;
   const since = silence === null ? 'since this daemon started' : `for ${age(silence)}`;
-  const unknown = (sentence: string, runbook: string): Finding[] => [{ level: 'unknown', sentence, runbook }];
   if (gateway.breaker_open && trouble === 'gateway_unauthorized') {
-    return unknown('No status is learned: the gateway refuses the login.', 'SmslogdGatewayUnauthorized');
+    return finding('unknown', 'No status is learned: the gateway refuses the login.', 'SmslogdGatewayUnauthorized');
   }
   if (gateway.breaker_open && (due ?? 0) > 0) {
     const level = silence !== null && silence < BREAK_SECONDS ? 'impaired' : 'unknown';
@@ -135,30 +138,33 @@ function gateway({ loops, gateway, poll_due: due }: Known): Finding[] {
       trouble === 'gateway_busy'
         ? ['the gateway asks for a pause, and no answer came', trouble]
         : ['no answer of the gateway', 'SmslogdPollStale'];
-    return [{ level, sentence: `No status is learned: ${why} ${since}.`, runbook }];
+    return finding(level, `No status is learned: ${why} ${since}.`, runbook);
   }
   if ((due ?? 0) > 0 && silence !== null && silence > SILENCE_SECONDS) {
-    return unknown(`SMS wait to be asked for, and none was ${since}.`, 'SmslogdPollStale');
+    return finding('unknown', `SMS wait to be asked for, and none was ${since}.`, 'SmslogdPollStale');
   }
   return [];
 }
 
+const wrongClock = (sentence: string) => finding('impaired', sentence, 'SmslogdGatewayClock');
+const many = (some: number, all: number) => all >= ENOUGH && some / all > CLOCK_SHARE;
+
 /** Whether times of delivery can be believed: they are the gateway's dates minus our source's. */
 function clock({ loops, gateway: { clock_offset: offset, dates } }: Known): Finding[] {
   if (!loops.includes('poller')) return [];
-  const say = (sentence: string): Finding[] => [{ level: 'impaired', sentence, runbook: 'SmslogdGatewayClock' }];
-  const many = (some: number, all: number) => all >= ENOUGH && some / all > CLOCK_SHARE;
   if (offset !== null && Math.abs(offset) >= CLOCK_SECONDS) {
     const where = offset < 0 ? 'behind' : 'ahead';
-    return say(`The gateway's clock is ${age(Math.abs(offset))} ${where}: times of delivery are wrong by that much.`);
+    return wrongClock(
+      `The gateway's clock is ${age(Math.abs(offset))} ${where}: times of delivery are wrong by that much.`,
+    );
   }
   if (many(dates.negative, dates.delivered)) {
-    return say(
+    return wrongClock(
       `${count(dates.negative)} of ${count(dates.delivered)} SMS were delivered before they were sent, by the gateway's dates: times of delivery are too short.`,
     );
   }
   if (many(dates.future, dates.answers)) {
-    return say(
+    return wrongClock(
       `${count(dates.future)} of ${count(dates.answers)} answers of the gateway have a date yet to come: times of delivery are too long.`,
     );
   }
@@ -202,14 +208,14 @@ function late({ type, sms, arrived, when }: Arrival, within: string): Finding[] 
   if (benefit >= ON_TIME.impaired) return [];
   const level = benefit < ON_TIME.failing ? 'failing' : 'impaired';
   const sentence = `Only ${percent(ratio)} of ${count(sms)} SMS of type ${type}, sent ${when}, are known to have arrived${within}.`;
-  return [{ level, sentence, runbook: 'SmslogdOnTimeFastBurn' }];
+  return finding(level, sentence, 'SmslogdOnTimeFastBurn');
 }
 
 function backlog({ overdue }: Known): Finding[] {
   const oldest = Math.max(0, ...overdue.map((row) => row.age));
   if (oldest <= OPEN_SECONDS) return [];
   const sentence = `SMS past their life have no final status yet, the oldest for ${age(oldest)}.`;
-  return [{ level: 'impaired', sentence, runbook: 'SmslogdBacklogOld' }];
+  return finding('impaired', sentence, 'SmslogdBacklogOld');
 }
 
 function because({ periods, poll_due: due }: Known, arrivals: readonly Arrival[], within: string): string | null {

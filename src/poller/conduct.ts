@@ -82,7 +82,7 @@ export function createConduct(
       refused = undefined;
       breaker.retry(now());
     },
-    ended(outcome, startedAt, wanting = false, login = undefined) {
+    ended(outcome, startedAt, wanting = false, login) {
       const at = now();
       if (outcome?.breaker !== undefined) {
         if (outcome.breaker !== 'unauthorized')

@@ -19,7 +19,8 @@ async function fillLog(sql: Sql, count: number): Promise<void> {
               from generate_series(1, ${count}::int) n, lateral (select now() - (${count}::int - n + 86400) * interval '1 second' as at) t`;
   await sql`alter table verification.sms_log enable trigger user`;
   await sql`alter table verification.sms_log enable always trigger smslogd_note_inserted, enable always trigger smslogd_note_updated,
-              enable always trigger smslogd_note_deleted, enable always trigger smslogd_note_truncated`;
+              enable always trigger smslogd_note_deleted, enable always trigger smslogd_note_truncating, enable always trigger smslogd_note_truncated,
+              enable always trigger smslogd_note_retyped`;
   for (const { ddl } of indexes) await sql.unsafe(ddl);
 }
 

@@ -1,7 +1,9 @@
+import { pino } from 'pino';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
-import { createFigures } from '../../src/figures/gauges.ts';
+import { createFigures, type Figures } from '../../src/figures/gauges.ts';
 import { refreshHourly } from '../../src/figures/hourly.ts';
+import { freezeHours, oldRows, removeRows } from '../../src/figures/store.ts';
 import { silentLog } from '../../src/log.ts';
 import { createMetrics, OUTCOMES, PERIODS, TABLES, type Metrics } from '../../src/metrics.ts';
 import { OPEN_STATUSES, SMS_TYPES, STATUSES } from '../../src/status.ts';
@@ -17,6 +19,7 @@ beforeAll(async () => {
 beforeEach(async () => {
   metrics = createMetrics('test');
   await db.sql`truncate verification.sms_log, smslogd.sms_poll`;
+  await db.sql`truncate smslogd.sms_removed`;
 });
 afterAll(async () => {
   await sql.end();
@@ -108,22 +111,161 @@ test('a ratio over nothing has no series, and goes when its SMS go', async () =>
   expect([...(await series()).keys()].filter((name) => name.includes('last_delivered'))).toEqual([]);
 });
 
-test('smslogd_sms_total counts up and never back', async () => {
-  const figures = figuresWith();
-  const total = async () => {
-    await figures.refresh();
-    return (await series()).get('smslogd_sms_total{type="text"}');
+test('what comes from the database is not there before it was read, and then all of it is', async () => {
+  const names = [...(await metrics.registry.metrics()).matchAll(/^# HELP (\S+) .*\(database/gm)].map(
+    ([, name]) => name!,
+  );
+  expect(names).toEqual(expect.arrayContaining(['smslogd_sms_total', 'smslogd_sms_open', 'smslogd_poll_due']));
+  const shown = async () => {
+    const now = [...(await series()).keys()].map((key) => key.replace(/\{.*/, ''));
+    return names.map((name) => [name, now.filter((each) => each === name).length] as const);
   };
-  const insert = () =>
-    db.sql`insert into verification.sms_log (phone_number, type) select '+380000000000', 'text' from generate_series(1, 10)`;
-  await insert();
-  expect(await total()).toBe(10);
-  await db.sql`delete from verification.sms_log`;
-  expect(await total()).toBe(10);
-  await insert();
-  expect(await total()).toBe(10);
-  await insert();
-  expect(await total()).toBe(20);
+  expect((await shown()).filter(([, count]) => count > 0)).toEqual([]);
+  await figuresWith().refresh();
+  const closed = [
+    ['smslogd_sms_total', SMS_TYPES.length],
+    ['smslogd_period_sms', SMS_TYPES.length * PERIODS.length * (STATUSES.length + 1)],
+    ['smslogd_period_delivered', SMS_TYPES.length * PERIODS.length * 4],
+    ['smslogd_sms_open', SMS_TYPES.length * OPEN_STATUSES.length],
+    ['smslogd_sms_oldest_open_age_seconds', SMS_TYPES.length],
+    ['smslogd_sms_overdue_age_seconds', SMS_TYPES.length],
+    ['smslogd_recent_sms', SMS_TYPES.length * OUTCOMES.length],
+    ['smslogd_slot_wal_status', 4],
+    ['smslogd_slot_active', 1],
+    ['smslogd_poll_due', 1],
+  ];
+  expect(await shown()).toEqual(expect.arrayContaining(closed));
+});
+
+/** What Prometheus' increase() makes of the scrapes of one series, without its extrapolation. */
+function increase(scrapes: readonly (number | undefined)[]): number {
+  const there = scrapes.filter((value) => value !== undefined);
+  return there.slice(1).reduce((sum, value, i) => sum + (value < there[i]! ? value : value - there[i]!), 0);
+}
+
+test('increase() of smslogd_sms_total is what entered the log, whatever is deleted and however often the daemon is restarted', async () => {
+  const insert = (rows: number, age = '0 s') =>
+    db.sql`insert into verification.sms_log (phone_number, type, inserted_at)
+           select '+380000000000', 'text', now() - ${age}::text::interval from generate_series(1, ${rows})`;
+  const scrapes: (number | undefined)[] = [];
+  let figures = figuresWith();
+  const scrape = async () => {
+    await figures.refresh();
+    scrapes.push((await series()).get('smslogd_sms_total{type="text"}'));
+  };
+  const restart = (options?: Parameters<typeof figuresWith>[0]) => {
+    metrics = createMetrics('test');
+    figures = figuresWith(options);
+  };
+  let entered = 0;
+  const step = async (rows: number, what: () => unknown) => {
+    await what();
+    await scrape();
+    entered += rows;
+    expect(increase(scrapes)).toBe(entered);
+  };
+
+  await insert(5_000);
+  await step(0, () => {});
+  expect(scrapes).toEqual([5_000]);
+  await step(0, async () => {
+    await db.sql`delete from verification.sms_log where id = (select id from verification.sms_log limit 1)`;
+    restart();
+  });
+  await step(273, () => insert(273));
+  // while no daemon runs
+  await step(10, async () => {
+    await insert(10);
+    restart();
+  });
+  await step(20, async () => {
+    await db.sql`delete from verification.sms_log where id in (select id from verification.sms_log limit 100)`;
+    await insert(20);
+  });
+  await step(0, async () => {
+    await refreshHourly(sql);
+    restart();
+  });
+  await step(7, async () => {
+    await db.sql`truncate verification.sms_log`;
+    await insert(7);
+    restart();
+  });
+  // another type: it leaves this one
+  await step(0, async () => {
+    await db.sql`update verification.sms_log set type = '2FA' where id = (select id from verification.sms_log limit 1)`;
+    restart();
+  });
+  // retention: its hours stay as they were counted, and may be emptied
+  await step(30, () => insert(30, '5 days'));
+  await step(0, async () => {
+    await refreshHourly(sql);
+    await freezeHours(sql, 2);
+    const [frozen] = await db.sql<{ at: string }[]>`select frozen_before::text as at from smslogd.settings`;
+    const places = (await oldRows(sql, frozen!.at, 20)).map(({ place }) => place);
+    expect(await removeRows(sql, places, frozen!.at)).toBe(20);
+    await db.sql`delete from verification.sms_log where inserted_at < now() - interval '3 days'`;
+    restart();
+  });
+  expect(await db.sql`select count(*)::int as rows from verification.sms_log`).toEqual([{ rows: 7 }]);
+
+  // a first reading that takes longer than a scrape waits
+  await db.sql.begin(async (tx) => {
+    await tx`lock table smslogd.settings in access exclusive mode`;
+    restart({ maxAgeMs: 0, waitMs: 50, limitMs: 30_000 });
+    await scrape();
+    expect(scrapes.at(-1)).toBeUndefined();
+  });
+  await until('the first reading', async () => {
+    await scrape();
+    return scrapes.at(-1) !== undefined;
+  });
+  expect(increase(scrapes)).toBe(entered);
+  await db.sql`update smslogd.settings set frozen_before = '-infinity'`;
+});
+
+const insert = (into: TestDatabase, rows: number) =>
+  into.sql`insert into verification.sms_log (phone_number, type) select '+380000000000', 'text' from generate_series(1, ${rows})`;
+
+test('a database that was restored as it was before is no reset: what enters it is counted on', async () => {
+  const copy = await createDatabase();
+  const copySql = openDatabase(copy.config(), { max: 1, name: 'test' });
+  try {
+    const total = async (figures: Figures) => {
+      await figures.refresh();
+      return (await series()).get('smslogd_sms_total{type="text"}')!;
+    };
+    await insert(db, 100);
+    const before = await total(figuresWith());
+    // as a dump and its restore have it: all but the database itself is as it was, at a time with fewer rows
+    const [settings] = await db.sql`select counted_in from smslogd.settings`;
+    await copy.sql`update smslogd.settings set counted_in = ${settings!['counted_in'] as string}`;
+    await insert(copy, 60);
+    const restored = () => createFigures({ config: copy.config(), sql: copySql, metrics, log: silentLog, maxAgeMs: 0 });
+    metrics = createMetrics('test');
+    const figures = restored();
+    const scrapes = [before, await total(figures)];
+    await insert(copy, 5);
+    scrapes.push(await total(figures));
+    metrics = createMetrics('test');
+    scrapes.push(await total(restored()));
+    expect(increase(scrapes)).toBe(5);
+    // and for a process that lives through it
+    metrics = createMetrics('test');
+    const living = restored();
+    const high = await total(living);
+    await copy.sql`delete from smslogd.sms_removed where sms > 0`;
+    await copy.sql`alter table verification.sms_log disable trigger all`;
+    await copy.sql`delete from verification.sms_log where id in (select id from verification.sms_log limit 50)`;
+    await copy.sql`insert into smslogd.changed_hour select smslogd.hour_of(now()) union select smslogd.hour_of(now() - interval '1 hour')`;
+    await copy.sql`alter table verification.sms_log enable trigger all`;
+    expect(await total(living)).toBe(high);
+    await insert(copy, 3);
+    expect(await total(living)).toBe(high + 3);
+  } finally {
+    await copySql.end();
+    await copy.drop();
+  }
 });
 
 test('slot, checkpoint and queue figures are those of this slot', async () => {
@@ -191,6 +333,24 @@ test('a database that does not answer in time fails no scrape: the last values s
     await figures.refresh();
     return figures.facts !== last;
   });
+});
+
+test('of failures in a row each kind is said, not the first alone', async () => {
+  const codes: unknown[] = [];
+  const log = pino({}, { write: (line: string) => void codes.push((JSON.parse(line) as { code: unknown }).code) });
+  const figures = createFigures({ config: db.config(), sql, metrics, log, maxAgeMs: 0, waitMs: 30_000, limitMs: 100 });
+  await db.sql.begin(async (tx) => {
+    await tx`lock table smslogd.settings in access exclusive mode`;
+    await figures.refresh();
+    await figures.refresh();
+  });
+  await db.sql`alter table smslogd.sms_poll rename to sms_poll_away`;
+  try {
+    await figures.refresh();
+  } finally {
+    await db.sql`alter table smslogd.sms_poll_away rename to sms_poll`;
+  }
+  expect(codes).toEqual(['database_busy', 'database_failed']);
 });
 
 test('what became of the SMS of 2 to 12 minutes ago is shown, and nothing of younger and older ones', async () => {

@@ -90,6 +90,7 @@ export function channelFacts(at: number, weight: number): { facts: Facts; hours:
       ]),
       tables: { sms_log: 9e9, sms_poll: 2e6, checkpoint: 1e5, changed_hour: 1e5, sms_hourly: 9e6, sms_refused: 8192 },
       due: weight === 0 ? 0 : 3,
+      entered: {},
       overdue: [],
       checkpoint: at - 2,
       slot: { active: true, wal_status: 'reserved', retained: 1_300_000, safe: 20_000_000_000 },

@@ -56,6 +56,7 @@ const FACTS: Facts = {
   ],
   due: 3,
   tables: { sms_log: 0, sms_poll: 0, checkpoint: 0, changed_hour: 0, sms_hourly: 0, sms_refused: 0 },
+  entered: {},
   overdue: [{ type: 'verification', age: 7_500 }],
   checkpoint: null,
   slot: null,
@@ -171,13 +172,13 @@ describe('/metrics', () => {
     });
     expect(response.headers.get('content-type')).toMatch(/^application\/openmetrics-text; version=1\.0\.0/);
     const text = await response.text();
-    expect(text).toContain('# TYPE smslogd_sms counter');
-    expect(text).toMatch(/^smslogd_sms_total\{/m);
+    expect(text).toContain('# TYPE smslogd_poll_requests counter');
+    expect(text).toMatch(/^smslogd_poll_requests_total\{/m);
     expect(text.trimEnd().endsWith('# EOF')).toBe(true);
     // the one form leaves the other as it is
     const plain = await (await get('/metrics')).text();
-    expect(plain).toContain('# TYPE smslogd_sms_total counter');
-    expect(plain).toMatch(/^smslogd_sms_total\{/m);
+    expect(plain).toContain('# TYPE smslogd_poll_requests_total counter');
+    expect(plain).toMatch(/^smslogd_poll_requests_total\{/m);
   });
 });
 
