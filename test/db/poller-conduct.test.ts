@@ -114,6 +114,7 @@ test('a password that is corrected is tried at once, also where a symbolic link 
     await start();
     await until('the refusal', () => said('"gateway_unauthorized"').length === 1);
     expect(await troubles()).toEqual(['gateway_unauthorized']);
+    await until('all that were under way', async () => (await series(running.metrics, 'smslogd_poll_in_flight')) === 0);
     const asked = gateway.asked.length;
     // a wrong one is tried once
     mount('second', 'wrong, too');
