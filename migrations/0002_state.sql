@@ -8,13 +8,15 @@ create table if not exists smslogd.settings (
   first_poll            interval not null default '2.5 seconds',
   source_tracks_gateway boolean not null default true,
   frozen_before         timestamptz not null default '-infinity',
+  retention_days        integer not null default 0 check (retention_days >= 0),
   quarters              boolean not null default false,
   counted_in            text
 );
-comment on table smslogd.settings is 'One row: the settings that views and triggers need. report_timezone is written by migrate, the others by the daemon when it starts.';
+comment on table smslogd.settings is 'One row: the settings that views and triggers need. report_timezone and retention_days are written by migrate, the others by the daemon.';
 comment on column smslogd.settings.counted_in is 'The database that smslogd_sms_total is counted in: in another one, as after a restore, it begins at 0 again';
 comment on column smslogd.settings.source_tracks_gateway is 'False where the source has no gateway_id column: mirrored rows without a gateway id are then not judged';
 comment on column smslogd.settings.frozen_before is 'Hours before this one are never counted again: retention has removed rows of them';
+comment on column smslogd.settings.retention_days is 'RETENTION_DAYS as migrate had it: no younger row can be removed by the daemon; 0: none';
 comment on column smslogd.settings.quarters is 'True where the offset of report_timezone is not always a whole hour: the counters are then kept by quarters of an hour. Follows report_timezone';
 insert into smslogd.settings default values on conflict do nothing;
 

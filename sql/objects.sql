@@ -28,7 +28,7 @@ language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifi
         from ours o join pg_trigger t on t.tgrelid = o.oid where not t.tgisinternal and t.tgname like 'smslogd%'
       union all
       select format('function %s.%s(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)),
-             concat_ws('|', pg_get_userbyid(p.proowner), l.lanname, p.prosrc, p.prosecdef, p.provolatile, p.proparallel, p.proconfig::text,
+             concat_ws('|', pg_get_userbyid(p.proowner), has_function_privilege('public', p.oid, 'execute'), l.lanname, p.prosrc, p.prosecdef, p.provolatile, p.proparallel, p.proconfig::text,
                        pg_get_function_arguments(p.oid), pg_get_function_result(p.oid))
         from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang
        where n.nspname = 'smslogd' or n.nspname = 'verification' and p.proname like 'sms\_%'

@@ -92,7 +92,41 @@ begin
   end loop;
 end $$;
 
--- The roles of sql/roles.sql, where they exist. Called here and by every `smslogd migrate --role NAME`.
+-- Takes every privilege on what is ours from everybody but its owner: what ALTER DEFAULT PRIVILEGES gave, too. Of the views of verification, which show no
+-- personal data, anybody may keep SELECT. What is given to all on purpose, the functions in views, stays.
+create or replace function smslogd.revoke_all() returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  statement text;
+begin
+  for statement in
+    select distinct format('revoke %s on %s %s from %s cascade', o.privilege, o.kind, o.name, case o.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(o.grantee)) end)
+      from (
+        select 'schema' as kind, quote_ident(n.nspname) as name, 'all' as privilege, a.grantee, n.nspowner as owner
+          from pg_namespace n cross join aclexplode(n.nspacl) a where n.nspname = 'smslogd'
+        union all
+        select case c.relkind when 'S' then 'sequence' else 'table' end, c.oid::regclass::text,
+               case when c.relnamespace = 'smslogd'::regnamespace or c.relkind <> 'v' then 'all' else a.privilege_type end, a.grantee, c.relowner
+          from pg_class c
+         cross join lateral (
+           select grantee, privilege_type from aclexplode(c.relacl)
+           union all
+           select x.grantee, format('%s (%I)', x.privilege_type, t.attname) from pg_attribute t cross join aclexplode(t.attacl) x where t.attrelid = c.oid) a
+         where (c.relnamespace = 'smslogd'::regnamespace or c.oid = 'verification.sms_log'::regclass
+                or c.oid in (select smslogd.views()) and a.privilege_type not like 'SELECT%')
+           and c.relkind in ('r', 'v', 'S')
+        union all
+        select 'function', p.oid::regprocedure::text, 'all', a.grantee, p.proowner
+          from pg_proc p cross join aclexplode(p.proacl) a
+         where (p.pronamespace = 'smslogd'::regnamespace or p.oid = 'verification.sms_delivery_between(date,date)'::regprocedure) and a.grantee <> 0
+      ) o
+     where o.grantee <> o.owner
+  loop
+    execute statement;
+  end loop;
+end $$;
+revoke all on function smslogd.revoke_all() from public;
+
+-- The roles of sql/roles.sql, where they exist.
 create or replace function smslogd.grant_people() returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   each regclass;
@@ -118,4 +152,3 @@ begin
   end if;
 end $$;
 revoke all on function smslogd.grant_people() from public;
-select smslogd.grant_people();

@@ -1,4 +1,19 @@
--- How retention removes rows of the log.
+-- How retention removes rows of the log. What is removed is bounded by settings.retention_days, which only migrate writes.
+
+-- Freezes the counters of the hours before `before`, unless some of these are noted still; true where this call did. The daemon's role may not set
+-- the mark itself: it would empty the log with it.
+create or replace function smslogd.freeze_hours(before timestamptz) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  if coalesce(before > now() - nullif((select retention_days from smslogd.settings), 0) * interval '1 day', true) then
+    raise exception 'smslogd: RETENTION_DAYS in the database keeps these rows' using errcode = 'object_not_in_prerequisite_state';
+  end if;
+  update smslogd.settings s set frozen_before = before
+   where s.frozen_before < before
+     and not exists (select from smslogd.changed_hour n where n.hour >= s.frozen_before and n.hour < before);
+  return found;
+end $$;
+revoke all on function smslogd.freeze_hours(timestamptz) from public;
 
 -- Retention (src/figures/retention.ts) removes rows through this: the daemon's role may not delete from the log. Only rows of frozen hours go, and
 -- none of the last day, whatever is asked for; a row that somebody holds stays for the next time, so nobody is waited for. Log before queue and
@@ -8,9 +23,9 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   removed integer;
 begin
-  if before is null or before > now() - interval '1 day'
-     or before > coalesce((select s.frozen_before from smslogd.settings s), '-infinity') then
-    raise exception 'smslogd: only hours that are frozen and over for a day may be removed' using errcode = 'object_not_in_prerequisite_state';
+  if coalesce(before > (select least(frozen_before, now() - nullif(retention_days, 0) * interval '1 day') from smslogd.settings), true)
+     or not exists (select from smslogd.settings where retention_days > 0) then
+    raise exception 'smslogd: only hours that are frozen and past RETENTION_DAYS may be removed' using errcode = 'object_not_in_prerequisite_state';
   end if;
   with held as materialized (
     select l.id from verification.sms_log l

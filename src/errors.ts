@@ -47,6 +47,10 @@ const TABLE = {
     reaction: 'slow',
     hint: 'Run `smslogd migrate --role NAME` as the owner of the source table, where NAME is the role in DATABASE_URL; `smslogd doctor` says what is missing.',
   },
+  owner_mismatch: {
+    reaction: 'fatal',
+    hint: 'What smslogd made must belong to the owner of the source table; see docs/runbook.md for what to run.',
+  },
   schema_missing: { reaction: 'fatal', hint: 'Run `smslogd migrate`.' },
   schema_older: { reaction: 'fatal', hint: 'Run `smslogd migrate` with this version, then start the daemon again.' },
   wal_level: {
@@ -80,6 +84,10 @@ const TABLE = {
   source_timezone: {
     reaction: 'fatal',
     hint: 'Set SOURCE_TIMEZONE back: rows already in the log were read with the former one.',
+  },
+  retention_kept: {
+    reaction: 'slow',
+    hint: 'Run `smslogd migrate` with the same RETENTION_DAYS, as the owner of the source table: the daemon may not shorten it.',
   },
   log_locked: {
     reaction: 'retry',

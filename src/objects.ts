@@ -18,6 +18,7 @@ const FILES = [
   'counting',
   'days',
   'queue',
+  'writers',
   'retention',
   'counters',
   'delivery',
@@ -42,6 +43,13 @@ export interface SqlFile {
 /** A file of sql/ as it stands in the package. */
 export function sqlFile(name: string): string {
   return readFileSync(`${FOLDER}${name}.sql`, 'utf8');
+}
+
+/** The names of all functions and views that the files make, and of the log. */
+export function madeNames(): string[] {
+  const texts = FILES.map(sqlFile).join('\n');
+  const names = [...texts.matchAll(/^create or replace (?:function|view) ([a-z_.]+)/gm)].map(([, name = '']) => name);
+  return ['verification.sms_log', ...new Set(names)];
 }
 
 /** The files to apply, with what the settings say put in. */

@@ -5,26 +5,18 @@
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { runner } from 'node-pg-migrate';
 import { Client } from 'pg';
 import type { Config } from './config.ts';
 import { pgConfig } from './postgres/clients.ts';
 import { openDatabase, type Sql } from './postgres/pools.ts';
 import { quoteIdentifier, quoteLiteral } from './postgres/quoting.ts';
+import { SESSION_OPTIONS } from './postgres/session.ts';
 import { codeOf, SmslogdError, toSmslogdError } from './errors.ts';
-import {
-  alteredObjects,
-  changedFiles,
-  filesToApply,
-  isElsewhere,
-  noteInstalled,
-  queryOfPool,
-  sqlFile,
-  type Altered,
-  type Query,
-} from './objects.ts';
-import { describePublication, publicationStatements } from './publication.ts';
+import { alteredObjects, queryOfPool, type Query } from './objects.ts';
+import { becomeOwner } from './owner.ts';
 import { describeSource } from './source.ts';
+import { computedSteps, queryOf, type Session } from './steps.ts';
+import { applyGrants, grantStatements } from './grants.ts';
 import { pause } from './supervise.ts';
 
 const MIGRATIONS = fileURLToPath(new URL('../migrations/', import.meta.url));
@@ -52,11 +44,36 @@ function migrationText(name: string): string {
   return readFileSync(`${MIGRATIONS}${name}.sql`, 'utf8');
 }
 
+function openPool(config: Config): Sql {
+  return openDatabase({ ...config, DATABASE_URL: config.DATABASE_REPLICATION_URL }, { max: 1, name: 'migrate' });
+}
+
+/** Connects, as the owner of the source. */
+async function begin(config: Config): Promise<Session & { readonly become: readonly string[] }> {
+  const sql = openPool(config);
+  let client: Client | undefined;
+  try {
+    const source = await describeSource(sql, config);
+    // nothing of others at all: it may be a superuser who runs this
+    const options = `${SESSION_OPTIONS} -c search_path=pg_catalog,pg_temp`;
+    client = new Client(await pgConfig(config.DATABASE_REPLICATION_URL ?? '', { name: 'migrate', options }));
+    client.on('error', () => {});
+    await client.connect();
+    return { client, sql, source, become: await becomeOwner(client, source) };
+  } catch (error) {
+    await Promise.all([client?.end().catch(() => {}), sql.end({ timeout: 1 })]);
+    throw error;
+  }
+}
+
+async function end({ client, sql }: Pick<Session, 'client' | 'sql'>): Promise<void> {
+  await Promise.all([client.end().catch(() => {}), sql.end({ timeout: 1 })]);
+}
+
 /** Creates or upgrades what smslogd owns. Safe to run twice and from two places at once. */
 export async function migrate(config: Config, { role, say }: MigrateOptions): Promise<void> {
-  const client = new Client(await pgConfig(config.DATABASE_REPLICATION_URL ?? '', { name: 'migrate' }));
-  client.on('error', () => {});
-  await client.connect();
+  const session = await begin(config);
+  const { client, source } = session;
   try {
     await requireRole(client, role);
     await client.query('select pg_advisory_lock($1)', [LOCK]);
@@ -67,23 +84,21 @@ export async function migrate(config: Config, { role, say }: MigrateOptions): Pr
     await patiently(say, () => applyMigrations(client, say));
     if (altered?.some(({ object }) => !REPEATABLE.test(object)) === true)
       await patiently(say, () => inTransaction(client, migrationNames().map(migrationText)));
-    for (const step of await computedSteps(config, client, role, altered)) {
+    for (const step of await computedSteps(config, session, altered)) {
       await patiently(say, () => inTransaction(client, step.statements));
       if (step.name !== undefined) say(step.name);
     }
+    const grants = await grantStatements(queryOf(client), source, role);
+    await patiently(say, () => applyGrants(queryOf(client), grants, say));
   } catch (error) {
     throw codeOf(error instanceof SmslogdError ? error.cause : error) === '42501' ? await mayNot(client, error) : error;
   } finally {
-    await client.end().catch(() => {});
+    await end(session);
   }
 }
 
 /** What the files of sql/ make; all else is made by migrations. */
 const REPEATABLE = /^(?:function|trigger|view) /;
-
-function queryOf(client: Client): Query {
-  return async (text) => (await client.query(text)).rows as never;
-}
 
 /** Before anything is created: a grant to nobody would fail at the very end. */
 async function requireRole(client: Client, role: string | undefined): Promise<void> {
@@ -114,17 +129,18 @@ const MIGRATIONS_TABLE =
 
 /** The SQL that `migrate` would run now, without running it. Run by hand it does the same, and `migrate` and `run` know that it was. */
 export async function dryRun(config: Config, role: string | undefined): Promise<string> {
-  const client = new Client(await pgConfig(config.DATABASE_REPLICATION_URL ?? '', { name: 'migrate' }));
-  client.on('error', () => {});
-  await client.connect();
+  const session = await begin(config);
+  const { client, source, become } = session;
   try {
     const query = queryOf(client);
     const done = await appliedMigrations(query);
     const altered = await alteredObjects(query);
     const again = altered?.some(({ object }) => !REPEATABLE.test(object)) === true;
     const files = migrationNames().filter((name) => again || !done.includes(name));
-    const steps = await computedSteps(config, client, role, altered);
+    const steps = await computedSteps(config, session, altered);
+    const grants = await grantStatements(query, source, role);
     return [
+      ...become,
       ...(done.length === 0 ? [`create schema smslogd;\n${MIGRATIONS_TABLE}`] : []),
       ...files.map(
         (name) =>
@@ -133,13 +149,14 @@ export async function dryRun(config: Config, role: string | undefined): Promise<
             ? ''
             : `\ninsert into smslogd.migrations (name, run_on) values (${quoteLiteral(name)}, now());`),
       ),
-      ...steps.map(
+      ...[...steps, { name: 'grants', statements: grants }].map(
         (step) =>
           `-- ${step.name ?? 'what there is now'}\n${step.statements.map((text) => `${text.trim().replace(/;$/, '')};`).join('\n')}`,
       ),
+      ...become.map(() => 'reset role;'),
     ].join('\n\n');
   } finally {
-    await client.end().catch(() => {});
+    await end(session);
   }
 }
 
@@ -171,6 +188,8 @@ const SILENT = { debug: nothing, info: nothing, warn: nothing, error: nothing };
 async function applyMigrations(client: Client, say: (line: string) => void): Promise<void> {
   const { rows } = await client.query(`select from pg_namespace where nspname = 'smslogd'`);
   if (rows.length === 0) await client.query('create schema smslogd');
+  // no other command needs it
+  const { runner } = await import('node-pg-migrate');
   const done = await runner({
     dbClient: client,
     dir: MIGRATIONS,
@@ -182,74 +201,6 @@ async function applyMigrations(client: Client, say: (line: string) => void): Pro
     logger: SILENT,
   });
   for (const { name } of done) say(`migration ${name}`);
-}
-
-interface Step {
-  /** absent: nothing to tell */
-  readonly name?: string;
-  readonly statements: string[];
-}
-
-/** What follows from the settings and from the files in sql/; only what is not so already. */
-async function computedSteps(
-  config: Config,
-  client: Client,
-  role: string | undefined,
-  altered: readonly Altered[] | undefined,
-): Promise<Step[]> {
-  const sql = openDatabase({ ...config, DATABASE_URL: config.DATABASE_REPLICATION_URL }, { max: 1, name: 'migrate' });
-  try {
-    const source = await describeSource(sql, config);
-    const files = filesToApply(config, source);
-    const changed = await changedFiles(queryOf(client), files);
-    const steps: Step[] = [];
-    if (changed.length > 0 || altered?.length !== 0 || (await isElsewhere(queryOf(client)))) {
-      // each on its own, so that a trigger's lock on the log is held for a moment
-      for (const file of files)
-        steps.push({ ...(changed.includes(file) ? { name: file.name } : {}), statements: [file.text] });
-      steps.push({ statements: [...catchUp(altered), ...noteInstalled(files)] });
-      // so that plans are right before autovacuum comes by
-      steps.push({ statements: [ANALYZE] });
-    }
-    steps.push({
-      name: 'settings',
-      statements: [
-        `update smslogd.settings set report_timezone = ${quoteLiteral(config.REPORT_TIMEZONE)} where report_timezone <> ${quoteLiteral(config.REPORT_TIMEZONE)}`,
-        `update smslogd.checkpoint set removed_at = null where slot_name = ${quoteLiteral(config.SLOT_NAME)} and removed_at is not null`,
-      ],
-    });
-    const publication = publicationStatements(config, source, await describePublication(sql, config, source), true);
-    if (publication.length > 0) steps.push({ name: `publication ${config.PUBLICATION_NAME}`, statements: publication });
-    if (role !== undefined) {
-      const grants = sqlFile('grants')
-        .replaceAll(':"role"', quoteIdentifier(role))
-        .replaceAll(':source', source.table)
-        .replaceAll(':"source_schema"', source.table.slice(0, source.table.indexOf('.')));
-      steps.push({ name: `grants to ${role}`, statements: [grants] });
-    }
-    return steps;
-  } finally {
-    await sql.end({ timeout: 1 });
-  }
-}
-
-const ANALYZE = `do $$
-declare
-  each regclass;
-begin
-  for each in select oid from pg_class where relkind = 'r' and (relnamespace = 'smslogd'::regnamespace or oid = 'verification.sms_log'::regclass) loop
-    execute format('analyze %s', each);
-  end loop;
-end $$`;
-
-/** What was written while no trigger noted it, or before smslogd was here, is counted again. */
-function catchUp(altered: readonly Altered[] | undefined): string[] {
-  if (altered?.some(({ object }) => object.startsWith('trigger ')) === false) return [];
-  return [
-    `insert into smslogd.changed_hour
-     select distinct smslogd.hour_of(inserted_at) from verification.sms_log union select distinct hour from smslogd.sms_hourly`,
-    'select smslogd.sum_days(null)',
-  ];
 }
 
 async function inTransaction(client: Client, statements: readonly string[]): Promise<void> {

@@ -154,8 +154,8 @@ export const schemaChecks: readonly Check<Found>[] = [
   }),
 
   needing('settings in the database', ['config', 'sql', 'migrated'], async ({ config, sql }) => {
-    const [row] = await sql<{ report: string; source: string | null; removed: boolean }[]>`
-      select s.report_timezone as report, c.source_timezone as source, c.removed_at is not null as removed
+    const [row] = await sql<{ report: string; days: number; source: string | null; removed: boolean }[]>`
+      select s.report_timezone as report, s.retention_days as days, c.source_timezone as source, c.removed_at is not null as removed
         from smslogd.settings s left join smslogd.checkpoint c on c.slot_name = ${config.SLOT_NAME}`;
     if (row === undefined) throw new SmslogdError('schema_missing', 'smslogd.settings has no row');
     if (row.source !== null && row.source !== config.SOURCE_TIMEZONE)
@@ -166,6 +166,12 @@ export const schemaChecks: readonly Check<Found>[] = [
     if (row.removed) return warn('teardown was run here: daemons idle', 'smslogd migrate');
     if (row.report !== config.REPORT_TIMEZONE)
       return warn(`REPORT_TIMEZONE is ${config.REPORT_TIMEZONE}, the views use ${row.report}`, 'smslogd migrate');
+    const days = config.RETENTION_DAYS;
+    if (days > 0 && (row.days === 0 || row.days > days))
+      return warn(
+        `RETENTION_DAYS is ${days}, and the database keeps SMS ${row.days === 0 ? 'for ever' : `for ${row.days} days`}: none is removed`,
+        'smslogd migrate # with the same RETENTION_DAYS',
+      );
     return ok(`days of ${row.report}, source timestamps of ${config.SOURCE_TIMEZONE}`);
   }),
 

@@ -1,5 +1,6 @@
 /** All SQL of the figures. What is counted, and how, stands in sql/counting.sql and sql/counters.sql; here it is only called. */
 import type { Sql } from '../postgres/pools.ts';
+import { codeOf, SmslogdError } from '../errors.ts';
 import { arrayLiteral, quoteLiteral } from '../postgres/quoting.ts';
 import { TABLES, type GROUPS, type OUTCOMES, type SLOT_WAL_STATUSES } from '../metrics.ts';
 import type { SmsType, Status } from '../status.ts';
@@ -99,23 +100,23 @@ export interface Frozen {
 
 /**
  * Counts noted hours before the cutoff and, where none is left, freezes them, in one transaction. Where many hours are noted it takes
- * several calls: `frozen` is false till then.
+ * several calls: `frozen` is false till then. Throws retention_kept where the database keeps rows for longer.
  */
 export async function freezeHours(sql: Sql, days: number): Promise<Frozen> {
   const before = cutoff(days);
-  return await lastRow<Frozen>(
+  const frozen = lastRow<Frozen>(
     sql,
     `select set_config('smslogd.ours', 'true', true) from pg_advisory_xact_lock(${LOCK});
      ${recount(`hour < ${before}`)};
-     with raised as (
-       update smslogd.settings s set frozen_before = ${before}
-        where s.frozen_before < ${before}
-          and not exists (select from smslogd.changed_hour n where n.hour >= s.frozen_before and n.hour < ${before})
-       returning s.frozen_before
-     )
-     select ${before}::text as before, exists (select from raised) as raised,
-            exists (select from raised) or (select frozen_before >= ${before} from smslogd.settings) as frozen`,
+     select before::text, raised, raised or (select frozen_before >= before from smslogd.settings) as frozen
+       from (select before, smslogd.freeze_hours(before) as raised from (select ${before} as before offset 0) b) r`,
   );
+  return await frozen.catch((error: unknown) => {
+    if (codeOf(error) !== '55000') throw error;
+    throw new SmslogdError('retention_kept', `the database keeps SMS longer than RETENTION_DAYS=${days}`, {
+      cause: error,
+    });
+  });
 }
 
 /** At most `limit` rows that were inserted before `before`, with their ctid; the oldest first as a rule. */

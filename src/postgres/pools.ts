@@ -6,6 +6,7 @@ import type { Config } from '../config.ts';
 import { codeOf } from '../errors.ts';
 import { addressOf } from './address.ts';
 import { postgresSocket, startupOf } from './clients.ts';
+import { SESSION_OPTIONS } from './session.ts';
 
 export type Sql = postgres.Sql;
 
@@ -15,7 +16,7 @@ export type Sql = postgres.Sql;
  */
 export function openDatabase(config: Config, options: { max: number; name: string }): Sql {
   const address = addressOf(config.DATABASE_URL ?? '');
-  const startup = startupOf(address, options.name, isPooled(config) ? '' : UNLIMITED);
+  const startup = startupOf(address, options.name, isPooled(config) ? '' : SESSION_OPTIONS);
   const sockets = new Set<Socket>();
   const opened = (socket: Socket) => void sockets.add(socket.once('close', () => sockets.delete(socket)));
   const sql = ownSettings({
@@ -38,13 +39,6 @@ export function openDatabase(config: Config, options: { max: number; name: strin
   SOCKETS.set(sql, sockets);
   return sql;
 }
-
-/**
- * What an ALTER ROLE or ALTER DATABASE for other programs may have set: creating a slot waits for as long as others' transactions take, and every
- * statement that must be short has limits of its own, and a connection that is cut while it rests may be cut just when it is needed. A pooler refuses such
- * start-up parameters; doctor then tells of the limits.
- */
-const UNLIMITED = String.raw`-c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 -c default_transaction_isolation=read\ committed`;
 
 /** Queries of a daemon at once: the mirror's write and its reconcile, the poller's claim and completion, the figures, and a spare. */
 export const DAEMON_CONNECTIONS = 8;

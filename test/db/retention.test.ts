@@ -32,7 +32,7 @@ beforeAll(async () => {
   sql = openDatabase(db.config({ DATABASE_URL: url.href }), { max: 4, name: 'test' });
 });
 beforeEach(async () => {
-  await db.sql`update smslogd.settings set frozen_before = '-infinity'`;
+  await db.sql`update smslogd.settings set frozen_before = '-infinity', retention_days = ${DAYS}`;
   await db.sql`truncate verification.sms_log, smslogd.sms_hourly, smslogd.sms_poll, smslogd.changed_hour, verification.verifications`;
   // what was removed so far goes last: to empty the log notes it
   await db.sql`truncate smslogd.sms_removed`;
@@ -206,7 +206,22 @@ test('a stop ends a pass between two batches, and the next start goes on', async
   expect(await hours()).toEqual(before);
 });
 
-test('only hours that are frozen can be removed, none of the last day, and only by the daemon', async () => {
+test('the daemon removes nothing younger than migrate allows, whatever its own settings say, and nothing where it allows nothing', async () => {
+  await insert(100, 5);
+  await expect(retain({ days: DAYS - 1 })).rejects.toMatchObject({ code: 'retention_kept' });
+  await migrate(db.config(), { role: daemon, say: () => {} });
+  await expect(retain()).rejects.toMatchObject({ code: 'retention_kept' });
+  await expect(sql`update smslogd.settings set frozen_before = now()`).rejects.toMatchObject({ code: '42501' });
+  await expect(sql`update smslogd.settings set retention_days = 1`).rejects.toMatchObject({ code: '42501' });
+  await expect(sql`select smslogd.freeze_hours(now() - interval '1 year')`).rejects.toMatchObject({ code: '55000' });
+  await expect(removeRows(sql, [], '-infinity')).rejects.toMatchObject({ code: '55000' });
+  expect(await count()).toBe(100);
+  await migrate(db.config({ RETENTION_DAYS: String(DAYS) }), { role: daemon, say: () => {} });
+  await retain();
+  expect(await old()).toHaveLength(0);
+});
+
+test('only hours that are frozen can be removed, none of the last days, and only by the daemon', async () => {
   await insert(100, 5);
   const places = (await db.sql`select ctid::text as place from verification.sms_log`).map(
     ({ place }) => place as string,

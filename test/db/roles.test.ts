@@ -111,6 +111,17 @@ const as = async (role: string, statement: string) =>
     return await tx.unsafe(statement);
   });
 
+const row = async (type: string, gatewayId: string | null, status: string | null) => {
+  const [made] = await db.sql<{ id: string }[]>`
+        insert into verification.sms_log (phone_number, type, gateway_id, gateway_status) values ('+380000000000', ${type}, ${gatewayId}, ${status}) returning id`;
+  return made!.id;
+};
+const completes = (id: string, gatewayId: string | null, status: string | null) =>
+  db.sql.begin(async (tx) => {
+    await tx`set local role sms_writer`;
+    await tx`update verification.sms_log set gateway_id = ${gatewayId}, gateway_status = ${status}, updated_at = now() where id = ${id}`;
+  });
+
 describe('the other roles', () => {
   test('no view shows a phone, a text, a code or a gateway id to anybody', async () => {
     const marks = { phone: '+380009876543', code: 73_918_465, gatewayId: '5556667778889' };
@@ -182,6 +193,85 @@ describe('the other roles', () => {
     const [open] =
       await db.sql`select open from verification.sms_backlog where type = 'medication_request' and status = 'Accepted'`;
     expect(open).toEqual({ open: '1' });
+  });
+
+  describe('a writer', () => {
+    const own = ['medication_request', 'text', '2FA'];
+    const open = ['Accepted', 'Enroute', 'Pending', 'Unknown'];
+    const final = ['Delivered', 'Expired', 'Deleted', 'Undeliverable', 'Rejected', 'Unaccepted', 'Terminated'];
+    test.each(own)('inserts %s in every way that there is', async (type) => {
+      await as(
+        'sms_writer',
+        `insert into verification.sms_log (phone_number, type) values ('+380000000000', '${type}')`,
+      );
+      const many = await as(
+        'sms_writer',
+        `insert into verification.sms_log (phone_number, type) select '+380000000000', '${type}' from generate_series(1, 3) returning id`,
+      );
+      expect(many).toHaveLength(3);
+    });
+
+    test.each([
+      `insert into verification.sms_log (phone_number, type) values ('+380000000000', 'verification')`,
+      `insert into verification.sms_log (phone_number, type) values ('+380000000000', 'text'), ('+380000000000', 'verification')`,
+      `insert into verification.sms_log (id, phone_number, type) select id, '+380000000000', 'verification' from verification.sms_log where id is null
+       union all select gen_random_uuid(), '+380000000000', 'verification'`,
+    ])('inserts no verification: %s', async (statement) => {
+      await expect(as('sms_writer', statement)).rejects.toMatchObject(refused);
+    });
+
+    test.each(own.flatMap((type) => [null, ...open].map((status) => [type, status] as const)))(
+      'completes %s with status %s: the gateway id that is missing, and any status',
+      async (type, status) => {
+        for (const next of [...open, ...final]) {
+          const id = await row(type, null, status);
+          await completes(id, '1234567', next);
+        }
+        const id = await row(type, '1234567', status);
+        await completes(id, '1234567', 'Delivered');
+        const [done] = await db.sql`select gateway_id, gateway_status from verification.sms_log where id = ${id}`;
+        expect(done).toEqual({ gateway_id: '1234567', gateway_status: 'Delivered' });
+      },
+    );
+
+    test.each(final)('never changes %s', async (status) => {
+      for (const next of [null, ...open, ...final].filter((each) => each !== status)) {
+        const id = await row('text', '1234567', status);
+        await expect(completes(id, '1234567', next)).rejects.toMatchObject(refused);
+      }
+      await completes(await row('text', null, status), '1234567', status);
+    });
+
+    test.each(open)('never takes %s away', async (status) => {
+      await expect(completes(await row('text', '1234567', status), '1234567', null)).rejects.toMatchObject(refused);
+    });
+
+    test('never changes a gateway id', async () => {
+      for (const next of [null, '7654321'])
+        await expect(completes(await row('text', '1234567', 'Accepted'), next, 'Accepted')).rejects.toMatchObject(
+          refused,
+        );
+    });
+
+    test('never changes a verification, nor many rows of which one is', async () => {
+      for (const [gatewayId, status] of [
+        [null, null],
+        ['1234567', 'Accepted'],
+      ] as const)
+        await expect(
+          completes(await row('verification', gatewayId, status), '1234567', 'Delivered'),
+        ).rejects.toMatchObject(refused);
+      await expect(
+        as('sms_writer', `update verification.sms_log set gateway_status = 'Delivered'`),
+      ).rejects.toMatchObject(refused);
+      await expect(
+        as(
+          'sms_writer',
+          `insert into verification.sms_log (id, phone_number, type) values ('${await row('verification', null, null)}', '+380000000000', 'text')
+           on conflict (id) do update set gateway_status = 'Delivered'`,
+        ),
+      ).rejects.toMatchObject(refused);
+    });
   });
 
   test('a reader takes many days together', async () => {

@@ -168,7 +168,7 @@ test('a role that does not exist is named before anything is created; a missing 
   url.password = 'made-up';
   await expect(migrate(fresh.config({ DATABASE_URL: url.href }), { say: () => {} })).rejects.toMatchObject({
     code: 'privilege_missing',
-    hint: expect.stringContaining(`grant create on database "${fresh.name}" to "${owner}"`) as string,
+    hint: expect.stringContaining(`grant create on database ${fresh.name} to "${owner}"`) as string,
   });
   await fresh.sql.unsafe(`drop owned by ${owner}; drop role ${owner}`);
   await fresh.drop();

@@ -1,0 +1,27 @@
+-- What services that log their own SMS may write: rows of their types, and what the gateway answers for these. A gateway id comes once, a final
+-- status stays. Who may write the date of a status is the daemon or the owner, who follow their own rules; for those this costs a look a statement.
+create or replace function smslogd.guard_writers() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  if has_column_privilege(tg_relid, 'status_changed_at', 'update') then
+    return null;
+  end if;
+  if exists (select from changed where type = 'verification') then
+    raise exception 'smslogd: verifications are logged by smslogd alone' using errcode = 'insufficient_privilege';
+  end if;
+  if tg_op = 'UPDATE' then
+    if exists (select from former o join changed n using (id)
+                where o.gateway_id is not null and n.gateway_id is distinct from o.gateway_id
+                   or n.gateway_status is distinct from o.gateway_status
+                  and (n.gateway_status is null or o.gateway_status not in ('Accepted', 'Enroute', 'Pending', 'Unknown'))) then
+      raise exception 'smslogd: a gateway id and a final status stay as they are' using errcode = 'insufficient_privilege';
+    end if;
+  end if;
+  return null;
+end $$;
+revoke all on function smslogd.guard_writers() from public;
+
+create or replace trigger smslogd_guard_inserted after insert on verification.sms_log
+  referencing new table as changed for each statement execute function smslogd.guard_writers();
+create or replace trigger smslogd_guard_updated after update on verification.sms_log
+  referencing old table as former new table as changed for each statement execute function smslogd.guard_writers();

@@ -1,0 +1,85 @@
+/**
+ * Who may do what: all is taken from everybody but the owner and given again by sql/grants.sql and sql/people.sql, in one transaction, so that nobody
+ * keeps what ALTER DEFAULT PRIVILEGES or a former GRANT gave. Where nothing changes by it, it is rolled back.
+ */
+import { quoteIdentifier, quoteLiteral } from './postgres/quoting.ts';
+import { sqlFile, type Query } from './objects.ts';
+import type { Source } from './source.ts';
+
+/** The statements that leave the privileges as they must be; the daemons' roles are those of earlier times and `role`. */
+export async function grantStatements(query: Query, source: Source, role: string | undefined): Promise<string[]> {
+  const [noted] = await query(`select where to_regclass('smslogd.installed') is not null`);
+  const former =
+    noted === undefined
+      ? []
+      : await query<{ role: string }>(
+          `select rolname::text as role from smslogd.installed join pg_roles on object = 'role ' || rolname order by 1`,
+        );
+  const roles = [...new Set([...former.map((row) => row.role), ...(role === undefined ? [] : [role])])];
+  return [
+    `delete from smslogd.installed where object like 'role %'`,
+    ...roles.map((each) => `insert into smslogd.installed values (${quoteLiteral(`role ${each}`)}, '')`),
+    'select smslogd.revoke_all()',
+    ...roles.map((each) =>
+      sqlFile('grants')
+        .replaceAll(':"role"', quoteIdentifier(each))
+        .replaceAll(':source', source.table)
+        .replaceAll(':"source_schema"', quoteIdentifier(source.schema)),
+    ),
+    'select smslogd.grant_people()',
+  ];
+}
+
+/** Runs them in a transaction of their own; says who lost and who got something. */
+export async function applyGrants(
+  query: Query,
+  statements: readonly string[],
+  say: (line: string) => void,
+): Promise<void> {
+  await query('begin');
+  try {
+    const before = await query<Privilege>(PRIVILEGES);
+    for (const statement of statements) await query(statement);
+    const after = await query<Privilege>(PRIVILEGES);
+    const [lost, got] = [missingFrom(after, before), missingFrom(before, after)];
+    await query(lost.size + got.size === 0 ? 'rollback' : 'commit');
+    for (const [who, what] of lost) say(`taken from ${who}: ${what.join(', ')}`);
+    for (const who of got.keys()) say(`grants to ${who}`);
+  } catch (error) {
+    await query('rollback').catch(() => {});
+    throw error;
+  }
+}
+
+interface Privilege {
+  readonly who: string;
+  readonly what: string;
+}
+
+function missingFrom(some: readonly Privilege[], others: readonly Privilege[]): Map<string, string[]> {
+  const there = new Set(some.map(({ who, what }) => `${who} ${what}`));
+  const missing = new Map<string, string[]>();
+  for (const { who, what } of others)
+    if (!there.has(`${who} ${what}`)) missing.set(who, [...(missing.get(who) ?? []), what]);
+  return missing;
+}
+
+/** Of everybody but the owner, on all that is ours. */
+const PRIVILEGES = `
+select case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee)::text end as who, lower(a.privilege_type) || ' on ' || o.name as what
+  from (
+    select format('%s.%s', n.nspname, c.relname) as name, c.relacl as acl, c.relowner as owner
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where n.nspname = 'smslogd' or n.nspname = 'verification' and (c.relname = 'sms_log' or c.oid in (select smslogd.views()))
+    union all
+    select format('%s.%s.%s', n.nspname, c.relname, t.attname), t.attacl, c.relowner
+      from pg_attribute t join pg_class c on c.oid = t.attrelid join pg_namespace n on n.oid = c.relnamespace
+     where t.attacl is not null and (n.nspname = 'smslogd' or n.nspname = 'verification' and (c.relname = 'sms_log' or c.oid in (select smslogd.views())))
+    union all
+    select format('%s.%s', n.nspname, p.proname), p.proacl, p.proowner from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+     where n.nspname = 'smslogd' or n.nspname = 'verification' and p.proname = 'sms_delivery_between'
+    union all
+    select 'schema smslogd', nspacl, nspowner from pg_namespace where nspname = 'smslogd'
+  ) o cross join lateral aclexplode(o.acl) a
+ where a.grantee <> o.owner
+ order by 1, 2`;

@@ -1,0 +1,31 @@
+/** What our SQL relies on in a session. Each connection asks for it when it starts, whatever ALTER ROLE, ALTER DATABASE or postgresql.conf say for other programs. */
+
+export const SESSION: Readonly<Record<string, string>> = {
+  // creating a slot waits for as long as others' transactions take; every statement that must be short has limits of its own
+  statement_timeout: '0',
+  lock_timeout: '0',
+  // a connection that is cut while it rests may be cut just when it is needed
+  idle_session_timeout: '0',
+  default_transaction_isolation: 'read committed',
+  // no function or operator of others is taken for PostgreSQL's; public is for triggers that others have on the log
+  search_path: 'pg_catalog, public, pg_temp',
+  // policies are code of others, which must not run with our rights: an error instead
+  row_security: 'off',
+  // how values are written and read
+  TimeZone: 'UTC',
+  DateStyle: 'ISO, MDY',
+  IntervalStyle: 'postgres',
+  bytea_output: 'hex',
+  extra_float_digits: '1',
+  array_nulls: 'on',
+  // how SQL is read, and names written
+  standard_conforming_strings: 'on',
+  transform_null_equals: 'off',
+  quote_all_identifiers: 'off',
+  default_table_access_method: 'heap',
+};
+
+/** The same as the start-up parameter `options`. Poolers refuse it: doctor then says what to set for the role. */
+export const SESSION_OPTIONS = Object.entries(SESSION)
+  .map(([name, value]) => `-c ${name}=${value.replaceAll(' ', String.raw`\ `)}`)
+  .join(' ');

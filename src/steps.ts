@@ -1,0 +1,75 @@
+/** What `migrate` does after the migrations: the files of sql/, the settings, the publication, the grants; only what is not so already. */
+import type { Client } from 'pg';
+import type { Config } from './config.ts';
+import type { Sql } from './postgres/pools.ts';
+import { quoteLiteral } from './postgres/quoting.ts';
+import { changedFiles, filesToApply, isElsewhere, noteInstalled, type Altered, type Query } from './objects.ts';
+import { describePublication, publicationStatements } from './publication.ts';
+import type { Source } from './source.ts';
+
+/** A connection that makes and changes, one that looks, and what the source is like. */
+export interface Session {
+  readonly client: Client;
+  readonly sql: Sql;
+  readonly source: Source;
+}
+
+export function queryOf(client: Client): Query {
+  return async (text) => (await client.query(text)).rows as never;
+}
+
+export interface Step {
+  /** absent: nothing to tell */
+  readonly name?: string;
+  readonly statements: string[];
+}
+
+/** What follows from the settings and from the files in sql/; only what is not so already. */
+export async function computedSteps(
+  config: Config,
+  { client, sql, source }: Session,
+  altered: readonly Altered[] | undefined,
+): Promise<Step[]> {
+  const query = queryOf(client);
+  const files = filesToApply(config, source);
+  const changed = await changedFiles(query, files);
+  const steps: Step[] = [];
+  if (changed.length > 0 || altered?.length !== 0 || (await isElsewhere(query))) {
+    // each on its own, so that a trigger's lock on the log is held for a moment
+    for (const file of files)
+      steps.push({ ...(changed.includes(file) ? { name: file.name } : {}), statements: [file.text] });
+    steps.push({ statements: [...catchUp(altered), ...noteInstalled(files)] });
+    // so that plans are right before autovacuum comes by
+    steps.push({ statements: [ANALYZE] });
+  }
+  steps.push({
+    name: 'settings',
+    statements: [
+      `update smslogd.settings set retention_days = ${config.RETENTION_DAYS} where retention_days <> ${config.RETENTION_DAYS}`,
+      `update smslogd.settings set report_timezone = ${quoteLiteral(config.REPORT_TIMEZONE)} where report_timezone <> ${quoteLiteral(config.REPORT_TIMEZONE)}`,
+      `update smslogd.checkpoint set removed_at = null where slot_name = ${quoteLiteral(config.SLOT_NAME)} and removed_at is not null`,
+    ],
+  });
+  const publication = publicationStatements(config, source, await describePublication(sql, config, source), true);
+  if (publication.length > 0) steps.push({ name: `publication ${config.PUBLICATION_NAME}`, statements: publication });
+  return steps;
+}
+
+const ANALYZE = `do $$
+declare
+  each regclass;
+begin
+  for each in select oid from pg_class where relkind = 'r' and (relnamespace = 'smslogd'::regnamespace or oid = 'verification.sms_log'::regclass) loop
+    execute format('analyze %s', each);
+  end loop;
+end $$`;
+
+/** What was written while no trigger noted it, or before smslogd was here, is counted again. */
+function catchUp(altered: readonly Altered[] | undefined): string[] {
+  if (altered?.some(({ object }) => object.startsWith('trigger ')) === false) return [];
+  return [
+    `insert into smslogd.changed_hour
+     select distinct smslogd.hour_of(inserted_at) from verification.sms_log union select distinct hour from smslogd.sms_hourly`,
+    'select smslogd.sum_days(null)',
+  ];
+}
