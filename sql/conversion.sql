@@ -2,10 +2,11 @@
 -- change or drop it at any moment. What is absent is null then. `migrate` puts :source and :timezone in.
 --
 -- A statement that reads the table keeps its lock until its transaction ends, and the owner's DDL waits for that, and everybody behind the DDL. So each
--- quarter of an hour is read in a subtransaction that is then rolled back, which releases the lock; variables keep what was read.
+-- quarter of an hour is read in a subtransaction that is then rolled back, which releases the lock; variables keep what was read. While the lock is not to be had
+-- it is asked for again and again, each time not for long: whoever wants a stronger one would wait behind us.
 create or replace function smslogd.otp_conversion(first date, last date)
 returns table (day date, total bigint, matched bigint, delivered bigint, delivered_expired bigint, verified bigint, verified_undelivered bigint)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '300ms' as $$
 declare
   zone constant text := (select report_timezone from smslogd.settings);
   source text;
@@ -20,34 +21,38 @@ begin
     total := 0; matched := 0; delivered := 0; delivered_expired := 0; verified := 0; verified_undelivered := 0;
     for lo in select generate_series(day::timestamp at time zone zone, (day + 1)::timestamp at time zone zone - interval '1 microsecond', interval '15 minutes') loop
       hi := least(lo + interval '15 minutes', (day + 1)::timestamp at time zone zone);
-      begin
-        -- looked up each time, as it may change in between
-        source := to_regclass(:source)::text;
-        select max(case when attname = 'code_expired_at' then
-                          case when atttypid = 'timestamp'::regtype then format('s.code_expired_at at time zone %L', :timezone)
-                               when atttypid = 'timestamptz'::regtype then 's.code_expired_at' end end),
-               max(case when attname = 'status' then $c$lower(s.status::text) = 'verified'$c$ end)
-          into expired, verified_sql
-          from pg_attribute
-         where attrelid = to_regclass(:source) and attnum > 0 and not attisdropped and attname in ('code_expired_at', 'status');
-        query := format($q$
-          select array[count(*), count(s.id), count(*) filter (where s.id is not null and l.gateway_status = 'Delivered'),
-                       %1$s, %2$s, %3$s]
-            from verification.sms_log l left join %4$s s on s.id = l.id
-           where l.type = 'verification' and l.inserted_at >= $1 and l.inserted_at < $2$q$,
-          coalesce($f$count(*) filter (where l.gateway_status = 'Delivered' and l.status_changed_at > $f$ || expired || ')', 'null'),
-          coalesce('count(*) filter (where ' || verified_sql || ')', 'null'),
-          coalesce('count(*) filter (where ' || verified_sql || $f$ and l.gateway_status is distinct from 'Delivered')$f$, 'null'),
-          coalesce(source, '(select null::uuid as id) '));
-        execute query into n using lo, hi;
-        raise exception using errcode = 'SMS00';
-      exception
-        when sqlstate 'SMS00' then null;
-        -- the owner changed it just now, or it is not what it was
-        when undefined_table or undefined_column or undefined_function or datatype_mismatch or wrong_object_type or insufficient_privilege then
-          n := array[(select count(*) from verification.sms_log l where l.type = 'verification' and l.inserted_at >= lo and l.inserted_at < hi),
-                     0, 0, null, null, null];
-      end;
+      loop
+        begin
+          -- looked up each time, as it may change in between
+          source := to_regclass(:source)::text;
+          select max(case when attname = 'code_expired_at' then
+                            case when atttypid = 'timestamp'::regtype then format('s.code_expired_at at time zone %L', :timezone)
+                                 when atttypid = 'timestamptz'::regtype then 's.code_expired_at' end end),
+                 max(case when attname = 'status' then $c$lower(s.status::text) = 'verified'$c$ end)
+            into expired, verified_sql
+            from pg_attribute
+           where attrelid = to_regclass(:source) and attnum > 0 and not attisdropped and attname in ('code_expired_at', 'status');
+          query := format($q$
+            select array[count(*), count(s.id), count(*) filter (where s.id is not null and l.gateway_status = 'Delivered'),
+                         %1$s, %2$s, %3$s]
+              from verification.sms_log l left join %4$s s on s.id = l.id
+             where l.type = 'verification' and l.inserted_at >= $1 and l.inserted_at < $2$q$,
+            coalesce($f$count(*) filter (where l.gateway_status = 'Delivered' and l.status_changed_at > $f$ || expired || ')', 'null'),
+            coalesce('count(*) filter (where ' || verified_sql || ')', 'null'),
+            coalesce('count(*) filter (where ' || verified_sql || $f$ and l.gateway_status is distinct from 'Delivered')$f$, 'null'),
+            coalesce(source, '(select null::uuid as id) '));
+          execute query into n using lo, hi;
+          raise exception using errcode = 'SMS00';
+        exception
+          when sqlstate 'SMS00' then exit;
+          when lock_not_available then perform pg_sleep(0.5);
+          -- the owner changed it just now, or it is not what it was
+          when undefined_table or undefined_column or undefined_function or datatype_mismatch or wrong_object_type or insufficient_privilege then
+            n := array[(select count(*) from verification.sms_log l where l.type = 'verification' and l.inserted_at >= lo and l.inserted_at < hi),
+                       0, 0, null, null, null];
+            exit;
+        end;
+      end loop;
       total := total + n[1]; matched := matched + n[2]; delivered := delivered + n[3];
       delivered_expired := delivered_expired + n[4]; verified := verified + n[5]; verified_undelivered := verified_undelivered + n[6];
     end loop;

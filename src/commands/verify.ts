@@ -2,7 +2,7 @@ import { loadConfig, type Config } from '../config.ts';
 import { openDatabase, type Sql } from '../postgres/pools.ts';
 import { SmslogdError } from '../errors.ts';
 import { audit, type Audit } from '../mirror/audit.ts';
-import { patiently } from '../mirror/pieces.ts';
+import { patiently } from '../postgres/briefly.ts';
 import { createStore } from '../mirror/store.ts';
 import { requireSchema } from '../schema.ts';
 import { describeSource, type Source } from '../source.ts';

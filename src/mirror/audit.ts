@@ -9,7 +9,8 @@ import type { Sql } from '../postgres/pools.ts';
 import type { Source } from '../source.ts';
 import { pause } from '../supervise.ts';
 import { LOG, LOG_PIECE, lookAtLog, lookAtSource, pagesOf, scopeOf, SOURCE_PIECE, stillLacking } from './compare.ts';
-import { patiently, walkById, walkByPlace, type Piece } from './pieces.ts';
+import { patiently } from '../postgres/briefly.ts';
+import { walkById, walkByPlace, type Piece } from './pieces.ts';
 
 export interface Audit {
   /** source rows that the log must have */
@@ -158,9 +159,9 @@ async function walk(
     await walkById(LARGEST.rows, parameter, read, signal);
     return true;
   }
-  const { pages, leaves, files } = await pagesOf(sql, table);
+  const { pages, leaves, files } = await patiently(signal, () => pagesOf(sql, table));
   await walkByPlace(pages, Math.max(1, Math.floor(LARGEST.pages / leaves)), parameter, read, signal);
-  return (await pagesOf(sql, table)).files === files;
+  return (await patiently(signal, () => pagesOf(sql, table))).files === files;
 }
 
 /** Gathers ids that the log lacked at the look, and counts those that it still lacks once the mirror has passed that moment. */

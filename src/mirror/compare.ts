@@ -3,7 +3,8 @@ import type { Config } from '../config.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { arrayLiteral } from '../postgres/quoting.ts';
 import { bodySql, columnSql, instantSql, type Source } from '../source.ts';
-import { briefly, type Piece } from './pieces.ts';
+import { briefly } from '../postgres/briefly.ts';
+import type { Piece } from './pieces.ts';
 
 /** Which source rows an audit is about. */
 export interface Scope {
@@ -161,10 +162,13 @@ export async function stillLacking(sql: Sql, source: Source, ids: readonly strin
  */
 export async function pagesOf(sql: Sql, table: string): Promise<{ pages: number; leaves: number; files: string }> {
   // the table itself is named too: the tree of one that is not partitioned is empty
-  const [row] = await sql<{ pages: number; leaves: number; files: string }[]>`
-    select coalesce(max(pg_relation_size(relid) / current_setting('block_size')::int), 0)::int as pages, greatest(count(*) - 1, 1)::int as leaves,
-           coalesce(string_agg(pg_relation_filenode(relid)::text, ',' order by relid), '') as files
-      from (select ${table}::text::regclass as relid
-            union all select relid from pg_partition_tree(${table}::text::regclass) where isleaf) t`;
+  const [row] = await briefly<{ pages: number; leaves: number; files: string }>(
+    sql,
+    `select coalesce(max(pg_relation_size(relid) / current_setting('block_size')::int), 0)::int as pages, greatest(count(*) - 1, 1)::int as leaves,
+            coalesce(string_agg(pg_relation_filenode(relid)::text, ',' order by relid), '') as files
+       from (select $1::text::regclass as relid
+             union all select relid from pg_partition_tree($1::text::regclass) where isleaf) t`,
+    [table],
+  );
   return row!;
 }

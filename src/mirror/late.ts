@@ -7,7 +7,7 @@ import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import type { Source } from '../source.ts';
 import { pause, restAfter } from '../supervise.ts';
-import { patiently } from './pieces.ts';
+import { patiently } from '../postgres/briefly.ts';
 import { reportRefused } from './pump.ts';
 import type { Store } from './store.ts';
 

@@ -22,7 +22,7 @@ import { pause } from '../supervise.ts';
 import { lightAudit } from './audit.ts';
 import { complete, completeLate } from './late.ts';
 import { watchWaits } from './locks.ts';
-import { patiently } from './pieces.ts';
+import { patiently } from '../postgres/briefly.ts';
 import { pump, reportRefused, type Failpoints } from './pump.ts';
 import { reconcile } from './reconcile.ts';
 import { createSlot, describeServer, describeSlot, dropSlot, endReader, type Server, type Slot } from './slot.ts';

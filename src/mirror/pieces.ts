@@ -8,14 +8,9 @@
  * By id a table is read exactly once, whatever is written meanwhile. By place (pages of the file) only the rows that are wanted cost
  * anything, but one that is moved by an UPDATE during the look may be passed over: right for looks that are repeated.
  */
-import type { Sql } from '../postgres/pools.ts';
-import { quoteLiteral, setLocal } from '../postgres/quoting.ts';
 import { codeOf } from '../errors.ts';
-import { pause } from '../supervise.ts';
 
 const PIECE_MS = 120;
-const LOCK_TIMEOUT_MS = 300;
-const STATEMENT_TIMEOUT_MS = 350;
 
 /** What the sizes of pieces are held between. */
 export interface Sizes {
@@ -27,18 +22,6 @@ export interface Sizes {
 export function nextSize(size: number, ms: number, { least, most }: Sizes): number {
   return Math.round(Math.min(most, Math.max(least, size * Math.min(2, PIECE_MS / ms))));
 }
-
-const BRIEFLY = setLocal([
-  // a stricter level, as a pooler's sessions may have, takes its snapshot before it has its locks
-  "transaction_isolation = 'read committed'",
-  `lock_timeout = ${LOCK_TIMEOUT_MS}`,
-  // a piece is small, whatever the statistics say: for a table that was never analyzed the planner would read it whole for every row
-  'enable_seqscan = off',
-  'jit = off',
-  // src/source.ts reads times so
-  "timezone = 'UTC'",
-  "datestyle = 'ISO'",
-]);
 
 /**
  * The piece that `work` makes of at most `size`, and the size for the next one. One that takes too long is given up, and a quarter of it is tried.
@@ -57,40 +40,6 @@ export async function inTime<T>(
     } catch (error) {
       if (codeOf(error) !== '57014' || !limited) throw error;
       size = Math.max(sizes.least, size >> 2);
-    }
-  }
-}
-
-/**
- * Runs one statement that gives up where a lock is not to be had soon (55P03): it may hold others' locks while it waits. The limit and the
- * statement are sent as one, an implicit transaction: no session state stays, and nothing is left to be rolled back on a connection that was
- * cut (postgres.js does not survive that). Such a query takes no parameters: `$1` and so on become literals here, but not within quotes, where
- * they are part of a name. `limited`: it also gives up where it takes too long itself (57014).
- */
-export async function briefly<Row extends object>(
-  sql: Sql,
-  text: string,
-  parameters: readonly (string | null)[],
-  limited = false,
-): Promise<Row[]> {
-  const filled = text.replaceAll(/"[^"]*"|'[^']*'|\$(\d+)/g, (found, number?: string) => {
-    if (number === undefined) return found;
-    const value = parameters[Number(number) - 1];
-    return value === null || value === undefined ? 'null' : quoteLiteral(value);
-  });
-  const limit = `set local statement_timeout = ${limited ? STATEMENT_TIMEOUT_MS : 0};`;
-  const results = await sql.unsafe(`${BRIEFLY}\n${limit}\n${filled}`).simple();
-  return (results as unknown as Row[][]).at(-1)!;
-}
-
-/** Does it again while a lock is not to be had; throws 55P03 once `signal` aborts. */
-export async function patiently<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-  for (;;) {
-    try {
-      return await work();
-    } catch (error) {
-      if (codeOf(error) !== '55P03' || signal.aborted) throw error;
-      await pause(500, signal);
     }
   }
 }

@@ -10,7 +10,8 @@ import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import type { Source } from '../source.ts';
 import { pause } from '../supervise.ts';
-import { inTime, patiently } from './pieces.ts';
+import { patiently } from '../postgres/briefly.ts';
+import { inTime } from './pieces.ts';
 import { reportRefused } from './pump.ts';
 import type { Store } from './store.ts';
 

@@ -10,6 +10,7 @@
  * - Rows are written in id order everywhere: two statements never wait for each other in a circle.
  */
 import type { Config } from '../config.ts';
+import { briefly } from '../postgres/briefly.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { arrayLiteral } from '../postgres/quoting.ts';
 import { faultOf, writeAccepted } from '../postgres/refusal.ts';
@@ -18,7 +19,6 @@ import { codeOf, SmslogdError } from '../errors.ts';
 import { formatLsn, parseLsn, type Lsn } from '../lsn.ts';
 import { bodySql, columnSql, completionSql, instantSql, statusSql, type Source } from '../source.ts';
 import type { Batch } from './batch.ts';
-import { briefly } from './pieces.ts';
 
 export interface Checkpoint {
   readonly epoch: bigint;

@@ -110,7 +110,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
   });
   const { healEveryMs = HEAL_EVERY_MS, stallMs = STALL_MS } = deps;
   const withoutGatewayId: Claimed[] = [];
-  const upkeepDeps = { config, sql, store, tally, metrics, log, healEveryMs, withoutGatewayId };
+  const upkeepDeps = { config, sql, store, tally, log, healEveryMs, withoutGatewayId };
   const side = upkeep(upkeepDeps, stop).catch(fail);
 
   const { rest, wake } = createRest(stop);

@@ -9,6 +9,7 @@
  *   a row that somebody holds: it is left for the next time, and keeps nobody else from theirs.
  * - Only the database's clock decides: what is due, what is past its life, what is given up.
  */
+import { briefly } from '../postgres/briefly.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { arrayLiteral } from '../postgres/quoting.ts';
 import type { PollResult, RejectReason } from '../metrics.ts';
@@ -189,7 +190,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
       ), judged as materialized (
         -- past its life an answer that is not final is the last one
         select s.id, p.ctid as place, l.ctid as logged_place, s.attempt, s.gateway_id, s.result, s.gap, a.status, a.date, l.type, l.gateway_status as was,
-               l.gateway_id as logged_gateway_id, ${latency(sql`a.date`, sql)} as seconds,
+               l.gateway_id as logged_gateway_id, ${sql.unsafe(latency('a.date'))} as seconds,
                a.answers and a.open and (l.gateway_status is distinct from a.status or l.status_changed_at is null) as writes,
                not a.open or a.answers and a.status <> all (${OPEN}::text[]) as leaves
           from said s
@@ -243,12 +244,13 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
    * queues it again. Returns the statuses that were written.
    */
   async function fillFromSource(source: Source, ids: readonly string[]): Promise<Change[]> {
-    return (await sql.unsafe(
+    return await briefly<Change>(
+      sql,
       `with ${completionSql(source, '$1::text::uuid[]')}
        select id, type, coalesce(was, 'none') as "from", gateway_status as "to", null::float8 as seconds
          from wrote where was is distinct from gateway_status`,
       [arrayLiteral(ids)],
-    )) as unknown as Change[];
+    );
   }
 
   /**
@@ -258,21 +260,18 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
   async function judgeWithoutGatewayId(rows: readonly Claimed[], source: Source): Promise<Change[]> {
     const tracked = source.tracksGateway;
     const comes = tracked
-      ? sql.unsafe(
-          `exists (select from ${source.table} s where s.id = l.id and ${columnSql(source, 's', 'gateway_id')} is not null)`,
-        )
-      : sql`false`;
-    return await sql<Change[]>`
+      ? `exists (select from ${source.table} s where s.id = l.id and ${columnSql(source, 's', 'gateway_id')} is not null)`
+      : 'false';
+    const text = `
       with said as materialized (
-        select * from unnest(${arrayLiteral(rows.map((r) => r.id))}::uuid[], ${arrayLiteral(rows.map((r) => r.attempt))}::int[])
-            as said (id, attempt)
+        select * from unnest($1::uuid[], $2::int[]) as said (id, attempt)
       ), seen as materialized (
-        select p.id, p.attempt, l.gateway_id, l.gateway_status as was, ${latency(sql`now()`, sql)} as seconds,
+        select p.id, p.attempt, l.gateway_id, l.gateway_status as was, ${latency('now()')} as seconds,
                a.open and l.gateway_id is null and not a.untracked and p.deadline_at <= now() and not a.comes as writes,
                not a.open or l.gateway_id is null and (a.untracked or p.deadline_at <= now() and not a.comes) as leaves
           from said s join smslogd.sms_poll p using (id, attempt) left join verification.sms_log l using (id)
-         cross join lateral (select l.id is not null and coalesce(l.gateway_status = any (${OPEN}::text[]), true) as open,
-                                    coalesce(l.type = 'verification' and not ${tracked}::boolean, false) as untracked,
+         cross join lateral (select l.id is not null and coalesce(l.gateway_status = any ($3::text[]), true) as open,
+                                    coalesce(l.type = 'verification' and not ${tracked}, false) as untracked,
                                     coalesce(l.type = 'verification' and ${comes}, false) as comes) a
       ), logged as materialized (
         select l.id from verification.sms_log l join seen s on s.id = l.id where s.writes order by l.id for update of l skip locked
@@ -286,7 +285,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
         update verification.sms_log l set gateway_status = 'Unaccepted', status_changed_at = now(), updated_at = now()
           from held h
          where l.id = h.id and h.writes and l.gateway_id is null
-           and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
+           and (l.gateway_status is null or l.gateway_status = any ($3::text[]))
         returning l.id, l.type, coalesce(h.was, 'none') as was, h.seconds
       ), left_queue as (
         delete from smslogd.sms_poll p using held h where p.id = h.id and h.leaves
@@ -296,6 +295,11 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
           from held h where p.id = h.id and not h.leaves
       )
       select id, type, was as "from", 'Unaccepted' as "to", seconds from wrote`;
+    return await briefly<Change>(sql, text, [
+      arrayLiteral(rows.map((row) => row.id)),
+      arrayLiteral(rows.map((row) => row.attempt)),
+      OPEN,
+    ]);
   }
 
   /** Puts claimed rows off, where they cannot be judged now; one that somebody holds waits for its lease alone. */
@@ -308,7 +312,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
             on p.id = said.id and p.attempt = said.attempt
          order by p.id for update of p skip locked
       )
-      update smslogd.sms_poll p set due_at = now() + make_interval(secs => ${gapMs / 1000}::float8) from held where p.id = held.id`;
+      update smslogd.sms_poll p set due_at = now() + make_interval(secs => ${gapMs / 1000}::float8), leased_until = '-infinity' from held where p.id = held.id`;
   }
 
   /**
@@ -325,7 +329,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
   async function giveUp(ids: readonly string[]): Promise<Change[]> {
     return await sql<Change[]>`
       with over as materialized (
-        select p.id, l.gateway_status as was, ${latency(sql`now()`, sql)} as seconds,
+        select p.id, l.gateway_status as was, ${sql.unsafe(latency('now()'))} as seconds,
                l.id is not null and coalesce(l.gateway_status = any (${OPEN}::text[]), true) as writes
           from smslogd.sms_poll p left join verification.sms_log l using (id)
          where p.id = any (${arrayLiteral(ids)}::uuid[]) and p.give_up_at <= now()
@@ -417,8 +421,6 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
   };
 }
 
-type PendingSql = ReturnType<Sql>;
-
 interface RawClaim {
   readonly id: string;
   readonly gateway_id: string | null;
@@ -429,8 +431,8 @@ interface RawClaim {
 }
 
 /** Seconds from inserted_at; null where that is infinite, which PostgreSQL before 17 refuses to subtract. */
-const latency = (end: PendingSql, sql: Sql) =>
-  sql`case when isfinite(l.inserted_at) then extract(epoch from ${end} - l.inserted_at)::float8 end`;
+const latency = (end: string) =>
+  `case when isfinite(l.inserted_at) then extract(epoch from ${end} - l.inserted_at)::float8 end`;
 
 const claimTimes = (sql: Sql) => sql`
   extract(epoch from now() - p.sent_at)::float8 * 1000 as age, extract(epoch from due.due_at)::float8 * 1000 as due`;

@@ -2,7 +2,7 @@
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { isFinal } from '../status.ts';
-import { SmslogdError } from '../errors.ts';
+import { SmslogdError, toSmslogdError } from '../errors.ts';
 import { logProblem } from '../log.ts';
 import { refusalOf } from '../postgres/refusal.ts';
 import { createSaid } from './said.ts';
@@ -21,6 +21,8 @@ export interface Tally {
   asked(id: string, outcome: Outcome, seconds: number): void;
   written(rows: readonly Completion[], changes: readonly Change[]): void;
   changed(changes: readonly Change[]): void;
+  /** so many SMS get no verdict now */
+  postponed(rows: number, error: unknown): void;
   /** the database refuses what was to be written of this SMS alone */
   refused(id: string, error: unknown): void;
 }
@@ -76,6 +78,7 @@ export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): T
         if (result === 'ok') metrics.pollRequests.inc({ result: ids.has(id) ? 'ok' : 'unchanged' });
     },
     changed: (changes) => changed(changes),
+    postponed: (rows, error) => said.trouble('warn', toSmslogdError(error), { rows }),
     refused(id, error) {
       const problem = refusalOf(
         error,

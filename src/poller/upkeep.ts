@@ -1,10 +1,11 @@
 /** What the poller does beside asking, each on its own clock: verdicts that need no gateway, and the healing of the queue. */
 import type { Config } from '../config.ts';
+import { codeOf } from '../errors.ts';
+import { patiently } from '../postgres/briefly.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { writeAccepted } from '../postgres/refusal.ts';
 import { withRetry } from '../postgres/retry.ts';
-import { logProblem, type Log } from '../log.ts';
-import type { Metrics } from '../metrics.ts';
+import type { Log } from '../log.ts';
 import { describeSource } from '../source.ts';
 import { pause, restAfter } from '../supervise.ts';
 import type { Claimed, PollerStore } from './store.ts';
@@ -15,7 +16,6 @@ export interface UpkeepDeps {
   readonly sql: Sql;
   readonly store: PollerStore;
   readonly tally: Tally;
-  readonly metrics: Metrics;
   readonly log: Log;
   /** between two looks for recent SMS that are not queued; milliseconds */
   readonly healEveryMs: number;
@@ -29,13 +29,15 @@ const GIVE_UP_EVERY_MS = 5_000;
 const HEAL_BLOCKS = 512;
 const ROWS = 500;
 const POSTPONED_MS = 60_000;
+/** So long a lock on the source is tried for, and then left alone: well within a lease, and within a stop. */
+const LOCKED_MS = 2_000;
 /** Until a status or a verdict is tried again that the database refuses: somebody must mend what refuses it. */
 export const REFUSED_MS = 900_000;
 
 /**
  * Judges claimed rows whose gateway id is still unknown at the end of their life, after a last look at the source. Where the source cannot
- * be read there is no verdict: they are looked at again in a minute. A row that the database refuses (a constraint, somebody's trigger)
- * stands alone and keeps nobody else from the verdict.
+ * be read there is no verdict: they are looked at again in a minute, or soon where somebody has locked it. A row that the database refuses (a
+ * constraint, somebody's trigger) stands alone and keeps nobody else from the verdict.
  */
 export async function judgeWithoutGatewayId(deps: UpkeepDeps, rows: readonly Claimed[]): Promise<void> {
   const { config, sql, store, tally } = deps;
@@ -46,13 +48,14 @@ export async function judgeWithoutGatewayId(deps: UpkeepDeps, rows: readonly Cla
       if (source.tracksGateway) tally.changed(await withRetry(() => store.fillFromSource(source, ids)));
       tally.changed(await withRetry(() => store.judgeWithoutGatewayId(some, source)));
     };
-    await writeAccepted(rows, judge, async (row, error) => {
+    const refused = async (row: Claimed, error: unknown) => {
       tally.refused(row.id, error);
       await withRetry(() => store.postpone([row], REFUSED_MS));
-    });
+    };
+    await patiently(AbortSignal.timeout(LOCKED_MS), () => writeAccepted(rows, judge, refused));
   } catch (error) {
-    say(deps, error, { rows: rows.length });
-    await withRetry(() => store.postpone(rows, POSTPONED_MS));
+    tally.postponed(rows.length, error);
+    await withRetry(() => store.postpone(rows, codeOf(error) === '55P03' ? LOCKED_MS : POSTPONED_MS));
   }
 }
 
@@ -72,10 +75,6 @@ async function giveUp(deps: UpkeepDeps): Promise<boolean> {
     await withRetry(() => store.giveUpLater(id, REFUSED_MS));
   });
   return ids.length === ROWS && ended > 0;
-}
-
-function say({ log, metrics }: UpkeepDeps, error: unknown, context: object): void {
-  metrics.errors.inc({ code: logProblem(log, 'warn', error, context).code });
 }
 
 /** Runs until `signal` aborts; throws what the database throws. */

@@ -7,7 +7,7 @@ import type { Batch } from '../../src/mirror/batch.ts';
 import { openDatabase } from '../../src/postgres/pools.ts';
 import { formatLsn, type Lsn } from '../../src/lsn.ts';
 import { createMetrics } from '../../src/metrics.ts';
-import { patiently } from '../../src/mirror/pieces.ts';
+import { patiently } from '../../src/postgres/briefly.ts';
 import { reconcile } from '../../src/mirror/reconcile.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { describeSource } from '../../src/source.ts';

@@ -1,0 +1,58 @@
+/**
+ * Short statements on a table that is not ours: every one that touches the source goes through here. It holds the table's lock to its end, and while it waits
+ * for that lock itself, whoever wants a stronger one waits behind it.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { codeOf } from '../errors.ts';
+import type { Sql } from './pools.ts';
+import { quoteLiteral, setLocal } from './quoting.ts';
+
+const LOCK_TIMEOUT_MS = 300;
+const STATEMENT_TIMEOUT_MS = 350;
+const AGAIN_MS = 500;
+
+const BRIEFLY = setLocal([
+  // a stricter level, as a pooler's sessions may have, takes its snapshot before it has its locks
+  "transaction_isolation = 'read committed'",
+  `lock_timeout = ${LOCK_TIMEOUT_MS}`,
+  // a piece is small, whatever the statistics say: for a table that was never analyzed the planner would read it whole for every row
+  'enable_seqscan = off',
+  'jit = off',
+  // src/source.ts reads times so
+  "timezone = 'UTC'",
+  "datestyle = 'ISO'",
+]);
+
+/**
+ * Runs one statement that gives up where a lock is not to be had soon (55P03): it may hold others' locks while it waits. The limit and the
+ * statement are sent as one, an implicit transaction: no session state stays, and nothing is left to be rolled back on a connection that was
+ * cut (postgres.js does not survive that). Such a query takes no parameters: `$1` and so on become literals here, but not within quotes, where
+ * they are part of a name. `limited`: it also gives up where it takes too long itself (57014).
+ */
+export async function briefly<Row extends object>(
+  sql: Sql,
+  text: string,
+  parameters: readonly (string | null)[],
+  limited = false,
+): Promise<Row[]> {
+  const filled = text.replaceAll(/"[^"]*"|'[^']*'|\$(\d+)/g, (found, number?: string) => {
+    if (number === undefined) return found;
+    const value = parameters[Number(number) - 1];
+    return value === null || value === undefined ? 'null' : quoteLiteral(value);
+  });
+  const limit = `set local statement_timeout = ${limited ? STATEMENT_TIMEOUT_MS : 0};`;
+  const results = await sql.unsafe(`${BRIEFLY}\n${limit}\n${filled}`).simple();
+  return (results as unknown as Row[][]).at(-1)!;
+}
+
+/** Does it again while a lock is not to be had; throws 55P03 once `signal` aborts. */
+export async function patiently<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      if (codeOf(error) !== '55P03' || signal.aborted) throw error;
+      await delay(AGAIN_MS, undefined, { signal }).catch(() => {});
+    }
+  }
+}
