@@ -2,6 +2,9 @@
 /** The program. The only place that sets the exit code; what to run and how it failed is decided in command-line.ts. */
 import { isatty } from 'node:tty';
 
+// without a listener Node.js opens its inspector, through which who may connect to its port reads all memory and runs what they like
+process.on('SIGUSR1', () => {});
+
 // the daemon takes a moment to load: a stop before it listens has nothing to finish
 const early = ['SIGTERM', 'SIGINT'] as const;
 const leave = () => process.exit(0);

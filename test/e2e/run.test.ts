@@ -197,3 +197,26 @@ test('wrong settings are named, all of them, without their values', async () => 
   for (const name of ['DATABASE_URL', 'HTTP_PORT', 'IP2SMS_URL', 'IP2SMS_PASSWORD']) expect(said).toContain(name);
   expect(said).not.toContain('hunter2');
 });
+
+test('SIGUSR1, by which Node.js opens its inspector, opens nothing', async () => {
+  const daemon = start({ LOOPS: 'mirror', NODE_OPTIONS: '--inspect-port=0' });
+  await streams(daemon);
+  daemon.kill('SIGUSR1');
+  await insertVerification(db.sql);
+  await until('the row', async () => (await logged()) === 1);
+  daemon.kill('SIGTERM');
+  expect(await daemon.exited).toBe(0);
+  expect(daemon.stderr()).not.toContain('Debugger');
+});
+
+test('it does not load what only migrates', async () => {
+  // names each module on stderr
+  const hook = 'export async function resolve(s,c,n){const r=await n(s,c);process._rawDebug(r.url);return r}';
+  const encoded = (script: string) => `data:text/javascript,${encodeURIComponent(script)}`;
+  const register = `import{register}from"node:module";register(${JSON.stringify(encoded(hook))})`;
+  const daemon = start({ LOOPS: 'mirror', NODE_OPTIONS: `--import=${encoded(register)}` });
+  await streams(daemon);
+  const packages = new Set([...daemon.stderr().matchAll(/node_modules\/((?:@[^/]+\/)?[^/]+)\//g)].map((row) => row[1]));
+  expect(packages).toContain('pg-logical-replication');
+  expect(packages).not.toContain('node-pg-migrate');
+});
