@@ -4,6 +4,7 @@
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import { SmslogdError } from './errors.ts';
+import { maskAddress } from './masking.ts';
 import { readAddress } from './postgres/address.ts';
 import { AddressProblem } from './postgres/conninfo.ts';
 import { unreadableFile } from './postgres/tls.ts';
@@ -224,22 +225,17 @@ export function settingNames(): SettingName[] {
   return Object.keys(SETTINGS) as SettingName[];
 }
 
-/** `NAME=value` lines of the settings in force; a secret that is set, and a login or a password within an address, shows as `****`. */
+/** `NAME=value` lines of the settings in force; a secret that is set, and what may be one within an address, shows as `****`. */
 export function describeConfig(config: Config): string {
   return settingNames()
     .map((name) => {
       const setting: Setting = SETTINGS[name];
       const value = config[name];
       if (value === undefined) return `${name}=`;
-      return `${name}=${setting.secret === true ? '****' : withoutLogin(String(value))}`;
+      if (setting.secret === true) return `${name}=****`;
+      return `${name}=${name.endsWith('_URL') ? maskAddress(String(value)) : String(value)}`;
     })
     .join('\n');
-}
-
-function withoutLogin(value: string): string {
-  return value
-    .replace(/^([a-z]+:\/\/)[^/?#]*@/i, '$1****@')
-    .replaceAll(/([?&](?:user|password|sslpassword)=)[^&#]*/gi, '$1****');
 }
 
 /** The settings as the Markdown table that the README shows. */

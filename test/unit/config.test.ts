@@ -129,11 +129,11 @@ test('the settings in force are printed without a secret', () => {
   const said = describeConfig(
     loadConfig({
       ...FULL,
-      IP2SMS_STATUS_URL: 'https://user:secret@gateway.example/?a=b@c',
+      IP2SMS_STATUS_URL: 'https://user:secret@gateway.example/status?a=secret',
       DATABASE_REPLICATION_URL: 'postgres:///name?host=db&password=secret&sslmode=require',
     }),
   );
-  expect(said).toContain('IP2SMS_STATUS_URL=https://****@gateway.example/?a=b@c');
+  expect(said).toContain('IP2SMS_STATUS_URL=https://****@gateway.example/status?****\n');
   expect(said).not.toContain('secret');
   expect(said).toContain('DATABASE_URL=postgres://****@db:5432/name\n');
   expect(said).toContain('DATABASE_REPLICATION_URL=postgres:///name?host=db&password=****&sslmode=require\n');
