@@ -209,10 +209,11 @@ test('SIGUSR1, by which Node.js opens its inspector, opens nothing', async () =>
   expect(daemon.stderr()).not.toContain('Debugger');
 });
 
+const encoded = (script: string) => `data:text/javascript,${encodeURIComponent(script)}`;
+
 test('it does not load what only migrates', async () => {
   // names each module on stderr
   const hook = 'export async function resolve(s,c,n){const r=await n(s,c);process._rawDebug(r.url);return r}';
-  const encoded = (script: string) => `data:text/javascript,${encodeURIComponent(script)}`;
   const register = `import{register}from"node:module";register(${JSON.stringify(encoded(hook))})`;
   const daemon = start({ LOOPS: 'mirror', NODE_OPTIONS: `--import=${encoded(register)}` });
   await streams(daemon);

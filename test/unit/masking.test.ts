@@ -49,10 +49,8 @@ test('four characters of a secret in a row are never shown, whatever the secret 
       const shown = maskAddress(address(written, before));
       // what is shown of the same address around another secret is no part of this one
       const frame = maskAddress(address('', before));
-      for (let at = 0; at + 4 <= written.length; at += 1) {
-        const piece = written.slice(at, at + 4);
-        if (!frame.includes(piece)) expect(shown).not.toContain(piece);
-      }
+      const pieces = Array.from({ length: Math.max(0, written.length - 3) }, (_, at) => written.slice(at, at + 4));
+      expect(pieces.filter((piece) => shown.includes(piece) && !frame.includes(piece))).toEqual([]);
     }),
     { numRuns: 2_000 },
   );
