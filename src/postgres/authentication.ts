@@ -28,13 +28,13 @@ export async function authenticate(
     if (kind === 3) {
       method = requireMethod(address, 'password');
       if (readable && !address.plainSaid) throw refused(IN_CLEAR, IN_CLEAR_HINT);
-      send(Buffer.from(`${await password()}\0`));
+      send(Buffer.from(`${password()}\0`));
     } else if (kind === 5) {
       method = requireMethod(address, 'md5');
-      send(Buffer.from(`${md5Password(address.user, await password(), body)}\0`));
+      send(Buffer.from(`${md5Password(address.user, password(), body)}\0`));
     } else if (kind === 10) {
       method = requireMethod(address, 'scram-sha-256');
-      await exchange(incoming, send, body, await password());
+      await exchange(incoming, send, body, password());
     } else {
       throw refused(
         `the server asks for ${OTHERS[kind] ?? `login method ${kind}`}, which smslogd does not know`,

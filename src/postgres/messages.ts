@@ -26,7 +26,7 @@ export class Incoming {
 
   constructor(socket: Socket) {
     this.socket = socket;
-    socket.on('data', this.took).on('error', this.failed).on('close', this.ended);
+    socket.on('data', this.took).on('error', this.failed).on('close', this.ended).resume();
   }
 
   async take(count: number): Promise<Buffer> {

@@ -162,7 +162,7 @@ const MEANINGS: readonly (readonly [RegExp, string, string?])[] = [
   [
     /^ERR_OSSL|BAD_DECRYPT|PEM|KEY_VALUES|^ERR_CRYPTO/,
     'a file of sslrootcert, sslcert, sslkey or sslcrl cannot be used',
-    'Each file must be in PEM form, the key must be that of the certificate; sslpassword= decrypts it.',
+    'Each file must be in PEM form, and the key of sslkey= that of the certificate; sslpassword= decrypts it.',
   ],
 ];
 
