@@ -1,20 +1,37 @@
 -- The counters by day: the sums of their hours.
 
+-- Buckets of several rows added up. Of one row they are taken as they are, which is the rule: no row but that of Delivered has any.
+create or replace function smslogd.add_buckets(a bigint[], b bigint[]) returns bigint[] language sql immutable strict parallel safe
+as $$ select array[a[1] + b[1], a[2] + b[2], a[3] + b[3], a[4] + b[4], a[5] + b[5], a[6] + b[6], a[7] + b[7], a[8] + b[8], a[9] + b[9],
+                   a[10] + b[10], a[11] + b[11], a[12] + b[12], a[13] + b[13], a[14] + b[14]] $$;
+create or replace aggregate smslogd.sum_buckets(bigint[]) (sfunc = smslogd.add_buckets, stype = bigint[], parallel = safe);
+
 -- As Prometheus' histogram_quantile: seconds, evenly spread within a bucket, the highest bound for what is beyond all. Null over nothing.
-create or replace function smslogd.percentile(buckets bigint[], bounds float8[], fraction float8) returns float8
-language plpgsql immutable parallel safe as $$
+create or replace function smslogd.percentiles(buckets bigint[], out p50 float8, out p95 float8, out p99 float8)
+language plpgsql immutable strict parallel safe as $$
 declare
-  rank float8 := fraction * (select sum(n) from unnest(buckets) as n);
+  bounds constant float8[] := smslogd.delivery_bounds();
+  total constant float8 := buckets[1] + buckets[2] + buckets[3] + buckets[4] + buckets[5] + buckets[6] + buckets[7] + buckets[8] + buckets[9]
+                           + buckets[10] + buckets[11] + buckets[12] + buckets[13] + buckets[14];
   below float8 := 0;
+  past float8;
+  lower float8;
+  width float8;
 begin
-  for i in 1 .. coalesce(cardinality(buckets), 0) loop
-    if buckets[i] > 0 and below + buckets[i] >= rank then
-      return case when i > cardinality(bounds) then bounds[cardinality(bounds)]
-                  else coalesce(bounds[i - 1], 0) + (bounds[i] - coalesce(bounds[i - 1], 0)) * (rank - below) / buckets[i] end;
+  for i in 1 .. 14 loop
+    if buckets[i] > 0 then
+      past := below + buckets[i];
+      lower := case when i = 1 then 0 else bounds[i - 1] end;
+      width := case when i = 14 then 0 else (bounds[i] - lower) / buckets[i] end;
+      if p50 is null and past >= 0.5 * total then p50 := lower + width * (0.5 * total - below); end if;
+      if p95 is null and past >= 0.95 * total then p95 := lower + width * (0.95 * total - below); end if;
+      if past >= 0.99 * total then
+        p99 := lower + width * (0.99 * total - below);
+        return;
+      end if;
+      below := past;
     end if;
-    below := below + coalesce(buckets[i], 0);
   end loop;
-  return null;
 end $$;
 
 -- A statement that changes hours and one that changes the zone wait for each other, and for the daemon, which counts under the same lock
@@ -26,12 +43,9 @@ begin
   with summed as materialized (
     select d.day, h.type, h.status, sum(h.sms)::int8 as sms, sum(h.le_2m)::int8 as le_2m, sum(h.m2_5)::int8 as m2_5, sum(h.m5_30)::int8 as m5_30,
            sum(h.gt_30m)::int8 as gt_30m,
-           case when h.status = 'Delivered' and bool_or(h.buckets <> '{}')
-                then array[sum(h.buckets[1]), sum(h.buckets[2]), sum(h.buckets[3]), sum(h.buckets[4]), sum(h.buckets[5]), sum(h.buckets[6]), sum(h.buckets[7]),
-                           sum(h.buckets[8]), sum(h.buckets[9]), sum(h.buckets[10]), sum(h.buckets[11]), sum(h.buckets[12]), sum(h.buckets[13]),
-                           sum(h.buckets[14])]::int8[] else '{}' end as buckets,
+           coalesce(smslogd.sum_buckets(h.buckets) filter (where h.buckets <> '{}'), '{}') as buckets,
            min(h.oldest) as oldest, max(h.newest) as newest, max(h.last_changed_at) as last_changed_at, max(h.last_answered_at) as last_answered_at
-      from smslogd.settings s
+      from (select report_timezone from smslogd.settings limit 1) s
      cross join smslogd.sms_hourly h
      cross join lateral (select ((h.hour + h.quarter * interval '15 minutes') at time zone s.report_timezone)::date as day) d
      where days is null
@@ -47,10 +61,9 @@ begin
        and not exists (select from summed s where (s.day, s.type, s.status) = (d.day, d.type, d.status))
   )
   insert into smslogd.sms_daily as d
-  select day, type, status, sms, le_2m, m2_5, m5_30, gt_30m, buckets, smslogd.percentile(buckets, smslogd.delivery_bounds(), 0.5),
-         smslogd.percentile(buckets, smslogd.delivery_bounds(), 0.95), smslogd.percentile(buckets, smslogd.delivery_bounds(), 0.99),
-         oldest, newest, last_changed_at, last_answered_at
-    from summed order by day, type, status
+  select s.day, s.type, s.status, s.sms, s.le_2m, s.m2_5, s.m5_30, s.gt_30m, s.buckets, p.p50, p.p95, p.p99,
+         s.oldest, s.newest, s.last_changed_at, s.last_answered_at
+    from summed s cross join lateral smslogd.percentiles(nullif(s.buckets, '{}')) p order by s.day, s.type, s.status
       on conflict (day, type, status) do update
      set (sms, le_2m, m2_5, m5_30, gt_30m, buckets, p50, p95, p99, oldest, newest, last_changed_at, last_answered_at)
        = row (excluded.sms, excluded.le_2m, excluded.m2_5, excluded.m5_30, excluded.gt_30m, excluded.buckets, excluded.p50,

@@ -1,9 +1,12 @@
 -- Delivery: today, by hour, by day, by status, and against the week before.
+--
+-- Percentiles stand in a subquery with offset 0: so they are computed once for each row, and without a function scan, which would take twice as long as they do.
 create or replace view verification.sms_today_vs_yesterday as
 with moment as materialized (
-  select smslogd.clock() as at, s.report_timezone as zone, s.source_tracks_gateway as tracks,
-         date_trunc('day', smslogd.clock() at time zone s.report_timezone) as today
-    from smslogd.settings s
+  select s.*, date_trunc('day', s.at at time zone s.zone) as today
+    from (select smslogd.clock() as at, (select report_timezone from smslogd.settings) as zone,
+                 (select source_tracks_gateway from smslogd.settings) as tracks,
+                 case when (select quarters from smslogd.settings) then interval '15 minutes' else interval '1 hour' end as step) s
 ), period as not materialized (
   select 1 as place, 'today' as period, today at time zone zone as lo, (today + interval '1 day') at time zone zone as hi from moment
   union all
@@ -13,8 +16,7 @@ with moment as materialized (
   select 3, 'yesterday', (today - interval '1 day') at time zone zone, today at time zone zone from moment
 ), whole as not materialized (
   -- up to `past` the counters have whole hours, or quarters of them: every period begins with one
-  select p.*, date_bin(case when s.quarters then interval '15 minutes' else interval '1 hour' end, p.hi, '2000-01-01 00:00+00') as past
-    from period p cross join smslogd.settings s
+  select p.*, date_bin((select step from moment), p.hi, '2000-01-01 00:00+00') as past from period p
 ), hours as materialized (
   select h.*, h.hour + h.quarter * interval '15 minutes' as start from smslogd.hour_counts h
    where h.hour >= (select smslogd.hour_of((today - interval '1 day') at time zone zone) from moment)
@@ -49,7 +51,8 @@ select c.period, c.type, sum(c.sms)::int8 as total, sum(k.finished)::int8 as fin
        coalesce(sum(c.sms) filter (where k.status = 'Terminated'), 0)::int8 as terminated,
        sum(k.waiting)::int8 as waiting
   from counted c
- cross join lateral smslogd.kinds(c.type, c.status, c.sms, (select tracks from moment)) k
+ cross join moment m
+ cross join lateral smslogd.kinds(c.type, c.status, c.sms, m.tracks) k
  group by c.place, c.period, c.type
  order by c.place, array_position('{verification,medication_request,text,2FA}'::text[], c.type);
 comment on view verification.sms_today_vs_yesterday is 'Start here: the channel today, yesterday up to the same time of day, and all of yesterday, by type; days of inserted_at in REPORT_TIMEZONE. The fates are those known now, for past periods too';
@@ -58,20 +61,16 @@ create or replace view verification.sms_delivery_hourly as
 select d.hour, d.hour at time zone (select report_timezone from smslogd.settings) as local_hour, d.type,
        d.total, d.finished, d.delivered, d.finished - d.delivered as undelivered, smslogd.ratio(d.delivered, d.finished) as success_ratio,
        d.le_2m, d.m2_5, d.m5_30, d.gt_30m, d.open, smslogd.ratio(d.known, d.total) as known_ratio, smslogd.ratio(d.on_time, d.due) as on_time_ratio,
-       smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.5) as p50,
-       smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.95) as p95,
-       smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.99) as p99,
-       d.hour + interval '1 hour' <= smslogd.clock() and d.open = 0 as settled, d.untracked, d.waiting
-  from (select h.hour, h.type, sum(h.sms)::int8 as total, sum(h.finished)::int8 as finished, sum(h.delivered)::int8 as delivered,
-               sum(h.le_2m)::int8 as le_2m, sum(h.m2_5)::int8 as m2_5, sum(h.m5_30)::int8 as m5_30, sum(h.gt_30m)::int8 as gt_30m,
-               sum(h.open)::int8 as open, sum(h.known)::int8 as known, sum(h.due)::int8 as due, sum(h.on_time)::int8 as on_time,
-               sum(h.untracked)::int8 as untracked, sum(h.waiting)::int8 as waiting,
-               array[sum(h.buckets[1]), sum(h.buckets[2]), sum(h.buckets[3]), sum(h.buckets[4]), sum(h.buckets[5]), sum(h.buckets[6]),
-                     sum(h.buckets[7]), sum(h.buckets[8]), sum(h.buckets[9]), sum(h.buckets[10]), sum(h.buckets[11]), sum(h.buckets[12]),
-                     sum(h.buckets[13]), sum(h.buckets[14])]::int8[] as buckets
+       (p.these).p50, (p.these).p95, (p.these).p99, d.hour + interval '1 hour' <= smslogd.clock() and d.open = 0 as settled, d.untracked, d.waiting
+  from (select h.hour, h.type, smslogd.total(h.sms) as total, smslogd.total(h.finished) as finished, smslogd.total(h.delivered) as delivered,
+               smslogd.total(h.le_2m) as le_2m, smslogd.total(h.m2_5) as m2_5, smslogd.total(h.m5_30) as m5_30, smslogd.total(h.gt_30m) as gt_30m,
+               smslogd.total(h.open) as open, smslogd.total(h.known) as known, smslogd.total(h.due) as due, smslogd.total(h.on_time) as on_time,
+               smslogd.total(h.untracked) as untracked, smslogd.total(h.waiting) as waiting,
+               smslogd.sum_buckets(h.buckets) filter (where h.buckets <> '{}') as buckets
           from smslogd.sms_hourly_now h
          where isfinite(h.hour)
          group by h.hour, h.type) d
+ cross join lateral (select smslogd.percentiles(d.buckets) as these offset 0) p
  order by d.hour, d.type;
 comment on view verification.sms_delivery_hourly is 'Delivery by hour of inserted_at and type; an hour without SMS has no row';
 
@@ -79,22 +78,20 @@ create or replace view verification.sms_delivery_daily as
 select d.day, d.type,
        d.total, d.finished, d.delivered, d.finished - d.delivered as undelivered, smslogd.ratio(d.delivered, d.finished) as success_ratio,
        d.le_2m, d.m2_5, d.m5_30, d.gt_30m, d.open, smslogd.ratio(d.known, d.total) as known_ratio, smslogd.ratio(d.on_time, d.due) as on_time_ratio,
-       coalesce(d.p50, smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.5)) as p50,
-       coalesce(d.p95, smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.95)) as p95,
-       coalesce(d.p99, smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.99)) as p99,
+       coalesce(d.p50, (p.these).p50) as p50, coalesce(d.p95, (p.these).p95) as p95, coalesce(d.p99, (p.these).p99) as p99,
        d.day < (select (smslogd.clock() at time zone report_timezone)::date from smslogd.settings) and d.open = 0 as settled, d.untracked, d.waiting
   from (select h.day, h.type,
-               sum(h.sms)::int8 as total, sum(h.finished)::int8 as finished, sum(h.delivered)::int8 as delivered,
-               sum(h.le_2m)::int8 as le_2m, sum(h.m2_5)::int8 as m2_5, sum(h.m5_30)::int8 as m5_30, sum(h.gt_30m)::int8 as gt_30m,
-               sum(h.open)::int8 as open, sum(h.known)::int8 as known, sum(h.due)::int8 as due, sum(h.on_time)::int8 as on_time,
-               sum(h.untracked)::int8 as untracked, sum(h.waiting)::int8 as waiting,
-               array[sum(h.buckets[1]), sum(h.buckets[2]), sum(h.buckets[3]), sum(h.buckets[4]), sum(h.buckets[5]), sum(h.buckets[6]),
-                     sum(h.buckets[7]), sum(h.buckets[8]), sum(h.buckets[9]), sum(h.buckets[10]), sum(h.buckets[11]), sum(h.buckets[12]),
-                     sum(h.buckets[13]), sum(h.buckets[14])]::int8[] as buckets,
+               smslogd.total(h.sms) as total, smslogd.total(h.finished) as finished, smslogd.total(h.delivered) as delivered,
+               smslogd.total(h.le_2m) as le_2m, smslogd.total(h.m2_5) as m2_5, smslogd.total(h.m5_30) as m5_30, smslogd.total(h.gt_30m) as gt_30m,
+               smslogd.total(h.open) as open, smslogd.total(h.known) as known, smslogd.total(h.due) as due, smslogd.total(h.on_time) as on_time,
+               smslogd.total(h.untracked) as untracked, smslogd.total(h.waiting) as waiting,
+               smslogd.sum_buckets(h.buckets) filter (where h.buckets <> '{}') as buckets,
                max(h.p50) as p50, max(h.p95) as p95, max(h.p99) as p99
           from smslogd.sms_daily_now h
          where isfinite(h.day)
          group by h.day, h.type) d
+ -- a day that is stored has its own
+ cross join lateral (select smslogd.percentiles(case when d.p50 is null then d.buckets end) as these offset 0) p
  order by d.day, d.type;
 comment on view verification.sms_delivery_daily is 'Delivery by day of inserted_at in REPORT_TIMEZONE and type, as far back as the counters go, also for SMS that retention has removed; a day without SMS has no row';
 
@@ -102,19 +99,17 @@ comment on view verification.sms_delivery_daily is 'Delivery by day of inserted_
 create or replace function verification.sms_delivery_between(first date, last date)
 returns table (type text, total bigint, finished bigint, delivered bigint, undelivered bigint, success_ratio float8, le_2m bigint, m2_5 bigint, m5_30 bigint,
                gt_30m bigint, open bigint, known_ratio float8, on_time_ratio float8, p50 float8, p95 float8, p99 float8, untracked bigint, waiting bigint)
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+language sql stable security definer rows 4 set search_path = pg_catalog, pg_temp set jit = off as $$
   select d.type, d.total, d.finished, d.delivered, d.finished - d.delivered, smslogd.ratio(d.delivered, d.finished), d.le_2m, d.m2_5, d.m5_30, d.gt_30m,
-         d.open, smslogd.ratio(d.known, d.total), smslogd.ratio(d.on_time, d.due), smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.5),
-         smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.95), smslogd.percentile(d.buckets, smslogd.delivery_bounds(), 0.99), d.untracked, d.waiting
-    from (select h.type, sum(h.sms)::int8 as total, sum(h.finished)::int8 as finished, sum(h.delivered)::int8 as delivered, sum(h.le_2m)::int8 as le_2m,
-                 sum(h.m2_5)::int8 as m2_5, sum(h.m5_30)::int8 as m5_30, sum(h.gt_30m)::int8 as gt_30m, sum(h.open)::int8 as open, sum(h.known)::int8 as known,
-                 sum(h.due)::int8 as due, sum(h.on_time)::int8 as on_time, sum(h.untracked)::int8 as untracked, sum(h.waiting)::int8 as waiting,
-                 array[sum(h.buckets[1]), sum(h.buckets[2]), sum(h.buckets[3]), sum(h.buckets[4]), sum(h.buckets[5]), sum(h.buckets[6]),
-                       sum(h.buckets[7]), sum(h.buckets[8]), sum(h.buckets[9]), sum(h.buckets[10]), sum(h.buckets[11]), sum(h.buckets[12]),
-                       sum(h.buckets[13]), sum(h.buckets[14])]::int8[] as buckets
+         d.open, smslogd.ratio(d.known, d.total), smslogd.ratio(d.on_time, d.due), (p.these).p50, (p.these).p95, (p.these).p99, d.untracked, d.waiting
+    from (select h.type, smslogd.total(h.sms) as total, smslogd.total(h.finished) as finished, smslogd.total(h.delivered) as delivered, smslogd.total(h.le_2m) as le_2m,
+                 smslogd.total(h.m2_5) as m2_5, smslogd.total(h.m5_30) as m5_30, smslogd.total(h.gt_30m) as gt_30m, smslogd.total(h.open) as open, smslogd.total(h.known) as known,
+                 smslogd.total(h.due) as due, smslogd.total(h.on_time) as on_time, smslogd.total(h.untracked) as untracked, smslogd.total(h.waiting) as waiting,
+                 smslogd.sum_buckets(h.buckets) filter (where h.buckets <> '{}') as buckets
             from smslogd.sms_daily_now h
            where isfinite(h.day) and h.day between $1 and $2
            group by h.type) d
+   cross join lateral (select smslogd.percentiles(d.buckets) as these offset 0) p
 $$;
 comment on function verification.sms_delivery_between(date, date) is 'Delivery from the first to the last day in REPORT_TIMEZONE, by type: the columns of sms_delivery_daily, percentiles from merged buckets and approximate';
 revoke all on function verification.sms_delivery_between(date, date) from public;
@@ -138,20 +133,21 @@ with hours as materialized (
   select n.hour, n.hour at time zone (select report_timezone from smslogd.settings) as local_hour, t.type
     from generate_series(smslogd.hour_of(smslogd.clock()) - interval '24 hours', smslogd.clock(), interval '1 hour') as n (hour)
    cross join unnest('{verification,medication_request,text,2FA}'::text[]) as t (type)
+), usual as (
+  select s.hour, s.type, (sum(w.total) / 7)::float8 as total, smslogd.ratio(sum(w.on_time), sum(w.due)) as on_time_ratio,
+         smslogd.ratio(sum(w.delivered), sum(w.finished)) as success_ratio
+    from span s cross join generate_series(1, 7) as d
+    join hours w on w.type = s.type and w.clock_hour = date_trunc('hour', s.local_hour) - d * interval '1 day' and w.hour < s.hour
+   group by s.hour, s.type
 )
-select s.hour, s.local_hour, s.type, coalesce(h.total, 0)::int8 as total, u.total as usual_total,
+select s.hour, s.local_hour, s.type, coalesce(h.total, 0)::int8 as total, coalesce(u.total, 0) as usual_total,
        smslogd.ratio(h.on_time, h.due) as on_time_ratio, u.on_time_ratio as usual_on_time_ratio,
        u.on_time_ratio - smslogd.ratio(h.on_time, h.due) as on_time_drop,
        smslogd.ratio(h.delivered, h.finished) as success_ratio, u.success_ratio as usual_success_ratio,
        u.success_ratio - smslogd.ratio(h.delivered, h.finished) as success_drop
   from span s
   left join hours h on h.hour = s.hour and h.type = s.type
- cross join lateral (
-   select (coalesce(sum(w.total), 0) / 7)::float8 as total, smslogd.ratio(sum(w.on_time), sum(w.due)) as on_time_ratio,
-          smslogd.ratio(sum(w.delivered), sum(w.finished)) as success_ratio
-     from hours w
-    where w.type = s.type and w.hour < s.hour and w.clock_hour in (select date_trunc('hour', s.local_hour) - d * interval '1 day' from generate_series(1, 7) d)
- ) u
+  left join usual u on u.hour = s.hour and u.type = s.type
  where h.total > 0 or u.total > 0
  order by s.hour, s.type;
 comment on view verification.sms_delivery_drop is 'The last 24 hours and the current one, each against the same hour of the day in the 7 days before; a type that has no SMS in all of these has no row';

@@ -2,7 +2,7 @@
 grant usage on schema smslogd, verification, :"source_schema" to :"role";
 grant select on :source to :"role";
 grant select, insert, update (gateway_id, gateway_status, status_changed_at, updated_at) on verification.sms_log to :"role";
-grant select on verification.sms_today_vs_yesterday, verification.sms_delivery_hourly, verification.sms_delivery_daily, verification.sms_status_daily, verification.sms_delivery_drop, verification.sms_backlog, verification.sms_last_seen to :"role";
+grant select on verification.sms_today_vs_yesterday, verification.sms_delivery_hourly, verification.sms_delivery_daily, verification.sms_status_daily, verification.sms_delivery_drop, verification.sms_backlog, verification.sms_last_seen, verification.sms_behind to :"role";
 grant select on all tables in schema smslogd to :"role";
 grant update (life, give_up, first_poll, source_tracks_gateway, counted_in) on smslogd.settings to :"role";
 grant insert on smslogd.sms_removed to :"role";

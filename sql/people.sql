@@ -4,7 +4,7 @@
 create or replace function smslogd.views() returns setof regclass language sql stable set search_path = pg_catalog, pg_temp as $$
   select ('verification.' || name)::regclass
     from unnest('{sms_today_vs_yesterday,sms_delivery_hourly,sms_delivery_daily,sms_status_daily,sms_delivery_drop,sms_backlog,sms_stuck,sms_last_seen,
-                  sms_resends,sms_delivery_by_prefix,sms_otp_conversion,sms_log_masked}'::text[]) as name
+                  sms_resends,sms_delivery_by_prefix,sms_otp_conversion,sms_behind,sms_log_masked}'::text[]) as name
 $$;
 
 -- columns of one name mean one thing in every view
@@ -53,6 +53,8 @@ declare
     "on_time_drop": "usual_on_time_ratio - on_time_ratio: 0.2 means 20 of 100 fewer on time than usual; null where either is",
     "usual_success_ratio": "success_ratio of that hour in the 7 days before, taken together",
     "success_drop": "usual_success_ratio - success_ratio; null where either is",
+    "hours": "Hours that have changed and are shown as they were counted before; the daemon counts them, the youngest first",
+    "oldest_hour": "The oldest of them; null where there is none",
     "oldest_inserted_at": "When the oldest of them was created",
     "oldest_age": "Age of the oldest of them",
     "age": "How long ago it was created",

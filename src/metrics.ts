@@ -148,6 +148,10 @@ export function createMetrics(version: string) {
     latencySource: gauge('latency_source', "1 for whose time the gateway's dates are, by LATENCY_SOURCE (setting)", [
       'source',
     ]),
+    hoursBehind: gauge(
+      'hours_behind',
+      'Hours of the log that changed and are shown as they were counted before, as too many wait to be counted; today and yesterday are always right (database)',
+    ),
     figuresTimestamp: gauge(
       'figures_timestamp_seconds',
       'When what is read from the database was read last; absent before the first time (process: take the max)',

@@ -92,7 +92,7 @@ function applier(metrics: Metrics): (facts: Facts) => void {
   const counted = new Map<SmsType, number>();
   const { slotRetained, slotSafe, slotActive, checkpointTimestamp, figuresTimestamp } = metrics;
 
-  return ({ at, periods, recent, statuses, entered, overdue, due, tables, checkpoint, slot }) => {
+  return ({ at, periods, recent, statuses, entered, overdue, due, behind, tables, checkpoint, slot }) => {
     figuresTimestamp.set(at);
     for (const table of TABLES) metrics.tableBytes.set({ table }, tables[table]);
     for (const row of periods) {
@@ -129,6 +129,7 @@ function applier(metrics: Metrics): (facts: Facts) => void {
       );
     }
     metrics.pollDue.set(due);
+    metrics.hoursBehind.set(behind);
     setOrRemove(checkpointTimestamp, {}, checkpoint);
     setOrRemove(slotRetained, {}, slot?.retained ?? null);
     setOrRemove(slotSafe, {}, slot?.safe ?? null);

@@ -13,8 +13,9 @@
  *
  * The net under it: the last days are counted again at each start, in case somebody had disabled the triggers.
  *
- * What it costs: at most a tenth of one connection's time, however much there is to count: the pause is nine times the work. Views do not wait for it,
- * they count stale hours themselves.
+ * What it costs: at most a tenth of one connection's time, however much there is to count: the pause is nine times the work, and a turn takes as many hours
+ * as it can count in a quarter of a second. Views do not wait for it, they count stale hours themselves, the youngest ones. The hours whose rows are not yet
+ * 2 minutes old they always do, so that to store those would be work for nothing: they are counted once they are over.
  */
 import type { Sql } from '../postgres/pools.ts';
 import type { Log } from '../log.ts';
@@ -25,6 +26,10 @@ import { noteRecentHours, recountHours } from './store.ts';
 const RECENT_DAYS = 8;
 const PAUSE_MS = 5_000;
 const REST = 9;
+/** What one turn may take; a statement holds a snapshot. */
+const TURN_MS = 250;
+const FIRST_HOURS = 24;
+const MOST_HOURS = 1_000;
 
 export interface HourlyDeps {
   readonly sql: Sql;
@@ -36,14 +41,21 @@ export interface HourlyDeps {
 /** Counts changed hours every few seconds until `signal` aborts. Throws what the database throws; safe to start again. */
 export async function runHourly({ sql, log, works }: HourlyDeps, signal: AbortSignal): Promise<void> {
   await noteRecentHours(sql, RECENT_DAYS);
+  let most = FIRST_HOURS;
   while (!signal.aborted) {
     const started = performance.now();
-    const done = await recountHours(sql, { wait: false });
+    const done = await recountHours(sql, { wait: false, most, settled: true });
     const took = performance.now() - started;
+    if (done?.hours === most || took > TURN_MS) most = hoursAfter(done?.hours ?? most, took);
     works?.();
     if (done !== undefined && done.hours > 0) log.debug({ ...done, ms: Math.round(took) }, 'hours counted');
     await pause(pauseAfter(took, (done?.left ?? 0) > 0), signal);
   }
+}
+
+/** How many hours to take after a turn of `took` milliseconds that counted `hours`. */
+export function hoursAfter(hours: number, took: number): number {
+  return Math.round(Math.min(MOST_HOURS, Math.max(1, hours * Math.min(2, TURN_MS / took))));
 }
 
 /** Milliseconds to wait after a turn of `took` milliseconds. */
@@ -54,7 +66,7 @@ export function pauseAfter(took: number, more: boolean): number {
 /** Counts all hours that are noted now, waiting for other daemons; after it the stored counters equal the log as it was at the call. */
 export async function refreshHourly(sql: Sql): Promise<void> {
   for (;;) {
-    const done = await recountHours(sql, { wait: true });
+    const done = await recountHours(sql, { wait: true, most: MOST_HOURS });
     if (done === undefined || done.left === 0) return;
   }
 }

@@ -8,15 +8,24 @@ import type { SmsType, Status } from '../status.ts';
 /** Any fixed number: two daemons that count exclude each other by it. */
 const LOCK = 7_246_581_904;
 
-/** Hours counted in one statement: it holds a snapshot, and a long one makes the poller's queue slow. */
-const HOURS_AT_ONCE = 168;
-
 export interface Recount {
   /** hours that were counted */
   readonly hours: number;
   /** noted hours that are left for the next time */
   readonly left: number;
 }
+
+export interface RecountOptions {
+  /** for another daemon that counts; else nothing is done then */
+  readonly wait: boolean;
+  /** hours at most: a statement holds a snapshot, and a long one makes the poller's queue slow */
+  readonly most: number;
+  /** leaves those out whose rows are not yet 2 minutes old, and only thins their notes out: views count them themselves whatever is stored */
+  readonly settled?: boolean;
+}
+
+/** The hours whose rows are not yet 2 minutes old. */
+const MOVING = `hour between date_bin('1 hour', now() - interval '2 minutes', '2000-01-01 00:00+00') and now()`;
 
 /**
  * Counts the noted hours again, the youngest first, takes their notes and stores the counts. Deleting the notes and counting see one
@@ -25,14 +34,17 @@ export interface Recount {
  * Two statements sent as one: an implicit transaction, in which the second has a snapshot younger than the lock, and no session state is
  * left behind (sql.begin would write a rollback to a connection that has just been cut, which postgres.js does not survive).
  */
-export async function recountHours(sql: Sql, { wait }: { wait: boolean }): Promise<Recount | undefined> {
+export async function recountHours(
+  sql: Sql,
+  { wait, most, settled = false }: RecountOptions,
+): Promise<Recount | undefined> {
   const row = await lastRow<{ ours: boolean; hours: string; noted: string }>(
     sql,
     `select ${
       wait
         ? `set_config('smslogd.ours', 'true', true) from pg_advisory_xact_lock(${LOCK})`
         : `set_config('smslogd.ours', pg_try_advisory_xact_lock(${LOCK})::text, true)`
-    };${recount('true')}`,
+    };${recount(settled ? `not (${MOVING})` : 'true', most)}`,
   );
   if (!row.ours) return undefined;
   const hours = Number(row.hours);
@@ -42,18 +54,26 @@ export async function recountHours(sql: Sql, { wait }: { wait: boolean }): Promi
 /** What is stored of an hour, beside its key. */
 const COUNTS = 'sms, le_2m, m2_5, m5_30, gt_30m, buckets, oldest, newest, last_changed_at, last_answered_at';
 
-/** `bound`: which hours, as a condition on `hour`. */
-const recount = (bound: string) => `
-  with noted as materialized (
-    select distinct hour from smslogd.changed_hour
-     where current_setting('smslogd.ours')::boolean and hour >= (select frozen_before from smslogd.settings) and ${bound}
+/** `bound`: which hours, as a condition on `hour`. Of those that it leaves out, one note each stays. */
+const recount = (bound: string, most: number) => `
+  with ours as materialized (
+    select hour, count(*) as notes, ${bound} as bound from smslogd.changed_hour
+     where current_setting('smslogd.ours')::boolean and hour >= (select frozen_before from smslogd.settings)
+     group by hour
+  ), noted as materialized (
+    select hour from ours where bound
   ), hours as materialized (
-    select hour from noted order by hour desc limit ${HOURS_AT_ONCE}
+    -- in the order in which the views take them (smslogd.stale_hours)
+    select hour from noted order by hour > now(), hour desc limit ${most}
+  ), many as materialized (
+    select hour from ours where not bound and notes > 1
+  ), thinned as (
+    insert into smslogd.changed_hour select hour from many
   ), counted as materialized (
     select c.* from hours cross join lateral smslogd.count_sms(smslogd.hour_start(hours.hour), smslogd.hour_end(hours.hour), now()) c
   ), taken as (
     delete from smslogd.changed_hour n
-     where n.hour in (select hour from hours)
+     where n.hour in (select hour from hours) or n.hour in (select hour from many)
         or current_setting('smslogd.ours')::boolean and n.hour < (select frozen_before from smslogd.settings)
   ), gone as (
     delete from smslogd.sms_hourly h using hours
@@ -67,9 +87,12 @@ const recount = (bound: string) => `
   )
   select current_setting('smslogd.ours')::boolean as ours, (select count(*) from hours) as hours, (select count(*) from noted) as noted`;
 
-/** Sends statements as one simple query, an implicit transaction, and returns the first row of the last one. */
+/**
+ * Sends statements as one simple query, an implicit transaction, and returns the first row of the last one. Nothing is compiled (jit): that takes longer
+ * than what is read here.
+ */
 async function lastRow<Row>(sql: Sql, statements: string): Promise<Row> {
-  const results = (await sql.unsafe(statements).simple()) as unknown as Row[][];
+  const results = (await sql.unsafe(`set local jit = off;\n${statements}`).simple()) as unknown as Row[][];
   return results.at(-1)![0]!;
 }
 
@@ -89,6 +112,9 @@ export async function noteRecentHours(sql: Sql, days: number): Promise<void> {
 const cutoff = (days: number) =>
   `date_bin('1 hour', now() - interval '${days} days 2 hours', timestamptz '2000-01-01 00:00+00')`;
 
+/** Hours counted in one statement before they are frozen. */
+const FREEZE_HOURS = 168;
+
 export interface Frozen {
   /** the cutoff, as PostgreSQL writes it */
   readonly before: string;
@@ -107,7 +133,7 @@ export async function freezeHours(sql: Sql, days: number): Promise<Frozen> {
   const frozen = lastRow<Frozen>(
     sql,
     `select set_config('smslogd.ours', 'true', true) from pg_advisory_xact_lock(${LOCK});
-     ${recount(`hour < ${before}`)};
+     ${recount(`hour < ${before}`, FREEZE_HOURS)};
      select before::text, raised, raised or (select frozen_before >= before from smslogd.settings) as frozen
        from (select before, smslogd.freeze_hours(before) as raised from (select ${before} as before offset 0) b) r`,
   );
@@ -211,6 +237,8 @@ export interface Facts {
   /** likewise */
   readonly statuses: readonly StatusCount[];
   readonly due: number;
+  /** hours that views take as they were stored, since too many wait to be counted */
+  readonly behind: number;
   /** bytes with indexes */
   readonly tables: Readonly<Record<(typeof TABLES)[number], number>>;
   /** SMS that ever entered the log; never less than before in one database. Only types that have any */
@@ -283,7 +311,8 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
        'statuses', (select coalesce(json_agg(json_build_object('type', type, 'status', status, 'sms', sms,
                            'oldest_age', date_part('epoch', smslogd.clock() - oldest), 'last_changed', date_part('epoch', last_changed_at))), '[]')
                       from by_status),
-       'due', (select count(*) from smslogd.sms_poll where due_at <= now() and leased_until <= now()),
+       'due', (select count(*) from smslogd.sms_poll where lane in (0, 1, 2) and due_at <= now() and leased_until <= now()),
+       'behind', (select hours from verification.sms_behind),
        'tables', json_build_object(${TABLES.map((name) => `'${name}', pg_total_relation_size('${name === 'sms_log' ? 'verification' : 'smslogd'}.${name}')`).join(', ')}),
        'entered', (select coalesce(json_object_agg(type, sms), '{}') from (${entered('by_status')}) e),
        'overdue', (select coalesce(json_agg(o), '[]')
@@ -305,14 +334,19 @@ export async function readHours(sql: Sql, hours: number, limitMs: number): Promi
     sql,
     `set local statement_timeout = ${Math.round(limitMs)};
      select coalesce(json_agg(h order by h.hour, h.type), '[]') as rows
-       from (select date_part('epoch', v.hour) as hour, v.type, v.total, v.delivered, v.open, v.untracked, v.success_ratio, v.on_time_ratio,
-                    v.le_2m, v.m2_5, v.m5_30, v.gt_30m, v.p50, v.p95, coalesce(followed.due, 0) as due, coalesce(followed.on_time, 0) as on_time
-               from verification.sms_delivery_hourly v
-               left join (select n.hour, n.type, sum(n.due)::int8 as due, sum(n.on_time)::int8 as on_time
-                            from smslogd.sms_hourly_now n
-                           where n.hour > smslogd.clock() - interval '${hours} hours' and n.status <> 'untracked'
-                           group by n.hour, n.type) followed on followed.hour = v.hour and followed.type = v.type
-              where v.hour > smslogd.clock() - interval '${hours} hours') h`,
+       from (select date_part('epoch', n.hour) as hour, n.type, n.total, n.delivered, n.open, n.untracked,
+                    smslogd.ratio(n.delivered, n.finished) as success_ratio, smslogd.ratio(n.all_on_time, n.all_due) as on_time_ratio,
+                    n.le_2m, n.m2_5, n.m5_30, n.gt_30m, (n.fast).p50, (n.fast).p95, n.due, n.on_time
+               from (select hour, type, smslogd.total(sms) as total, smslogd.total(finished) as finished, smslogd.total(delivered) as delivered,
+                            smslogd.total(open) as open, smslogd.total(untracked) as untracked,
+                            smslogd.total(due) as all_due, smslogd.total(on_time) as all_on_time,
+                            smslogd.total(due) filter (where status <> 'untracked') as due,
+                            smslogd.total(on_time) filter (where status <> 'untracked') as on_time,
+                            smslogd.total(le_2m) as le_2m, smslogd.total(m2_5) as m2_5, smslogd.total(m5_30) as m5_30, smslogd.total(gt_30m) as gt_30m,
+                            smslogd.percentiles(smslogd.sum_buckets(buckets) filter (where buckets <> '{}')) as fast
+                       from smslogd.sms_hourly_now
+                      where hour > smslogd.clock() - interval '${hours} hours' and isfinite(hour)
+                      group by hour, type) n) h`,
   );
   return rows;
 }

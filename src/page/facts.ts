@@ -36,6 +36,8 @@ export interface Known {
   readonly overdue: readonly Overdue[];
   /** SMS whose next status request is due */
   readonly poll_due: number | null;
+  /** hours that are shown as they were counted before, as too many wait to be counted; never of today or yesterday */
+  readonly hours_behind: number | null;
   readonly slot: Slot | null;
   readonly pipeline: Pipeline;
   readonly gateway: Gateway;
@@ -114,6 +116,7 @@ export async function gatherFacts(deps: FactsDeps): Promise<StatusFacts> {
     open: facts === undefined ? [] : openCounts(facts),
     overdue: facts?.overdue ?? [],
     poll_due: facts?.due ?? null,
+    hours_behind: facts?.behind ?? null,
     slot: facts?.slot ?? null,
     pipeline: {
       lag_seconds: await valueOf(metrics.mirrorLagSeconds),

@@ -11,6 +11,8 @@ export const SESSION: Readonly<Record<string, string>> = {
   search_path: 'pg_catalog, public, pg_temp',
   // policies are code of others, which must not run with our rights: an error instead
   row_security: 'off',
+  // to compile a plan takes longer than to run any of ours
+  jit: 'off',
   // how values are written and read
   TimeZone: 'UTC',
   DateStyle: 'ISO, MDY',

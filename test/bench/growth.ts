@@ -1,5 +1,6 @@
 import type { Sql } from 'postgres';
 import { until } from '../support/database.ts';
+import { fillAtOnce } from '../support/filled.ts';
 import { answers, CLAIM, CONNECTIONS, insertOpen, news, openQueue, type Queue } from './polling.ts';
 import type { Bench, BenchDatabase, Figures, Stage } from './stage.ts';
 
@@ -8,20 +9,14 @@ const TURNS = { tiny: 5, short: 200, full: 400 };
 
 /** A log of `count` final rows, as the years leave it: the triggers would queue nothing of it and note hours that are long counted. */
 async function fillLog(sql: Sql, count: number): Promise<void> {
-  const indexes = await sql<{ name: string; ddl: string }[]>`
-    select indexrelid::regclass::text as name, pg_get_indexdef(indexrelid) as ddl from pg_index
-     where indrelid = 'verification.sms_log'::regclass and not indisprimary`;
-  for (const { name } of indexes) await sql.unsafe(`drop index ${name}`);
-  await sql`alter table verification.sms_log disable trigger user`;
-  await sql`insert into verification.sms_log (phone_number, type, body, gateway_id, gateway_status, status_changed_at, updated_at, inserted_at)
+  await fillAtOnce(
+    sql,
+    () =>
+      sql`insert into verification.sms_log (phone_number, type, body, gateway_id, gateway_status, status_changed_at, updated_at, inserted_at)
             select '+38000' || lpad((n::bigint * 7919 % 10000000)::text, 7, '0'), 'verification', 'A text as long as they are: 1234', (5614000000000 + n)::text,
                    'Delivered', at, at, at
-              from generate_series(1, ${count}::int) n, lateral (select now() - (${count}::int - n + 86400) * interval '1 second' as at) t`;
-  await sql`alter table verification.sms_log enable trigger user`;
-  await sql`alter table verification.sms_log enable always trigger smslogd_note_inserted, enable always trigger smslogd_note_updated,
-              enable always trigger smslogd_note_deleted, enable always trigger smslogd_note_truncating, enable always trigger smslogd_note_truncated,
-              enable always trigger smslogd_note_retyped`;
-  for (const { ddl } of indexes) await sql.unsafe(ddl);
+              from generate_series(1, ${count}::int) n, lateral (select now() - (${count}::int - n + 86400) * interval '1 second' as at) t`,
+  );
 }
 
 async function prepare(stage: Stage, logged: number, open: number): Promise<{ db: BenchDatabase; queue: Queue }> {

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
-import { refreshHourly, pauseAfter, runHourly } from '../../src/figures/hourly.ts';
+import { hoursAfter, refreshHourly, pauseAfter, runHourly } from '../../src/figures/hourly.ts';
 import { recountHours } from '../../src/figures/store.ts';
 import { silentLog } from '../../src/log.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
@@ -26,6 +26,9 @@ const stored = () => sql`select hour, type, status, sms, oldest from smslogd.sms
 const byHand = () => sql`
   select date_trunc('hour', inserted_at, 'UTC') as hour, type, coalesce(gateway_status, 'none') as status, count(*) as sms, min(inserted_at) as oldest
     from verification.sms_log group by 1, 2, 3 order by 1, 2, 3`;
+/** Without the hours whose rows are not yet 2 minutes old. */
+const settled = <Row extends { hour?: Date }>(rows: readonly Row[]) =>
+  rows.filter(({ hour }) => hour!.getTime() + 3_600_000 <= Date.now() - 120_000);
 const notes = async () => (await sql`select distinct hour from smslogd.changed_hour`).length;
 
 /** `count` SMS of `hours` hours in the recent past, in no order of time. */
@@ -91,7 +94,8 @@ test('two daemons that count while others write end with the right counts', asyn
   const written = new AbortController();
   const daemons = [1, 2].map(async () => {
     let turns = 0;
-    while (!written.signal.aborted) turns += (await recountHours(sql, { wait: false })) === undefined ? 0 : 1;
+    while (!written.signal.aborted)
+      turns += (await recountHours(sql, { wait: false, most: 168 })) === undefined ? 0 : 1;
     return turns;
   });
   await Promise.all(writers);
@@ -106,9 +110,9 @@ test('while another daemon counts, a turn is left out', async () => {
   await insert(10, 1);
   await sql.begin(async (tx) => {
     await tx`select pg_advisory_xact_lock(7246581904)`;
-    expect(await recountHours(sql, { wait: false })).toBeUndefined();
+    expect(await recountHours(sql, { wait: false, most: 168 })).toBeUndefined();
   });
-  expect(await recountHours(sql, { wait: false })).toMatchObject({ left: 0 });
+  expect(await recountHours(sql, { wait: false, most: 168 })).toMatchObject({ left: 0 });
 });
 
 test('a change that commits after its hour was counted is still noted, and the view has it at once', async () => {
@@ -139,7 +143,7 @@ test('a turn that dies before its commit leaves the notes', async () => {
             select min(hour), 'verification', 'Accepted', 0, now() from smslogd.changed_hour`;
   await sql.begin(async (tx) => {
     await tx`select from smslogd.sms_hourly for update`;
-    const turn = recountHours(dying, { wait: true }).catch((error: unknown) => error);
+    const turn = recountHours(dying, { wait: true, most: 168 }).catch((error: unknown) => error);
     await until('the turn to wait', async () => {
       const [waiting] =
         await sql`select pid from pg_stat_activity where application_name = 'smslogd dying' and wait_event_type = 'Lock'`;
@@ -156,13 +160,70 @@ test('a turn that dies before its commit leaves the notes', async () => {
 
 test('more hours than one statement takes are counted in turns, the youngest first', async () => {
   await insert(3000, 400);
-  const first = await recountHours(sql, { wait: true });
+  const first = await recountHours(sql, { wait: true, most: 168 });
   expect(first).toMatchObject({ hours: 168 });
   expect(first!.left).toBeGreaterThan(200);
   const [oldest] = await sql`select min(hour) > now() - interval '169 hours' as recent from smslogd.sms_hourly`;
   expect(oldest!['recent']).toBe(true);
   await refreshHourly(sql);
   expect([...(await stored())]).toEqual([...(await byHand())]);
+});
+
+test('of hours whose rows are not yet 2 minutes old the daemon keeps one note, and counts them when they are over', async () => {
+  const send = () => sql`insert into verification.sms_log (phone_number, type) values ('+380000000000', 'text')`;
+  for (let i = 0; i < 5; i += 1) await send();
+  await sql`insert into smslogd.changed_hour select date_trunc('hour', now(), 'UTC') - interval '3 hours'`;
+  expect(await recountHours(sql, { wait: true, most: 168, settled: true })).toMatchObject({ left: 0 });
+  const kept = await sql`select hour from smslogd.changed_hour`;
+  expect(kept.length).toBeGreaterThan(0);
+  expect(kept.length).toBe(await notes());
+  expect([...(await stored())]).toEqual([]);
+  await refreshHourly(sql);
+  expect([...(await stored())]).toEqual([...(await byHand())]);
+});
+
+test('while very many hours wait to be counted, views count the youngest, take the others as they were stored, and say so', async () => {
+  await insert(4000, 400);
+  await refreshHourly(sql);
+  await sql`insert into smslogd.changed_hour select distinct hour from smslogd.sms_hourly`;
+  const behind = async () => (await sql`select hours::int4 as hours, oldest_hour from verification.sms_behind`)[0]!;
+  const counted = async () => (await sql`select count(*)::int4 as n from smslogd.stale_hours()`)[0]!['n'] as number;
+  const all = await notes();
+  expect((await behind())['hours']).toBe(all - (await counted()));
+  expect(await counted()).toBe(240);
+  // what is stored is out of date in every hour: the views have it as it is where they count
+  await sql`update smslogd.sms_hourly set sms = sms + 1000`;
+  const [shown] =
+    await sql`select count(*) filter (where total > 1000)::int4 as stored, min(hour) filter (where total < 1000) as first
+                              from verification.sms_delivery_hourly`;
+  expect(shown!['stored']).toBe((await behind())['hours']);
+  expect((await behind())['oldest_hour']).toBeInstanceOf(Date);
+  const days = await sql`
+    select v.period, v.total::int4 as shown, (select count(*)::int4 from verification.sms_log l
+             where (l.inserted_at at time zone 'Europe/Kyiv')::date = (now() at time zone 'Europe/Kyiv')::date - (v.period = 'yesterday')::int) as by_hand
+      from verification.sms_today_vs_yesterday v where type = 'verification' and period <> 'yesterday_same_time'`;
+  expect(days.map(({ shown: total }) => total as number)).toEqual(days.map(({ by_hand: total }) => total as number));
+  const [today] =
+    await sql`select total::int4 as total from verification.sms_delivery_daily where day = (now() at time zone 'Europe/Kyiv')::date`;
+  expect(today!['total']).toBe(days[0]!['by_hand']);
+  await refreshHourly(sql);
+  expect(await behind()).toEqual({ hours: 0, oldest_hour: null });
+  expect([...(await stored())]).toEqual([...(await byHand())]);
+});
+
+test('hours from the future keep today from nothing', async () => {
+  await insert(100, 2);
+  await sql`insert into smslogd.changed_hour select now() + g * interval '1 hour' from generate_series(1, 200) g`;
+  const [today] = await sql`select bool_and(s.hour <= now()) as so, count(*)::int4 as n
+                              from (select smslogd.hour_of(now() - g * interval '1 hour') as hour from generate_series(0, 1) g) n join smslogd.stale_hours() s (hour) using (hour)`;
+  expect(today).toEqual({ so: true, n: 2 });
+});
+
+test('a turn takes as many hours as a quarter of a second is enough for', () => {
+  expect(hoursAfter(24, 10)).toBe(48);
+  expect(hoursAfter(800, 100)).toBe(1_000);
+  expect(hoursAfter(168, 30_000)).toBe(1);
+  expect(hoursAfter(100, 500)).toBe(50);
 });
 
 test('hours that retention has frozen stay as they were counted', async () => {
@@ -185,8 +246,12 @@ test('the loop counts what changes, and at its start also what changed behind th
   const stop = new AbortController();
   let turns = 0;
   const loop = runHourly({ sql, log: silentLog, works: () => (turns += 1) }, stop.signal);
-  await until('the first turn', () => turns > 0);
-  expect([...(await stored())]).toEqual([...(await byHand())]);
+  await until('every hour that is over to be counted', async () => turns > 0 && (await notes()) <= 2);
+  expect(settled(await stored())).toEqual(settled(await byHand()));
+  // these the views count themselves
+  expect((await stored()).length).toBe(settled(await stored()).length);
+  const [view] = await sql`select sum(total)::int4 as sms from verification.sms_delivery_hourly`;
+  expect(view!['sms']).toBe(100);
   stop.abort();
   await Promise.race([
     loop,

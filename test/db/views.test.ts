@@ -365,7 +365,7 @@ test('the figures of many days are the sums of the days, and their percentiles c
     const summed = await db.sql`
       select d.type, sum(total)::int8 as total, sum(finished)::int8 as finished, sum(delivered)::int8 as delivered, sum(le_2m)::int8 as le_2m, sum(m2_5)::int8 as m2_5,
              sum(m5_30)::int8 as m5_30, sum(gt_30m)::int8 as gt_30m, sum(open)::int8 as open, sum(untracked)::int8 as untracked,
-             (select smslogd.percentile(array_agg(n order by i), smslogd.delivery_bounds(), 0.95) from (
+             (select (smslogd.percentiles(array_agg(n order by i))).p95 from (
                 select i, count(*) filter (where i = 14 - width_bucket(-greatest(extract(epoch from l.status_changed_at - l.inserted_at)::float8, 0),
                          '{-3600,-1800,-900,-600,-300,-120,-60,-30,-20,-10,-5,-2,-1}'::float8[])) as n
                   from generate_series(1, 14) i

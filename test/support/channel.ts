@@ -88,6 +88,7 @@ export function channelFacts(at: number, weight: number): { facts: Facts; hours:
         { type, status: 'Enroute' as const, sms: 12, oldest_age: 1_260, last_changed: null },
         { type, status: 'Delivered' as const, sms: 900, oldest_age: 90_000, last_changed: at - 4 },
       ]),
+      behind: 0,
       tables: { sms_log: 9e9, sms_poll: 2e6, checkpoint: 1e5, changed_hour: 1e5, sms_hourly: 9e6, sms_refused: 8192 },
       due: weight === 0 ? 0 : 3,
       entered: {},

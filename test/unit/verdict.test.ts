@@ -36,6 +36,7 @@ const WELL: Known = {
   open: [{ type: 'verification', status: 'Accepted', sms: 3, oldest_age: 1_200 }],
   overdue: [],
   poll_due: 4,
+  hours_behind: 0,
   slot: { active: true, wal_status: 'reserved', retained: 1e6, safe: 1e9 },
   pipeline: { lag_seconds: 0, lag_bytes: 0, missing_rows: 0, checkpoint_at: null },
   gateway: {
