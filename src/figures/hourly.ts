@@ -15,7 +15,7 @@
  *
  * What it costs: at most a tenth of one connection's time, however much there is to count: the pause is nine times the work, and a turn takes as many hours
  * as it can count in a quarter of a second. Views do not wait for it, they count stale hours themselves, the youngest ones. The hours whose rows are not yet
- * 2 minutes old they always do, so that to store those would be work for nothing: they are counted once they are over.
+ * 2 minutes old they always do, whatever is stored, so that these are counted for a hundredth of the time only.
  */
 import type { Sql } from '../postgres/pools.ts';
 import type { Log } from '../log.ts';
@@ -26,9 +26,10 @@ import { noteRecentHours, recountHours } from './store.ts';
 const RECENT_DAYS = 8;
 const PAUSE_MS = 5_000;
 const REST = 9;
+const MOVING_REST = 99;
 /** What one turn may take; a statement holds a snapshot. */
 const TURN_MS = 250;
-const FIRST_HOURS = 24;
+const FIRST_HOURS = 168;
 const MOST_HOURS = 1_000;
 
 export interface HourlyDeps {
@@ -42,11 +43,17 @@ export interface HourlyDeps {
 export async function runHourly({ sql, log, works }: HourlyDeps, signal: AbortSignal): Promise<void> {
   await noteRecentHours(sql, RECENT_DAYS);
   let most = FIRST_HOURS;
+  let movingAt = 0;
   while (!signal.aborted) {
     const started = performance.now();
-    const done = await recountHours(sql, { wait: false, most, settled: true });
+    const done = await recountHours(sql, { wait: false, most, which: 'settled' });
     const took = performance.now() - started;
     if (done?.hours === most || took > TURN_MS) most = hoursAfter(done?.hours ?? most, took);
+    if (performance.now() >= movingAt) {
+      const began = performance.now();
+      await recountHours(sql, { wait: false, most, which: 'moving' });
+      movingAt = performance.now() + MOVING_REST * (performance.now() - began);
+    }
     works?.();
     if (done !== undefined && done.hours > 0) log.debug({ ...done, ms: Math.round(took) }, 'hours counted');
     await pause(pauseAfter(took, (done?.left ?? 0) > 0), signal);

@@ -20,12 +20,13 @@ export interface RecountOptions {
   readonly wait: boolean;
   /** hours at most: a statement holds a snapshot, and a long one makes the poller's queue slow */
   readonly most: number;
-  /** leaves those out whose rows are not yet 2 minutes old, and only thins their notes out: views count them themselves whatever is stored */
-  readonly settled?: boolean;
+  /** moving: those whose rows are not yet 2 minutes old; settled: all others. Of those that are left out one note each stays */
+  readonly which?: 'all' | 'settled' | 'moving';
 }
 
-/** The hours whose rows are not yet 2 minutes old. */
 const MOVING = `hour between date_bin('1 hour', now() - interval '2 minutes', '2000-01-01 00:00+00') and now()`;
+/** As a condition on `hour`. */
+const WHICH = { all: 'true', settled: `not (${MOVING})`, moving: MOVING };
 
 /**
  * Counts the noted hours again, the youngest first, takes their notes and stores the counts. Deleting the notes and counting see one
@@ -36,7 +37,7 @@ const MOVING = `hour between date_bin('1 hour', now() - interval '2 minutes', '2
  */
 export async function recountHours(
   sql: Sql,
-  { wait, most, settled = false }: RecountOptions,
+  { wait, most, which = 'all' }: RecountOptions,
 ): Promise<Recount | undefined> {
   const row = await lastRow<{ ours: boolean; hours: string; noted: string }>(
     sql,
@@ -44,7 +45,7 @@ export async function recountHours(
       wait
         ? `set_config('smslogd.ours', 'true', true) from pg_advisory_xact_lock(${LOCK})`
         : `set_config('smslogd.ours', pg_try_advisory_xact_lock(${LOCK})::text, true)`
-    };${recount(settled ? `not (${MOVING})` : 'true', most)}`,
+    };${recount(WHICH[which], most)}`,
   );
   if (!row.ours) return undefined;
   const hours = Number(row.hours);
