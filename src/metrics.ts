@@ -229,6 +229,7 @@ export function createMetrics(version: string) {
   // what is not known yet has no series: a figure of the database before it was read, the gateway's clock before a reply
   const unknown = [
     'pollDue',
+    'hoursBehind',
     'slotRetained',
     'slotSafe',
     'slotActive',
