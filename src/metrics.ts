@@ -92,10 +92,14 @@ export function createMetrics(version: string) {
     smsTotal: counter('sms_total', 'SMS entered into the log (database)', ['type']),
     transitions: counter(
       'sms_status_transitions_total',
-      'Status changes written by this process; from is none where there was no status (process)',
+      'Status changes written by this process, not of SMS that came into the log long past their life; from is none where there was no status (process)',
       ['type', 'from', 'to'],
     ),
-    final: counter('sms_final_total', 'SMS that this process gave their final status (process)', ['type', 'status']),
+    final: counter(
+      'sms_final_total',
+      'SMS that this process gave their final status, not those that came into the log long past their life (process)',
+      ['type', 'status'],
+    ),
     delivery: histogram(
       'sms_delivery_seconds',
       'Delivered SMS: status_changed_at - inserted_at, as this process wrote them (process)',

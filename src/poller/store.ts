@@ -70,6 +70,8 @@ export interface Change {
   readonly to: Status;
   /** status_changed_at - inserted_at; may be negative */
   readonly seconds: number | null;
+  /** it came into the log past its life and is past that twice over: what a first copy or a repair brings is no traffic */
+  readonly history: boolean;
 }
 
 export interface Completed {
@@ -190,7 +192,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
       ), judged as materialized (
         -- past its life an answer that is not final is the last one
         select s.id, p.ctid as place, l.ctid as logged_place, s.attempt, s.gateway_id, s.result, s.gap, a.status, a.date, l.type, l.gateway_status as was,
-               l.gateway_id as logged_gateway_id, ${sql.unsafe(latency('a.date'))} as seconds,
+               l.gateway_id as logged_gateway_id, ${sql.unsafe(latency('a.date'))} as seconds, ${sql.unsafe(HISTORY)} as history,
                a.answers and a.open and (l.gateway_status is distinct from a.status or l.status_changed_at is null) as writes,
                not a.open or a.answers and a.status <> all (${OPEN}::text[]) as leaves
           from said s
@@ -215,7 +217,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
       ), wrote as (
         update verification.sms_log l set gateway_status = h.status, status_changed_at = h.date, updated_at = now()
           from held h where l.ctid = h.logged_place and h.writes
-        returning h.id, h.type, h.was, h.status, h.seconds
+        returning h.id, h.type, h.was, h.status, h.seconds, h.history
       ), left_queue as (
         delete from smslogd.sms_poll p using held h where p.ctid = h.place and h.leaves
       ), waits as (
@@ -230,9 +232,9 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
                                   else coalesce(h.result, p.last_result) end
           from held h where p.ctid = h.place and not h.leaves
       )
-      select id, type, coalesce(was, 'none') as "from", status as "to", seconds, false as held from wrote where was is distinct from status
+      select id, type, coalesce(was, 'none') as "from", status as "to", seconds, history, false as held from wrote where was is distinct from status
        union all
-      select id, type, was, status, seconds, true from judged where id not in (select id from held)`;
+      select id, type, was, status, seconds, history, true from judged where id not in (select id from held)`;
     return {
       changes: told.filter(({ held }) => !held),
       held: new Set(told.filter(({ held }) => held).map(({ id }) => id)),
@@ -247,7 +249,8 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
     return await briefly<Change>(
       sql,
       `with ${completionSql(source, '$1::text::uuid[]')}
-       select id, type, coalesce(was, 'none') as "from", gateway_status as "to", null::float8 as seconds
+       select id, type, coalesce(was, 'none') as "from", gateway_status as "to", null::float8 as seconds,
+              coalesce((select ${HISTORY} from smslogd.sms_poll p where p.id = wrote.id), false) as history
          from wrote where was is distinct from gateway_status`,
       [arrayLiteral(ids)],
     );
@@ -266,7 +269,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
       with said as materialized (
         select * from unnest($1::uuid[], $2::int[]) as said (id, attempt)
       ), seen as materialized (
-        select p.id, p.attempt, l.gateway_id, l.gateway_status as was, ${latency('now()')} as seconds,
+        select p.id, p.attempt, l.gateway_id, l.gateway_status as was, ${latency('now()')} as seconds, ${HISTORY} as history,
                a.open and l.gateway_id is null and not a.untracked and p.deadline_at <= now() and not a.comes as writes,
                not a.open or l.gateway_id is null and (a.untracked or p.deadline_at <= now() and not a.comes) as leaves
           from said s join smslogd.sms_poll p using (id, attempt) left join verification.sms_log l using (id)
@@ -286,7 +289,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
           from held h
          where l.id = h.id and h.writes and l.gateway_id is null
            and (l.gateway_status is null or l.gateway_status = any ($3::text[]))
-        returning l.id, l.type, coalesce(h.was, 'none') as was, h.seconds
+        returning l.id, l.type, coalesce(h.was, 'none') as was, h.seconds, h.history
       ), left_queue as (
         delete from smslogd.sms_poll p using held h where p.id = h.id and h.leaves
       ), waits as (
@@ -294,7 +297,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
            set gateway_id = h.gateway_id, leased_until = '-infinity', due_at = case when h.gateway_id is null then greatest(now(), p.deadline_at) else now() end
           from held h where p.id = h.id and not h.leaves
       )
-      select id, type, was as "from", 'Unaccepted' as "to", seconds from wrote`;
+      select id, type, was as "from", 'Unaccepted' as "to", seconds, history from wrote`;
     return await briefly<Change>(sql, text, [
       arrayLiteral(rows.map((row) => row.id)),
       arrayLiteral(rows.map((row) => row.attempt)),
@@ -329,7 +332,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
   async function giveUp(ids: readonly string[]): Promise<Change[]> {
     return await sql<Change[]>`
       with over as materialized (
-        select p.id, l.gateway_status as was, ${sql.unsafe(latency('now()'))} as seconds,
+        select p.id, l.gateway_status as was, ${sql.unsafe(latency('now()'))} as seconds, ${sql.unsafe(HISTORY)} as history,
                l.id is not null and coalesce(l.gateway_status = any (${OPEN}::text[]), true) as writes
           from smslogd.sms_poll p left join verification.sms_log l using (id)
          where p.id = any (${arrayLiteral(ids)}::uuid[]) and p.give_up_at <= now()
@@ -343,11 +346,11 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
       ), wrote as (
         update verification.sms_log l set gateway_status = 'Terminated', status_changed_at = now(), updated_at = now()
           from held h where l.id = h.id and h.writes and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
-        returning l.id, l.type, coalesce(h.was, 'none') as was, h.seconds
+        returning l.id, l.type, coalesce(h.was, 'none') as was, h.seconds, h.history
       ), left_queue as (
         delete from smslogd.sms_poll p using held h where p.id = h.id
       )
-      select id, type, was as "from", 'Terminated' as "to", seconds from wrote`;
+      select id, type, was as "from", 'Terminated' as "to", seconds, history from wrote`;
   }
 
   /** Puts the verdict on a row off that the database refuses to give. */
@@ -433,6 +436,8 @@ interface RawClaim {
 /** Seconds from inserted_at; null where that is infinite, which PostgreSQL before 17 refuses to subtract. */
 const latency = (end: string) =>
   `case when isfinite(l.inserted_at) then extract(epoch from ${end} - l.inserted_at)::float8 end`;
+
+const HISTORY = 'p.lane = 2 and p.deadline_at < now() - (select life from smslogd.settings)';
 
 const claimTimes = (sql: Sql) => sql`
   extract(epoch from now() - p.sent_at)::float8 * 1000 as age, extract(epoch from due.due_at)::float8 * 1000 as due`;

@@ -33,7 +33,8 @@ export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): T
   const refused = new Set<string>();
   const changed = (changes: readonly Change[], rows: readonly Completion[] = []) => {
     const reasons = new Map(rows.filter(({ reason }) => reason !== undefined).map(({ id, reason }) => [id, reason]));
-    for (const { id, type, from, to, seconds } of changes) {
+    for (const { id, type, from, to, seconds, history } of changes) {
+      if (history) continue;
       metrics.transitions.inc({ type, from, to });
       if (!isFinal(to)) continue;
       metrics.final.inc({ type, status: to });
