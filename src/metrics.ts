@@ -1,6 +1,7 @@
 /**
- * Every metric of the contract, on a registry of its own. Names and label values are from closed lists, and every series with a closed
- * list exists at 0 from the start. HELP says whose figure it is: "database": the same in every daemon, take the max; "process": sum them.
+ * Every metric of the contract, on a registry of its own. Names and label values are from closed lists. HELP says whose figure it is: "database":
+ * the same in every daemon, take the max, and absent until it was read; "process": this process's own, sum them where nothing else is said; every
+ * series with a closed list of labels exists at 0 from the start.
  */
 import { Counter, Gauge, Histogram, Registry, type OpenMetricsContentType } from 'prom-client';
 import { LATENCY_SOURCES } from './config.ts';
@@ -89,7 +90,11 @@ export function createMetrics(version: string) {
     registry,
     openMetrics,
 
-    smsTotal: counter('sms_total', 'SMS entered into the log (database)', ['type']),
+    smsTotal: counter(
+      'sms_total',
+      'SMS that ever entered the log, whatever was removed from it; in a database that was restored, since then (database)',
+      ['type'],
+    ),
     transitions: counter(
       'sms_status_transitions_total',
       'Status changes written by this process, not of SMS that came into the log long past their life; from is none where there was no status (process)',
@@ -173,7 +178,7 @@ export function createMetrics(version: string) {
       'Rows and transactions that came again and were skipped (process)',
     ),
     mirrorReconnects: counter('mirror_reconnects_total', 'Replication connections opened after the first (process)'),
-    mirrorState: gauge('mirror_state', '1 for the state that the mirror is in (process)', ['state']),
+    mirrorState: gauge('mirror_state', '1 for the state that the mirror is in (process: each its own)', ['state']),
     slotRetained: gauge('slot_retained_wal_bytes', 'WAL that the slot keeps on the server (database)'),
     slotSafe: gauge(
       'slot_safe_wal_bytes',
@@ -202,14 +207,17 @@ export function createMetrics(version: string) {
     ),
     pollLimit: gauge('poll_concurrency_limit', 'Requests that may be under way at once now (process)'),
     pollInFlight: gauge('poll_in_flight', 'Requests under way (process)'),
-    pollBreaker: gauge('poll_breaker_open', '1 while the gateway is left alone (process)'),
+    pollBreaker: gauge('poll_breaker_open', '1 while the gateway is left alone (process: each its own)'),
     gatewayTrouble: gauge(
       'gateway_trouble',
-      '1 for what the gateway has against us, the newest alone; none: it answers (process)',
+      '1 for what the gateway has against us, the newest alone; none: it answers (process: each its own)',
       ['code'],
     ),
     pollDue: gauge('poll_due', 'SMS whose next request is due now (database)'),
-    pollLastSuccess: gauge('poll_last_success_timestamp_seconds', 'Last answered status request (process)'),
+    pollLastSuccess: gauge(
+      'poll_last_success_timestamp_seconds',
+      'Last answered status request (process: take the max)',
+    ),
     unknownWords: counter(
       'poll_unknown_status_words_total',
       'Status words that are not known, stored as Unknown (process)',
@@ -222,12 +230,15 @@ export function createMetrics(version: string) {
     rejects: counter('gateway_rejects_total', 'Rejected SMS by reason (process)', ['reason']),
     clockOffset: gauge(
       'gateway_clock_offset_seconds',
-      "The gateway's clock minus ours, from the HTTP Date of its replies (process)",
+      "The gateway's clock minus ours, from the HTTP Date of its replies; absent before the first (process: each its own)",
     ),
 
     logLinesLost: counter('log_lines_lost_total', 'Lines of the log that stdout did not take (process)'),
     errors: counter('errors_total', 'Failures by code (process)', ['code']),
-    buildInfo: gauge('build_info', 'Always 1', ['version', 'node']),
+    buildInfo: gauge('build_info', 'Always 1, with the versions of smslogd and of Node.js (process: each its own)', [
+      'version',
+      'node',
+    ]),
   };
 
   // what is not known yet has no series: a figure of the database before it was read, the gateway's clock before a reply

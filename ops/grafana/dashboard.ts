@@ -131,7 +131,7 @@ const ROWS: readonly Row[] = [
       },
       {
         title: 'Final statuses',
-        about: 'SMS that got their final status, a second.',
+        about: 'SMS that got their final status, a second; not of those that came into the log long past their life.',
         kind: 'timeseries',
         width: 12,
         unit: 'short',

@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 
 /** What promtool complains of; nothing where all is well. */
@@ -14,4 +15,13 @@ test.for([
   ['the alerts fire when they should and only then', 'test', 'rules', 'ops/alerts.test.yml'],
 ])('%s', ([, ...words]) => {
   expect(complaintsOf(words)).toBe('');
+});
+
+test('the first copy is tried with every alert', () => {
+  const alerts = [...readFileSync('ops/alerts.yml', 'utf8').matchAll(/- alert: (\w+)/g)].map(([, name]) => name!);
+  const [, first = ''] = /- name: the first copy of 43,000([\s\S]*?)\n {2}- name:/.exec(
+    readFileSync('ops/alerts.test.yml', 'utf8'),
+  )!;
+  expect(alerts.length).toBeGreaterThan(15);
+  expect(alerts.filter((name) => !first.includes(`alertname: ${name},`))).toEqual([]);
 });

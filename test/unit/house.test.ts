@@ -133,7 +133,7 @@ test('alerts and dashboard ask for metrics that exist', () => {
   const { registry } = createMetrics('test');
   const names = new Set(registry.getMetricsAsArray().map(({ name }) => name));
   const asked = [read('ops/alerts.yml'), dashboardText()].flatMap((text) =>
-    [...text.matchAll(/\bsmslogd_[a-z_]+/g)].map(([name]) => name.replace(/_bucket$/, '')),
+    [...text.matchAll(/\bsmslogd_[a-z_]+/g)].map(([name]) => name.replace(/(?<=_seconds)_(?:bucket|count)$/, '')),
   );
   expect(asked).toContain('smslogd_poll_requests_total');
   expect(asked).toContain('smslogd_sms_delivery_seconds');
