@@ -200,6 +200,7 @@ test('increase() of smslogd_sms_total is what entered the log, whatever is delet
   await step(30, () => insert(30, '5 days'));
   await step(0, async () => {
     await refreshHourly(sql);
+    await db.sql`update smslogd.settings set retention_days = 2`;
     await freezeHours(sql, 2);
     const [frozen] = await db.sql<{ at: string }[]>`select frozen_before::text as at from smslogd.settings`;
     const places = (await oldRows(sql, frozen!.at, 20)).map(({ place }) => place);
@@ -221,7 +222,7 @@ test('increase() of smslogd_sms_total is what entered the log, whatever is delet
     return scrapes.at(-1) !== undefined;
   });
   expect(increase(scrapes)).toBe(entered);
-  await db.sql`update smslogd.settings set frozen_before = '-infinity'`;
+  await db.sql`update smslogd.settings set frozen_before = '-infinity', retention_days = 0`;
 });
 
 const insert = (into: TestDatabase, rows: number) =>
