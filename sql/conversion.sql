@@ -32,15 +32,15 @@ begin
       loop
         began := clock_timestamp();
         begin
-          -- looked up each time, as it may change in between
-          source := to_regclass(:source)::text;
-          select max(case when attname = 'code_expired_at' then
+          -- looked up each time, as it may change in between: a table of this function's own owner, or none. Nothing is cast, which may be somebody's function
+          select max(case when attname = 'id' and atttypid = 'uuid'::regtype then c.oid::regclass::text end),
+                 max(case when attname = 'code_expired_at' then
                             case when atttypid = 'timestamp'::regtype then format('s.code_expired_at at time zone %L', :timezone)
                                  when atttypid = 'timestamptz'::regtype then 's.code_expired_at' end end),
-                 max(case when attname = 'status' then $c$lower(s.status::text) = 'verified'$c$ end)
-            into expired, verified_sql
-            from pg_attribute
-           where attrelid = to_regclass(:source) and attnum > 0 and not attisdropped and attname in ('code_expired_at', 'status');
+                 max(case when attname = 'status' then $c$lower(concat(s.status)) = 'verified'$c$ end)
+            into source, expired, verified_sql
+            from pg_class c join pg_attribute a on a.attrelid = c.oid and attnum > 0 and not attisdropped and attname in ('id', 'code_expired_at', 'status')
+           where c.oid = to_regclass(:source) and c.relkind in ('r', 'p') and pg_get_userbyid(c.relowner) = current_user;
           query := format($q$
             select array[count(*), count(s.id), count(*) filter (where s.id is not null and l.gateway_status = 'Delivered'),
                          %1$s, %2$s, %3$s]

@@ -7,6 +7,7 @@ import { SmslogdError } from './errors.ts';
 import { maskAddress } from './masking.ts';
 import { readAddress } from './postgres/address.ts';
 import { AddressProblem } from './postgres/conninfo.ts';
+import { splitTable } from './postgres/quoting.ts';
 import { unreadableFile } from './postgres/tls.ts';
 
 const text = z.string().min(1);
@@ -49,7 +50,14 @@ const SETTINGS = {
     address: true,
     about: 'for the replication stream, direct where `DATABASE_URL` goes through a pooler; default `DATABASE_URL`',
   },
-  SOURCE_TABLE: { type: text, initial: 'verification.verifications', about: 'the source, `schema.table`' },
+  SOURCE_TABLE: {
+    type: text.refine(
+      (value) => splitTable(value) !== undefined,
+      'schema.table; a part with dots or quotes in "quotes"',
+    ),
+    initial: 'verification.verifications',
+    about: 'the source, `schema.table`, as PostgreSQL spells it; a part with dots in `"quotes"`',
+  },
   SOURCE_TIMEZONE: { type: timezone, initial: 'UTC', about: "of the source's timestamps without time zone" },
   REPORT_TIMEZONE: {
     type: timezone,

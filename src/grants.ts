@@ -2,7 +2,7 @@
  * Who may do what: all is taken from everybody but the owner and given again by sql/grants.sql and sql/people.sql, in one transaction, so that nobody
  * keeps what ALTER DEFAULT PRIVILEGES or a former GRANT gave. Where nothing changes by it, it is rolled back.
  */
-import { quoteIdentifier, quoteLiteral } from './postgres/quoting.ts';
+import { fill, quoteIdentifier, quoteLiteral } from './postgres/quoting.ts';
 import { sqlFile, type Query } from './objects.ts';
 import type { Source } from './source.ts';
 
@@ -21,10 +21,11 @@ export async function grantStatements(query: Query, source: Source, role: string
     ...roles.map((each) => `insert into smslogd.installed values (${quoteLiteral(`role ${each}`)}, '')`),
     'select smslogd.revoke_all()',
     ...roles.map((each) =>
-      sqlFile('grants')
-        .replaceAll(':"role"', quoteIdentifier(each))
-        .replaceAll(':source', source.table)
-        .replaceAll(':"source_schema"', quoteIdentifier(source.schema)),
+      fill(sqlFile('grants'), {
+        ':"role"': quoteIdentifier(each),
+        ':"source_schema"': quoteIdentifier(source.schema),
+        ':source': source.table,
+      }),
     ),
     'select smslogd.grant_people()',
   ];

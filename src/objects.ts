@@ -7,7 +7,7 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { Config } from './config.ts';
 import type { Sql } from './postgres/pools.ts';
-import { quoteLiteral } from './postgres/quoting.ts';
+import { fill, quoteInBody, quoteLiteral } from './postgres/quoting.ts';
 import type { Source } from './source.ts';
 
 const FOLDER = fileURLToPath(new URL('../sql/', import.meta.url));
@@ -56,9 +56,10 @@ export function madeNames(): string[] {
 export function filesToApply(config: Config, source: Source): SqlFile[] {
   return FILES.map((name) => ({
     name: `sql/${name}.sql`,
-    text: sqlFile(name)
-      .replaceAll(':source', quoteLiteral(source.table))
-      .replaceAll(':timezone', quoteLiteral(config.SOURCE_TIMEZONE)),
+    text: fill(sqlFile(name), {
+      ':source': quoteInBody(source.table),
+      ':timezone': quoteInBody(config.SOURCE_TIMEZONE),
+    }),
   }));
 }
 

@@ -5,7 +5,7 @@
  */
 import type { Config } from './config.ts';
 import type { Sql } from './postgres/pools.ts';
-import { quoteIdentifier } from './postgres/quoting.ts';
+import { arrayLiteral, quoteIdentifier } from './postgres/quoting.ts';
 import { SmslogdError } from './errors.ts';
 import type { Source } from './source.ts';
 
@@ -19,6 +19,8 @@ export interface PublicationState {
   readonly update: boolean;
   readonly delete: boolean;
   readonly viaRoot: boolean;
+  /** tables that inherit from the source and are not in it, quoted */
+  readonly absentChildren: readonly string[];
   /** tables beside the source are in it, as the former one after another table was put in its place */
   readonly others: boolean;
   /** it is FOR ALL TABLES, which no ALTER PUBLICATION changes */
@@ -32,6 +34,7 @@ export interface PublicationState {
 }
 
 export async function describePublication(sql: Sql, config: Names, source: Source): Promise<PublicationState> {
+  const members = arrayLiteral([source.oid, ...source.children.map(({ oid }) => oid)]);
   const [row] = await sql<
     {
       insert: boolean;
@@ -45,14 +48,16 @@ export async function describePublication(sql: Sql, config: Names, source: Sourc
       list: boolean;
       columns: string | null;
       version: string;
+      members: string;
     }[]
   >`select p.pubinsert as insert, p.pubupdate as update, p.pubdelete as delete, p.pubviaroot as root,
            p.puballtables or r.prrelid is not null as member, p.puballtables as all,
            p.puballtables or exists (select from pg_publication_namespace n where n.pnpubid = p.oid)
-           or exists (select from pg_publication_rel o where o.prpubid = p.oid and o.prrelid <> ${source.oid}::text::oid) as others, r.prqual is not null as filtered, r.prattrs is not null as list,
+           or exists (select from pg_publication_rel o where o.prpubid = p.oid and o.prrelid <> all (${members}::text::oid[])) as others, r.prqual is not null as filtered, r.prattrs is not null as list,
            concat_ws(',', p.oid, p.xmin, r.oid, r.xmin) as version,
            (select json_agg(a.attname order by a.attname)::text from pg_attribute a
-             where a.attrelid = r.prrelid and a.attnum = any (r.prattrs::int2[])) as columns
+             where a.attrelid = r.prrelid and a.attnum = any (r.prattrs::int2[])) as columns,
+           (select coalesce(json_agg(o.prrelid::text), '[]')::text from pg_publication_rel o where o.prpubid = p.oid) as members
       from pg_publication p left join pg_publication_rel r on r.prpubid = p.oid and r.prrelid = ${source.oid}::text::oid
      where p.pubname = ${config.PUBLICATION_NAME}`;
   return {
@@ -62,6 +67,9 @@ export async function describePublication(sql: Sql, config: Names, source: Sourc
     update: row?.update ?? false,
     delete: row?.delete ?? false,
     viaRoot: row?.root ?? false,
+    absentChildren: source.children
+      .filter(({ oid }) => row?.all !== true && !(JSON.parse(row?.members ?? '[]') as string[]).includes(oid))
+      .map(({ table }) => table),
     others: row?.others ?? false,
     all: row?.all ?? false,
     filtered: row?.filtered ?? false,
@@ -92,7 +100,8 @@ export function publicationStatements(config: Names, source: Source, now: Public
         source.columns.has(column),
       )
     : undefined;
-  const member = `table ${source.table}${wanted === undefined ? '' : ` (${wanted.map(quoteIdentifier).join(', ')})`}`;
+  const list = wanted === undefined ? '' : ` (${wanted.map(quoteIdentifier).join(', ')})`;
+  const member = `table ${source.table}${list}`;
   const options = `publish = 'insert', publish_via_partition_root = true`;
   const excess = (now.update || now.delete) && (strict || masked || !source.publishesUpdates);
   const creation = `create publication ${name} for ${member} with (${options})`;
@@ -107,6 +116,10 @@ export function publicationStatements(config: Names, source: Source, now: Public
     String(now.columns) !== String(wanted?.toSorted())
   )
     statements.push(`alter publication ${name} set ${member}`);
+  else if (now.absentChildren.length > 0)
+    statements.push(
+      `alter publication ${name} add table ${now.absentChildren.map((table) => `only ${table}${list}`).join(', ')}`,
+    );
   if (!now.insert || excess || !now.viaRoot) statements.push(`alter publication ${name} set (${options})`);
   return statements;
 }

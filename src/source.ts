@@ -3,17 +3,27 @@
  * Needed columns: id, phone_number, code, inserted_at. Optional: gateway_id, gateway_status; absent ones count as null.
  */
 import type { Sql } from './postgres/pools.ts';
-import { quoteIdentifier, quoteLiteral, quoteTable } from './postgres/quoting.ts';
+import { quoteIdentifier, quoteLiteral, quoteTable, splitTable } from './postgres/quoting.ts';
 import type { Config } from './config.ts';
 import { SmslogdError } from './errors.ts';
 import { loggableWord, STATUSES, STATUS_WORDS, statusOfWord, type Status } from './status.ts';
 
 export const NEEDED_COLUMNS = ['id', 'phone_number', 'code', 'inserted_at'] as const;
 
-const TYPES: readonly (readonly [string, readonly string[]])[] = [
-  ['id', ['uuid']],
-  ['inserted_at', ['timestamp without time zone', 'timestamp with time zone']],
+/** By their ids: how a type's name is written depends on settings. */
+const TYPES: readonly (readonly [string, readonly number[], string])[] = [
+  ['id', [2950], 'uuid'],
+  ['inserted_at', [1114, 1184], 'timestamp without time zone or timestamp with time zone'],
 ];
+
+/** The first id of a type that is none of PostgreSQL's own. */
+const OWN_TYPES = 16_384;
+
+export interface Child {
+  readonly oid: string;
+  /** quoted */
+  readonly table: string;
+}
 
 export interface Source {
   /** quoted, ready for SQL */
@@ -24,8 +34,12 @@ export interface Source {
   /** r table, p partitioned table */
   readonly kind: string;
   readonly owner: string;
+  /** the tables that inherit from it, as others than partitions do: each is published on its own */
+  readonly children: readonly Child[];
   /** column name → type name as format_type gives it */
   readonly columns: ReadonlyMap<string, string>;
+  /** those whose type others made, an enum or a domain: a cast of such may run code of theirs */
+  readonly ownTypes: ReadonlySet<string>;
   /** true where an UPDATE can be published: a primary key, or another replica identity */
   readonly publishesUpdates: boolean;
   /** d default, n nothing, f full, i index */
@@ -36,7 +50,10 @@ export interface Source {
 
 /** Reads the shape of SOURCE_TABLE. Throws source_missing or source_column. */
 export async function describeSource(sql: Sql, config: Pick<Config, 'SOURCE_TABLE'>): Promise<Source> {
-  const table = quoteTable(config.SOURCE_TABLE);
+  const named = splitTable(config.SOURCE_TABLE);
+  if (named === undefined)
+    throw new SmslogdError('config_invalid', `SOURCE_TABLE is ${config.SOURCE_TABLE}, it must be schema.table`);
+  const table = quoteTable(named);
   const [row] = await sql<
     {
       oid: string;
@@ -48,11 +65,19 @@ export async function describeSource(sql: Sql, config: Pick<Config, 'SOURCE_TABL
       key: boolean;
       names: string;
       types: string;
+      ids: string;
+      children: string;
     }[]
   >`select c.oid::text as oid, n.nspname::text as schema, c.relname::text as name, c.relkind::text as kind, pg_get_userbyid(c.relowner) as owner, c.relreplident::text as identity,
            exists (select from pg_index i where i.indrelid = c.oid and (i.indisprimary and c.relreplident = 'd' or i.indisreplident)) as key,
            (select json_agg(a.attname order by a.attnum)::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as names,
-           (select json_agg(format_type(a.atttypid, null) order by a.attnum)::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as types
+           (select json_agg(format_type(a.atttypid, null) order by a.attnum)::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as types,
+           (select json_agg(a.atttypid::int8 order by a.attnum)::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as ids,
+           (with recursive tree as (
+              select i.inhrelid from pg_inherits i where i.inhparent = c.oid and c.relkind = 'r'
+              union select i.inhrelid from pg_inherits i join tree t on i.inhparent = t.inhrelid)
+            select coalesce(json_agg(json_build_object('oid', k.oid::text, 'table', format('%I.%I', s.nspname, k.relname)) order by k.oid), '[]')::text
+              from tree t join pg_class k on k.oid = t.inhrelid join pg_namespace s on s.oid = k.relnamespace) as children
       from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = to_regclass(${table})`;
   if (row === undefined)
     throw new SmslogdError('source_missing', `the source table ${config.SOURCE_TABLE} does not exist`);
@@ -70,12 +95,12 @@ export async function describeSource(sql: Sql, config: Pick<Config, 'SOURCE_TABL
       `the source table ${config.SOURCE_TABLE} has no column ${absent.join(', ')}`,
     );
   }
-  for (const [column, wanted] of TYPES) {
-    const type = columns.get(column) ?? '';
-    if (!wanted.includes(type)) {
+  const ids = new Map((JSON.parse(row.ids) as number[]).map((id, i) => [names[i] ?? '', id]));
+  for (const [column, wanted, said] of TYPES) {
+    if (!wanted.includes(ids.get(column) ?? 0)) {
       throw new SmslogdError(
         'source_column',
-        `the column ${column} of ${config.SOURCE_TABLE} is ${type}, it must be ${wanted.join(' or ')}`,
+        `the column ${column} of ${config.SOURCE_TABLE} is ${columns.get(column)}, it must be ${said}`,
       );
     }
   }
@@ -86,7 +111,9 @@ export async function describeSource(sql: Sql, config: Pick<Config, 'SOURCE_TABL
     oid: row.oid,
     kind: row.kind,
     owner: row.owner,
+    children: JSON.parse(row.children) as Child[],
     columns,
+    ownTypes: new Set(names.filter((name) => (ids.get(name) ?? 0) >= OWN_TYPES)),
     replicaIdentity: row.identity,
     publishesUpdates: row.identity === 'f' || row.key,
     tracksGateway: columns.has('gateway_id'),
@@ -154,7 +181,11 @@ wrote as (
 
 /** A column of the source as text, or null where the source has no such column; an empty gateway id is none. `alias` is the table's alias. */
 export function columnSql(source: Source, alias: string, column: string): string {
-  const value = `${alias}.${quoteIdentifier(column)}::text`;
   if (!source.columns.has(column)) return 'null::text';
+  const name = `${alias}.${quoteIdentifier(column)}`;
+  // without the cast, which may be somebody's function
+  const value = source.ownTypes.has(column)
+    ? `(case when ${name} is not null then concat(${name}) end)`
+    : `${name}::text`;
   return column === 'gateway_id' ? `nullif(${value}, '')` : value;
 }

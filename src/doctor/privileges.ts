@@ -1,6 +1,7 @@
 /** What the daemon's role lacks of sql/grants.sql: the file that `migrate --role` runs is the only list of what the role needs. */
 import { readFileSync } from 'node:fs';
 import type { Sql } from '../postgres/pools.ts';
+import { fill, quoteIdentifier } from '../postgres/quoting.ts';
 import type { Source } from '../source.ts';
 
 const GRANTS = new URL('../../sql/grants.sql', import.meta.url);
@@ -16,19 +17,20 @@ interface Wanted {
 const KINDS: Readonly<Record<string, Wanted['kind']>> = { '': 'table', 'schema ': 'schema', 'function ': 'function' };
 
 /** Reads `grant A, B (c, d) on [schema | function | all tables in schema] X, Y to :"role";` lines; other statements are none of ours. */
-export function wantedPrivileges(sql: string, source: Pick<Source, 'table'>): Wanted[] {
-  const schema = source.table.slice(0, source.table.indexOf('.'));
-  const filled = sql.replaceAll(':"source_schema"', schema).replaceAll(':source', source.table);
-  return [...filled.matchAll(/^grant (.+?) on (schema |function |all tables in schema )?(.+?) to :"role";$/gm)].flatMap(
+export function wantedPrivileges(sql: string, source: Pick<Source, 'table' | 'schema'>): Wanted[] {
+  // put in after the file is read: a name may have anything in it
+  const names = { ':"source_schema"': quoteIdentifier(source.schema), ':source': source.table };
+  return [...sql.matchAll(/^grant (.+?) on (schema |function |all tables in schema )?(.+?) to :"role";$/gm)].flatMap(
     ([, privileges = '', scope = '', objects = '']) =>
-      objects.split(', ').flatMap((object) =>
-        privileges.split(/, (?![^(]*\))/).flatMap((each): Wanted[] => {
+      objects.split(', ').flatMap((each) => {
+        const object = fill(each, names);
+        return privileges.split(/, (?![^(]*\))/).flatMap((each): Wanted[] => {
           const [, privilege = '', columns] = /^(\w+)(?: \((.+)\))?$/.exec(each) ?? [];
           if (columns !== undefined)
             return columns.split(', ').map((column) => ({ kind: 'column', object, privilege, column }));
           return [{ kind: KINDS[scope] ?? 'tables', object, privilege }];
-        }),
-      ),
+        });
+      }),
   );
 }
 

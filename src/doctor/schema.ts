@@ -196,6 +196,8 @@ function whatIsWrong(now: PublicationState, source: Source): string {
   if (unpublishable.length > 0)
     return `publishes ${unpublishable.join(' and ')} and the source has no replica identity: PostgreSQL refuses the owner's`;
   if (now.filtered) return 'has a row filter: rows outside it are not streamed';
+  if (now.absentChildren.length > 0)
+    return `does not have ${now.absentChildren.join(', ')}, which inherit from the source: their rows are logged minutes late`;
   if (!now.insert) return 'does not publish INSERTs';
   if (!now.viaRoot) return 'does not publish via the partition root';
   return 'is not as it must be: its columns';

@@ -157,17 +157,17 @@ export async function stillLacking(sql: Sql, source: Source, ids: readonly strin
 }
 
 /**
- * Pages of a table, of its biggest partition where it has some, and how many partitions share them. `files` changes where the rows get other places,
+ * Pages of a table, of its biggest partition or child where it has some, and how many tables share them. `files` changes where the rows get other places,
  * as VACUUM FULL and CLUSTER do it.
  */
 export async function pagesOf(sql: Sql, table: string): Promise<{ pages: number; leaves: number; files: string }> {
-  // the table itself is named too: the tree of one that is not partitioned is empty
   const [row] = await briefly<{ pages: number; leaves: number; files: string }>(
     sql,
-    `select coalesce(max(pg_relation_size(relid) / current_setting('block_size')::int), 0)::int as pages, greatest(count(*) - 1, 1)::int as leaves,
+    `select coalesce(max(pg_relation_size(relid) / current_setting('block_size')::int), 0)::int as pages, greatest(count(*), 1)::int as leaves,
             coalesce(string_agg(pg_relation_filenode(relid)::text, ',' order by relid), '') as files
-       from (select $1::text::regclass as relid
-             union all select relid from pg_partition_tree($1::text::regclass) where isleaf) t`,
+       from (with recursive tree as (
+               select $1::text::regclass::oid as relid union select i.inhrelid from pg_inherits i join tree t on i.inhparent = t.relid)
+             select relid from tree join pg_class c on c.oid = relid where c.relkind = 'r') t`,
     [table],
   );
   return row!;

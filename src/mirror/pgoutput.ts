@@ -47,12 +47,15 @@ export interface Decoded {
   readonly schema: string;
   readonly name: string;
   readonly oid: string;
+  /** tables that inherit from it */
+  readonly children: readonly { readonly oid: string }[];
   /** a row of a time when the table was without one of these cannot be read */
   readonly needed: readonly (typeof COLUMNS)[number][];
 }
 
 /** Returns a function that decodes the message that begins at `at` of `bytes` and tells `receiver`. It throws protocol. */
 export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buffer, at?: number) => void {
+  const oids = new Set([source.oid, ...source.children.map((child) => child.oid)]);
   const relations = new Map<number, Relation | undefined>();
   const values: (string | null)[] = Array.from({ length: COLUMNS.length }, () => null);
   /** where each column's value begins and ends; begin -1: null or not sent */
@@ -63,7 +66,7 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
     const oid = bytes.readUInt32BE(start + 1);
     const [schema, afterSchema] = text(bytes, start + 5);
     const [name, afterName] = text(bytes, afterSchema);
-    if ((schema !== source.schema || name !== source.name) && String(oid) !== source.oid) {
+    if ((schema !== source.schema || name !== source.name) && !oids.has(String(oid))) {
       relations.set(oid, undefined);
       return;
     }

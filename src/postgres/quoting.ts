@@ -15,11 +15,32 @@ export function quoteLiteral(text: string): string {
   return `'${text.replaceAll("'", "''")}'`;
 }
 
-/** Splits `schema.table` (either part may be "quoted") and quotes both parts; without a schema it is public. */
-export function quoteTable(table: string): string {
-  const parts = [...table.matchAll(/"((?:[^"]|"")+)"|([^".]+)/g)].map((m) => m[1]?.replaceAll('""', '"') ?? m[2] ?? '');
-  const [schema, name] = parts.length > 1 ? [parts[0] ?? '', parts.slice(1).join('.')] : ['public', parts[0] ?? ''];
+export interface TableName {
+  readonly schema: string;
+  readonly name: string;
+}
+
+/** Splits `schema.table`, of which either part may be "quoted"; without a schema it is public. Undefined for what is neither, as three parts. */
+export function splitTable(text: string): TableName | undefined {
+  const [, schema = 'public', name] = /^(?:("(?:[^"]|"")+"|[^".]+)\.)?("(?:[^"]|"")+"|[^".]+)$/u.exec(text) ?? [];
+  return name === undefined ? undefined : { schema: plain(schema), name: plain(name) };
+}
+
+const plain = (part: string) => (part.startsWith('"') ? part.slice(1, -1).replaceAll('""', '"') : part);
+
+/** The name for SQL. */
+export function quoteTable({ schema, name }: TableName): string {
   return `${quoteIdentifier(schema)}.${quoteIdentifier(name)}`;
+}
+
+/** Puts SQL in for words such as `:source`. */
+export function fill(sql: string, words: Readonly<Record<string, string>>): string {
+  return Object.entries(words).reduce((filled, [word, value]) => filled.replaceAll(word, () => value), sql);
+}
+
+/** A text for SQL within a function's body: no dollar sign ends the body, no backslash depends on the session that runs it. */
+export function quoteInBody(text: string): string {
+  return quoteLiteral(text).replaceAll(/[$\\]/g, (sign) => `' || chr(${sign.charCodeAt(0)}) || '`);
 }
 
 /** Writes values as one PostgreSQL array literal: sent as one text parameter, it is the cheapest way to bring many rows. */

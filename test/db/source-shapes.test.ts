@@ -4,7 +4,9 @@ import type { TransactionSql } from 'postgres';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { openDatabase } from '../../src/postgres/pools.ts';
 import { createStore } from '../../src/mirror/store.ts';
+import { lackingPrivileges } from '../../src/doctor/privileges.ts';
 import { migrate } from '../../src/schema.ts';
+import { describePublication, publicationStatements } from '../../src/publication.ts';
 import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
@@ -156,15 +158,112 @@ test('columns of a fixed length are logged without the spaces at their end, and 
   );
 });
 
-test('a quoted, upper-case table and publication are found', async () => {
+test.each([
+  ['My App', 'Verifi.cations$1'],
+  ['otp.v2', 'verifications'],
+  ['схема', 'таблиця'],
+  ['a"b', `it's "quoted"`],
+  ['$$', '$&$q$'],
+  ['back\\slash', 'select'],
+])('a source of an odd name is found, granted, mirrored and looked up: %s.%s', async (schema, name) => {
   const id = randomUUID();
+  const quoted = `"${schema.replaceAll('"', '""')}"."${name.replaceAll('"', '""')}"`;
+  const role = `odd_${randomUUID().slice(0, 8)}`;
+  await db.sql.unsafe(`create role ${role} login password 'made-up'`);
+  const env = { SOURCE_TABLE: quoted, PUBLICATION_NAME: 'My "Pub"' };
   await begin(
-    `create schema "My App"; create table "My App"."Verifi.cations$1" (id uuid primary key, phone_number text not null, code integer not null, inserted_at timestamp not null)`,
-    { SOURCE_TABLE: '"My App"."Verifi.cations$1"', PUBLICATION_NAME: 'My "Pub"' },
+    `create schema "${schema.replaceAll('"', '""')}"; create table ${quoted} (id uuid primary key, phone_number text not null, code integer not null, inserted_at timestamp not null)`,
+    env,
   );
-  await db.sql`insert into "My App"."Verifi.cations$1" values (${id}, '+380000000001', 1234, '2026-01-02 03:04:05.678901')`;
+  await migrate(db.config(env), { role, say: () => {} });
+  const [may] = await db.sql`select has_table_privilege(${role}, ${quoted}, 'select') as reads`;
+  expect(may).toEqual({ reads: true });
+  const source = await describeSource(db.sql, db.config(env));
+  const daemon = new URL(db.url);
+  [daemon.username, daemon.password] = [role, 'made-up'];
+  const sql = openDatabase(db.config({ ...env, DATABASE_URL: daemon.href }), { max: 1, name: 'test' });
+  expect(await lackingPrivileges(sql, source)).toEqual([]);
+  await sql.end();
+  await db.sql.unsafe(`insert into ${quoted} values ('${id}', '+380000000001', 1234, '2026-01-02 03:04:05.678901')`);
   await has(1);
   expect(await rows()).toEqual([expected(id)]);
+  const [codes] = await db.sql`select matched from smslogd.otp_conversion('2026-01-02', '2026-01-02')`;
+  expect(codes).toEqual({ matched: '1' });
+  await mirror?.stop();
+  mirror = undefined;
+  await db.sql.unsafe(`drop owned by ${role}; drop role ${role}`);
+});
+
+test.each(['full', 'masked'])('rows of tables that inherit from the source are streamed, SMS_BODY=%s', async (mode) => {
+  await db.sql.unsafe(`${STANDARD};
+    create table verification.v_2025 (note text) inherits (verification.verifications);
+    create table verification.v_2026 () inherits (verification.verifications);
+    create table verification.v_2026_01 () inherits (verification.v_2026);
+    create table verification.another (id uuid)`);
+  const said: string[] = [];
+  const config = db.config({ SMS_BODY: mode });
+  await migrate(config, { say: () => {} });
+  await db.sql`alter publication smslogd add table verification.another`;
+  await migrate(config, { say: (line) => said.push(line) });
+  expect(said).toContain('publication smslogd');
+  // no audit within this test
+  mirror = startMirror(db, { env: { SMS_BODY: mode }, auditMs: 3_600_000 });
+  await mirror.streaming();
+  const insert = async (table: string) =>
+    db.sql.unsafe(
+      `insert into verification.${table} (id, phone_number, code, inserted_at) values (gen_random_uuid(), '+380000000001', 1234, now())`,
+    );
+  for (const table of ['verifications', 'v_2025', 'v_2026', 'v_2026_01']) await insert(table);
+  await has(4);
+  // one that comes later
+  await db.sql.unsafe('create table verification.v_2027 () inherits (verification.verifications)');
+  const sql = openDatabase(config, { max: 1, name: 'test' });
+  const source = await describeSource(sql, config);
+  const statements = publicationStatements(config, source, await describePublication(sql, config, source));
+  expect(statements).toEqual([expect.stringContaining('add table only verification.v_2027')]);
+  await migrate(config, { say: () => {} });
+  expect(publicationStatements(config, source, await describePublication(sql, config, source), true)).toEqual([]);
+  await sql.end();
+  await mirror.stop();
+  mirror = startMirror(db, { env: { SMS_BODY: mode }, auditMs: 3_600_000 });
+  await mirror.streaming();
+  await insert('v_2027');
+  await has(5);
+});
+
+test("types and casts of the source's owner are read, and no function of his runs", async () => {
+  await begin(`create schema verification;
+    create type verification.state as enum ('new', 'verified');
+    create type verification.outcome as enum ('Delivered');
+    create domain verification.phone as text;
+    create function verification.planted(verification.state) returns text language plpgsql as $$ begin raise exception 'it ran'; end $$;
+    create function verification.planted(verification.outcome) returns text language plpgsql as $$ begin raise exception 'it ran'; end $$;
+    create cast (verification.state as text) with function verification.planted(verification.state) as implicit;
+    create cast (verification.outcome as text) with function verification.planted(verification.outcome) as implicit;
+    create table verification.verifications (id uuid primary key, phone_number verification.phone not null, status verification.state, code integer not null,
+      gateway_id text, gateway_status verification.outcome, inserted_at timestamp not null);
+    insert into verification.verifications values (gen_random_uuid(), '+380000000001', 'verified', 1234, '1234567', 'Delivered', '2026-01-02 03:04:05.678901')`);
+  await db.sql`insert into verification.verifications values (gen_random_uuid(), '+380000000001', 'verified', 1234, '1234567', 'Delivered', '2026-01-02 03:04:05.678901')`;
+  await has(2);
+  expect((await rows()).map((row) => row['gateway_status'])).toEqual(['Delivered', 'Delivered']);
+  const [codes] = await db.sql`select matched, verified from smslogd.otp_conversion('2026-01-02', '2026-01-02')`;
+  expect(codes).toEqual({ matched: '2', verified: '2' });
+});
+
+test('what codes came to is read from no view that was put in the place of the source, and from no table of another owner', async () => {
+  await begin(STANDARD);
+  const role = `other_${randomUUID().slice(0, 8)}`;
+  await insertMany(db.sql, 1);
+  await has(1);
+  const matched = async () =>
+    (await db.sql`select sum(matched)::int as n from verification.sms_otp_conversion`)[0]?.['n'] as number;
+  expect(await matched()).toBe(1);
+  await db.sql.unsafe(`create role ${role}; alter table verification.verifications owner to ${role}`);
+  expect(await matched()).toBe(0);
+  await db.sql.unsafe(`alter table verification.verifications owner to current_user; drop role ${role};
+    alter table verification.verifications rename to elsewhere;
+    create view verification.verifications as select * from verification.elsewhere`);
+  expect(await matched()).toBe(0);
 });
 
 test('a partitioned source is mirrored through its root, whatever partition a row is in', async () => {

@@ -178,7 +178,7 @@ test('what the operator is sent to is in the package and in the image', () => {
 });
 
 test('what the daemon writes in its schema, its role is granted', () => {
-  const granted = wantedPrivileges(read('sql/grants.sql'), { table: '"a"."b"' }).map(
+  const granted = wantedPrivileges(read('sql/grants.sql'), { table: '"a"."b"', schema: 'a' }).map(
     ({ privilege, object }) => `${privilege} ${object}`,
   );
   const written = sources

@@ -7,6 +7,7 @@ const SOURCE = {
   schema: 'verification',
   name: 'verifications',
   oid: '16400',
+  children: [],
   needed: ['id', 'phone_number', 'code', 'inserted_at'],
 } as const;
 const COLUMNS = ['id', 'phone_number', 'status', 'code', 'gateway_id', 'gateway_status', 'inserted_at'];
