@@ -22,7 +22,7 @@ insert into smslogd.settings default values on conflict do nothing;
 
 create table if not exists smslogd.checkpoint (
   slot_name       text primary key,
-  epoch           bigint not null default 0,
+  term            bigint not null default 0,
   lsn             pg_lsn,
   committed_at    timestamptz,
   updated_at      timestamptz not null default now(),
@@ -36,7 +36,7 @@ create table if not exists smslogd.checkpoint (
   removed_at      timestamptz
 ) with (fillfactor = 20);
 comment on table smslogd.checkpoint is 'How far the mirror is, one row for each slot; written in the same statement as the rows';
-comment on column smslogd.checkpoint.epoch is 'Raised by each daemon that acquires the slot; a sink statement of an older epoch writes nothing';
+comment on column smslogd.checkpoint.term is 'The term of smslogd.leader that may write; a statement of another term writes nothing';
 comment on column smslogd.checkpoint.lsn is 'end_lsn of the last source transaction in the log; null before the first';
 comment on column smslogd.checkpoint.committed_at is 'Commit time of that source transaction';
 comment on column smslogd.checkpoint.horizon is 'Source rows older than this are not the mirror''s (SNAPSHOT=never); null: all are';
@@ -45,6 +45,21 @@ comment on column smslogd.checkpoint.reconcile_after is 'The reconcile has passe
 comment on column smslogd.checkpoint.reconcile_xid is 'Transactions before this one were not all visible when the reconcile began: it looks a second time';
 comment on column smslogd.checkpoint.audited_xid is 'While no reconcile is due: every source row of a transaction before this one has been compared with the log';
 comment on column smslogd.checkpoint.removed_at is 'Set by teardown: daemons idle until migrate clears it';
+
+create table if not exists smslogd.leader (
+  slot_name  text primary key,
+  term       bigint not null,
+  holder     text,
+  mirrors    boolean not null,
+  streaming  boolean not null default false,
+  renewed_at timestamptz not null,
+  expires_at timestamptz not null
+) with (fillfactor = 20);
+comment on table smslogd.leader is 'Which daemon leads: a lease, renewed each second. Only the leader mirrors, audits, counts, repairs the queue and applies retention';
+comment on column smslogd.leader.term is 'Raised when the lease changes hands and when the leader''s mirror starts over: the fence of its writes';
+comment on column smslogd.leader.holder is 'Host, process id and a random word of the daemon; null: it was given back';
+comment on column smslogd.leader.mirrors is 'False: its LOOPS has no mirror; a daemon that mirrors takes the lease at once';
+comment on column smslogd.leader.streaming is 'It reads the slot: where nobody reads it, the holder is dead';
 
 create table if not exists smslogd.sms_refused (
   id         uuid primary key,

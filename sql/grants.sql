@@ -6,6 +6,6 @@ grant select on verification.sms_today_vs_yesterday, verification.sms_delivery_h
 grant select on all tables in schema smslogd to :"role";
 grant update (life, give_up, first_poll, source_tracks_gateway, counted_in) on smslogd.settings to :"role";
 grant insert on smslogd.sms_removed to :"role";
-grant insert, update on smslogd.checkpoint to :"role";
+grant insert, update on smslogd.checkpoint, smslogd.leader to :"role";
 grant insert, update, delete on smslogd.sms_poll, smslogd.sms_refused, smslogd.sms_hourly, smslogd.changed_hour to :"role";
 grant execute on function smslogd.remove_logged(tid[],timestamptz), smslogd.freeze_hours(timestamptz) to :"role";

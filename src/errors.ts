@@ -7,7 +7,7 @@ export type Reaction =
   | 'retry'
   /** again, ever less often, at last each half minute: asking on may do harm (lock-outs, log floods) */
   | 'slow'
-  /** another daemon is at work: wait for our turn */
+  /** nothing is wrong: wait */
   | 'standby'
   /** nothing will change by itself: the process ends with the sentence and the hint */
   | 'fatal';
@@ -61,7 +61,10 @@ const TABLE = {
     reaction: 'slow',
     hint: 'Raise max_replication_slots and max_wal_senders, or drop slots that nobody uses.',
   },
-  slot_busy: { reaction: 'standby', hint: 'Another daemon reads the slot; this one takes over when it stops.' },
+  slot_busy: {
+    reaction: 'slow',
+    hint: 'Another program reads the slot, not a daemon; stop it, or choose another SLOT_NAME. The log is kept by reconciling meanwhile.',
+  },
   slot_missing: { reaction: 'retry', hint: 'The slot is gone; smslogd makes it again and reconciles.' },
   slot_lost: {
     reaction: 'retry',
@@ -123,7 +126,7 @@ const TABLE = {
     reaction: 'slow',
     hint: 'The server sent something that smslogd does not understand; report it with the code.',
   },
-  stepped_down: { reaction: 'standby', hint: 'Another daemon took the slot over; this one stands by.' },
+  stepped_down: { reaction: 'standby', hint: 'Another daemon leads now; this one stands by.' },
   removed: { reaction: 'standby', hint: '`smslogd teardown` was run here; run `smslogd migrate` to go on.' },
   gateway_unauthorized: {
     reaction: 'slow',
@@ -269,7 +272,8 @@ function causeOfMessage(error: unknown): string | undefined {
   return error instanceof Error && Object.hasOwn(PG_MESSAGES, error.message) ? PG_MESSAGES[error.message] : undefined;
 }
 
-const SENTENCES: Partial<Record<ErrorCode, string>> = {
+/** What is said where an error has no sentence of its own. */
+export const SENTENCES: Partial<Record<ErrorCode, string>> = {
   database_unreachable: 'PostgreSQL cannot be reached',
   database_auth: 'PostgreSQL refused the login',
   database_missing: 'the database does not exist',
@@ -282,6 +286,11 @@ const SENTENCES: Partial<Record<ErrorCode, string>> = {
   slots_exhausted: 'PostgreSQL has no free replication slot or sender',
   slot_busy: 'the replication slot is in use',
 };
+
+/** The same of what was given a name by toSmslogdError. */
+export function sqlstateOf(error: unknown): string | undefined {
+  return codeOf(error instanceof SmslogdError ? error.cause : error);
+}
 
 /** The SQLSTATE or Node error code that an error carries, if any. */
 export function codeOf(error: unknown): string | undefined {

@@ -1,21 +1,37 @@
 /** What the process knows of itself: which loops turn, and what the mirror is doing. Read by /healthz, /readyz and the status page. */
+import type { ErrorCode } from './errors.ts';
 import { MIRROR_STATES, type Metrics, type MirrorState } from './metrics.ts';
 
 export type LoopName = 'mirror' | 'poller';
+/** Does this daemon lead? */
+export type Standing = 'leading' | 'standby' | 'unknown';
 
-/** A loop that did not turn for this long is taken for dead; every loop turns at least every few seconds, whatever it waits for. */
+/** A loop that neither turned for this long nor waits is taken for dead: each of its own steps takes milliseconds. */
 const SILENCE_MS = 60_000;
 
 export interface Health {
   readonly loops: readonly LoopName[];
   readonly mirrorState: MirrorState;
-  /** the loop turned */
+  /** unknown: as while the database cannot be reached */
+  readonly standing: Standing;
+  /** the loop turned: its own step begins */
   beat(loop: LoopName): void;
+  /** the loop waits for the database, for a lock, or for its turn: no restart would help it */
+  waits(loop: LoopName): void;
+  /** why the control connection got no answer the last time; undefined: it got one */
+  databaseProblem: ErrorCode | undefined;
+  /** why the mirror is stopped */
+  readonly mirrorProblem: ErrorCode | undefined;
+  /** told by the leadership: also sets the state of a mirror that waits for its turn */
+  stand(standing: Standing): void;
   /** also sets smslogd_mirror_state */
-  setMirrorState(state: MirrorState): void;
-  /** loops that did not turn in time; none: the process is alive */
+  setMirrorState(state: MirrorState, problem?: ErrorCode): void;
+  /** loops that neither turned in time nor wait; none: the process is alive */
   silentLoops(): LoopName[];
 }
+
+/** What a mirror that does not run is doing. */
+const MIRROR_OF = { leading: 'starting', standby: 'standby', unknown: 'stopped' } as const;
 
 /** `now` is a monotonic clock in milliseconds. */
 export function createHealth(
@@ -23,20 +39,36 @@ export function createHealth(
   loops: readonly LoopName[],
   now: () => number = () => performance.now(),
 ): Health {
-  const beats = new Map(loops.map((loop) => [loop, now()]));
+  /** undefined: it waits, as before its first turn */
+  const beats = new Map<LoopName, number | undefined>();
   let mirrorState: MirrorState = 'starting';
-  const setMirrorState = (state: MirrorState) => {
+  let mirrorProblem: ErrorCode | undefined;
+  const setMirrorState = (state: MirrorState, problem?: ErrorCode) => {
     mirrorState = state;
+    mirrorProblem = problem;
     for (const each of MIRROR_STATES) metrics.mirrorState.set({ state: each }, each === state ? 1 : 0);
   };
   setMirrorState(loops.includes('mirror') ? 'starting' : 'stopped');
+  let standing: Standing = 'unknown';
   return {
     loops,
     get mirrorState() {
       return mirrorState;
     },
-    beat: (loop) => beats.set(loop, now()),
+    beat: (loop) => void beats.set(loop, now()),
+    waits: (loop) => void beats.set(loop, undefined),
+    databaseProblem: undefined,
+    get mirrorProblem() {
+      return mirrorProblem;
+    },
+    get standing() {
+      return standing;
+    },
+    stand(now) {
+      standing = now;
+      if (loops.includes('mirror')) setMirrorState(MIRROR_OF[now]);
+    },
     setMirrorState,
-    silentLoops: () => loops.filter((loop) => now() - (beats.get(loop) ?? 0) > SILENCE_MS),
+    silentLoops: () => loops.filter((loop) => now() - (beats.get(loop) ?? Infinity) > SILENCE_MS),
   };
 }

@@ -38,14 +38,13 @@ export async function supervise(
     const began = performance.now();
     try {
       await loop(signal, works);
-      works();
     } catch (error) {
       if (signal.aborted) return;
       if (performance.now() - began > STEADY_MS) works();
       const problem = toSmslogdError(error);
       failures += 1;
-      // the same failure again and again is said once, and then every tenth time
-      if (said !== problem.code || failures % 10 === 0) {
+      // the same failure again and again is said once, and then every tenth time; what is only waited for, once
+      if (said !== problem.code || (problem.reaction !== 'standby' && failures % 10 === 0)) {
         if (problem.reaction === 'standby')
           log.info({ loop: name, code: problem.code, hint: problem.hint }, problem.message);
         else logProblem(log, problem.reaction === 'fatal' ? 'error' : 'warn', problem, { loop: name, failures });

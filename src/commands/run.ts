@@ -1,18 +1,23 @@
 import { once } from 'node:events';
+import { hostname } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
 import closeWithGrace from 'close-with-grace';
 import { loadConfig, type Config } from '../config.ts';
-import { DAEMON_CONNECTIONS, openDatabase, type Sql } from '../postgres/pools.ts';
 import { toSmslogdError, type SmslogdError } from '../errors.ts';
 import { createFigures } from '../figures/gauges.ts';
 import { runHourly } from '../figures/hourly.ts';
 import { runRetention } from '../figures/retention.ts';
 import { createHealth } from '../health.ts';
 import { startHttp } from '../http.ts';
+import { createLeadership } from '../leader/lease.ts';
 import { createLog, logProblem, type Log } from '../log.ts';
 import { createMetrics, type Metrics } from '../metrics.ts';
+import { watchWaits } from '../mirror/locks.ts';
 import { createMirror } from '../mirror/mirror.ts';
 import { createPoller } from '../poller/poller.ts';
+import { repairQueue } from '../poller/repair.ts';
+import { openConnections } from '../postgres/connections.ts';
+import type { Sql } from '../postgres/pools.ts';
 import { requireSchema } from '../schema.ts';
 import { backoff, pause, supervise } from '../supervise.ts';
 import { VERSION } from '../version.ts';
@@ -21,8 +26,9 @@ import type { Command } from './command.ts';
 /** A stop takes less than 10 s: what is not done by then is left to the next start, which resumes it. */
 const GRACE_MS = 9_500;
 const DRAIN_MS = 7_800;
-const START_PATIENCE_MS = 15_000;
 const SUMMARY_MS = 60_000;
+/** Counting waits for the mirror's catch-up for so long at most. */
+const CATCH_UP_MS = 300_000;
 
 export const command: Command = {
   summary: 'the daemon: mirrors, polls, serves metrics',
@@ -54,7 +60,9 @@ async function daemon(
 ): Promise<void> {
   metrics.latencySource.set({ source: config.LATENCY_SOURCE }, 1);
   const health = createHealth(metrics, config.LOOPS);
-  const sql = openDatabase(config, { max: DAEMON_CONNECTIONS, name: 'daemon' });
+  const mirrors = config.LOOPS.includes('mirror');
+  const connections = openConnections(config);
+  const { control, figures: reading, upkeep } = connections;
   const stop = new AbortController();
   let finished!: () => void;
   const done = new Promise<void>((resolve) => {
@@ -73,9 +81,8 @@ async function daemon(
   signalsTaken?.();
 
   try {
-    await databaseAtStart(sql, log, stop.signal);
-    const onProblem = ({ code }: SmslogdError) => metrics.errors.inc({ code });
-    const figures = createFigures({ config, sql, metrics, log });
+    const figures = createFigures({ config, sql: reading, metrics, log });
+    // from the first second on, whatever the database does
     const http = await startHttp({
       config,
       metrics,
@@ -83,48 +90,76 @@ async function daemon(
       figures,
       log,
       version: VERSION,
-      databaseAnswers: () => answers(sql),
+      databaseAnswers: () => answers(control),
     });
-    log.info({ version: VERSION, loops: config.LOOPS, port: http.port, host: config.HTTP_HOST }, 'smslogd runs');
     const summarize = createSummary(log, metrics);
     const summary = setInterval(() => void figures.refresh().then(summarize), SUMMARY_MS);
+    const onProblem = ({ code }: SmslogdError) => metrics.errors.inc({ code });
+    const leader = createLeadership({
+      connections,
+      slot: config.SLOT_NAME,
+      holder: `${hostname()} ${process.pid} ${connections.tag}`,
+      mirrors,
+      log,
+      onStanding: (standing) => health.stand(standing),
+      onAnswer: (problem) => (health.databaseProblem = problem?.code),
+    });
+    const loops: Promise<void>[] = [];
     const run = (name: string, loop: (signal: AbortSignal, works: () => void) => Promise<void>) =>
-      supervise({ name, log, onProblem }, loop, stop.signal);
-    const loops = [run('figures', (signal, works) => runHourly({ sql, log, works }, signal))];
-    if (config.RETENTION_DAYS > 0) {
-      loops.push(run('retention', (signal, works) => runRetention({ config, sql, log, works }, signal)));
-    }
-    if (config.LOOPS.includes('mirror')) loops.push(run('mirror', createMirror({ config, sql, metrics, log, health })));
-    if (config.LOOPS.includes('poller')) loops.push(run('poller', createPoller({ config, sql, metrics, log, health })));
+      void loops.push(supervise({ name, log, onProblem }, loop, stop.signal));
+    const lead = (name: string, loop: (signal: AbortSignal, works: () => void) => Promise<void>) =>
+      run(name, leader.whileLeading(loop));
+    const fence = () => leader.fence();
+    let onCaughtUp!: () => void;
+    const caughtUp = new Promise<void>((resolve) => {
+      onCaughtUp = resolve;
+    });
     try {
+      log.info({ version: VERSION, loops: config.LOOPS, port: http.port, host: config.HTTP_HOST }, 'smslogd runs');
+      await databaseAtStart(upkeep, log, stop.signal);
+      run('leader', (signal) => leader.run(signal));
+      run('connections', (signal) => connections.watch(signal));
+      run('waits', (signal) => watchWaits({ control, tag: connections.tag, config, log, metrics }, signal));
+      if (mirrors)
+        lead('mirror', createMirror({ config, connections, lead: leader, metrics, log, health, onCaughtUp }));
+      if (config.LOOPS.includes('poller')) run('poller', createPoller({ config, connections, metrics, log, health }));
+      lead('queue', (signal, works) => repairQueue({ sql: upkeep, log, fence, works }, signal));
+      lead('figures', async (signal, works) => {
+        // the backlog comes first
+        if (mirrors) await Promise.race([caughtUp, pause(CATCH_UP_MS, signal)]);
+        await runHourly({ sql: upkeep, log, fence, works }, signal);
+      });
+      if (config.RETENTION_DAYS > 0)
+        lead('retention', (signal, works) => runRetention({ config, sql: upkeep, log, works }, signal));
       await Promise.race([...loops, once(stop.signal, 'abort')]);
     } finally {
       stop.abort();
       // what hangs on a lock or an open transaction is left: it is not acknowledged, and its lease ends
       await Promise.race([Promise.allSettled(loops), pause(DRAIN_MS, new AbortController().signal)]);
       clearInterval(summary);
-      await Promise.all([http.close(), sql.end({ timeout: 1 })]);
+      await Promise.race([leader.release(), pause(1_000, new AbortController().signal)]);
+      await http.close();
     }
   } finally {
-    await sql.end({ timeout: 1 });
+    await connections.end();
     // a signal's handler exits the process once this is known; without a signal it must not stand in the way
     if (!stopping) signals.uninstall();
     finished();
   }
 }
 
-/** A database that is starting together with us is waited for; what no waiting mends is thrown, and so is a wait that takes too long. */
+/** A database that is not there yet is waited for; what no waiting mends is thrown. */
 async function databaseAtStart(sql: Sql, log: Log, signal: AbortSignal): Promise<void> {
-  const began = performance.now();
   for (let failures = 1; !signal.aborted; failures += 1) {
     try {
       await requireSchema(sql);
       return;
     } catch (error) {
-      const problem = toSmslogdError(error);
-      if (problem.reaction !== 'retry' || performance.now() - began > START_PATIENCE_MS) throw problem;
-      if (failures === 1) logProblem(log, 'warn', problem, { waiting: true });
-      await pause(backoff('retry', failures), signal);
+      const { reaction } = toSmslogdError(error);
+      if (reaction === 'fatal') throw error;
+      // said at once, and then every tenth time
+      if (failures % 10 === 1) logProblem(log, 'warn', error, { waiting: true });
+      await pause(backoff(reaction, failures), signal);
     }
   }
 }

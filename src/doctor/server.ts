@@ -2,7 +2,8 @@
 import { Client } from 'pg';
 import { addressOf } from '../postgres/address.ts';
 import { pgConfig } from '../postgres/clients.ts';
-import { DAEMON_CONNECTIONS, isPooled, openDatabase } from '../postgres/pools.ts';
+import { DAEMON_CONNECTIONS } from '../postgres/connections.ts';
+import { isPooled, openDatabase } from '../postgres/pools.ts';
 import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
 import { fail, ok, warn, type Check } from './check.ts';
@@ -10,8 +11,6 @@ import { needing, type Found } from './found.ts';
 
 const OLDEST_VERSION = 150_000;
 const SHORT_SENDER_TIMEOUT_MS = 5_000;
-/** The daemon's pool, its stream, and the making of a slot. */
-const CONNECTIONS = DAEMON_CONNECTIONS + 2;
 
 export const serverChecks: readonly Check<Found>[] = [
   needing('database', ['config'], async (found) => {
@@ -113,10 +112,10 @@ export const serverChecks: readonly Check<Found>[] = [
       select 'role ' || quote_ident(rolname) as what, rolconnlimit as most from pg_roles where rolname = current_user and not rolsuper
       union all select 'database ' || quote_ident(datname), datconnlimit from pg_database where datname = current_database()
       order by 1 desc`;
-    const tight = rows.filter(({ most }) => most >= 0 && most < CONNECTIONS);
-    if (tight.length === 0) return ok(`a daemon may open the ${CONNECTIONS} that it may need`);
+    const tight = rows.filter(({ most }) => most >= 0 && most < DAEMON_CONNECTIONS);
+    if (tight.length === 0) return ok(`a daemon may open the ${DAEMON_CONNECTIONS} that it may need`);
     return warn(
-      `${tight.map(({ what, most }) => `${what} is limited to ${most}`).join(', ')}; a daemon may need ${CONNECTIONS}, and a second one as many`,
+      `${tight.map(({ what, most }) => `${what} is limited to ${most}`).join(', ')}; a daemon may need ${DAEMON_CONNECTIONS}, and a second one as many`,
       tight.map(({ what }) => `alter ${what} connection limit -1;`).join(' '),
     );
   }),

@@ -8,7 +8,8 @@
  *
  * Why it is right: a turn takes the notes and counts their hours, whole, from one snapshot in one transaction. A change is visible together with
  * its note, so it is either counted or still noted; nothing is added to a stored number, so nothing can be counted twice, whatever is
- * killed when. Daemons exclude each other by an advisory lock of that transaction: an older count never replaces a younger one.
+ * killed when. Only the leader counts, fenced by its term, and whoever counts by hand excludes it by an advisory lock of that transaction: an older count
+ * never replaces a younger one.
  * Hours before settings.frozen_before (retention has removed rows) are left as they are.
  *
  * The net under it: the last days are counted again at each start, in case somebody had disabled the triggers.
@@ -35,23 +36,25 @@ const MOST_HOURS = 1_000;
 export interface HourlyDeps {
   readonly sql: Sql;
   readonly log: Log;
+  /** SQL that is true while this daemon leads */
+  readonly fence?: () => string;
   /** told after each turn that succeeded */
   readonly works?: () => void;
 }
 
 /** Counts changed hours every few seconds until `signal` aborts. Throws what the database throws; safe to start again. */
-export async function runHourly({ sql, log, works }: HourlyDeps, signal: AbortSignal): Promise<void> {
+export async function runHourly({ sql, log, fence, works }: HourlyDeps, signal: AbortSignal): Promise<void> {
   await noteRecentHours(sql, RECENT_DAYS);
   let most = FIRST_HOURS;
   let movingAt = 0;
   while (!signal.aborted) {
     const started = performance.now();
-    const done = await recountHours(sql, { wait: false, most, which: 'settled' });
+    const done = await recountHours(sql, { wait: false, most, which: 'settled', fence: fence?.() });
     const took = performance.now() - started;
     if (done?.hours === most || took > TURN_MS) most = hoursAfter(done?.hours ?? most, took);
     if (performance.now() >= movingAt) {
       const began = performance.now();
-      await recountHours(sql, { wait: false, most, which: 'moving' });
+      await recountHours(sql, { wait: false, most, which: 'moving', fence: fence?.() });
       movingAt = performance.now() + MOVING_REST * (performance.now() - began);
     }
     works?.();

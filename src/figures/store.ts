@@ -22,6 +22,8 @@ export interface RecountOptions {
   readonly most: number;
   /** moving: those whose rows are not yet 2 minutes old; settled: all others. Of those that are left out one note each stays */
   readonly which?: 'all' | 'settled' | 'moving';
+  /** SQL that is true while this daemon leads */
+  readonly fence?: string | undefined;
 }
 
 const MOVING = `hour between date_bin('1 hour', now() - interval '2 minutes', '2000-01-01 00:00+00') and now()`;
@@ -37,14 +39,14 @@ const WHICH = { all: 'true', settled: `not (${MOVING})`, moving: MOVING };
  */
 export async function recountHours(
   sql: Sql,
-  { wait, most, which = 'all' }: RecountOptions,
+  { wait, most, which = 'all', fence = 'true' }: RecountOptions,
 ): Promise<Recount | undefined> {
   const row = await lastRow<{ ours: boolean; hours: string; noted: string }>(
     sql,
     `select ${
       wait
         ? `set_config('smslogd.ours', 'true', true) from pg_advisory_xact_lock(${LOCK})`
-        : `set_config('smslogd.ours', pg_try_advisory_xact_lock(${LOCK})::text, true)`
+        : `set_config('smslogd.ours', (pg_try_advisory_xact_lock(${LOCK}) and ${fence})::text, true)`
     };${recount(WHICH[which], most)}`,
   );
   if (!row.ours) return undefined;

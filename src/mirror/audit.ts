@@ -105,27 +105,32 @@ export async function audit(
 
 export interface LightAuditOptions {
   readonly sinceSeconds: number;
-  readonly patienceMs: number;
+  /** how long to wait for the mirror; milliseconds. undefined: nothing streams, what is missing now stays so */
+  readonly patienceMs: number | undefined;
+  /** of the time that the reading may take */
+  readonly share: number;
+  /** told the ids of rows that are missing and not refused, not many at once */
+  readonly missing: (ids: readonly string[]) => Promise<void>;
   /** told the ids of rows whose gateway id the source has and the log lacks, not many at once: it came after the verdict, or the queue has lost them */
   readonly incomplete: (ids: readonly string[]) => Promise<void>;
 }
 
 /**
  * The light form that the daemon runs again and again: what the log lacks of the rows of the last `sinceSeconds`, and of all that was written
- * since the last light audit, whatever time it says.
+ * since the last light audit, whatever time it says. Each piece is followed by a pause that keeps the whole within `share`: it reads the owner's table.
  */
 export async function lightAudit(
   sql: Sql,
   config: Config,
   source: Source,
-  { sinceSeconds, ...options }: LightAuditOptions,
+  { sinceSeconds, share, ...options }: LightAuditOptions,
   signal: AbortSignal,
 ): Promise<LightAudit> {
   const scope = await scopeOf(sql, config, source, sinceSeconds, true);
   const candidates = createCandidates(sql, config, source, options, signal);
   const whole = await walk(
     sql,
-    { table: source.table, byId: false, parameter: SOURCE_PIECE },
+    { table: source.table, byId: false, parameter: SOURCE_PIECE, share },
     signal,
     async (piece) => {
       const look = await patiently(signal, () =>
@@ -146,12 +151,14 @@ interface Walk {
   readonly table: string;
   readonly byId: boolean;
   readonly parameter: number;
+  /** of the time that the reading by place may take; default: all */
+  readonly share?: number;
 }
 
 /** False where the rows got other places meanwhile, so that some may have been passed over. */
 async function walk(
   sql: Sql,
-  { table, byId, parameter }: Walk,
+  { table, byId, parameter, share = 1 }: Walk,
   signal: AbortSignal,
   read: (piece: Piece) => Promise<string | null>,
 ): Promise<boolean> {
@@ -160,7 +167,7 @@ async function walk(
     return true;
   }
   const { pages, leaves, files } = await patiently(signal, () => pagesOf(sql, table));
-  await walkByPlace(pages, Math.max(1, Math.floor(LARGEST.pages / leaves)), parameter, read, signal);
+  await walkByPlace(pages, Math.max(1, Math.floor(LARGEST.pages / leaves)), { parameter, share }, read, signal);
   return (await patiently(signal, () => pagesOf(sql, table))).files === files;
 }
 
@@ -169,7 +176,10 @@ function createCandidates(
   sql: Sql,
   config: Config,
   source: Source,
-  { patienceMs, incomplete }: { patienceMs: number; incomplete?: LightAuditOptions['incomplete'] },
+  {
+    patienceMs,
+    ...told
+  }: Pick<LightAuditOptions, 'patienceMs'> & Partial<Pick<LightAuditOptions, 'missing' | 'incomplete'>>,
   signal: AbortSignal,
 ) {
   const sum = { missing: 0, refused: 0, incomplete: 0 };
@@ -177,15 +187,18 @@ function createCandidates(
   let settled = true;
   const lookAgain = async () => {
     // where nobody reads the slot, or too slowly, there is no use in waiting a second time
-    settled &&= await mirrorPassed(sql, config, patienceMs, signal);
+    if (patienceMs !== undefined) settled &&= await mirrorPassed(sql, config, patienceMs, signal);
     for (let from = 0; from < ids.length; from += SECOND_LOOK) {
       const piece = ids.slice(from, from + SECOND_LOOK);
       const now = await patiently(signal, () => stillLacking(sql, source, piece));
-      sum.missing += now.missing;
+      const missing = JSON.parse(now.missing) as string[];
+      const incomplete = JSON.parse(now.incomplete) as string[];
+      sum.missing += missing.length + now.refused;
       sum.refused += now.refused;
-      const bare = JSON.parse(now.incomplete) as string[];
-      sum.incomplete += bare.length;
-      await incomplete?.(bare);
+      sum.incomplete += incomplete.length;
+      // where the mirror is behind, what it lacks is on its way
+      if (settled && missing.length > 0) await told.missing?.(missing);
+      if (incomplete.length > 0) await told.incomplete?.(incomplete);
     }
     ids = [];
   };

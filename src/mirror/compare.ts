@@ -39,7 +39,8 @@ export interface LogLook {
 }
 
 export interface Lacking {
-  readonly missing: number;
+  /** ids of the missing ones that are not refused; JSON */
+  readonly missing: string;
   readonly refused: number;
   /** ids; JSON */
   readonly incomplete: string;
@@ -145,12 +146,13 @@ export const LOG_PIECE = 4;
 export async function stillLacking(sql: Sql, source: Source, ids: readonly string[]): Promise<Lacking> {
   const [row] = await briefly<Lacking>(
     sql,
-    `select count(*) filter (where l.id is null)::int as missing,
-            count(*) filter (where l.id is null and exists (select from smslogd.sms_refused r where r.id = c.id))::int as refused,
+    `select coalesce(json_agg(c.id) filter (where l.id is null and not refused), '[]')::text as missing,
+            count(*) filter (where l.id is null and refused)::int as refused,
             coalesce(json_agg(c.id) filter (where l.id is not null and l.gateway_id is null and ${columnSql(source, 's', 'gateway_id')} is not null), '[]')::text as incomplete
        from unnest($1::text::uuid[]) c (id)
             cross join lateral (select * from ${source.table} s where s.id = c.id limit 1) s
-            left join lateral (select * from ${LOG} l where l.id = c.id limit 1) l on true`,
+            left join lateral (select * from ${LOG} l where l.id = c.id limit 1) l on true
+            cross join lateral (select exists (select from smslogd.sms_refused r where r.id = c.id) as refused) r`,
     [arrayLiteral(ids)],
   );
   return row!;

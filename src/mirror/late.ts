@@ -23,33 +23,33 @@ const PIECE = 500;
 export interface Late {
   readonly store: Store;
   readonly source: Source;
-  readonly epoch: bigint;
+  readonly term: bigint;
   readonly log: Log;
   readonly metrics: Pick<Metrics, 'errors'>;
 }
 
 /** Gives the rows `ids` of the log the gateway ids that the source has by now; returns those that the log refuses. */
 export async function complete(
-  { store, source, epoch }: Pick<Late, 'store' | 'source' | 'epoch'>,
+  { store, source, term }: Pick<Late, 'store' | 'source' | 'term'>,
   ids: readonly string[],
   signal: AbortSignal,
 ): Promise<string[]> {
   const refused: string[] = [];
   for (let from = 0; from < ids.length && !signal.aborted; from += PIECE) {
     const piece = ids.slice(from, from + PIECE);
-    refused.push(...(await patiently(signal, () => store.complete(source, piece, epoch))).refused);
+    refused.push(...(await patiently(signal, () => store.complete(source, piece, term))).refused);
   }
   return refused;
 }
 
 /** Looks until `signal` aborts. Throws what the database throws, but for what it has against single rows: that is said once. */
-export async function completeLate({ store, source, epoch, log, metrics }: Late, signal: AbortSignal): Promise<void> {
+export async function completeLate({ store, source, term, log, metrics }: Late, signal: AbortSignal): Promise<void> {
   const said = new Set<string>();
   const look = async (seconds: number | undefined) => {
     let after: string | undefined;
     do {
       const ids = await store.waiting(seconds, after, PIECE);
-      const refused = await complete({ store, source, epoch }, ids, signal);
+      const refused = await complete({ store, source, term }, ids, signal);
       for (const id of refused) if (!said.has(id)) reportRefused(log, metrics, id);
       for (const id of refused) said.add(id);
       after = ids.length < PIECE ? undefined : ids.at(-1);

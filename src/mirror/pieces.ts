@@ -9,6 +9,7 @@
  * anything, but one that is moved by an UPDATE during the look may be passed over: right for looks that are repeated.
  */
 import { codeOf } from '../errors.ts';
+import { pause } from '../supervise.ts';
 
 const PIECE_MS = 120;
 
@@ -82,32 +83,34 @@ export async function walkById(
 }
 
 /**
- * Walks a table by place, `pages` in all (of its longest partition), at most `largest` pages at once. What is added behind them meanwhile is not
- * read: it may be any amount.
+ * Walks a table by place, `pages` in all (of its longest partition), at most `largest` pages at once, with pauses that leave the reading `share` of the
+ * time. What is added behind them meanwhile is not read: it may be any amount.
  */
 export async function walkByPlace(
   pages: number,
   largest: number,
-  parameter: number,
+  { parameter, share }: { parameter: number; share: number },
   read: (piece: Piece) => Promise<unknown>,
   signal: AbortSignal,
 ): Promise<void> {
   const sizes = sizesUpTo(largest);
   let size = Math.ceil(largest / 32);
   for (let from = 0; from < pages && !signal.aborted;) {
-    const began = from;
+    const first = from;
+    const began = performance.now();
     const { result, next } = await inTime(size, sizes, async (count, limited) => {
-      const to = Math.min(pages, began + count);
+      const to = Math.min(pages, first + count);
       await read({
         filter: `t.ctid >= $${parameter}::text::tid and t.ctid < $${parameter + 1}::text::tid`,
         tail: '',
-        parameters: [`(${began},0)`, `(${to},0)`],
+        parameters: [`(${first},0)`, `(${to},0)`],
         limited,
       });
       return to;
     });
     from = result;
     size = next;
+    if (from < pages && share < 1) await pause((performance.now() - began) * (1 / share - 1), signal);
   }
 }
 

@@ -5,15 +5,17 @@
  */
 import type { Config } from '../config.ts';
 import { SmslogdError } from '../errors.ts';
+import type { Health } from '../health.ts';
 import { logProblem, type Log } from '../log.ts';
 import type { Lsn } from '../lsn.ts';
 import type { Metrics } from '../metrics.ts';
 import { NEEDED_COLUMNS, statusOfSource, type Source } from '../source.ts';
 import { createBell } from './bell.ts';
 import { FULL, gather, type Batch } from './batch.ts';
+import type { Due } from './mode.ts';
 import { createDecoder } from './pgoutput.ts';
 import { openStream, type Stream } from './stream.ts';
-import { literalsOf, nowMicros, type Checkpoint, type Store, type Written } from './store.ts';
+import { literalsOf, nowMicros, type Store, type Written } from './store.ts';
 
 /** Rows; a batch of this size or more is written while much else waits. */
 const LARGE = 500;
@@ -33,12 +35,12 @@ export interface Pump {
   readonly store: Store;
   readonly log: Log;
   readonly metrics: Metrics;
+  readonly health: Pick<Health, 'beat' | 'waits'>;
   /** told when all that the server has sent is in the log */
   readonly caughtUp: () => void;
-  /** told which process of the server reads the slot for us */
-  readonly reads: (pid: number | undefined) => void;
-  /** cuts the connections of the pool that `store` uses */
-  readonly dropConnections: () => void;
+  /** cancels the write in hand: once the stream has failed it may still wait for somebody's lock, and comes again anyway */
+  readonly cancelWrite: () => void;
+  readonly raiseTerm: () => Promise<bigint>;
   readonly failpoints?: Failpoints | undefined;
 }
 
@@ -49,11 +51,13 @@ interface Sealed {
   readonly literals: string[];
 }
 
-/** How long queries are waited for once the stream has failed: their path may be as dead as its own. */
-const STUCK_MS = 5_000;
+/** How long a write is waited for once the stream has ended. */
+const STUCK_MS = 2_000;
 
 export interface Start {
   readonly source: Source;
+  /** under which it writes */
+  readonly term: bigint;
   /** what may be acknowledged from the start */
   readonly durable: Lsn;
   /** end_lsn of the last transaction in the log */
@@ -61,20 +65,20 @@ export interface Start {
   readonly senderTimeoutMs: number;
 }
 
-const COLUMN_GONE = 'a needed column was gone';
+const COLUMN_GONE: Due = { reason: 'a needed column was gone', fresh: false, horizon: false };
 
 /**
- * Streams until `outer` aborts or something fails. What `beside` starts runs beside it, with the checkpoint as acquired; it must end when its
- * signal aborts.
+ * Streams until `outer` aborts or something fails. What `beside` starts runs beside it once the server streams; it must end when its signal aborts.
  * On abort the write in hand is finished and acknowledged.
  */
 export async function pump(
   deps: Pump,
   start: Start,
   outer: AbortSignal,
-  beside: (checkpoint: Checkpoint, signal: AbortSignal) => Promise<void>[],
+  beside: (signal: AbortSignal) => Promise<void>[],
 ): Promise<void> {
-  const { config, store, metrics, failpoints } = deps;
+  const { config, store, metrics, health, failpoints } = deps;
+  const { term } = start;
   const stop = new AbortController();
   const signal = AbortSignal.any([outer, stop.signal]);
   const gathering = gather(start.resumeAt);
@@ -127,7 +131,6 @@ export async function pump(
     },
   });
   stream = opened;
-  deps.reads(opened.pid);
   if (paused) opened.pause();
 
   const lag = setInterval(() => {
@@ -136,9 +139,11 @@ export async function pump(
     if (oldest !== undefined) metrics.mirrorLagSeconds.set(secondsSince(oldest, nowMicros()));
   }, 1_000);
 
-  const writeOn = async (epoch: bigint) => {
+  const writeOn = async () => {
     while (!signal.aborted) {
+      health.beat('mirror');
       if (next === undefined && !gathering.ready) {
+        health.waits('mirror');
         await bell.wait(signal);
         continue;
       }
@@ -150,13 +155,18 @@ export async function pump(
       await failpoints?.beforeWrite?.(batch);
       const { unreadable } = batch;
       // before the checkpoint passes them, so that no crash forgets it
-      if (unreadable.length > 0) await store.markReconcile(COLUMN_GONE, { epoch });
-      const writing = batch.rows.length > 0 ? store.write(batch, statuses, epoch, literals) : undefined;
+      if (unreadable.length > 0) await store.markReconcile(term, COLUMN_GONE);
+      const writing = batch.rows.length > 0 ? store.write(batch, statuses, term, literals) : undefined;
       makeRoom();
-      if (writing !== undefined) count(deps, batch, await writing);
+      if (writing !== undefined) {
+        // the database answers, or the write fails: to restart the process would help neither
+        health.waits('mirror');
+        count(deps, batch, await writing);
+        health.beat('mirror');
+      }
       metrics.mirrorDuplicates.inc(batch.skipped);
-      // and once more under another epoch, so that a reconcile under way does not take it for done
-      if (unreadable.length > 0) await store.markReconcile(COLUMN_GONE);
+      // and once more under another term, so that a reconcile under way does not take it for done
+      if (unreadable.length > 0) await store.markReconcile(await deps.raiseTerm(), COLUMN_GONE);
       await failpoints?.afterCommit?.(batch);
       if (batch.end !== undefined) opened.acknowledge(batch.end);
       // such rows come again in no other way: the next life reconciles them at once, or says which column the table lacks
@@ -170,9 +180,7 @@ export async function pump(
 
   let tasks: Promise<void>[] = [];
   try {
-    const checkpoint = await Promise.race([store.acquire(), opened.ended]);
-    if (checkpoint.lsn !== undefined) gathering.resumeAt(checkpoint.lsn);
-    tasks = [writeOn(checkpoint.epoch), ...beside(checkpoint, signal)];
+    tasks = [writeOn(), ...beside(signal)];
     await Promise.race([...tasks, opened.ended]);
     stop.abort();
     await Promise.allSettled(tasks);
@@ -181,9 +189,10 @@ export async function pump(
     clearInterval(lag);
     // the server may be going down and waiting for this connection: it goes before the queries have ended
     await opened.close();
-    const stuck = setTimeout(deps.dropConnections, STUCK_MS);
+    const stuck = setInterval(deps.cancelWrite, STUCK_MS);
     await Promise.allSettled(tasks);
-    clearTimeout(stuck);
+    clearInterval(stuck);
+    health.waits('mirror');
   }
 }
 

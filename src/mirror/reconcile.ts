@@ -25,7 +25,7 @@ const SECOND_LOOK =
 export interface Reconcile {
   readonly store: Store;
   readonly source: Source;
-  readonly epoch: bigint;
+  readonly term: bigint;
   readonly reason: string;
   readonly log: Log;
   readonly metrics: Pick<Metrics, 'reconcileRows' | 'reconcileLooked' | 'reconcileProgress' | 'errors'>;
@@ -35,9 +35,9 @@ export interface Reconcile {
   readonly progressMs?: number;
 }
 
-/** Runs or resumes the reconcile that is due, and tells which; returns early when `signal` aborts. Throws stepped_down where the epoch is no longer ours. */
+/** Runs or resumes the reconcile that is due, and tells which; returns early when `signal` aborts. Throws stepped_down where the term is no longer ours. */
 export async function reconcile(
-  { store, source, epoch, reason, log, metrics, copied, progressMs = PROGRESS_MS }: Reconcile,
+  { store, source, term, reason, log, metrics, copied, progressMs = PROGRESS_MS }: Reconcile,
   signal: AbortSignal,
 ): Promise<{ readonly resumed: boolean }> {
   let { after, xid } = await store.reconcilePosition();
@@ -57,7 +57,7 @@ export async function reconcile(
     const start = { share: shareOf(after, ends), at: said };
     while (!signal.aborted) {
       const { result: chunk, next } = await patiently(signal, () =>
-        inTime(size, CHUNK, (rows, limited) => store.reconcileChunk(source, after, rows, { limited, epoch })),
+        inTime(size, CHUNK, (rows, limited) => store.reconcileChunk(source, after, rows, { limited, term })),
       );
       const now = performance.now();
       size = next;
@@ -71,7 +71,7 @@ export async function reconcile(
       metrics.reconcileRows.inc(chunk.inserted + chunk.completed);
       if (chunk.last === undefined) return;
       after = chunk.last;
-      await store.keepReconcile(after, xid, epoch);
+      await store.keepReconcile(after, xid, term);
       const share = shareOf(after, ends);
       metrics.reconcileProgress.set(share);
       if (now - said > progressMs) {
@@ -110,7 +110,7 @@ export async function reconcile(
       await pass();
     }
     if (signal.aborted) return { resumed };
-    await store.clearReconcile(epoch);
+    await store.clearReconcile(term);
   } finally {
     metrics.reconcileProgress.set(1);
   }

@@ -1,6 +1,9 @@
 /** The replication slot as the server knows it: look, create, drop. Never probed with pg_logical_slot_peek_*: that decodes everything each time. */
+import { Client } from 'pg';
 import type { Config } from '../config.ts';
+import { pgConfig } from '../postgres/clients.ts';
 import { openDatabase, type Sql } from '../postgres/pools.ts';
+import { quoteIdentifier } from '../postgres/quoting.ts';
 import { codeOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { parseLsn, type Lsn } from '../lsn.ts';
@@ -8,11 +11,13 @@ import { oldestTransaction } from './store.ts';
 
 /** After so long the wait for others' transactions is told of, and again. */
 const WAITING_MS = { first: 1_000, again: 30_000 };
+/** A session that is told to end may be in the middle of something. */
+const FREE_MS = 5_000;
 const WAITING = 'creating the slot waits for the transactions that were open when it began; the oldest is named here';
 
 export interface Slot {
-  /** the server's process that reads it; undefined: nobody does */
-  readonly reader: number | undefined;
+  /** the session that reads it, and whether it is a daemon's; undefined: nobody does */
+  readonly reader: { readonly pid: number; readonly ours: boolean } | undefined;
   /** reserved, extended, unreserved or lost; a slot that the server invalidated counts as lost */
   readonly walStatus: string;
   readonly confirmed: Lsn;
@@ -23,6 +28,8 @@ export interface Slot {
   readonly plugin: string;
   /** true where it was made to send prepared transactions before their commit, in messages that the mirror does not ask for */
   readonly twoPhase: boolean;
+  /** true where the standbys keep a copy of it; servers before PostgreSQL 17 know none */
+  readonly failover: boolean;
 }
 
 export interface Server {
@@ -53,6 +60,8 @@ export async function describeSlot(sql: Sql, name: string): Promise<Slot | undef
   const [row] = await sql<
     {
       reader: number | null;
+      ours: boolean;
+      failover: boolean;
       status: string | null;
       confirmed: string | null;
       future: boolean | null;
@@ -61,68 +70,103 @@ export async function describeSlot(sql: Sql, name: string): Promise<Slot | undef
       two_phase: boolean;
     }[]
   >`
-    select active_pid as reader, case when to_jsonb(s) ->> 'invalidation_reason' is not null or (to_jsonb(s) ->> 'conflicting')::bool then 'lost'
+    select active_pid as reader, coalesce((to_jsonb(s) ->> 'failover')::bool, false) as failover,
+           exists (select from pg_stat_activity a where a.pid = s.active_pid and a.application_name like 'smslogd %') as ours,
+           case when to_jsonb(s) ->> 'invalidation_reason' is not null or (to_jsonb(s) ->> 'conflicting')::bool then 'lost'
                         else wal_status end as status,
            confirmed_flush_lsn::text as confirmed, confirmed_flush_lsn > pg_current_wal_lsn() as future, coalesce(database, '') as database, coalesce(plugin, '') as plugin, two_phase
       from pg_replication_slots s where slot_name = ${name}`;
   if (row === undefined) return undefined;
   return {
-    reader: row.reader ?? undefined,
+    reader: row.reader === null ? undefined : { pid: row.reader, ours: row.ours },
     walStatus: row.status ?? 'lost',
     confirmed: parseLsn(row.confirmed ?? '0/0'),
     inFuture: row.future === true,
     database: row.database,
     plugin: row.plugin,
     twoPhase: row.two_phase,
+    failover: row.failover,
   };
 }
 
+/** Runs `work` on a connection of its own with the role that may replicate: it owns the slot and its reader, and nothing else. */
+async function withReplication<T>(config: Config, work: (sql: Sql) => Promise<T>): Promise<T> {
+  const sql = openDatabase({ ...config, DATABASE_URL: config.DATABASE_REPLICATION_URL }, { max: 1, name: 'slot' });
+  try {
+    return await work(sql);
+  } finally {
+    await sql.end({ timeout: 1 });
+  }
+}
+
 /**
- * Creates the slot. The server waits for every transaction that is open at this moment: the oldest one is named in the log while it does.
- * That can take hours, so it has a connection of its own, behind which no other query waits, and ends when `signal` aborts: a server left
- * alone would go on waiting and keep the next daemon from the slot. From PostgreSQL 17 on the slot is a failover slot.
+ * Creates the slot; from PostgreSQL 17 on a failover slot. The server waits for every transaction that is open at this moment: the oldest one is named in
+ * the log while it does. That can take hours, so it ends when `signal` aborts: a server left alone would go on waiting and keep the next daemon from the
+ * slot. `control` is asked for the oldest transaction meanwhile.
  */
 export async function createSlot(
-  sql: Sql,
+  control: Sql,
   config: Config,
-  server: Server,
+  server: Pick<Server, 'version'>,
   log: Log,
   signal: AbortSignal,
 ): Promise<void> {
   signal.throwIfAborted();
   const name = config.SLOT_NAME;
-  const own = openDatabase(config, { max: 1, name: 'slot' });
-  const creation =
-    server.version >= 170_000
-      ? own`select pg_create_logical_replication_slot(${name}, 'pgoutput', false, false, true)`
-      : own`select pg_create_logical_replication_slot(${name}, 'pgoutput')`;
-  const cancel = () => creation.cancel();
-  signal.addEventListener('abort', cancel);
-  const tell = () => {
-    waiting = setTimeout(tell, WAITING_MS.again);
-    oldestTransaction(sql)
-      .then((oldest) => log.info({ slot: name, ...oldest }, WAITING))
-      .catch(() => {});
-  };
-  let waiting = setTimeout(tell, WAITING_MS.first);
-  try {
-    await creation;
-  } catch (error) {
-    // another daemon was quicker
-    if (codeOf(error) === '42710') return;
-    throw error;
-  } finally {
-    clearTimeout(waiting);
-    signal.removeEventListener('abort', cancel);
-    await own.end({ timeout: 1 });
+  await withReplication(config, async (sql) => {
+    const creation =
+      server.version >= 170_000
+        ? sql`select pg_create_logical_replication_slot(${name}, 'pgoutput', false, false, true)`
+        : sql`select pg_create_logical_replication_slot(${name}, 'pgoutput')`;
+    const cancel = () => creation.cancel();
+    signal.addEventListener('abort', cancel);
+    const tell = () => {
+      waiting = setTimeout(tell, WAITING_MS.again);
+      oldestTransaction(control)
+        .then((oldest) => log.info({ slot: name, ...oldest }, WAITING))
+        .catch(() => {});
+    };
+    let waiting = setTimeout(tell, WAITING_MS.first);
+    try {
+      await creation;
+    } catch (error) {
+      // another one was quicker
+      if (codeOf(error) !== '42710') throw error;
+    } finally {
+      clearTimeout(waiting);
+      signal.removeEventListener('abort', cancel);
+    }
+  });
+}
+
+/** Ends the session that reads the slot, and waits until the slot is free; false where it is not after a few seconds. */
+export async function endReader(control: Sql, config: Config, pid: number): Promise<boolean> {
+  await withReplication(config, async (sql) => {
+    await sql`select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = ${config.SLOT_NAME} and active_pid = ${pid}`;
+  });
+  const deadline = performance.now() + FREE_MS;
+  while (performance.now() < deadline) {
+    if ((await describeSlot(control, config.SLOT_NAME))?.reader?.pid !== pid) return true;
+    await new Promise((resolve) => setTimeout(resolve, 50));
   }
+  return false;
 }
 
-/** Ends a reader of ours that the server still keeps although its connection is dead; it needs no more than the role that began it. */
-export async function endReader(sql: Sql, pid: number): Promise<void> {
-  await sql`select pg_terminate_backend(${pid})`;
+export async function dropSlot(config: Config): Promise<void> {
+  await withReplication(config, async (sql) => {
+    await sql`select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = ${config.SLOT_NAME}`;
+  });
 }
 
-export async function dropSlot(sql: Sql, name: string): Promise<void> {
-  await sql`select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = ${name}`;
+/** Makes it a failover slot, as one that was made by hand or before an upgrade is not. Only the replication protocol can. */
+export async function enableFailover(config: Config): Promise<void> {
+  const url = config.DATABASE_REPLICATION_URL ?? '';
+  const client = new Client(await pgConfig(url, { name: 'slot', replication: true }));
+  client.on('error', () => {});
+  try {
+    await client.connect();
+    await client.query(`ALTER_REPLICATION_SLOT ${quoteIdentifier(config.SLOT_NAME)} (FAILOVER true)`);
+  } finally {
+    await client.end().catch(() => {});
+  }
 }

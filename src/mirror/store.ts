@@ -3,7 +3,7 @@
  *
  * - Rows and checkpoint commit in one statement, durably whatever the session's synchronous_commit says: set_config in a CTE that the
  *   checkpoint's UPDATE reads holds for that very commit.
- * - Every write reads from the RETURNING of the checkpoint's UPDATE, which finds no row once another daemon has raised the epoch. A chunk of a
+ * - Every write reads from the RETURNING of the checkpoint's UPDATE, which finds no row once another daemon has raised the term. A chunk of a
  *   reconcile and the look for late gateway ids only read that row, where it is ours: its lock would hold the stream's writes up to their end. What
  *   they write the source has at that moment, whoever finds it there.
  * - The log's primary key is the last line: what is there stays. Only a reconcile and the look for late gateway ids fill a gateway id in.
@@ -19,9 +19,10 @@ import { codeOf, SmslogdError } from '../errors.ts';
 import { formatLsn, parseLsn, type Lsn } from '../lsn.ts';
 import { bodySql, columnSql, completionSql, instantSql, statusSql, type Source } from '../source.ts';
 import type { Batch } from './batch.ts';
+import type { Due } from './mode.ts';
 
 export interface Checkpoint {
-  readonly epoch: bigint;
+  readonly term: bigint;
   /** end_lsn of the last source transaction in the log */
   readonly lsn: Lsn | undefined;
   /** true where `lsn` is beyond the server's own position: it is another history's */
@@ -54,24 +55,6 @@ export interface Chunk {
   readonly refused: readonly string[];
 }
 
-export interface LockHolder {
-  readonly waitedSeconds: number;
-  /** null: a prepared transaction, which has no session */
-  readonly holderPid: number | null;
-  readonly holderApplication: string | null;
-  readonly holderRole: string | null;
-}
-
-export interface StandbyWait {
-  readonly waitedSeconds: number;
-  readonly standbyNames: string;
-}
-
-export interface SenderWait {
-  readonly at: string;
-  readonly standbySlots: string;
-}
-
 interface SinkResult {
   /** of the checkpoint's row (ctid); null: it is not ours, or not there any more */
   readonly place: string | null;
@@ -91,12 +74,12 @@ interface ChunkResult {
   readonly held: number;
 }
 
-/** Under which epoch a daemon writes; undefined: nobody's, as in `smslogd verify --repair`, which takes no slot. */
-type Epoch = bigint | undefined;
+/** Under which term a daemon writes; undefined: nobody's, as in `smslogd verify --repair`, which takes no slot. */
+type Term = bigint | undefined;
 
 export interface ChunkOptions {
   readonly limited?: boolean;
-  readonly epoch?: Epoch;
+  readonly term?: Term;
 }
 
 export type Store = ReturnType<typeof createStore>;
@@ -112,21 +95,22 @@ const COMPLETE = `on conflict (id) do update
 /** So many batches in a row without a row that was there already: then rows are inserted without looking first. */
 const CLEAN = 4;
 
-export function createStore(sql: Sql, config: Config) {
+/** `sql`: for the writes of the stream; `copy`: for what reads the source and for the rest, so that neither waits for the other. */
+export function createStore(sql: Sql, config: Config, copy: Sql = sql) {
   const slot = config.SLOT_NAME;
   const kept = config.RETENTION_DAYS === 0 ? `'-infinity'` : `now() - interval '${config.RETENTION_DAYS} days'`;
   const careful = sinkStatement(config, 'on conflict (id) do nothing');
   const plain = sinkStatement(config, '');
-  const fields = sql`epoch::text, lsn::text, lsn > pg_current_wal_lsn() as in_future, system_id, source_timezone, removed_at is not null as removed, reconcile_due`;
+  const fields = sql`term::text, lsn::text, lsn > pg_current_wal_lsn() as in_future, system_id, source_timezone, removed_at is not null as removed, reconcile_due`;
   let clean = 0;
   /** where the checkpoint's row is, as far as is known */
   let place: string | undefined;
 
-  const sinkOnce = async (batch: Batch, literals: readonly string[], epoch: bigint): Promise<Written> => {
+  const sinkOnce = async (batch: Batch, literals: readonly string[], term: bigint): Promise<Written> => {
     const offered = batch.rows.length;
     const parameters = [
       slot,
-      String(epoch),
+      String(term),
       batch.end === undefined ? null : formatLsn(batch.end),
       String(batch.commitTimes.at(-1) ?? ''),
       ...literals,
@@ -134,7 +118,7 @@ export function createStore(sql: Sql, config: Config) {
     ];
     const sink = async (text: string): Promise<SinkResult> => {
       for (;;) {
-        const at = place ?? (await placeOfCheckpoint(epoch));
+        const at = place ?? (await placeOfCheckpoint(term));
         const [result] = await withRetry(() => sql.unsafe<SinkResult[]>(text, [...parameters, at], { prepare: true }));
         // it is not there any more where somebody else has written the checkpoint in between
         place = result!.place ?? undefined;
@@ -159,15 +143,15 @@ export function createStore(sql: Sql, config: Config) {
         ? []
         : await passedOver(
             batch.rows.map((row) => row.id),
-            epoch,
+            term,
           );
     return { inserted, duplicates: offered - inserted - refused.length, refused, at: BigInt(at) };
   };
 
-  /** Throws stepped_down where the epoch is no longer ours. */
-  const placeOfCheckpoint = async (epoch: bigint): Promise<string> => {
+  /** Throws stepped_down where the term is no longer ours. */
+  const placeOfCheckpoint = async (term: bigint): Promise<string> => {
     const [row] = await sql<{ place: string }[]>`
-      select ctid::text as place from smslogd.checkpoint where slot_name = ${slot} and epoch = ${String(epoch)}::int8 and removed_at is null`;
+      select ctid::text as place from smslogd.checkpoint where slot_name = ${slot} and term = ${String(term)}::int8 and removed_at is null`;
     if (row === undefined) throw steppedDown();
     return row.place;
   };
@@ -176,14 +160,14 @@ export function createStore(sql: Sql, config: Config) {
   const keepAside = async (
     ids: readonly string[],
     { sqlstate, reason }: { sqlstate: string; reason: string | null },
-    epoch: Epoch,
+    term: Term,
   ): Promise<void> => {
-    const mine = epoch === undefined ? null : String(epoch);
+    const mine = term === undefined ? null : String(term);
     const kept = await sql`
       with durable as materialized (select set_config('synchronous_commit', 'on', true)),
       held as (
         update smslogd.checkpoint c set updated_at = now() from durable
-         where c.slot_name = ${slot} and c.epoch = ${mine}::text::int8 and c.removed_at is null
+         where c.slot_name = ${slot} and c.term = ${mine}::text::int8 and c.removed_at is null
         returning 1)
       insert into smslogd.sms_refused as r (id, sqlstate, reason)
       select o.id, ${sqlstate}::text, ${reason}::text from unnest(${arrayLiteral(ids)}::text::uuid[]) o (id)
@@ -194,17 +178,17 @@ export function createStore(sql: Sql, config: Config) {
   };
 
   /** Which of the rows `ids` that were offered are not in the log, though nothing failed: a trigger of somebody's passes them over. They are kept aside, too. */
-  const passedOver = async (offered: readonly string[], epoch: Epoch): Promise<readonly string[]> => {
+  const passedOver = async (offered: readonly string[], term: Term): Promise<readonly string[]> => {
     const missing = await sql<{ id: string }[]>`
       select distinct o.id::text as id from unnest(${arrayLiteral(offered)}::text::uuid[]) o (id)
        where not exists (select from verification.sms_log l where l.id = o.id)`;
     const ids = missing.map(({ id }) => id);
-    if (ids.length > 0) await keepAside(ids, { sqlstate: '', reason: A_TRIGGER }, epoch);
+    if (ids.length > 0) await keepAside(ids, { sqlstate: '', reason: A_TRIGGER }, term);
     return ids;
   };
 
   /** Keeps a row aside. Of the server's error only names are kept: its message and detail can hold the row's values. */
-  const refuse = async (id: string | null, error: unknown, epoch: Epoch) => {
+  const refuse = async (id: string | null, error: unknown, term: Term) => {
     // a source without a key can have a row without an id: there is nothing to keep it by
     if (id === null) return;
     const { constraint_name: constraint, column_name: column } = error as {
@@ -213,15 +197,15 @@ export function createStore(sql: Sql, config: Config) {
     };
     const sqlstate = codeOf(error) ?? '';
     const reason = constraint ?? column ?? (sqlstate === DIVISION_BY_ZERO ? A_TRIGGER : null);
-    await keepAside([id], { sqlstate, reason }, epoch);
+    await keepAside([id], { sqlstate, reason }, term);
   };
 
-  const chunkOnce = async (source: Source, range: ChunkRange, { limited, epoch }: ChunkOptions): Promise<Chunk> => {
+  const chunkOnce = async (source: Source, range: ChunkRange, { limited, term }: ChunkOptions): Promise<Chunk> => {
     const { filter, limit, parameter } = rangeSql(range);
-    const parameters = [config.OTP_CODE_TEXT, slot, epoch === undefined ? null : String(epoch), parameter];
+    const parameters = [config.OTP_CODE_TEXT, slot, term === undefined ? null : String(term), parameter];
     const look = async (careful: boolean) => {
       const text = chunkStatement(config, kept, source, { filter, limit, careful });
-      const [result] = await withRetry(() => briefly<ChunkResult>(sql, text, parameters, limited));
+      const [result] = await withRetry(() => briefly<ChunkResult>(copy, text, parameters, limited));
       if (result!.held === 0) throw steppedDown();
       return result!;
     };
@@ -240,75 +224,94 @@ export function createStore(sql: Sql, config: Config) {
       completed = chunk.written - chunk.inserted;
     }
     const left = JSON.parse(chunk.left) as string[];
-    const refused = left.length === 0 ? [] : await passedOver(left, epoch);
+    const refused = left.length === 0 ? [] : await passedOver(left, term);
     return { last: chunk.last ?? undefined, looked: chunk.looked, inserted, completed, refused };
+  };
+
+  /** A chunk of these rows; the ones that the log refuses keep no other from it. */
+  const copyIds = async (
+    source: Source,
+    ids: readonly string[],
+    options: ChunkOptions,
+  ): Promise<Pick<Chunk, 'inserted' | 'completed' | 'refused'>> => {
+    const sum = { inserted: 0, completed: 0, refused: [] as string[] };
+    const write = async (some: readonly string[]) => {
+      const { inserted, completed, refused } = await chunkOnce(source, { ids: some }, options);
+      sum.inserted += inserted;
+      sum.completed += completed;
+      sum.refused.push(...refused);
+    };
+    await writeAccepted(ids, write, async (id, error) => {
+      await refuse(id, error, options.term);
+      sum.refused.push(id);
+    });
+    return sum;
   };
 
   return {
     /** The checkpoint as it is; makes the row at the very first start. */
     async read(): Promise<Checkpoint> {
-      await sql`insert into smslogd.checkpoint (slot_name) values (${slot}) on conflict do nothing`;
-      const [row] = await sql<CheckpointRow[]>`select ${fields} from smslogd.checkpoint where slot_name = ${slot}`;
+      await copy`insert into smslogd.checkpoint (slot_name) values (${slot}) on conflict do nothing`;
+      const [row] = await copy<CheckpointRow[]>`select ${fields} from smslogd.checkpoint where slot_name = ${slot}`;
       return checkpointOf(row);
     },
 
-    /** Raises the epoch: from now on no statement of an earlier consumer writes. Returns the checkpoint as that consumer left it. */
-    async acquire(): Promise<Checkpoint> {
+    /**
+     * Makes `term` the one that may write: no statement of an earlier one does from now on. Returns the checkpoint as that one left it. Throws stepped_down
+     * where there is a later one.
+     */
+    async acquire(term: bigint): Promise<Checkpoint> {
       const [row] = await sql<(CheckpointRow & { place: string })[]>`
-        update smslogd.checkpoint set epoch = epoch + 1 where slot_name = ${slot} returning ctid::text as place, ${fields}`;
-      place = row?.place;
+        update smslogd.checkpoint set term = ${String(term)}::text::int8 where slot_name = ${slot} and term <= ${String(term)}::text::int8
+        returning ctid::text as place, ${fields}`;
+      if (row === undefined) throw steppedDown();
+      place = row.place;
       // what comes again comes now
       clean = 0;
       return checkpointOf(row);
     },
 
     /**
-     * Commits that a reconcile is due, before the slot that makes it necessary is created: a crash in between leaves no gap.
-     * `fresh`: the positions so far are worthless. `horizon`: rows older than now are not the mirror's; one that is known stays.
-     * `epoch`: whoever marks goes on under it; without one whoever works steps down, so that a reconcile under way keeps no position of its own, and
-     * stepped_down is thrown where there is no row to mark.
+     * Commits that a reconcile is due, before what makes it necessary is done: a crash in between leaves no gap. `term` is the one that may write from now
+     * on: under a later one than before whatever is under way steps down, and keeps no position of its own. Throws stepped_down where there is a later
+     * one yet, and where there is no row to mark.
      */
-    async markReconcile(
-      reason: string,
-      { fresh = false, horizon = false, epoch }: { fresh?: boolean; horizon?: boolean; epoch?: bigint } = {},
-    ): Promise<void> {
-      const mine = epoch === undefined ? null : String(epoch);
+    async markReconcile(term: bigint, { reason, fresh, horizon }: Due): Promise<void> {
       const marked = await sql`
-                update smslogd.checkpoint
-                   set reconcile_due = ${reason}, reconcile_after = null, reconcile_xid = null, epoch = coalesce(${mine}::text::int8, epoch + 1),
-                       audited_xid = pg_snapshot_xmin(pg_current_snapshot()),
-                       lsn = case when ${fresh} then null else lsn end,
-                       horizon = case when ${horizon} then coalesce(horizon, now()) else horizon end
-                 where slot_name = ${slot} and epoch = coalesce(${mine}::text::int8, epoch) returning 1`;
-      if (epoch === undefined && marked.length === 0) throw checkpointGone();
+        update smslogd.checkpoint
+           set term = ${String(term)}::text::int8, reconcile_due = ${reason}, reconcile_after = null, reconcile_xid = null,
+               audited_xid = pg_snapshot_xmin(pg_current_snapshot()), lsn = case when ${fresh} then null else lsn end,
+               horizon = case when ${horizon} then coalesce(horizon, now()) else horizon end
+         where slot_name = ${slot} and term <= ${String(term)}::text::int8 returning 1`;
+      if (marked.length === 0) throw steppedDown();
     },
 
-    /** Notes whose database and which time zone the log was filled from. */
-    async identify(systemId: string): Promise<void> {
+    /** Notes whose cluster and which time zone the log was filled from. */
+    async identify(systemId: string, term: bigint): Promise<void> {
       await sql`update smslogd.checkpoint set system_id = ${systemId}, source_timezone = ${config.SOURCE_TIMEZONE}
-                 where slot_name = ${slot} and (system_id is distinct from ${systemId} or source_timezone is distinct from ${config.SOURCE_TIMEZONE})`;
+                 where slot_name = ${slot} and term = ${String(term)}::text::int8`;
     },
 
     /** True where the log has rows that a mirror wrote. */
     async hasMirrored(): Promise<boolean> {
-      const [row] = await sql`select from verification.sms_log where type = 'verification' limit 1`;
+      const [row] = await copy`select from verification.sms_log where type = 'verification' limit 1`;
       return row !== undefined;
     },
 
     /** Tells the queue's trigger whether mirrored rows without a gateway id are to be judged. */
     async noteSource(source: Source): Promise<void> {
-      await sql`update smslogd.settings set source_tracks_gateway = ${source.tracksGateway}
+      await copy`update smslogd.settings set source_tracks_gateway = ${source.tracksGateway}
                  where source_tracks_gateway <> ${source.tracksGateway}`;
     },
 
     /**
-     * Writes a batch and its checkpoint; durable when it returns. `literals`: from literalsOf. Throws stepped_down where the epoch is no longer
+     * Writes a batch and its checkpoint; durable when it returns. `literals`: from literalsOf. Throws stepped_down where the term is no longer
      * ours.
      */
     async write(
       batch: Batch,
       statuses: readonly (string | null)[],
-      epoch: bigint,
+      term: bigint,
       literals = literalsOf(batch, statuses),
     ): Promise<Written> {
       const { rows } = batch;
@@ -323,7 +326,7 @@ export function createStore(sql: Sql, config: Config) {
               part,
               some.map((i) => statuses[i]!),
             );
-        const { inserted, duplicates, refused, at } = await sinkOnce(part, partLiterals, epoch);
+        const { inserted, duplicates, refused, at } = await sinkOnce(part, partLiterals, term);
         sum.inserted += inserted;
         sum.duplicates += duplicates;
         sum.refused.push(...refused);
@@ -331,19 +334,19 @@ export function createStore(sql: Sql, config: Config) {
         done = ends;
       };
       await writeAccepted([...rows.keys()], sink, async (i, error) => {
-        await refuse(rows[i]!.id, error, epoch);
+        await refuse(rows[i]!.id, error, term);
         sum.refused.push(rows[i]!.id);
       });
       // the checkpoint last, once every row is in the log or set aside
       const rest = { ...batch, rows: [] };
-      if (!done) await sinkOnce(rest, literalsOf(rest, []), epoch);
+      if (!done) await sinkOnce(rest, literalsOf(rest, []), term);
       return sum;
     },
 
     /**
      * One chunk of a reconcile: of the `size` source rows that follow `after` in id order those that the log lacks are written, and those
      * without a gateway id in the log are completed. Safe to repeat, to resume and to run beside the stream. Throws 55P03 where a lock is not to
-     * be had soon, where it is `limited` 57014 when it takes too long, and stepped_down where the epoch is no longer ours.
+     * be had soon, where it is `limited` 57014 when it takes too long, and stepped_down where the term is no longer ours.
      */
     async reconcileChunk(
       source: Source,
@@ -357,28 +360,22 @@ export function createStore(sql: Sql, config: Config) {
         if (faultOf(error) === 'whole') throw error;
       }
       const rows = await briefly<{ id: string }>(
-        sql,
+        copy,
         `select s.id::text as id from ${source.table} s where ${after === undefined ? 's.id is not null' : 's.id > $1::text::uuid'} order by s.id limit ${size}`,
         [after ?? null],
       );
       const ids = rows.map(({ id }) => id);
-      const sum = { last: ids.at(-1), looked: ids.length, inserted: 0, completed: 0, refused: [] as string[] };
-      const copy = async (some: readonly string[]) => {
-        const { inserted, completed, refused } = await chunkOnce(source, { ids: some }, options);
-        sum.inserted += inserted;
-        sum.completed += completed;
-        sum.refused.push(...refused);
-      };
-      await writeAccepted(ids, copy, async (id, error) => {
-        await refuse(id, error, options.epoch);
-        sum.refused.push(id);
-      });
-      return sum;
+      return { last: ids.at(-1), looked: ids.length, ...(await copyIds(source, ids, options)) };
+    },
+
+    /** Writes the source rows `ids`, not many, where the log lacks them: as a chunk of a reconcile, found by key. Returns those that the log refuses. */
+    async copyRows(source: Source, ids: readonly string[], term: bigint): Promise<Pick<Chunk, 'inserted' | 'refused'>> {
+      return await copyIds(source, ids, { term });
     },
 
     /** At most `size` ids that follow `after` of SMS that wait for their gateway id, in id order; of those queued in the last `seconds` (undefined: all). */
     async waiting(seconds: number | undefined, after: string | undefined, size: number): Promise<string[]> {
-      const rows = await sql<{ id: string }[]>`
+      const rows = await copy<{ id: string }[]>`
         select p.id::text as id from smslogd.sms_poll p
          where p.gateway_id is null
            and (${seconds ?? null}::int4 is null
@@ -391,22 +388,22 @@ export function createStore(sql: Sql, config: Config) {
     /**
      * Gives the rows `ids` of the log the gateway id that the source has by now, where they have none. A row that somebody holds is left for the next
      * time; one that the log refuses (`refused`) keeps nobody else from it. Throws 55P03 where a lock of the source is not to be had soon, and
-     * stepped_down where the epoch is no longer ours.
+     * stepped_down where the term is no longer ours.
      */
     async complete(
       source: Source,
       ids: readonly string[],
-      epoch: bigint,
+      term: bigint,
     ): Promise<{ completed: number; refused: readonly string[] }> {
       const sum = { completed: 0, refused: [] as string[] };
       if (ids.length === 0) return sum;
       const text = `
-with held as materialized (select from smslogd.checkpoint c where c.slot_name = $2::text and c.epoch = $3::text::int8 and c.removed_at is null),
+with held as materialized (select from smslogd.checkpoint c where c.slot_name = $2::text and c.term = $3::text::int8 and c.removed_at is null),
 ${completionSql(source, '(select $1::text::uuid[] from held)')}
 select (select count(*) from held)::int as held, count(*)::int as completed from wrote`;
       const write = async (some: readonly string[]) => {
-        const parameters = [arrayLiteral(some), slot, String(epoch)];
-        const [row] = await withRetry(() => briefly<{ held: number; completed: number }>(sql, text, parameters));
+        const parameters = [arrayLiteral(some), slot, String(term)];
+        const [row] = await withRetry(() => briefly<{ held: number; completed: number }>(copy, text, parameters));
         if (row!.held === 0) throw steppedDown();
         sum.completed += row!.completed;
       };
@@ -417,7 +414,7 @@ select (select count(*) from held)::int as held, count(*)::int as completed from
     /** The first and the last source id: between them a reconcile's position is a share of its way. */
     async sourceEnds(source: Source): Promise<readonly [string, string] | undefined> {
       const [row] = await briefly<{ first: string; last: string }>(
-        sql,
+        copy,
         `select a.id::text as first, z.id::text as last from (select id from ${source.table} where id is not null order by id limit 1) a,
                 (select id from ${source.table} where id is not null order by id desc limit 1) z`,
         [],
@@ -428,93 +425,60 @@ select (select count(*) from held)::int as held, count(*)::int as completed from
     /** Where a reconcile stands: the source id it has passed, and the transaction that must have ended before its first look. */
     async reconcilePosition(): Promise<{ after: string | undefined; xid: string | undefined }> {
       const [row] =
-        await sql`select reconcile_after::text as after, reconcile_xid::text as xid from smslogd.checkpoint where slot_name = ${slot}`;
+        await copy`select reconcile_after::text as after, reconcile_xid::text as xid from smslogd.checkpoint where slot_name = ${slot}`;
       return { after: row?.['after'] ?? undefined, xid: row?.['xid'] ?? undefined };
     },
 
-    /** Keeps the position, so that a restart resumes there. Throws stepped_down where the epoch is no longer ours. */
-    async keepReconcile(after: string | undefined, xid: string | undefined, epoch: bigint): Promise<void> {
+    /** Keeps the position, so that a restart resumes there. Throws stepped_down where the term is no longer ours. */
+    async keepReconcile(after: string | undefined, xid: string | undefined, term: bigint): Promise<void> {
       const done =
-        await sql`update smslogd.checkpoint set reconcile_after = ${after ?? null}, reconcile_xid = ${xid ?? null}::text::xid8
-                              where slot_name = ${slot} and epoch = ${String(epoch)}::int8 returning 1`;
+        await copy`update smslogd.checkpoint set reconcile_after = ${after ?? null}, reconcile_xid = ${xid ?? null}::text::xid8
+                              where slot_name = ${slot} and term = ${String(term)}::int8 returning 1`;
       if (done.length === 0) throw steppedDown();
     },
 
     /** Forgets the refusal of rows that are in the log after all. */
     async forgetRefused(): Promise<void> {
-      await sql`delete from smslogd.sms_refused r where exists (select from verification.sms_log l where l.id = r.id)`;
+      await copy`delete from smslogd.sms_refused r where exists (select from verification.sms_log l where l.id = r.id)`;
     },
 
-    /** The reconcile is done; what it could write after all is no longer refused. Throws stepped_down where the epoch is no longer ours. */
-    async clearReconcile(epoch: bigint): Promise<void> {
+    /** The reconcile is done; what it could write after all is no longer refused. Throws stepped_down where the term is no longer ours. */
+    async clearReconcile(term: bigint): Promise<void> {
       const done =
-        await sql`update smslogd.checkpoint set reconcile_due = null, reconcile_after = null, reconcile_xid = null
-                              where slot_name = ${slot} and epoch = ${String(epoch)}::int8 returning 1`;
+        await copy`update smslogd.checkpoint set reconcile_due = null, reconcile_after = null, reconcile_xid = null
+                              where slot_name = ${slot} and term = ${String(term)}::int8 returning 1`;
       if (done.length === 0) throw steppedDown();
       await this.forgetRefused();
     },
 
     /** Keeps how far a light audit has found the log whole. */
-    async keepAudited(xid: string, epoch: bigint): Promise<void> {
-      await sql`update smslogd.checkpoint set audited_xid = ${xid}::text::xid8
-                 where slot_name = ${slot} and epoch = ${String(epoch)}::int8 and reconcile_due is null`;
+    async keepAudited(xid: string, term: bigint): Promise<void> {
+      await copy`update smslogd.checkpoint set audited_xid = ${xid}::text::xid8
+                 where slot_name = ${slot} and term = ${String(term)}::int8 and reconcile_due is null`;
     },
 
     /** True where somebody has changed the publication, or the source's place in it, since the last light audit: for a moment it may not have had all. */
     async republished(source: Source): Promise<boolean> {
-      const [row] = await sql`
+      const [row] = await copy`
         select exists (select from pg_publication p left join pg_publication_rel r on r.prpubid = p.oid and r.prrelid = ${source.oid}::text::oid
                         where p.pubname = ${config.PUBLICATION_NAME} and least(age(p.xmin), age(r.xmin)) <= age(c.audited_xid::xid)) as so
           from smslogd.checkpoint c where c.slot_name = ${slot}`;
       return row?.['so'] === true;
     },
 
-    /** The session that holds a lock for which a statement of this pool has waited longer than `seconds`; undefined: none waits for so long. */
-    async lockHolder(seconds: number): Promise<LockHolder | undefined> {
-      const [holder] = await sql<LockHolder[]>`
-        select extract(epoch from clock_timestamp() - w.query_start)::int as "waitedSeconds", h.pid as "holderPid",
-               h.application_name as "holderApplication", h.usename as "holderRole"
-          from pg_stat_activity w cross join unnest(pg_blocking_pids(w.pid)) b (pid) left join pg_stat_activity h on h.pid = b.pid
-         where w.wait_event_type = 'Lock' and w.datname = current_database() and w.application_name = current_setting('application_name')
-           and w.query_start < clock_timestamp() - ${seconds}::int * interval '1 second'
-           and (b.pid = 0 or coalesce(h.application_name, '') not like 'smslogd %')
-         order by w.query_start limit 1`;
-      return holder;
-    },
-
-    /** Where a commit of this pool has waited longer than `seconds` for a synchronous stand-by: how long, and for which. */
-    async standbyWait(seconds: number): Promise<StandbyWait | undefined> {
-      const [wait] = await sql<StandbyWait[]>`
-        select extract(epoch from clock_timestamp() - query_start)::int as "waitedSeconds", current_setting('synchronous_standby_names') as "standbyNames"
-          from pg_stat_activity
-         where wait_event = 'SyncRep' and datname = current_database() and application_name = current_setting('application_name')
-           and query_start < clock_timestamp() - ${seconds}::int * interval '1 second'
-         order by query_start limit 1`;
-      return wait;
-    },
-
-    /** Where the server sends the slot's reader nothing before a stand-by has it: for which slots it waits, and how far the reader is. */
-    async senderWait(): Promise<SenderWait | undefined> {
-      const [wait] = await sql<SenderWait[]>`
-        select s.confirmed_flush_lsn::text as at, current_setting('synchronized_standby_slots', true) as "standbySlots"
-          from pg_replication_slots s join pg_stat_activity a on a.pid = s.active_pid
-         where s.slot_name = ${slot} and a.wait_event = 'WaitForStandbyConfirmation'`;
-      return wait;
-    },
-
     /** A transaction id of now: whatever committed before it is visible once `allEndedBefore` says so. */
     async currentTransaction(): Promise<string> {
-      const [row] = await sql`select pg_current_xact_id()::text as xid`;
+      const [row] = await copy`select pg_current_xact_id()::text as xid`;
       return row?.['xid'] as string;
     },
 
     /** True when every transaction that began before `xid` has ended and is visible. */
     async allEndedBefore(xid: string): Promise<boolean> {
-      const [row] = await sql`select pg_snapshot_xmin(pg_current_snapshot()) >= ${xid}::text::xid8 as ended`;
+      const [row] = await copy`select pg_snapshot_xmin(pg_current_snapshot()) >= ${xid}::text::xid8 as ended`;
       return row?.['ended'] === true;
     },
 
-    oldestTransaction: () => oldestTransaction(sql),
+    oldestTransaction: () => oldestTransaction(copy),
   };
 }
 
@@ -540,7 +504,7 @@ held as (
      set lsn = coalesce($3::text::pg_lsn, c.lsn), updated_at = now(),
          committed_at = coalesce(${EPOCH_2000} + nullif($4::text, '')::int8 * interval '1 microsecond', c.committed_at)
     from durable
-   where c.ctid = $12::text::tid and c.slot_name = $1::text and c.epoch = $2::text::int8 and c.removed_at is null
+   where c.ctid = $12::text::tid and c.slot_name = $1::text and c.term = $2::text::int8 and c.removed_at is null
   returning c.ctid as place),
 written as (
   insert into verification.sms_log (id, phone_number, type, body, gateway_id, gateway_status, inserted_at)
@@ -567,7 +531,7 @@ function rangeSql(range: ChunkRange): { filter: string; limit: string; parameter
 }
 
 /**
- * A chunk of a reconcile: $1 text before the code, $2 slot, $3 the epoch or null, $4 the id to go on after, or the ids. Rows that the log lacks are inserted;
+ * A chunk of a reconcile: $1 text before the code, $2 slot, $3 the term or null, $4 the id to go on after, or the ids. Rows that the log lacks are inserted;
  * `careful`: though they may come from elsewhere at the same moment, and those that wait for their gateway id are completed. A trigger of somebody's
  * that gives a row another id would let each reconcile add a copy: the chunk divides by zero then, which undoes it. A row without a time is older than
  * nothing: the log refuses it, and it is kept aside.
@@ -591,7 +555,7 @@ chunk as materialized (
 ours as materialized (
   select greatest(${kept}, coalesce(c.horizon, '-infinity')) as since
     from (select) one left join smslogd.checkpoint c on c.slot_name = $2::text
-   where $3::text is null or (c.epoch = $3::text::int8 and c.removed_at is null)),
+   where $3::text is null or (c.term = $3::text::int8 and c.removed_at is null)),
 written as (
   insert into verification.sms_log as l (id, phone_number, type, body, gateway_id, gateway_status, inserted_at)
   select c.id, c.phone, 'verification', ${bodySql('$1::text', 'c.code', config.SMS_BODY)}, c.gateway_id, c.gateway_status, c.inserted_at
@@ -609,11 +573,7 @@ select (select id::text from chunk order by id desc limit 1) as last, (select co
 }
 
 function steppedDown(): SmslogdError {
-  return new SmslogdError('stepped_down', 'another daemon has acquired the slot');
-}
-
-function checkpointGone(): SmslogdError {
-  return new SmslogdError('stepped_down', 'the checkpoint row is gone');
+  return new SmslogdError('stepped_down', 'another daemon leads, or this one starts over');
 }
 
 const UNIQUE_VIOLATION = '23505';
@@ -646,7 +606,7 @@ export async function oldestTransaction(sql: Sql): Promise<Partial<Oldest>> {
 }
 
 interface CheckpointRow {
-  readonly epoch: string;
+  readonly term: string;
   readonly lsn: string | null;
   readonly in_future: boolean | null;
   readonly system_id: string | null;
@@ -656,9 +616,9 @@ interface CheckpointRow {
 }
 
 function checkpointOf(row: CheckpointRow | undefined): Checkpoint {
-  if (row === undefined) throw checkpointGone();
+  if (row === undefined) throw new SmslogdError('stepped_down', 'the checkpoint row is gone');
   return {
-    epoch: BigInt(row.epoch),
+    term: BigInt(row.term),
     lsn: row.lsn === null ? undefined : parseLsn(row.lsn),
     inFuture: row.in_future === true,
     systemId: row.system_id ?? undefined,

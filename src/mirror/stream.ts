@@ -58,6 +58,7 @@ const LARGE = 32_768;
 
 /**
  * Opens the stream at the slot's own position. `durable` is what may be acknowledged from the start: the slot's confirmed position or more.
+ * `senderTimeoutMs` is this connection's wal_sender_timeout, whatever the server's is.
  * Resolves once the server streams; messages may arrive from then on. Throws slot_busy where another consumer has the slot.
  */
 export async function openStream(
@@ -66,7 +67,7 @@ export async function openStream(
 ): Promise<Stream> {
   const { socket, ...client } = await pgConfig(config.DATABASE_REPLICATION_URL ?? '', {
     name: `mirror ${config.SLOT_NAME}`,
-    options: '-c datestyle=ISO -c timezone=UTC',
+    options: `-c datestyle=ISO -c timezone=UTC -c wal_sender_timeout=${options.senderTimeoutMs}`,
     replication: true,
   });
   const service = new LogicalReplicationService(client, {

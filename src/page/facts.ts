@@ -1,8 +1,9 @@
 /** The facts of the page and of /status.json, gathered from the database's figures and from what this process knows of itself. */
 import type { Config } from '../config.ts';
 import type { Figures } from '../figures/gauges.ts';
+import type { ErrorCode } from '../errors.ts';
 import type { Facts, Hour, Overdue, Period, Recent, Slot } from '../figures/store.ts';
-import type { Health, LoopName } from '../health.ts';
+import type { Health, LoopName, Standing } from '../health.ts';
 import { GATEWAY_TROUBLES, type GatewayTrouble, type Metrics, type MirrorState } from '../metrics.ts';
 import { OPEN_STATUSES, SMS_TYPES, type OpenStatus, type SmsType } from '../status.ts';
 import type { Dates, RecentRequests, Requests } from './requests.ts';
@@ -17,6 +18,12 @@ export interface Known {
   readonly loops: readonly LoopName[];
   readonly silent_loops: readonly LoopName[];
   readonly mirror: MirrorState;
+  /** why it is stopped; a code of docs/runbook.md */
+  readonly mirror_problem: ErrorCode | null;
+  /** why the database does not answer now; likewise */
+  readonly database_problem: ErrorCode | null;
+  /** does this daemon lead? */
+  readonly standing: Standing;
   /** when the database was read; null: not yet */
   readonly read_at: string | null;
   /** how long ago that was */
@@ -105,6 +112,9 @@ export async function gatherFacts(deps: FactsDeps): Promise<StatusFacts> {
     loops: health.loops,
     silent_loops: health.silentLoops(),
     mirror: health.mirrorState,
+    mirror_problem: health.mirrorProblem ?? null,
+    database_problem: health.databaseProblem ?? null,
+    standing: health.standing,
     read_at: facts === undefined ? null : isoTime(facts.at),
     read_age: facts === undefined ? null : figures.ageSeconds,
     timezone: facts?.timezone ?? null,

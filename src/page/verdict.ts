@@ -2,6 +2,7 @@
  * Is the SMS channel well? One word, one sentence, and the findings that led to it. What hides the channel from us (the gateway refuses
  * the login, the database is silent) is told apart from a channel that fails: then it is not known how it is.
  */
+import { SENTENCES as SENTENCES_OF } from '../errors.ts';
 import { SMS_TYPES, type SmsType } from '../status.ts';
 import type { Known } from './facts.ts';
 import { age, count, percent } from './wording.ts';
@@ -74,10 +75,15 @@ export function judge(known: Known): Verdict {
 const isStale = ({ read_age: readAge }: Known) => readAge !== null && readAge > STALE_SECONDS;
 
 function sight(known: Known): Finding[] {
-  const { read_at, read_age, silent_loops: silent, source_tracked, periods } = known;
+  const { database_problem, read_at, read_age, silent_loops: silent, source_tracked, periods } = known;
   const found: Finding[] = [];
   const say = (sentence: string, runbook: string) => void found.push({ level: 'unknown', sentence, runbook });
-  if (read_at === null) say('The database has not answered yet.', 'SmslogdFiguresStale');
+  if (database_problem !== null) {
+    say(
+      `${SENTENCES_OF[database_problem] ?? 'PostgreSQL does not answer as it should'}: new SMS are not logged.`,
+      database_problem,
+    );
+  } else if (read_at === null) say('The database has not answered yet.', 'SmslogdFiguresStale');
   else if (isStale(known)) {
     say(`The database has not been read for ${age(read_age)}: every figure here is that old.`, 'SmslogdFiguresStale');
   }
@@ -93,15 +99,18 @@ export function isJudged({ total, untracked }: Known['periods'][number]): boolea
   return total > untracked;
 }
 
-function pipeline({ loops, mirror, slot, read_at, pipeline }: Known): Finding[] {
-  if (!loops.includes('mirror') || read_at === null) return [];
+function pipeline({ loops, mirror, mirror_problem, database_problem, slot, read_at, pipeline }: Known): Finding[] {
+  // of a database that does not answer nothing else is known
+  if (!loops.includes('mirror') || read_at === null || database_problem !== null) return [];
   const found: Finding[] = [];
   const say = (level: Finding['level'], sentence: string, runbook: string) =>
     void found.push({ level, sentence, runbook });
-  if ((mirror === 'stopped' || mirror === 'standby') && slot?.active !== true) {
-    say('unknown', 'New verifications do not reach the log: no mirror is at work.', 'SmslogdSlotInactive');
-  } else if (mirror === 'stopped') {
-    say('impaired', 'The mirror of this daemon has failed; another daemon is at work.', 'SmslogdSlotInactive');
+  // what was not seen is not told: whether another daemon is at work only a lease of its own says
+  if (mirror === 'stopped') {
+    const why = mirror_problem === null ? 'no daemon leads' : (SENTENCES_OF[mirror_problem] ?? 'the mirror fails');
+    say('unknown', `New verifications do not reach the log: ${why}.`, mirror_problem ?? 'SmslogdSlotInactive');
+  } else if (mirror === 'standby' && slot?.active !== true) {
+    say('impaired', 'Another daemon leads, and does not read the replication slot now.', 'SmslogdSlotInactive');
   } else if (mirror === 'repairing') {
     say('impaired', 'The mirror repairs the log: figures may be incomplete for a while.', 'SmslogdMirrorLag');
   }

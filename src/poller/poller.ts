@@ -6,7 +6,7 @@
  * A request that fails changes nothing but when it is tried again. The loop ends by `signal`, or by a database that cannot be used.
  */
 import type { Config } from '../config.ts';
-import { dropDeadConnections, dropReadOnly, type Sql } from '../postgres/pools.ts';
+import type { Connections } from '../postgres/connections.ts';
 import { withRetry } from '../postgres/retry.ts';
 import type { Health } from '../health.ts';
 import type { Log } from '../log.ts';
@@ -26,21 +26,15 @@ import { judgeWithoutGatewayId, REFUSED_MS, upkeep } from './upkeep.ts';
 
 export interface PollerDeps {
   readonly config: Config;
-  readonly sql: Sql;
+  readonly connections: Pick<Connections, 'claim' | 'complete' | 'verdict' | 'refresh'>;
   readonly metrics: Metrics;
   readonly log: Log;
-  readonly health: Pick<Health, 'beat'>;
-  /** between two looks for recent SMS that are not queued; milliseconds */
-  readonly healEveryMs?: number;
-  /** a claim that takes longer may never end; milliseconds */
-  readonly stallMs?: number;
+  readonly health: Pick<Health, 'beat' | 'waits'>;
 }
 
 export type Poller = (signal: AbortSignal) => Promise<void>;
 
-const STALL_MS = 10_000;
 const IDLE_MS = 250;
-const HEAL_EVERY_MS = 180_000;
 /** Under load: a claim waits so long for more free places, unless half of them are. */
 const GATHER_MS = 10;
 /** For what surrounds a request within its lease: the claim's way back, the immediate second try, the wait for the batch, its writing. */
@@ -57,7 +51,7 @@ const MAX_UNJUDGED = 2_000;
  * us ask a gateway again that refuses the login.
  */
 export function createPoller(deps: PollerDeps): Poller {
-  const { config, sql, metrics, log } = deps;
+  const { config, connections, metrics, log, health } = deps;
   const conduct = createConduct(
     { metrics, log },
     { ceiling: config.IP2SMS_MAX_CONCURRENCY, perSecond: config.IP2SMS_MAX_RPS },
@@ -67,8 +61,10 @@ export function createPoller(deps: PollerDeps): Poller {
     try {
       await runPoller({ ...deps, conduct, tally }, signal);
     } catch (error) {
-      dropReadOnly(sql, error);
+      connections.refresh(error);
       throw error;
+    } finally {
+      health.waits('poller');
     }
   };
 }
@@ -80,12 +76,11 @@ interface RunDeps extends PollerDeps {
 
 /** Runs until `signal` aborts; then asks for nothing more, waits for what is under way, writes it, gives the rest back, and returns. */
 async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
-  const { config, sql, metrics, log, health, conduct, tally } = deps;
-  // also a life that ends at once, as the database cannot be reached, is a turn: to restart the process would not help
-  health.beat('poller');
+  const { config, connections, metrics, log, health, conduct, tally } = deps;
+  health.waits('poller');
   const timeout = config.IP2SMS_TIMEOUT_MS;
   const leaseMs = timeout + LEASE_MARGIN_MS;
-  const store = createPollerStore(sql, leaseMs);
+  const store = createPollerStore(connections.claim, leaseMs, connections);
   await withRetry(() => store.writeSettings(config.SMS_STATUSES_EXPIRATION, config.SMS_STATUSES_GIVE_UP));
 
   const failed = new AbortController();
@@ -108,9 +103,8 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
     },
     onFailure: fail,
   });
-  const { healEveryMs = HEAL_EVERY_MS, stallMs = STALL_MS } = deps;
   const withoutGatewayId: Claimed[] = [];
-  const upkeepDeps = { config, sql, store, tally, log, healEveryMs, withoutGatewayId };
+  const upkeepDeps = { config, sql: connections.verdict, store, tally, log, withoutGatewayId };
   const side = upkeep(upkeepDeps, stop).catch(fail);
 
   const { rest, wake } = createRest(stop);
@@ -155,11 +149,11 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
     conduct.began(free);
     let rows: Claimed[] = [];
     claimedAt = performance.now();
-    const stalled = setInterval(() => void dropDeadConnections(sql, stallMs), stallMs);
+    health.waits('poller');
     try {
       rows = await withRetry(() => store.claim(wanted, lanes.floors(claimedAt)));
     } finally {
-      clearInterval(stalled);
+      health.beat('poller');
       conduct.unused(free - rows.length);
     }
     lanes.claimed(rows, wanted, performance.now());
@@ -203,6 +197,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
   } catch (error) {
     fail(error);
   }
+  health.waits('poller');
   await drain();
   conduct.show();
   await side;

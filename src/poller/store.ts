@@ -82,8 +82,15 @@ export interface Completed {
 
 export type PollerStore = ReturnType<typeof createPollerStore>;
 
-/** `leaseMs`: longer than a request with everything that belongs to it. */
-export function createPollerStore(sql: Sql, leaseMs: number) {
+/**
+ * `leaseMs`: longer than a request with everything that belongs to it. `sql` is for claims; completions and verdicts have connections of their own, so that
+ * a lock on the log or on the source keeps nothing else waiting.
+ */
+export function createPollerStore(
+  sql: Sql,
+  leaseMs: number,
+  { complete: completing, verdict }: { complete: Sql; verdict: Sql } = { complete: sql, verdict: sql },
+) {
   /** Writes what the queue's triggers must know; nothing where it is known. Minutes. */
   async function writeSettings(lifeMinutes: number, giveUpMinutes: number): Promise<void> {
     const wanted = sql`
@@ -163,7 +170,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
 
   /** Claims only rows without a gateway id: they need no gateway, and so do not wait for it. */
   async function claimWithoutGatewayId(limit: number): Promise<Claimed[]> {
-    const rows = await sql<RawClaim[]>`
+    const rows = await verdict<RawClaim[]>`
       with due as materialized (
         select id, ctid as place, due_at from smslogd.sms_poll where lane in (0, 1, 2) and due_at <= now() and leased_until <= now() and gateway_id is null
          limit ${limit} for update skip locked
@@ -181,7 +188,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
    */
   async function complete(rows: readonly Completion[]): Promise<Completed> {
     const column = (value: (row: Completion) => string | number | null) => arrayLiteral(rows.map(value));
-    const told = await sql<(Change & { held: boolean })[]>`
+    const told = await completing<(Change & { held: boolean })[]>`
       with said as materialized (
         select * from unnest(${column((r) => r.id)}::uuid[], ${column((r) => r.attempt)}::int[],
                              ${column((r) => r.gatewayId)}::text[], ${column((r) => r.result)}::text[],
@@ -247,7 +254,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
    */
   async function fillFromSource(source: Source, ids: readonly string[]): Promise<Change[]> {
     return await briefly<Change>(
-      sql,
+      verdict,
       `with ${completionSql(source, '$1::text::uuid[]')}
        select id, type, coalesce(was, 'none') as "from", gateway_status as "to", null::float8 as seconds,
               coalesce((select ${HISTORY} from smslogd.sms_poll p where p.id = wrote.id), false) as history
@@ -307,7 +314,7 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
 
   /** Puts claimed rows off, where they cannot be judged now; one that somebody holds waits for its lease alone. */
   async function postpone(rows: readonly Pick<Claimed, 'id' | 'attempt'>[], gapMs: number): Promise<void> {
-    await sql`
+    await verdict`
       with held as materialized (
         select p.id
           from smslogd.sms_poll p
@@ -323,14 +330,14 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
    * waits behind all live ones, and that is not the gateway's fault. By chance, so that many that somebody holds stand in nobody's way.
    */
   async function overdue(limit: number): Promise<string[]> {
-    const rows = await sql<{ id: string }[]>`
+    const rows = await verdict<{ id: string }[]>`
       select id from smslogd.sms_poll where give_up_at <= now() and (lane <> 2 or attempt > 0) order by random() limit ${limit}`;
     return rows.map(({ id }) => id);
   }
 
   /** Terminates what `overdue` found, where it still is so. */
   async function giveUp(ids: readonly string[]): Promise<Change[]> {
-    return await sql<Change[]>`
+    return await verdict<Change[]>`
       with over as materialized (
         select p.id, l.gateway_status as was, ${sql.unsafe(latency('now()'))} as seconds, ${sql.unsafe(HISTORY)} as history,
                l.id is not null and coalesce(l.gateway_status = any (${OPEN}::text[]), true) as writes
@@ -355,55 +362,9 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
 
   /** Puts the verdict on a row off that the database refuses to give. */
   async function giveUpLater(id: string, gapMs: number): Promise<void> {
-    await sql`
+    await verdict`
       update smslogd.sms_poll set give_up_at = now() + make_interval(secs => ${gapMs / 1000}::float8)
        where id in (select id from smslogd.sms_poll where id = ${id} for update skip locked)`;
-  }
-
-  /** How many blocks the log has now. */
-  async function logBlocks(): Promise<number> {
-    const [row] = await sql<{ blocks: number }[]>`
-      select (pg_relation_size('verification.sms_log') / current_setting('block_size')::int)::float8 as blocks`;
-    return row?.blocks ?? 0;
-  }
-
-  /** Queues what is open in the log's blocks from `from` up to `to` and is not in the queue; returns how many rows. */
-  async function healBlocks(from: number, to: number): Promise<number> {
-    const rows = await sql`
-      insert into smslogd.sms_poll
-      select q.* from verification.sms_log l
-       cross join lateral smslogd.queue_entry(l.id, l.gateway_id, l.gateway_status, l.type, l.inserted_at) q
-       where l.ctid >= ${`(${from},0)`}::tid and l.ctid < ${`(${to},0)`}::tid
-         and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
-         and not exists (select from smslogd.sms_poll p where p.id = l.id)
-      on conflict (id) do nothing`;
-    return rows.count;
-  }
-
-  /** The same for the SMS of the last `minutes`, at most `limit` rows. */
-  async function healRecent(minutes: number, limit: number): Promise<number> {
-    const rows = await sql`
-      insert into smslogd.sms_poll
-      select q.* from verification.sms_log l
-       cross join lateral smslogd.queue_entry(l.id, l.gateway_id, l.gateway_status, l.type, l.inserted_at) q
-       where l.inserted_at > now() - make_interval(secs => ${minutes * 60}::float8)
-         and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
-         and not exists (select from smslogd.sms_poll p where p.id = l.id)
-       limit ${limit}
-      on conflict (id) do nothing`;
-    return rows.count;
-  }
-
-  /** Makes due what waits for longer than any schedule tells: the database's clock was set back, or somebody's hand was there. */
-  async function hasten(): Promise<number> {
-    const rows = await sql`
-      with stuck as materialized (
-        select id from smslogd.sms_poll
-         where gateway_id is not null and greatest(due_at, leased_until) > now() + make_interval(secs => ${(2 * LONGEST_GAP_MS) / 1000}::float8)
-         order by id for update skip locked
-      )
-      update smslogd.sms_poll p set due_at = now(), leased_until = '-infinity' from stuck s where p.id = s.id`;
-    return rows.count;
   }
 
   return {
@@ -417,11 +378,46 @@ export function createPollerStore(sql: Sql, leaseMs: number) {
     overdue,
     giveUp,
     giveUpLater,
-    logBlocks,
-    healBlocks,
-    healRecent,
-    hasten,
   };
+}
+
+/** The hours that have open SMS by the stored counters, and those that are not counted yet; as PostgreSQL writes them, the youngest first. */
+export async function openHours(sql: Sql): Promise<string[]> {
+  const rows = await sql<{ hour: string }[]>`
+    select hour::text as hour
+      from (select h.hour from smslogd.sms_hourly h
+             where h.status = any (${arrayLiteral([...OPEN_STATUSES, 'none'])}::text[]) and h.hour >= (select frozen_before from smslogd.settings)
+               and (h.status <> 'none' or h.type <> 'verification' or (select source_tracks_gateway from smslogd.settings))
+            union select c.hour from smslogd.changed_hour c) h
+     order by h.hour desc`;
+  return rows.map(({ hour }) => hour);
+}
+
+/** Queues the open SMS of an hour that are not queued; returns how many. */
+export async function requeueHour(sql: Sql, hour: string, fence: string): Promise<number> {
+  const rows = await sql`
+    insert into smslogd.sms_poll
+    select q.* from verification.sms_log l
+     cross join lateral smslogd.queue_entry(l.id, l.gateway_id, l.gateway_status, l.type, l.inserted_at) q
+     where l.inserted_at >= smslogd.hour_start(${hour}::text::timestamptz) and l.inserted_at <= smslogd.hour_end(${hour}::text::timestamptz)
+       and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
+       and not exists (select from smslogd.sms_poll p where p.id = l.id)
+       and ${sql.unsafe(fence)}
+    on conflict (id) do nothing`;
+  return rows.count;
+}
+
+/** Makes due what waits for longer than any schedule tells: the database's clock was set back, or somebody's hand was there. */
+export async function resetStuck(sql: Sql, fence: string): Promise<number> {
+  const rows = await sql`
+    with stuck as materialized (
+      select id from smslogd.sms_poll
+       where gateway_id is not null and greatest(due_at, leased_until) > now() + make_interval(secs => ${(2 * LONGEST_GAP_MS) / 1000}::float8)
+         and ${sql.unsafe(fence)}
+       order by id for update skip locked
+    )
+    update smslogd.sms_poll p set due_at = now(), leased_until = '-infinity' from stuck s where p.id = s.id`;
+  return rows.count;
 }
 
 interface RawClaim {

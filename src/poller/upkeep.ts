@@ -1,4 +1,4 @@
-/** What the poller does beside asking, each on its own clock: verdicts that need no gateway, and the healing of the queue. */
+/** What the poller does beside asking, each on its own clock: verdicts that need no gateway. */
 import type { Config } from '../config.ts';
 import { codeOf } from '../errors.ts';
 import { patiently } from '../postgres/briefly.ts';
@@ -17,16 +17,12 @@ export interface UpkeepDeps {
   readonly store: PollerStore;
   readonly tally: Tally;
   readonly log: Log;
-  /** between two looks for recent SMS that are not queued; milliseconds */
-  readonly healEveryMs: number;
   /** claimed beside those that are asked for, to be judged: one statement at a time may wait for somebody's lock on the source, not a row of them */
   readonly withoutGatewayId: Claimed[];
 }
 
 const VERDICT_EVERY_MS = 1_000;
 const GIVE_UP_EVERY_MS = 5_000;
-/** Blocks of the log that one statement of the first healing looks at: 4 MiB. */
-const HEAL_BLOCKS = 512;
 const ROWS = 500;
 const POSTPONED_MS = 60_000;
 /** So long a lock on the source is tried for, and then left alone: well within a lease, and within a stop. */
@@ -87,35 +83,7 @@ export async function upkeep(deps: UpkeepDeps, signal: AbortSignal): Promise<voi
       return all.length === ROWS;
     }),
     every(GIVE_UP_EVERY_MS, signal, () => giveUp(deps)),
-    heal(deps, signal),
   ]);
-}
-
-/**
- * Queues open rows that are not queued: the whole log at first, in pieces, and then the recent ones again and again. And makes due what the queue
- * would keep for too long.
- */
-async function heal({ config, store, log, healEveryMs }: UpkeepDeps, signal: AbortSignal): Promise<void> {
-  let healed = 0;
-  const blocks = await store.logBlocks();
-  for (let from = 0; from <= blocks && !signal.aborted; from += HEAL_BLOCKS) {
-    const to = from + HEAL_BLOCKS;
-    healed += await withRetry(() => store.healBlocks(from, to));
-  }
-  if (healed > 0) log.info({ rows: healed }, 'open SMS that were not queued are queued again');
-  const hasten = async () => {
-    const rows = await withRetry(() => store.hasten());
-    if (rows > 0) log.info({ rows }, 'SMS that waited for a time too far away are due now');
-  };
-  await hasten();
-  const recent = 2 * config.SMS_STATUSES_EXPIRATION + 60;
-  await pause(healEveryMs, signal);
-  await every(healEveryMs, signal, async () => {
-    await hasten();
-    const rows = await withRetry(() => store.healRecent(recent, 10 * ROWS));
-    if (rows > 0) log.info({ rows }, 'open SMS that were not queued are queued again');
-    return rows === 10 * ROWS;
-  });
 }
 
 /** Does `work` each `ms` milliseconds, less often where it takes long, and at once again while it says that there is more. */

@@ -1,9 +1,7 @@
 /** Pools of PostgreSQL connections: postgres.js for every query. */
 import type { Socket } from 'node:net';
-import { setTimeout as delay } from 'node:timers/promises';
 import postgres from 'postgres';
 import type { Config } from '../config.ts';
-import { codeOf } from '../errors.ts';
 import { addressOf } from './address.ts';
 import { postgresSocket, startupOf } from './clients.ts';
 import { SESSION_OPTIONS } from './session.ts';
@@ -40,9 +38,6 @@ export function openDatabase(config: Config, options: { max: number; name: strin
   return sql;
 }
 
-/** Queries of a daemon at once: the mirror's write and its reconcile, the poller's claim and completion, the figures, and a spare. */
-export const DAEMON_CONNECTIONS = 8;
-
 const SOCKETS = new WeakMap<Sql, ReadonlySet<Socket>>();
 
 /**
@@ -51,20 +46,6 @@ const SOCKETS = new WeakMap<Sql, ReadonlySet<Socket>>();
  */
 export function dropConnections(sql: Sql): void {
   for (const socket of SOCKETS.get(sql) ?? []) socket.destroy();
-}
-
-/** Does that where a statement failed as its session is read only: a session keeps what ALTER ROLE had set when it began. */
-export function dropReadOnly(sql: Sql, error: unknown): void {
-  if (codeOf(error) === '25006') dropConnections(sql);
-}
-
-/** Does that where a small query gets no answer within `ms` either: else somebody's lock is waited for. */
-export async function dropDeadConnections(sql: Sql, ms: number): Promise<void> {
-  const answered = sql`select 1`.then(
-    () => true,
-    () => true,
-  );
-  if (!(await Promise.race([answered, delay(ms, false)]))) dropConnections(sql);
 }
 
 /** A pool for which libpq's variable is none: postgres.js would read it and look for another session once more. */

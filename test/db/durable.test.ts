@@ -10,7 +10,7 @@ import type { Cluster } from '../../src/demo/cluster.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
-import { batchOf, startMirror } from '../support/mirror.ts';
+import { batchOf, startMirror, nextTerm } from '../support/mirror.ts';
 import { createServer } from '../support/postgres.ts';
 import { insertVerification } from '../support/verifications.ts';
 
@@ -42,9 +42,9 @@ const hurried = async () => {
 test('a batch with its checkpoint, a chunk of a reconcile and a row kept aside are on disk when they are written', async () => {
   const store = createStore(sql, db.config());
   await store.read();
-  const { epoch } = await store.acquire();
+  const { term } = await store.acquire(await nextTerm(db.sql));
   await hurried();
-  await store.write(batchOf(randomUUID()), ['Accepted'], epoch);
+  await store.write(batchOf(randomUUID()), ['Accepted'], term);
   expect(await onDisk()).toBe(true);
   await hurried();
   const source = await describeSource(sql, db.config());
@@ -52,7 +52,7 @@ test('a batch with its checkpoint, a chunk of a reconcile and a row kept aside a
   expect(await onDisk()).toBe(true);
   await db.sql`alter table verification.sms_log add constraint one_alone check (phone_number <> '+380000000001') not valid`;
   await hurried();
-  expect((await store.write(batchOf(randomUUID()), ['Accepted'], epoch)).refused).toHaveLength(1);
+  expect((await store.write(batchOf(randomUUID()), ['Accepted'], term)).refused).toHaveLength(1);
   expect(await onDisk()).toBe(true);
 });
 

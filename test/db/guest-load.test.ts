@@ -76,7 +76,13 @@ test(
       ),
     ];
     const own = openDatabase(db.config(), { max: 2, name: 'audit' });
-    const audited = { sinceSeconds: 900, patienceMs: 100, incomplete: async () => {} };
+    const audited = {
+      sinceSeconds: 900,
+      patienceMs: 100,
+      share: 1,
+      missing: async () => {},
+      incomplete: async () => {},
+    };
     const ours = [
       again(async () => {
         await db.sql`update smslogd.checkpoint set reconcile_due = 'by hand', reconcile_after = null`;

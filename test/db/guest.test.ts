@@ -171,7 +171,13 @@ test.each(['light audit', 'verify'])('a %s calls nothing missing that is on its 
   const sql = openDatabase(db.config(), { max: 1, name: 'audit' });
   const source = await describeSource(sql, db.config());
   const audit = async () => {
-    const options = { sinceSeconds: 900, patienceMs: 60_000, incomplete: async () => {} };
+    const options = {
+      sinceSeconds: 900,
+      patienceMs: 60_000,
+      share: 1,
+      missing: async () => {},
+      incomplete: async () => {},
+    };
     if (kind === 'light audit')
       return await lightAudit(sql, db.config(), source, options, new AbortController().signal);
     const lines: string[] = [];
@@ -217,7 +223,13 @@ test.each([
   const sql = openDatabase(db.config(), { max: 1, name: 'test' });
   const source = await describeSource(sql, db.config());
   const release = await hold('lock verification.sms_log in access exclusive mode');
-  const options = { sinceSeconds: 900, patienceMs: 1_000, incomplete: async () => {} };
+  const options = {
+    sinceSeconds: 900,
+    patienceMs: 1_000,
+    share: 1,
+    missing: async () => {},
+    incomplete: async () => {},
+  };
   const audited = lightAudit(sql, db.config(), source, options, new AbortController().signal);
   await waitsForALock('the audit', 'with chunk');
   await db.sql.unsafe(`${statement} verification.verifications`);

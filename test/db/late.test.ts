@@ -7,7 +7,7 @@ import { createStore } from '../../src/mirror/store.ts';
 import { migrate } from '../../src/schema.ts';
 import { describeSource, type Source } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
-import { startMirror, type RunningMirror } from '../support/mirror.ts';
+import { startMirror, type RunningMirror, nextTerm } from '../support/mirror.ts';
 import { insertMany, insertVerification } from '../support/verifications.ts';
 
 let db: TestDatabase;
@@ -108,13 +108,13 @@ test('one that comes when the queue knows the SMS no more is filled in by the au
   const source = await describeSource(sql, db.config());
   const never = new AbortController().signal;
   const store = createStore(sql, db.config());
-  const { epoch } = await store.acquire();
+  const { term } = await store.acquire(await nextTerm(db.sql));
   const told: string[] = [];
   const incomplete = async (ids: readonly string[]) => {
     told.push(...ids);
-    expect(await complete({ store, source, epoch }, ids, never)).toEqual([]);
+    expect(await complete({ store, source, term }, ids, never)).toEqual([]);
   };
-  const options = { sinceSeconds: 3600, patienceMs: 1_000, incomplete };
+  const options = { sinceSeconds: 3600, patienceMs: 1_000, share: 1, missing: async () => {}, incomplete };
   expect(await lightAudit(sql, db.config(), source, options, never)).toMatchObject({ missing: 0 });
   expect(told).toEqual([first]);
   expect((await db.sql`select gateway_id, gateway_status from verification.sms_log where id = ${first}`)[0]).toEqual({
@@ -132,20 +132,26 @@ test('however many come at once, no statement completes more than five hundred',
   const source = await describeSource(sql, db.config());
   const store = createStore(sql, db.config());
   await store.read();
-  const { epoch } = await store.acquire();
+  const { term } = await store.acquire(await nextTerm(db.sql));
   const sizes: number[] = [];
   const counting = {
     ...store,
     complete: (of: Source, ids: readonly string[]) => {
       sizes.push(ids.length);
-      return store.complete(of, ids, epoch);
+      return store.complete(of, ids, term);
     },
   };
   const never = new AbortController().signal;
   const incomplete = async (ids: readonly string[]) => {
-    await complete({ store: counting, source, epoch }, ids, never);
+    await complete({ store: counting, source, term }, ids, never);
   };
-  await lightAudit(sql, db.config(), source, { sinceSeconds: 3600, patienceMs: 1_000, incomplete }, never);
+  await lightAudit(
+    sql,
+    db.config(),
+    source,
+    { sinceSeconds: 3600, patienceMs: 1_000, share: 1, missing: async () => {}, incomplete },
+    never,
+  );
   expect(await db.sql`select from verification.sms_log where gateway_id is null`).toHaveLength(0);
   expect(Math.max(...sizes)).toBeLessThanOrEqual(500);
   await sql.end();

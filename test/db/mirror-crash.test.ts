@@ -12,7 +12,7 @@ import { reconcile } from '../../src/mirror/reconcile.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
-import { batchOf, startMirror, type RunningMirror } from '../support/mirror.ts';
+import { batchOf, startMirror, type RunningMirror, nextTerm } from '../support/mirror.ts';
 import { difference, insertMany, insertOneByOne, insertVerification } from '../support/verifications.ts';
 import { keepalive, kindOf, positionAt, startWire, unknownKind, type Wire } from '../support/wire.ts';
 
@@ -224,17 +224,17 @@ test('an older daemon cannot write behind its successor: not the checkpoint, and
   const sql = openDatabase(db.config(), { max: 1, name: 'test' });
   const store = createStore(sql, db.config());
   await store.read();
-  const older = await store.acquire();
-  const newer = await store.acquire();
-  await stepsDown(store.write(batchOf(randomUUID()), ['Accepted'], older.epoch));
-  await stepsDown(store.keepReconcile(undefined, undefined, older.epoch));
+  const older = await store.acquire(await nextTerm(db.sql));
+  const newer = await store.acquire(await nextTerm(db.sql));
+  await stepsDown(store.write(batchOf(randomUUID()), ['Accepted'], older.term));
+  await stepsDown(store.keepReconcile(undefined, undefined, older.term));
   expect(await logged()).toBe(0);
   expect(await checkpoint()).toBeNull();
   const known = randomUUID();
-  await store.write(batchOf(known), ['Accepted'], newer.epoch);
+  await store.write(batchOf(known), ['Accepted'], newer.term);
   expect(await logged()).toBe(1);
   expect(await checkpoint()).toBe('0/10');
-  await stepsDown(store.write(batchOf(known), ['Accepted'], older.epoch));
+  await stepsDown(store.write(batchOf(known), ['Accepted'], older.term));
   await sql.end();
 });
 
@@ -244,15 +244,15 @@ test('an older daemon copies and completes nothing behind its successor, and kee
   const store = createStore(sql, db.config());
   const source = await describeSource(sql, db.config());
   await store.read();
-  const { epoch } = await store.acquire();
+  const { term } = await store.acquire(await nextTerm(db.sql));
   const next = createStore(db.sql, db.config());
-  await next.acquire();
-  const copied = () => stepsDown(store.reconcileChunk(source, undefined, 10, { epoch }));
+  await next.acquire(await nextTerm(db.sql));
+  const copied = () => stepsDown(store.reconcileChunk(source, undefined, 10, { term }));
   await copied();
   expect(await logged()).toBe(0);
   await db.sql`insert into verification.sms_log (id, phone_number, type) values (${id}, '+380000000001', 'verification')`;
   await copied();
-  await stepsDown(store.complete(source, [id], epoch));
+  await stepsDown(store.complete(source, [id], term));
   expect(await db.sql`select from verification.sms_log where gateway_id is not null`).toHaveLength(0);
 
   // the successor comes between a refusal and what is made of it
@@ -260,12 +260,16 @@ test('an older daemon copies and completes nothing behind its successor, and kee
     new Proxy(sql, {
       apply: (target, self, call: Parameters<typeof sql>) => {
         const work = () => Reflect.apply(target, self, call) as Promise<unknown>;
-        return call[0].join('').includes('insert into smslogd.sms_refused') ? next.acquire().then(work) : work();
+        return call[0].join('').includes('insert into smslogd.sms_refused')
+          ? nextTerm(db.sql)
+              .then((term) => next.acquire(term))
+              .then(work)
+          : work();
       },
     }),
     db.config(),
   );
-  const mine = async () => (await store.acquire()).epoch;
+  const mine = async () => (await store.acquire(await nextTerm(db.sql))).term;
   await db.sql`delete from verification.sms_log`;
   await db.sql.unsafe(`
     create function pass_over() returns trigger language plpgsql as $$ begin return null; end $$;
@@ -274,7 +278,7 @@ test('an older daemon copies and completes nothing behind its successor, and kee
   await db.sql`drop trigger pass_over on verification.sms_log`;
   await db.sql`alter table verification.sms_log add constraint none check (phone_number = '')`;
   await stepsDown(overtaken.write(batchOf(randomUUID()), ['Accepted'], await mine()));
-  await stepsDown(overtaken.reconcileChunk(source, undefined, 1, { epoch: await mine() }));
+  await stepsDown(overtaken.reconcileChunk(source, undefined, 1, { term: await mine() }));
   expect(await db.sql`select from smslogd.sms_refused`).toHaveLength(0);
   await sql.end();
 });
@@ -284,24 +288,24 @@ test('stream and reconcile write in id order, so that two statements never wait 
   const store = createStore(sql, db.config());
   const source = await describeSource(sql, db.config());
   await store.read();
-  const { epoch } = await store.acquire();
+  const { term } = await store.acquire(await nextTerm(db.sql));
   const ids = Array.from({ length: 9 }, () => randomUUID()).toSorted();
   const backwards = ids.toReversed();
   const many = { ...batchOf(''), rows: backwards.flatMap((id) => batchOf(id).rows) };
   const accepted = backwards.map(() => 'Accepted');
   const written = async (table: string) =>
     (await db.sql`select id from ${db.sql(table)} order by ctid`).map(({ id }) => id as string);
-  await store.write(many, accepted, epoch);
+  await store.write(many, accepted, term);
   expect(await written('verification.sms_log')).toEqual(ids);
   await db.sql`truncate verification.sms_log`;
   for (const id of backwards) await insertVerification(db.sql, { id });
-  await store.reconcileChunk(source, undefined, 100, { epoch });
+  await store.reconcileChunk(source, undefined, 100, { term });
   expect(await written('verification.sms_log')).toEqual(ids);
   await db.sql`truncate verification.sms_log`;
   await db.sql.unsafe(`
     create function pass_over() returns trigger language plpgsql as $$ begin return null; end $$;
     create trigger pass_over before insert on verification.sms_log for each row execute function pass_over()`);
-  await store.write(many, accepted, epoch);
+  await store.write(many, accepted, term);
   expect(await written('smslogd.sms_refused')).toEqual(ids);
   await sql.end();
 });
@@ -322,15 +326,15 @@ test.each(['40P01', '40001'])(
     const store = createStore(sql, db.config());
     const source = await describeSource(sql, db.config());
     await store.read();
-    const { epoch } = await store.acquire();
-    expect(await store.write(batchOf(randomUUID()), ['Accepted'], epoch)).toMatchObject({ inserted: 1 });
+    const { term } = await store.acquire(await nextTerm(db.sql));
+    expect(await store.write(batchOf(randomUUID()), ['Accepted'], term)).toMatchObject({ inserted: 1 });
     expect(await tries()).toBe(2);
-    expect(await store.reconcileChunk(source, undefined, 100, { epoch })).toMatchObject({ inserted: 1 });
+    expect(await store.reconcileChunk(source, undefined, 100, { term })).toMatchObject({ inserted: 1 });
     expect(await tries()).toBe(4);
     await db.sql
       .unsafe(`alter table verification.sms_log disable trigger lose; update verification.sms_log set gateway_id = null;
     alter table verification.sms_log enable trigger lose`);
-    expect(await store.complete(source, [id], epoch)).toMatchObject({ completed: 1 });
+    expect(await store.complete(source, [id], term)).toMatchObject({ completed: 1 });
     expect(await tries()).toBe(6);
     await sql.end();
   },
@@ -341,10 +345,10 @@ test('a batch is one statement: its rows, their entries in the queue and the che
   const sql = postgres(db.url, { max: 1, fetch_types: false, debug: (_, text) => void statements.push(text) });
   const store = createStore(sql, db.config());
   await store.read();
-  const { epoch } = await store.acquire();
+  const { term } = await store.acquire(await nextTerm(db.sql));
   const before = statements.length;
   const rows = [randomUUID(), randomUUID(), randomUUID()].flatMap((id) => batchOf(id).rows);
-  await store.write({ ...batchOf(''), rows }, ['Accepted', 'Accepted', 'Accepted'], epoch);
+  await store.write({ ...batchOf(''), rows }, ['Accepted', 'Accepted', 'Accepted'], term);
   expect(statements.slice(before)).toHaveLength(1);
   expect(await db.sql`select from smslogd.sms_poll`).toHaveLength(3);
   const written =
@@ -378,13 +382,13 @@ test('rows that are there already stop no batch, although rows are inserted with
   const sql = openDatabase(db.config(), { max: 1, name: 'test' });
   const store = createStore(sql, db.config());
   await store.read();
-  const { epoch } = await store.acquire();
+  const { term } = await store.acquire(await nextTerm(db.sql));
   const known = randomUUID();
   const one = batchOf(known);
-  expect(await store.write(one, ['Accepted'], epoch)).toMatchObject({ inserted: 1, duplicates: 0 });
-  for (let i = 0; i < 10; i += 1) await store.write(batchOf(randomUUID()), ['Accepted'], epoch);
+  expect(await store.write(one, ['Accepted'], term)).toMatchObject({ inserted: 1, duplicates: 0 });
+  for (let i = 0; i < 10; i += 1) await store.write(batchOf(randomUUID()), ['Accepted'], term);
   const both = { ...one, rows: [...batchOf(randomUUID()).rows, ...one.rows, ...batchOf(randomUUID()).rows] };
-  const written = await store.write(both, ['Accepted', 'Accepted', 'Accepted'], epoch);
+  const written = await store.write(both, ['Accepted', 'Accepted', 'Accepted'], term);
   expect(written).toMatchObject({ inserted: 2, duplicates: 1, refused: [] });
   expect(await logged()).toBe(13);
   await sql.end();
@@ -431,7 +435,7 @@ test('a copy says how far it is, in the log and as a metric', async () => {
   const store = createStore(sql, db.config());
   const source = await describeSource(sql, db.config());
   await store.read();
-  const { epoch } = await store.acquire();
+  const { term } = await store.acquire(await nextTerm(db.sql));
   const metrics = createMetrics('test');
   const shares: number[] = [];
   const log = pino(
@@ -452,7 +456,7 @@ test('a copy says how far it is, in the log and as a metric', async () => {
     },
   };
   await reconcile(
-    { store: watched, source, epoch, reason: 'test', log, metrics, progressMs: 0 },
+    { store: watched, source, term, reason: 'test', log, metrics, progressMs: 0 },
     new AbortController().signal,
   );
   expect(progress[0]).toBe(0);
@@ -502,23 +506,26 @@ test('two daemons: one streams, the other stands by and takes over when the firs
   await until('the row', async () => (await logged()) === 1);
 });
 
+const due = (reason: string) => ({ reason, fresh: false, horizon: false });
+
 test('a reconcile that is under way keeps no position once another one is due', async () => {
   const sql = openDatabase(db.config(), { max: 1, name: 'test' });
   const store = createStore(sql, db.config());
   await store.read();
-  const { epoch } = await store.acquire();
-  await store.markReconcile('by the one who works', { epoch });
-  await store.keepReconcile(randomUUID(), undefined, epoch);
-  await store.markReconcile('by the next one');
-  await stepsDown(store.keepReconcile(randomUUID(), undefined, epoch));
-  await store.markReconcile('by the former one, late', { epoch });
-  await stepsDown(store.clearReconcile(epoch));
-  await store.keepAudited('1', epoch);
+  const { term } = await store.acquire(await nextTerm(db.sql));
+  await store.markReconcile(term, due('by the one who works'));
+  await store.keepReconcile(randomUUID(), undefined, term);
+  const next = await nextTerm(db.sql);
+  await store.markReconcile(next, due('by the next one'));
+  await stepsDown(store.keepReconcile(randomUUID(), undefined, term));
+  await stepsDown(store.markReconcile(term, due('by the former one, late')));
+  await stepsDown(store.clearReconcile(term));
+  await store.keepAudited('1', term);
   const [kept] =
     await db.sql`select reconcile_due, reconcile_after, audited_xid > '1' as audited from smslogd.checkpoint`;
   expect(kept).toEqual({ reconcile_due: 'by the next one', reconcile_after: null, audited: true });
   // without its mark no slot may be made
   await db.sql`delete from smslogd.checkpoint`;
-  await stepsDown(store.markReconcile('slot missing'));
+  await stepsDown(store.markReconcile(next, due('slot missing')));
   await sql.end();
 });

@@ -171,7 +171,13 @@ test('a row that a constraint of the log refuses is kept aside and counted, and 
 async function lacking(): Promise<number> {
   const sql = openDatabase(db.config(), { max: 1, name: 'test' });
   const source = await describeSource(sql, db.config());
-  const options = { sinceSeconds: 1e9, patienceMs: 20_000, incomplete: async () => {} };
+  const options = {
+    sinceSeconds: 1e9,
+    patienceMs: 20_000,
+    share: 1,
+    missing: async () => {},
+    incomplete: async () => {},
+  };
   const { missing } = await lightAudit(sql, db.config(), source, options, new AbortController().signal);
   await sql.end();
   return missing;

@@ -19,7 +19,7 @@ afterEach(async () => {
   await db.drop();
 });
 
-async function start(options: { healEveryMs?: number } = {}): Promise<Running> {
+async function start(options: { everyMs?: number } = {}): Promise<Running> {
   running = await startPoller(db, { IP2SMS_URL: gateway.url }, undefined, options);
   return running;
 }
@@ -189,7 +189,7 @@ test('the victim of a deadlock is written at the second try, without another que
 });
 
 test('a recent SMS that fell out of the queue while the poller runs is found and asked for', async () => {
-  await start({ healEveryMs: 50 });
+  await start({ everyMs: 50 });
   const first = await insertSms(db, { gatewayId: '4000001' });
   await statusBecomes(db, first, 'Delivered');
   await db.sql`alter table verification.sms_log disable trigger smslogd_queue_inserted`;

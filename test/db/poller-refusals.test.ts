@@ -1,6 +1,7 @@
 /** What the poller cannot do: a row that the database refuses, a claim whose daemon died, a run that fails. None of it stops the rest. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { openDatabase } from '../../src/postgres/pools.ts';
+import { createHealth } from '../../src/health.ts';
+import { openConnections } from '../../src/postgres/connections.ts';
 import { silentLog } from '../../src/log.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { createPoller } from '../../src/poller/poller.ts';
@@ -142,11 +143,11 @@ test('a second run still leaves a gateway alone that refused the login', async (
   gateway.script = () => ({ status: 401 });
   await insertSms(db, { gatewayId: '9300001' });
   const config = db.config({ IP2SMS_URL: gateway.url });
-  const sql = openDatabase(config, { max: 6, name: 'poller' });
+  const connections = openConnections(config);
   const metrics = createMetrics('test');
   let beats = 0;
-  const health = { beat: () => void (beats += 1) };
-  const poller = createPoller({ config, sql, metrics, log: silentLog, health });
+  const health = { beat: () => void (beats += 1), waits: () => {} };
+  const poller = createPoller({ config, connections, metrics, log: silentLog, health });
   for (let run = 0; run < 2; run += 1) {
     const abort = new AbortController();
     const done = poller(abort.signal);
@@ -156,19 +157,21 @@ test('a second run still leaves a gateway alone that refused the login', async (
     abort.abort();
     await done;
   }
-  await sql.end({ timeout: 1 });
+  await connections.end();
   expect(gateway.asked).toHaveLength(1);
 });
 
-test('it turns also while the database cannot be reached: nobody must restart it for that', async () => {
+test('while the database cannot be reached it waits, and is not taken for dead: nobody must restart it for that', async () => {
   const config = db.config({ IP2SMS_URL: gateway.url, DATABASE_URL: 'postgres://nobody@127.0.0.1:1/none' });
-  const sql = openDatabase(config, { max: 1, name: 'poller' });
-  const beaten: string[] = [];
-  const health = { beat: (loop: string) => void beaten.push(loop) };
-  const poller = createPoller({ config, sql, metrics: createMetrics('test'), log: silentLog, health });
+  const connections = openConnections(config);
+  const metrics = createMetrics('test');
+  let now = 0;
+  const health = createHealth(metrics, ['poller'], () => now);
+  const poller = createPoller({ config, connections, metrics, log: silentLog, health });
   await expect(poller(new AbortController().signal)).rejects.toThrow('ECONNREFUSED');
-  expect(beaten).toEqual(['poller']);
-  await sql.end({ timeout: 1 });
+  now += 3_600_000;
+  expect(health.silentLoops()).toEqual([]);
+  await connections.end();
 });
 
 test('where the path to the database dies in silence, or sessions stay read only, a run ends, and a later one works', async () => {
@@ -176,11 +179,12 @@ test('where the path to the database dies in silence, or sessions stay read only
   const proxy = await startProxy({ host: url.hostname, port: Number(url.port) });
   url.port = String(proxy.port);
   const config = db.config({ IP2SMS_URL: gateway.url, DATABASE_URL: url.href });
-  const sql = openDatabase(config, { max: 6, name: 'poller' });
+  const connections = openConnections(config, { lookMs: 100, stallMs: 500 });
   let beats = 0;
-  const health = { beat: () => void (beats += 1) };
-  const poller = createPoller({ config, sql, metrics: createMetrics('test'), log: silentLog, health, stallMs: 300 });
+  const health = { beat: () => void (beats += 1), waits: () => {} };
+  const poller = createPoller({ config, connections, metrics: createMetrics('test'), log: silentLog, health });
   const stop = new AbortController();
+  const watch = connections.watch(stop.signal);
   const first = poller(stop.signal);
   await until('it to turn', () => beats > 2);
   proxy.stall();
@@ -191,7 +195,7 @@ test('where the path to the database dies in silence, or sessions stay read only
   const last = poller(stop.signal);
   await statusBecomes(db, await insertSms(db, { gatewayId: '9500001' }), 'Enroute');
   stop.abort();
-  await last;
-  await sql.end({ timeout: 1 });
+  await Promise.all([last, watch]);
+  await connections.end();
   await proxy.close();
 });

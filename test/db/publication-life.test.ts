@@ -153,7 +153,7 @@ test('while a reconcile waits for an old transaction the publication is watched 
   await db.sql`update smslogd.checkpoint set reconcile_due = 'by hand'`;
   await cut();
   await until('the reconcile to wait', async () => {
-    const [row] = await db.sql`select epoch > 1 as next from smslogd.checkpoint`;
+    const [row] = await db.sql`select term > 1 as next from smslogd.checkpoint`;
     return row?.['next'] === true && mirror.health.mirrorState === 'streaming';
   });
   await db.sql`alter publication smslogd drop table verification.verifications`;

@@ -45,7 +45,7 @@ describe('the daemon under its role', () => {
     await sql`update smslogd.sms_poll set attempt = attempt + 1`;
     await sql`delete from smslogd.sms_poll`;
     await sql`insert into smslogd.checkpoint (slot_name) values (${db.name})`;
-    await sql`update smslogd.checkpoint set epoch = epoch + 1 where slot_name = ${db.name}`;
+    await sql`update smslogd.checkpoint set term = term + 1 where slot_name = ${db.name}`;
     await sql`update smslogd.settings set life = life`;
     await sql`select * from smslogd.migrations`;
     await sql`select count(*) from verification.verifications`;

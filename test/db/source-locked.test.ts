@@ -69,7 +69,13 @@ test('an audit gives up the size of the source, and is tried again', async () =>
   const source = await describeSource(sql, db.config());
   const release = await lockSource();
   await expect(pagesOf(sql, source.table)).rejects.toMatchObject({ code: '55P03' });
-  const options = { sinceSeconds: 900, patienceMs: 1_000, incomplete: async () => {} };
+  const options = {
+    sinceSeconds: 900,
+    patienceMs: 1_000,
+    share: 1,
+    missing: async () => {},
+    incomplete: async () => {},
+  };
   const audited = lightAudit(sql, db.config(), source, options, new AbortController().signal);
   await givesUp('smslogd test');
   await release();

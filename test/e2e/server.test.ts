@@ -54,8 +54,9 @@ async function idleStream(): Promise<{ ended: Promise<unknown> }> {
   const sql = openDatabase(config, { max: 1, name: 'test' });
   const [source, { confirmed }] = [await describeSource(sql, config), (await describeSlot(sql, db.name))!];
   const deps = { config, store: createStore(sql, config), log: silentLog, metrics: createMetrics('test') };
-  const ignored = { caughtUp: () => {}, reads: () => {}, dropConnections: () => {} };
-  const start = { source, durable: confirmed, resumeAt: confirmed, senderTimeoutMs: 0 };
+  const health = { beat: () => {}, waits: () => {} };
+  const ignored = { health, caughtUp: () => {}, cancelWrite: () => {}, raiseTerm: () => Promise.resolve(0n) };
+  const start = { source, term: 0n, durable: confirmed, resumeAt: confirmed, senderTimeoutMs: 0 };
   let ended!: Promise<unknown>;
   await new Promise<void>((streams) => {
     ended = pump({ ...deps, ...ignored }, start, new AbortController().signal, () => (streams(), []))

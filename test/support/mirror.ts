@@ -1,12 +1,15 @@
 /** A mirror in this process, on a test's database. */
-import { openDatabase } from '../../src/postgres/pools.ts';
 import { createHealth, type Health } from '../../src/health.ts';
+import { createLeadership } from '../../src/leader/lease.ts';
 import { silentLog, type Log } from '../../src/log.ts';
 import { parseLsn } from '../../src/lsn.ts';
 import { createMetrics, type Metrics } from '../../src/metrics.ts';
 import type { Batch } from '../../src/mirror/batch.ts';
+import { watchWaits } from '../../src/mirror/locks.ts';
 import { createMirror } from '../../src/mirror/mirror.ts';
 import type { Failpoints } from '../../src/mirror/pump.ts';
+import type { Sql } from '../../src/postgres/pools.ts';
+import { openConnections } from '../../src/postgres/connections.ts';
 import { supervise } from '../../src/supervise.ts';
 import { until, type TestDatabase } from './database.ts';
 
@@ -36,25 +39,44 @@ export function startMirror(
     log?: Log;
     auditMs?: number;
     decodeTries?: number;
+    senderTimeoutMs?: number;
   } = {},
 ): RunningMirror {
   const config = db.config(env);
-  const sql = openDatabase(config, { max: 3, name: 'test mirror' });
+  const connections = openConnections(config, { lookMs: WATCH_MS, stallMs: 2_000 });
+  const { control, tag } = connections;
   const metrics = createMetrics('test');
   const health = createHealth(metrics, ['mirror']);
   const controller = new AbortController();
-  const loop = createMirror({
+  const { signal } = controller;
+  const lead = createLeadership({
+    connections,
+    slot: config.SLOT_NAME,
+    holder: tag,
+    mirrors: true,
+    log,
+    onStanding: (standing) => health.stand(standing),
+  });
+  const mirror = createMirror({
     config,
-    sql,
+    connections,
+    lead,
     metrics,
     log,
     health,
     watchMs: WATCH_MS,
+    senderTimeoutMs: 1_000,
+    reconcileMs: WATCH_MS,
     ...(failpoints === undefined ? {} : { failpoints }),
     ...often,
   });
-  const done = supervise({ name: 'mirror', log }, loop, controller.signal);
+  const done = supervise({ name: 'mirror', log }, lead.whileLeading(mirror), signal);
   done.catch(() => {});
+  const beside = [
+    supervise({ name: 'leader', log }, (until) => lead.run(until), signal),
+    connections.watch(signal),
+    watchWaits({ control, tag, config, log, metrics }, signal),
+  ];
   return {
     metrics,
     health,
@@ -74,9 +96,19 @@ export function startMirror(
     stop: async () => {
       controller.abort();
       await done.catch(() => {});
-      await sql.end({ timeout: 1 });
+      await Promise.allSettled(beside);
+      await lead.release();
+      await connections.end();
     },
   };
+}
+
+/** A later term than any that has written: as a daemon takes it that has just become the leader. */
+export async function nextTerm(sql: Sql): Promise<bigint> {
+  const [row] = await sql<
+    { term: string }[]
+  >`select (coalesce(max(term), 0) + 1)::text as term from smslogd.checkpoint`;
+  return BigInt(row!.term);
 }
 
 /** A batch of one row, whose transaction ends at `end`. */

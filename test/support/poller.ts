@@ -1,8 +1,10 @@
 /** A poller over a test database and a scripted gateway, and the SMS that it is to ask for. */
-import { openDatabase } from '../../src/postgres/pools.ts';
+import { openConnections } from '../../src/postgres/connections.ts';
 import { silentLog, type Log } from '../../src/log.ts';
 import { createMetrics, type Metrics } from '../../src/metrics.ts';
 import { createPoller } from '../../src/poller/poller.ts';
+import { repairQueue } from '../../src/poller/repair.ts';
+import { supervise } from '../../src/supervise.ts';
 import { until, type TestDatabase } from './database.ts';
 
 export interface Running {
@@ -27,15 +29,23 @@ export async function startPoller(
   db: TestDatabase,
   env: Record<string, string>,
   log: Log = silentLog,
-  options: { healEveryMs?: number } = {},
+  { everyMs }: { everyMs?: number } = {},
 ): Promise<Running> {
   const config = db.config(env);
-  const sql = openDatabase(config, { max: 6, name: 'poller' });
+  const connections = openConnections(config, { lookMs: 500, stallMs: 2_000 });
   const metrics = createMetrics('test');
   const abort = new AbortController();
   const running = { metrics, beats: 0, stop };
-  const health = { beat: () => void (running.beats += 1) };
-  const done = createPoller({ config, sql, metrics, log, health, ...options })(abort.signal);
+  const health = { beat: () => void (running.beats += 1), waits: () => {} };
+  const done = createPoller({ config, connections, metrics, log, health })(abort.signal);
+  const beside = [
+    connections.watch(abort.signal),
+    supervise(
+      { name: 'queue', log },
+      (signal) => repairQueue({ sql: connections.upkeep, log, ...(everyMs === undefined ? {} : { everyMs }) }, signal),
+      abort.signal,
+    ),
+  ];
   done.catch(() => {});
   let stopped: Promise<void> | undefined;
   async function stop(): Promise<void> {
@@ -44,13 +54,13 @@ export async function startPoller(
       try {
         await done;
       } finally {
-        await sql.end({ timeout: 1 });
+        await Promise.allSettled(beside);
+        await connections.end();
       }
     })();
     await stopped;
   }
-  // the first beat comes before them
-  await until('the poller to turn', () => running.beats > 1);
+  await until('the poller to turn', () => running.beats > 0);
   return running;
 }
 

@@ -184,11 +184,12 @@ describe('/metrics', () => {
 });
 
 describe('/healthz', () => {
-  test('is well while the loops turn, and names the one that does not', async () => {
+  test('is well while the loops turn or wait, and names the one that does neither', async () => {
     await start();
     expect((await get('/healthz')).status).toBe(200);
+    health.beat('poller');
+    health.waits('mirror');
     now = 61_000;
-    health.beat('mirror');
     const response = await get('/healthz');
     expect(response.status).toBe(503);
     expect(await response.text()).toBe('loops that do not turn: poller\n');
@@ -256,6 +257,8 @@ describe('the status page', () => {
   test('says what is wrong: no database yet, a silent loop', async () => {
     facts = undefined;
     await start();
+    health.beat('mirror');
+    health.beat('poller');
     now = 61_000;
     const page = await (await get('/')).text();
     expect(page).toContain('It is not known how the SMS channel is.');

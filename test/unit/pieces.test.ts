@@ -49,7 +49,7 @@ test('a walk by place reads each page once, though some pieces are given up', as
     const [from, to] = parameters.map((place) => Number(/\d+/.exec(place)![0]));
     read.push([from!, to!]);
   };
-  await walkByPlace(1_234, 800, 1, look, new AbortController().signal);
+  await walkByPlace(1_234, 800, { parameter: 1, share: 1 }, look, new AbortController().signal);
   expect(times).toBeGreaterThan(read.length);
   // each begins where the one before it ended
   expect(read.map(([from]) => from)).toEqual([0, ...read.slice(0, -1).map(([, to]) => to)]);

@@ -34,7 +34,7 @@ test('a fatal failure is thrown at once, and standing by is no failure', async (
     { ...options, onProblem: ({ code }) => told.push(code) },
     async () => {
       turns += 1;
-      throw new SmslogdError((['slot_busy', 'stepped_down'] as const)[turns - 1] ?? 'wal_level', 'no');
+      throw new SmslogdError((['removed', 'stepped_down'] as const)[turns - 1] ?? 'wal_level', 'no');
     },
     new AbortController().signal,
   );

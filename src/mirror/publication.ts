@@ -1,0 +1,57 @@
+/** The mirror's look at its publication, and the repair that its role may make. What a publication must be stands in src/publication.ts. */
+import type { Config } from '../config.ts';
+import { codeOf, SmslogdError } from '../errors.ts';
+import { logProblem, type Log } from '../log.ts';
+import type { Metrics } from '../metrics.ts';
+import type { Sql } from '../postgres/pools.ts';
+import type { Connections } from '../postgres/connections.ts';
+import { describePublication, publicationStatements, type PublicationState } from '../publication.ts';
+import type { Source } from '../source.ts';
+import type { Sight } from './mode.ts';
+
+export async function publicationState(sql: Sql, config: Config, source: Source): Promise<Sight['publication']> {
+  const now = await describePublication(sql, config, source);
+  if (lacks(config, source, now)) return 'lacking';
+  return publicationStatements(config, source, now).length > 0 ? 'excess' : 'right';
+}
+
+/** True where the stream would miss something; what is published in excess is the owner's trouble, not the stream's. */
+export function lacks(config: Config, source: Source, now: PublicationState): boolean {
+  return publicationStatements(config, source, { ...now, update: false, delete: false }).length > 0;
+}
+
+export interface Repair {
+  readonly config: Config;
+  readonly connections: Pick<Connections, 'control' | 'copy'>;
+  readonly source: Source;
+  /** the stream would miss something */
+  readonly lacking: boolean;
+  readonly log: Log;
+  readonly metrics: Pick<Metrics, 'errors'>;
+}
+
+/** Makes the publication what it must be. False where our role may not: the SQL to run is said then. */
+export async function repairPublication({ config, connections, source, log, metrics }: Repair): Promise<boolean> {
+  const statements = publicationStatements(
+    config,
+    source,
+    await describePublication(connections.control, config, source),
+  );
+  if (statements.length === 0) return true;
+  const name = config.PUBLICATION_NAME;
+  metrics.errors.inc({ code: 'publication_missing' });
+  try {
+    await connections.copy.unsafe(['set local lock_timeout = 400', ...statements].join(';\n')).simple();
+    const repaired = new SmslogdError('publication_missing', 'the publication was not as it must be; it is repaired');
+    logProblem(log, 'warn', repaired, { publication: name });
+    return true;
+  } catch (error) {
+    if (codeOf(error) !== '42501') throw error;
+    const problem = new SmslogdError('publication_missing', `the publication ${name} is not as it must be`, {
+      cause: error,
+      hint: `Run as the owner of the source table: ${statements.join('; ')};`,
+    });
+    logProblem(log, 'warn', problem);
+    return false;
+  }
+}

@@ -1,0 +1,195 @@
+/**
+ * The daemon's connections, each for one purpose, so that a statement that waits for somebody's lock delays nothing that does not need that lock; and
+ * the watch over them.
+ *
+ * - Their number is fixed (DAEMON_CONNECTIONS): a lock held for hours makes statements wait, never more sessions.
+ * - `control` runs only statements that no lock on a table can delay: the lease, catalog lookups, the watch itself. While it answers, the path to the server
+ *   is alive, and a statement that takes long waits for a lock, or is slow: it is left alone.
+ * - A connection whose statement the server does not know of is dead: it alone is cut.
+ * - Where `control` gets no answer the path is dead. It alone is cut and opened again; once the server answers, every older session of this process is
+ *   terminated there before its socket is cut here, so that no orphaned session waits on beside its successor.
+ */
+import { randomBytes } from 'node:crypto';
+import type { Config } from '../config.ts';
+import { sqlstateOf } from '../errors.ts';
+import { pause } from '../supervise.ts';
+import { dropConnections, isPooled, openDatabase, type Sql } from './pools.ts';
+
+/** The purposes, and how many connections each has. */
+const PURPOSES = {
+  /** the lease, catalog lookups, the watch */
+  control: 1,
+  /** the mirror's writes from the stream */
+  apply: 1,
+  /** reads of the source: reconcile, audit, gateway ids that come late */
+  copy: 1,
+  claim: 1,
+  complete: 2,
+  /** verdicts without the gateway */
+  verdict: 1,
+  /** what /metrics and the page show */
+  figures: 1,
+  /** stored counters, retention, repair of the queue */
+  upkeep: 1,
+} as const;
+
+export type Purpose = keyof typeof PURPOSES;
+
+/** Sessions of one daemon on the server: these and the replication connection, which a slot is made over, too. */
+export const DAEMON_CONNECTIONS = Object.values(PURPOSES).reduce<number>((sum, each) => sum + each, 1);
+
+export type Connections = { readonly [P in Purpose]: Sql } & {
+  /** names this process among the daemons: the end of the application_name of its sessions */
+  readonly tag: string;
+  /** Watches until `signal` aborts; never rejects. */
+  watch(signal: AbortSignal): Promise<void>;
+  /** Cancels the statement that a purpose waits for: nobody needs its result any more. */
+  cancel(purpose: Purpose): Promise<void>;
+  /** Told of a failure: cuts all where it was that sessions are read only. They keep what ALTER ROLE had set when they began, new ones need not. */
+  refresh(error: unknown): void;
+  end(): Promise<void>;
+};
+
+const READ_ONLY = '25006';
+const LOOK_MS = 2_000;
+/** A statement that takes longer is looked for on the server. */
+const STALL_MS = 5_000;
+/** Through a pooler a statement may wait for a free session there, where nobody sees it. */
+const POOLED_STALL_MS = 60_000;
+
+interface Options {
+  readonly lookMs?: number;
+  readonly stallMs?: number;
+}
+
+export function openConnections(config: Config, options: Options = {}): Connections {
+  const pooled = isPooled(config);
+  const { lookMs = LOOK_MS, stallMs = STALL_MS } = options;
+  const lostMs = pooled ? Math.max(POOLED_STALL_MS, stallMs) : stallMs;
+  const tag = randomBytes(4).toString('hex');
+  const waiting = new Map<Purpose, Map<object, number>>();
+  const pools = new Map<Purpose, Sql>();
+  const open = (purpose: Purpose): Sql => {
+    const statements = new Map<object, number>();
+    const pool = openDatabase(config, { max: PURPOSES[purpose], name: `${purpose} ${tag}` });
+    waiting.set(purpose, statements);
+    pools.set(purpose, pool);
+    return observed(pool, statements);
+  };
+  const cut = (purpose: Purpose) => dropConnections(pools.get(purpose)!);
+  const purposes = Object.keys(PURPOSES) as Purpose[];
+  const lanes = Object.fromEntries(purposes.map((purpose) => [purpose, open(purpose)])) as Record<Purpose, Sql>;
+  const { control } = lanes;
+  const others = purposes.filter((purpose) => purpose !== 'control');
+
+  /** The statements that a purpose has waited for longer than `ms`. */
+  const stalled = (purpose: Purpose, ms: number): object[] => {
+    const now = performance.now();
+    return [...waiting.get(purpose)!].filter(([, since]) => now - since > ms).map(([statement]) => statement);
+  };
+  const active = async () =>
+    await control<{ name: string; n: number }[]>`
+      select application_name as name, count(*)::int as n from pg_stat_activity
+       where application_name like ${`smslogd % ${tag}`} and state <> 'idle' group by 1`;
+  const terminate = async (pattern: string) =>
+    await control`select pg_terminate_backend(pid) from pg_stat_activity
+                   where application_name like ${pattern} and pid <> pg_backend_pid() and (state <> 'idle' or not ${pooled}::boolean)`;
+
+  return {
+    ...lanes,
+    tag,
+    async watch(signal) {
+      /** statements that the server did not know of at the last look */
+      let unknown = new Set<object>();
+      let dead = false;
+      while (!signal.aborted) {
+        await pause(lookMs, signal);
+        if (signal.aborted) return;
+        const seen = await within(stallMs, active());
+        if (seen === undefined) {
+          dead = true;
+          cut('control');
+          continue;
+        }
+        if (dead) {
+          dead = false;
+          // the server answers again on a new connection
+          await within(stallMs, terminate(`smslogd % ${tag}`));
+          for (const purpose of others) cut(purpose);
+          continue;
+        }
+        const lost = new Set<object>();
+        for (const purpose of others) {
+          const late = stalled(purpose, lostMs);
+          const known = seen.find(({ name }) => name === `smslogd ${purpose} ${tag}`)?.n ?? 0;
+          if (late.length === 0 || known > 0) continue;
+          if (late.some((statement) => unknown.has(statement))) {
+            await within(stallMs, terminate(`smslogd ${purpose} ${tag}`));
+            cut(purpose);
+          } else for (const statement of late) lost.add(statement);
+        }
+        unknown = lost;
+      }
+    },
+    async cancel(purpose) {
+      await within(
+        stallMs,
+        control`select pg_cancel_backend(pid) from pg_stat_activity
+                 where application_name = ${`smslogd ${purpose} ${tag}`} and state <> 'idle'`,
+      );
+    },
+    refresh(error) {
+      if (sqlstateOf(error) !== READ_ONLY) return;
+      for (const purpose of purposes) cut(purpose);
+    },
+    async end() {
+      await Promise.all(purposes.map(async (purpose) => await lanes[purpose].end({ timeout: 1 })));
+    },
+  };
+}
+
+/** What `work` returns; undefined where it fails or takes longer than `ms`. */
+async function within<T>(ms: number, work: Promise<T>): Promise<T | undefined> {
+  const limit = new AbortController();
+  const answer = await Promise.race([work.catch(() => undefined), pause(ms, limit.signal).then(() => undefined)]);
+  limit.abort();
+  return answer;
+}
+
+/** What of postgres.js's Query is used to see when a statement is sent and when its answer has come. */
+interface Statement {
+  handler: (statement: Statement) => unknown;
+  resolve: (value: unknown) => void;
+  reject: (error: unknown) => void;
+}
+
+/** The same pool; `statements` holds those that wait for their answer, and since when. */
+function observed(sql: Sql, statements: Map<object, number>): Sql {
+  const observe = (made: unknown): unknown => {
+    // names and values are no statements, and a fragment of another statement is never sent by itself
+    if (!(made instanceof Promise)) return made;
+    const statement = made as unknown as Statement;
+    const { handler, resolve, reject } = statement;
+    statement.handler = (each) => {
+      statements.set(made, performance.now());
+      return handler(each);
+    };
+    statement.resolve = (value) => {
+      statements.delete(made);
+      resolve(value);
+    };
+    statement.reject = (error) => {
+      statements.delete(made);
+      reject(error);
+    };
+    return made;
+  };
+  const unsafe = sql.unsafe.bind(sql);
+  return new Proxy(sql, {
+    apply: (target, self, words: never) => observe(Reflect.apply(target, self, words)),
+    get: (target, name) =>
+      name === 'unsafe'
+        ? (...words: Parameters<typeof unsafe>) => observe(unsafe(...words))
+        : (Reflect.get(target, name) as unknown),
+  });
+}
