@@ -44,11 +44,21 @@ interface Setting {
 }
 
 const SETTINGS = {
-  DATABASE_URL: { type: text, address: true, about: 'for queries; TLS by `sslmode` as in libpq (required)' },
+  DATABASE_URL: {
+    type: text,
+    address: true,
+    about: 'for queries, with the parameters, the environment and the password file of libpq (required)',
+  },
   DATABASE_REPLICATION_URL: {
     type: text,
     address: true,
-    about: 'for the replication stream, direct where `DATABASE_URL` goes through a pooler; default `DATABASE_URL`',
+    about:
+      'for the stream and the slot: its own role, and direct where the former goes through a pooler; default `DATABASE_URL`',
+  },
+  DATABASE_POOLED: {
+    type: z.enum(['auto', 'true', 'false'], 'auto, true or false'),
+    initial: 'auto',
+    about: '`true` where `DATABASE_URL` goes through a pooler in transaction mode; `auto` finds PgBouncer',
   },
   SOURCE_TABLE: {
     type: text.refine(

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { Client } from 'pg';
 import type { Config } from './config.ts';
 import { pgConfig } from './postgres/clients.ts';
-import { openDatabase, type Sql } from './postgres/pools.ts';
+import { directly, openDatabase, type Sql } from './postgres/pools.ts';
 import { quoteIdentifier, quoteLiteral } from './postgres/quoting.ts';
 import { SESSION_OPTIONS } from './postgres/session.ts';
 import { codeOf, SmslogdError, toSmslogdError } from './errors.ts';
@@ -45,7 +45,7 @@ function migrationText(name: string): string {
 }
 
 function openPool(config: Config): Sql {
-  return openDatabase({ ...config, DATABASE_URL: config.DATABASE_REPLICATION_URL }, { max: 1, name: 'migrate' });
+  return openDatabase(directly(config), { max: 1, name: 'migrate' });
 }
 
 /** Connects, as the owner of the source. */

@@ -4,7 +4,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { loadConfig, type Config } from '../config.ts';
-import { openDatabase, type Sql } from '../postgres/pools.ts';
+import { directly, openDatabase, type Sql } from '../postgres/pools.ts';
 import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { codeOf, SmslogdError, toSmslogdError } from '../errors.ts';
 import { patiently } from '../schema.ts';
@@ -20,10 +20,7 @@ export const command: Command = {
     'publication; what it may not do it prints as SQL.',
   run: async (_flags, { env, print }) => {
     const config = loadConfig(env, ['database']);
-    const sql = openDatabase(
-      { ...config, DATABASE_URL: config.DATABASE_REPLICATION_URL },
-      { max: 1, name: 'teardown' },
-    );
+    const sql = openDatabase(directly(config), { max: 1, name: 'teardown' });
     try {
       await teardown(sql, config, print);
     } catch (error) {

@@ -3,7 +3,7 @@ import { Client } from 'pg';
 import { addressOf } from '../postgres/address.ts';
 import { pgConfig } from '../postgres/clients.ts';
 import { DAEMON_CONNECTIONS } from '../postgres/connections.ts';
-import { isPooled, openDatabase } from '../postgres/pools.ts';
+import { openDatabase } from '../postgres/pools.ts';
 import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
 import { fail, ok, warn, type Check } from './check.ts';
@@ -49,7 +49,7 @@ export const serverChecks: readonly Check<Found>[] = [
   }),
 
   needing('replication connection', ['config', 'sql'], async ({ config, sql, systemId }) => {
-    const name = isPooled(config) ? 'DATABASE_REPLICATION_URL' : 'DATABASE_URL';
+    const name = config.DATABASE_REPLICATION_URL === config.DATABASE_URL ? 'DATABASE_URL' : 'DATABASE_REPLICATION_URL';
     const address = config.DATABASE_REPLICATION_URL ?? '';
     let client: Client | undefined;
     try {

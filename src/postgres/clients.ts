@@ -35,13 +35,9 @@ export async function pgConfig(
 }
 
 /** What postgres.js takes as `socket`. It never rejects: a failure comes from the socket itself, which is where postgres.js looks for it. */
-export async function postgresSocket(
-  address: Address,
-  startup: Startup,
-  opened: (socket: Socket) => void,
-): Promise<Socket> {
+export async function postgresSocket(session: Promise<Session>): Promise<Socket> {
   try {
-    return readySocket(await logIn(address, startup, opened));
+    return readySocket(await session);
   } catch (error) {
     const socket = new Socket();
     // not before it is written to: only then does postgres.js clean up after it

@@ -13,7 +13,8 @@ import { randomBytes } from 'node:crypto';
 import type { Config } from '../config.ts';
 import { sqlstateOf } from '../errors.ts';
 import { pause } from '../supervise.ts';
-import { dropConnections, isPooled, openDatabase, type Sql } from './pools.ts';
+import { isPooled } from './pooler.ts';
+import { dropConnections, openDatabase, type Sql } from './pools.ts';
 
 /** The purposes, and how many connections each has. */
 const PURPOSES = {
@@ -63,9 +64,10 @@ interface Options {
 }
 
 export function openConnections(config: Config, options: Options = {}): Connections {
-  const pooled = isPooled(config);
+  // known once there is a connection
+  const pooled = () => isPooled(config);
   const { lookMs = LOOK_MS, stallMs = STALL_MS } = options;
-  const lostMs = pooled ? Math.max(POOLED_STALL_MS, stallMs) : stallMs;
+  const lostMs = () => (pooled() ? Math.max(POOLED_STALL_MS, stallMs) : stallMs);
   const tag = randomBytes(4).toString('hex');
   const waiting = new Map<Purpose, Map<object, number>>();
   const pools = new Map<Purpose, Sql>();
@@ -93,7 +95,7 @@ export function openConnections(config: Config, options: Options = {}): Connecti
        where application_name like ${`smslogd % ${tag}`} and state <> 'idle' group by 1`;
   const terminate = async (pattern: string) =>
     await control`select pg_terminate_backend(pid) from pg_stat_activity
-                   where application_name like ${pattern} and pid <> pg_backend_pid() and (state <> 'idle' or not ${pooled}::boolean)`;
+                   where application_name like ${pattern} and pid <> pg_backend_pid() and (state <> 'idle' or not ${pooled()}::boolean)`;
 
   return {
     ...lanes,
@@ -120,7 +122,7 @@ export function openConnections(config: Config, options: Options = {}): Connecti
         }
         const lost = new Set<object>();
         for (const purpose of others) {
-          const late = stalled(purpose, lostMs);
+          const late = stalled(purpose, lostMs());
           const known = seen.find(({ name }) => name === `smslogd ${purpose} ${tag}`)?.n ?? 0;
           if (late.length === 0 || known > 0) continue;
           if (late.some((statement) => unknown.has(statement))) {

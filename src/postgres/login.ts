@@ -22,15 +22,22 @@ export interface Session {
   readonly rest: Buffer;
   /** the same way to the same server, for a cancel request: no login */
   readonly again: () => Promise<Socket>;
+  /** another process answers than the one that greeted; undefined: it was not asked for */
+  readonly pooled: boolean | undefined;
 }
 
-/** `opened` is told every socket, also those that come to nothing. Throws what the last or the most telling try threw. */
-export async function logIn(address: Address, startup: Startup, opened: (socket: Socket) => void): Promise<Session> {
+/** `opened` is told every socket, also those that come to nothing; `asks`: who answers. Throws what the last or the most telling try threw. */
+export async function logIn(
+  address: Address,
+  startup: Startup,
+  opened: (socket: Socket) => void,
+  asks = false,
+): Promise<Session> {
   const failures: { readonly host: Host; readonly error: unknown }[] = [];
   for (const host of address.shuffled ? shuffled(address.hosts) : address.hosts) {
     for (const place of await placesOf(host).catch((error: unknown) => (failures.push({ host, error }), []))) {
       try {
-        return await logInAt(place, { address, startup, opened });
+        return await logInAt(place, { address, startup, opened, asks });
       } catch (error) {
         failures.push({ host, error });
         // a host that takes us and refuses the login ends the search, as in libpq: the next one would, too
@@ -77,6 +84,7 @@ interface Wish {
   readonly address: Address;
   readonly startup: Startup;
   readonly opened: (socket: Socket) => void;
+  readonly asks: boolean;
 }
 
 /** With TLS, without, or one after the other. */
@@ -125,7 +133,7 @@ async function attempt(place: Place, wish: Wish, options: ConnectionOptions | un
 
 async function begin(
   place: Place,
-  { address, startup }: Wish,
+  { address, startup, asks }: Wish,
   options: ConnectionOptions | undefined,
   known: (socket: Socket) => void,
 ): Promise<Session> {
@@ -142,9 +150,10 @@ async function begin(
     await authenticate(socket, incoming, address, { host: place.host, readable });
     const greeting = await untilReady(incoming);
     await requireTarget(socket, incoming, address, greeting);
+    const pooled = asks ? (await answerTo(socket, incoming, WHO_ANSWERS)) !== greeter(greeting) : undefined;
     const rest = incoming.release();
     const again = async () => (await open()).socket;
-    return { socket, rest, greeting: Buffer.concat(greeting.map(({ whole }) => whole)), again };
+    return { socket, rest, greeting: Buffer.concat(greeting.map(({ whole }) => whole)), again, pooled };
   } catch (error) {
     throw named(error, encrypted);
   }
@@ -187,6 +196,13 @@ async function requireTarget(
   if (standby) throw new WrongSession('the server is a standby');
   if (target === 'read-write' && (await is('default_transaction_read_only', 'show transaction_read_only')))
     throw new WrongSession('the session is read-only');
+}
+
+const WHO_ANSWERS = 'select pg_catalog.pg_backend_pid()';
+
+/** The process that BackendKeyData names. */
+function greeter(greeting: readonly Message[]): string {
+  return String(greeting.find(({ type }) => type === 'K')?.body.readInt32BE(0) ?? '');
 }
 
 /** The first value of a statement's result. */

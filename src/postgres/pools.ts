@@ -4,21 +4,31 @@ import postgres from 'postgres';
 import type { Config } from '../config.ts';
 import { addressOf } from './address.ts';
 import { postgresSocket, startupOf } from './clients.ts';
+import { isPooled, logInForQueries } from './pooler.ts';
 import { SESSION_OPTIONS } from './session.ts';
 
 export type Sql = postgres.Sql;
 
 /**
- * Opens a pool of at most `max` connections. Where `DATABASE_REPLICATION_URL` is another address, `DATABASE_URL` is taken to go through a
- * pooler in transaction mode: no prepared statements then, and nothing relies on session state anyway.
+ * Opens a pool of at most `max` connections. Through a pooler in transaction mode there are no prepared statements, and nothing relies on session
+ * state anyway.
  */
 export function openDatabase(config: Config, options: { max: number; name: string }): Sql {
   const address = addressOf(config.DATABASE_URL ?? '');
-  const startup = startupOf(address, options.name, isPooled(config) ? '' : SESSION_OPTIONS);
   const sockets = new Set<Socket>();
-  const opened = (socket: Socket) => void sockets.add(socket.once('close', () => sockets.delete(socket)));
+  const ways = {
+    startup: startupOf(address, options.name, SESSION_OPTIONS),
+    pooled: startupOf(address, options.name, ''),
+    opened: (socket: Socket) => void sockets.add(socket.once('close', () => sockets.delete(socket))),
+  };
+  const logIn = async () => {
+    const session = await logInForQueries(config, address, ways);
+    // read for each statement: no session has had any yet
+    sql.options.prepare = !isPooled(config);
+    return session;
+  };
   const sql = ownSettings({
-    socket: () => postgresSocket(address, startup, opened),
+    socket: () => postgresSocket(logIn()),
     // who is connected and how is the socket's affair: the rest is for the client's messages alone
     host: address.hosts[0]?.name || 'localhost',
     port: address.hosts[0]?.port,
@@ -28,7 +38,6 @@ export function openDatabase(config: Config, options: { max: number; name: strin
     ssl: false,
     keep_alive: null,
     max: options.max,
-    prepare: !isPooled(config),
     fetch_types: false,
     idle_timeout: 60,
     connect_timeout: 10,
@@ -60,7 +69,7 @@ function ownSettings(options: object): Sql {
   }
 }
 
-/** True where queries go through a pooler. */
-export function isPooled(config: Config): boolean {
-  return config.DATABASE_REPLICATION_URL !== config.DATABASE_URL;
+/** The settings for a connection that goes to the server itself: DATABASE_REPLICATION_URL. */
+export function directly(config: Config): Config {
+  return { ...config, DATABASE_URL: config.DATABASE_REPLICATION_URL, DATABASE_POOLED: 'false' };
 }

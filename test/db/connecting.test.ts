@@ -9,6 +9,7 @@ import { loadConfig } from '../../src/config.ts';
 import { createCluster, freePort, type Cluster } from '../../src/demo/cluster.ts';
 import { toSmslogdError } from '../../src/errors.ts';
 import { pgConfig } from '../../src/postgres/clients.ts';
+import { isPooled } from '../../src/postgres/pooler.ts';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { createAuthority, type Authority, type Certificate } from '../support/certificates.ts';
 import { until } from '../support/database.ts';
@@ -469,4 +470,16 @@ test('a server that accepts and says nothing is given up after connect_timeout, 
     message: expect.stringContaining('CONNECT_TIMEOUT'),
   });
   silent.close();
+});
+
+test('an address of its own for replication makes no pooler of the other: sessions keep their settings and prepared statements', async () => {
+  await allow(SCRAM);
+  const url = at('sslmode=disable');
+  const config = loadConfig({ DATABASE_URL: url, DATABASE_REPLICATION_URL: cluster.url('app') });
+  const sql = openDatabase(config, { max: 1, name: 'test' });
+  await sql`select ${1}::int as n`;
+  const [row] = await sql`select count(*)::int as n from pg_prepared_statements`;
+  expect(row?.['n']).toBeGreaterThan(0);
+  expect(isPooled(config)).toBe(false);
+  await sql.end();
 });

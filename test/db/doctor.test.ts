@@ -210,7 +210,7 @@ test('a time limit of the role binds the daemon only through a pooler, where it 
   for (const limit of [`lock_timeout = '100ms'`, `idle_session_timeout = '1h'`])
     await db.sql.unsafe(`alter role ${role} in database ${db.name} set ${limit}`);
   expect(await said('time limits')).toMatchObject({ level: 'ok' });
-  const pooled = { DATABASE_REPLICATION_URL: url.replace('127.0.0.1', 'localhost') };
+  const pooled = { DATABASE_POOLED: 'true' };
   const { level, says, fix } = (await doctor(pooled)).of('time limits')!;
   expect({ level, says }).toEqual({
     level: 'warn',

@@ -191,7 +191,7 @@ test.each(['repeatable read', 'serializable'])(
     await db.sql.unsafe(`alter database ${db.name} set default_transaction_isolation = '${level}'`);
     gateway.script = ({ id }) => reply(id, gateway.count(id) > 1 ? 'Delivered' : 'Enroute');
     // as through a pooler: a direct connection sets its own level
-    const pooled = { DATABASE_REPLICATION_URL: db.url.replace('127.0.0.1', 'localhost') };
+    const pooled = { DATABASE_POOLED: 'true' };
     await start(pooled);
     const other = await startPoller(db, { IP2SMS_URL: gateway.url, ...pooled });
     try {

@@ -38,7 +38,6 @@ beforeEach(async () => {
   await sql.unsafe(SOURCE_DDL);
   await migrate(loadConfig({ DATABASE_URL: admin }), { role: DAEMON_ROLE, say: () => {} });
   gateway = await startSimulator({ login: 'login', password: 'password' });
-  await startBouncer();
 });
 afterEach(async () => {
   daemon?.kill('SIGKILL');
@@ -50,7 +49,7 @@ afterEach(async () => {
   rmSync(directory, { recursive: true });
 });
 
-async function startBouncer(): Promise<void> {
+async function startBouncer(more: readonly string[]): Promise<void> {
   directory = mkdtempSync(join(tmpdir(), 'smslogd-pgbouncer-'));
   chmodSync(directory, 0o755);
   bouncerPort = await freePort();
@@ -70,6 +69,7 @@ async function startBouncer(): Promise<void> {
     `auth_file = ${users}`,
     'pool_mode = transaction',
     `default_pool_size = ${POOL}`,
+    ...more,
   ]);
   // it does not run as root
   bouncer = spawn('pgbouncer', [...(process.getuid?.() === 0 ? ['-u', 'nobody'] : []), settings], {
@@ -85,56 +85,65 @@ async function startBouncer(): Promise<void> {
   });
 }
 
-test('behind PgBouncer in transaction mode the mirror, the poller, the figures and the commands work', async () => {
-  const direct = cluster.url('postgres', DAEMON_ROLE, PASSWORD);
-  const env = {
-    DATABASE_URL: direct.replace(`:${cluster.port}/`, `:${bouncerPort}/`),
-    DATABASE_REPLICATION_URL: direct,
-    HTTP_PORT: '0',
-    IP2SMS_URL: gateway.url,
-    IP2SMS_LOGIN: 'login',
-    IP2SMS_PASSWORD: 'password',
-  };
-  await insertMany(sql, SMS / 2);
-  for (let n = 1; n <= SMS / 2; n += 1) gateway.load(String(6_614_000_000_000 + n), fate());
-  daemon = startDaemon(env);
-  const url = await daemon.url();
-  await daemon.line('it streams', (line) => line.includes('"the mirror streams"'));
-  await insertMany(sql, SMS / 2);
+test.for([
+  ['found by what it refuses', 'auto', []],
+  ['found by who answers', 'auto', ['ignore_startup_parameters = options']],
+  ['named by the setting', 'true', []],
+] as const)(
+  'behind PgBouncer in transaction mode, %s, mirror, poller, figures and commands work',
+  async ([, pooled, more]) => {
+    await startBouncer(more);
+    const direct = cluster.url('postgres', DAEMON_ROLE, PASSWORD);
+    const env = {
+      DATABASE_URL: direct.replace(`:${cluster.port}/`, `:${bouncerPort}/`),
+      DATABASE_REPLICATION_URL: direct,
+      DATABASE_POOLED: pooled,
+      HTTP_PORT: '0',
+      IP2SMS_URL: gateway.url,
+      IP2SMS_LOGIN: 'login',
+      IP2SMS_PASSWORD: 'password',
+    };
+    await insertMany(sql, SMS / 2);
+    for (let n = 1; n <= SMS / 2; n += 1) gateway.load(String(6_614_000_000_000 + n), fate());
+    daemon = startDaemon(env);
+    const url = await daemon.url();
+    await daemon.line('it streams', (line) => line.includes('"the mirror streams"'));
+    await insertMany(sql, SMS / 2);
 
-  await until('every SMS to be delivered', async () => {
-    const connections = await sql`
+    await until('every SMS to be delivered', async () => {
+      const connections = await sql`
       select count(*)::int as n from pg_stat_activity where usename = ${DAEMON_ROLE} and backend_type = 'client backend'`;
-    expect(connections[0]?.['n']).toBeLessThanOrEqual(POOL);
-    const [row] = await sql`select count(*)::int as n from verification.sms_log where gateway_status = 'Delivered'`;
-    return row?.['n'] === SMS;
-  });
-  expect(await difference(sql)).toEqual({ missing: 0, surplus: 0 });
-  await until('it to be ready', async () => (await fetch(`${url}/readyz`)).status === 200);
-  await until('the figures', async () =>
-    (await (await fetch(`${url}/metrics`)).text()).includes(
-      `smslogd_period_sms{type="verification",period="today",status="Delivered"} ${SMS}\n`,
-    ),
-  );
-  await until('the stored counters', async () => {
-    const [row] = await sql`select sum(sms)::int as n from smslogd.sms_hourly where status = 'Delivered'`;
-    return row?.['n'] === SMS;
-  });
-  for (const command of ['verify', 'doctor']) {
-    const run = startProcess([command], env);
-    expect(await run.exited, `${command}: ${run.lines.join('\n')}${run.stderr()}`).toBe(0);
-  }
-  expect(daemon.lines.filter((line) => !line.includes('"level":"info"'))).toEqual([]);
-  daemon.kill('SIGTERM');
-  expect(await daemon.exited).toBe(0);
+      expect(connections[0]?.['n']).toBeLessThanOrEqual(POOL);
+      const [row] = await sql`select count(*)::int as n from verification.sms_log where gateway_status = 'Delivered'`;
+      return row?.['n'] === SMS;
+    });
+    expect(await difference(sql)).toEqual({ missing: 0, surplus: 0 });
+    await until('it to be ready', async () => (await fetch(`${url}/readyz`)).status === 200);
+    await until('the figures', async () =>
+      (await (await fetch(`${url}/metrics`)).text()).includes(
+        `smslogd_period_sms{type="verification",period="today",status="Delivered"} ${SMS}\n`,
+      ),
+    );
+    await until('the stored counters', async () => {
+      const [row] = await sql`select sum(sms)::int as n from smslogd.sms_hourly where status = 'Delivered'`;
+      return row?.['n'] === SMS;
+    });
+    for (const command of ['verify', 'doctor']) {
+      const run = startProcess([command], env);
+      expect(await run.exited, `${command}: ${run.lines.join('\n')}${run.stderr()}`).toBe(0);
+    }
+    expect(daemon.lines.filter((line) => !line.includes('"level":"info"'))).toEqual([]);
+    daemon.kill('SIGTERM');
+    expect(await daemon.exited).toBe(0);
 
-  // the daemon's connections are the next client's: nothing of a session may stay on them
-  const next = openDatabase(loadConfig(env), { max: POOL, name: 'test' });
-  const left = () => next`select count(*)::int as n from pg_prepared_statements, pg_sleep(0.1)`;
-  const found = await Promise.all(Array.from({ length: POOL }, left));
-  expect(found.map(([row]) => row?.['n'])).toEqual(Array.from({ length: POOL }, () => 0));
-  await next.end({ timeout: 1 });
-});
+    // the daemon's connections are the next client's: nothing of a session may stay on them
+    const next = openDatabase(loadConfig(env), { max: POOL, name: 'test' });
+    const left = () => next`select count(*)::int as n from pg_prepared_statements, pg_sleep(0.1)`;
+    const found = await Promise.all(Array.from({ length: POOL }, left));
+    expect(found.map(([row]) => row?.['n'])).toEqual(Array.from({ length: POOL }, () => 0));
+    await next.end({ timeout: 1 });
+  },
+);
 
 const fate = () => [
   { status: 'Accepted', at: Date.now() - 5_000 },
