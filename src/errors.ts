@@ -102,7 +102,7 @@ const TABLE = {
   },
   row_refused: {
     reaction: 'retry',
-    hint: 'A constraint or a trigger of sms_log refuses a source row; it is set aside in smslogd.sms_refused. Repair it or the row, then run `smslogd verify --repair`.',
+    hint: 'A constraint or a trigger of sms_log refuses a source row, or a value of it is larger than 64 KiB; it is set aside in smslogd.sms_refused with the reason. Repair that or the row, then run `smslogd verify --repair`.',
   },
   rows_missing: {
     reaction: 'retry',

@@ -179,13 +179,45 @@ wrote as (
   returning l.id, l.type, f.was, l.gateway_status)`;
 }
 
-/** A column of the source as text, or null where the source has no such column; an empty gateway id is none. `alias` is the table's alias. */
+/** Bytes of the largest value that is read: a larger one may be of a gigabyte, and its row is set aside. */
+export const LARGEST_VALUE = 65_536;
+
+/** Of a column of one of these types every value is short. */
+const SHORT_TYPES: readonly string[] = [
+  'uuid',
+  'smallint',
+  'integer',
+  'bigint',
+  'boolean',
+  'timestamp without time zone',
+  'timestamp with time zone',
+];
+
+/**
+ * A column of the source as text, or null where the source has no such column or the value is too large; an empty gateway id is none. `alias` is the
+ * table's alias.
+ */
 export function columnSql(source: Source, alias: string, column: string): string {
-  if (!source.columns.has(column)) return 'null::text';
+  const type = source.columns.get(column);
+  if (type === undefined) return 'null::text';
+  const text = textSql(source, alias, column);
+  const value = SHORT_TYPES.includes(type)
+    ? text
+    : `(case when octet_length(${text}) <= ${LARGEST_VALUE} then ${text} end)`;
+  return column === 'gateway_id' ? `nullif(${value}, '')` : value;
+}
+
+/** True, in SQL, for a row with a value that is too large, among those that the log is made of. */
+export function largeSql(source: Source, alias: string, mode: 'full' | 'masked'): string {
+  const lengths = ['phone_number', 'code', 'gateway_id', 'gateway_status']
+    .filter((column) => mode === 'full' || column !== 'code')
+    .filter((column) => source.columns.has(column) && !SHORT_TYPES.includes(source.columns.get(column)!))
+    .map((column) => `octet_length(${textSql(source, alias, column)})`);
+  return lengths.length === 0 ? 'false' : `coalesce(greatest(${lengths.join(', ')}) > ${LARGEST_VALUE}, false)`;
+}
+
+function textSql(source: Source, alias: string, column: string): string {
   const name = `${alias}.${quoteIdentifier(column)}`;
   // without the cast, which may be somebody's function
-  const value = source.ownTypes.has(column)
-    ? `(case when ${name} is not null then concat(${name}) end)`
-    : `${name}::text`;
-  return column === 'gateway_id' ? `nullif(${value}, '')` : value;
+  return source.ownTypes.has(column) ? `(case when ${name} is not null then concat(${name}) end)` : `${name}::text`;
 }

@@ -22,7 +22,7 @@ export interface Batch {
 }
 
 export interface Gathering extends Receiver {
-  /** number of rows that wait to be taken */
+  /** rows that wait to be taken; one of many bytes counts as several */
   readonly size: number;
   /** true between Begin and Commit */
   readonly inTransaction: boolean;
@@ -37,6 +37,8 @@ export interface Gathering extends Receiver {
 
 /** Rows that are worth a write of their own. */
 export const FULL = 2_500;
+/** Characters of a row's values up to which it counts as one. */
+const USUAL = 1_024;
 
 /** `resumeAt`: end_lsn of the last transaction that the log holds. A transaction whose commit_lsn is below it is skipped, strictly. */
 export function gather(resumeAt: Lsn): Gathering {
@@ -48,16 +50,17 @@ export function gather(resumeAt: Lsn): Gathering {
   let unreadable: readonly string[] = [];
   let state: 'outside' | 'open' | 'skipping' = 'outside';
   let newRows = 0;
+  let size = 0;
 
   return {
     get size() {
-      return rows.length;
+      return size;
     },
     get inTransaction() {
       return state !== 'outside';
     },
     get ready() {
-      return end !== undefined || rows.length >= FULL;
+      return end !== undefined || size >= FULL;
     },
     get oldestCommit() {
       return commitTimes[0];
@@ -70,6 +73,7 @@ export function gather(resumeAt: Lsn): Gathering {
       if (state === 'skipping') return;
       newRows += 1;
       rows.push(row);
+      size += 1 + Math.trunc(((row.code?.length ?? 0) + (row.phone?.length ?? 0)) / USUAL);
     },
     unreadable(columns) {
       if (state !== 'skipping') unreadable = columns;
@@ -95,6 +99,7 @@ export function gather(resumeAt: Lsn): Gathering {
       };
       if (end !== undefined) unreadable = [];
       rows = [];
+      size = 0;
       end = undefined;
       commitTimes = [];
       skipped = 0;

@@ -2,7 +2,7 @@
 import type { Config } from '../config.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { arrayLiteral } from '../postgres/quoting.ts';
-import { bodySql, columnSql, instantSql, type Source } from '../source.ts';
+import { bodySql, columnSql, instantSql, largeSql, type Source } from '../source.ts';
 import { briefly } from '../postgres/briefly.ts';
 import type { Piece } from './pieces.ts';
 
@@ -95,17 +95,18 @@ export async function lookAtSource(
   const [look] = await briefly<SourceLook>(
     sql,
     `with chunk as materialized (
-       select t.id, ${instant} as inserted_at, ${asked} as asked, ${t('phone_number')} as phone, ${t('code')} as code, ${t('gateway_id')} as gateway_id
+       select t.id, ${instant} as inserted_at, ${asked} as asked, ${t('phone_number')} as phone, ${t('code')} as code, ${t('gateway_id')} as gateway_id, ${largeSql(source, 't', config.SMS_BODY)} as large
          from ${source.table} t where ${piece.filter}${only ? ` and ${asked}` : ''} ${piece.tail}),
      seen as (
        select c.*, l.id as logged, l.gateway_id is null as bare,
-              (l.phone_number, l.inserted_at) is distinct from (c.phone, c.inserted_at)
-              or (l.body is distinct from ${bodySql('$4::text', 'c.code', 'full')} and l.body is distinct from ${bodySql('$4::text', 'c.code', 'masked')}) as differs
+              case when l.id is null then false when c.large then true
+                   else (l.phone_number, l.inserted_at) is distinct from (c.phone, c.inserted_at)
+                        or (l.body is distinct from ${bodySql('$4::text', 'c.code', 'full')} and l.body is distinct from ${bodySql('$4::text', 'c.code', 'masked')}) end as differs
          from chunk c left join lateral (select * from ${LOG} l where l.id = c.id limit 1) l on true
         where c.asked and (c.inserted_at >= $3::text::timestamptz) is not false)
      select (select max(id::text collate "C") from chunk) as last,
             (select least(min(inserted_at), $5::text::timestamptz)::text from chunk) as oldest, count(*)::int as looked,
-            count(*) filter (where logged is not null and differs)::int as differing,
+            count(*) filter (where differs)::int as differing,
             coalesce(json_agg(id) filter (where logged is null or (bare and gateway_id is not null)), '[]')::text as lacking
        from seen`,
     [scope.since, scope.xid, scope.horizon, config.OTP_CODE_TEXT, oldest, ...piece.parameters],

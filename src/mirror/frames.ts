@@ -1,9 +1,10 @@
 /**
  * The messages of the replication connection: splits the bytes into them, and writes the one that acknowledges. While the server streams, nearly
  * all is CopyData: row changes and keepalives, three small messages for each transaction. They are handed on where they lie, without an object or
- * a copy for each; every other message is left to the client library, which sees it whole.
+ * a copy for each; every other message is left to the client library, which sees it whole. A large one is condensed while it comes.
  */
 import type { Lsn } from '../lsn.ts';
+import { createCondenser, type Condenser } from './condense.ts';
 import { nowMicros } from './store.ts';
 
 export interface FrameHandlers {
@@ -19,25 +20,44 @@ const HEAD = 5;
 /** within a CopyData message: its head, kind, start of the data, end of the server's WAL, time */
 const PAYLOAD = HEAD + 1 + 8 + 8 + 8;
 
+/** Bytes of a message that is put together; what describes a table is always less. */
+const WHOLE = 131_072;
+
 /** Returns a function that takes the bytes as they come, in pieces of any size. What a handler throws, it throws, and must not be called again. */
 export function createFrames(handlers: FrameHandlers): (piece: Buffer) => void {
   let parts: Buffer[] = [];
   let held = 0;
   let needed = HEAD;
+  let large: Condenser | undefined;
 
   return (piece) => {
     let bytes = piece;
-    if (held > 0) {
+    let at = 0;
+    if (large !== undefined) {
+      at = large.take(piece, 0);
+      if (large.message === undefined) return;
+      handlers.data(large.message, PAYLOAD);
+      large = undefined;
+    } else if (held > 0) {
       parts.push(piece);
       held += piece.length;
       if (held < needed) return;
       bytes = Buffer.concat(parts, held);
     }
-    let at = 0;
     for (;;) {
       const left = bytes.length - at;
       needed = left < HEAD ? HEAD : 1 + bytes.readInt32BE(at + 1);
-      if (left < needed) break;
+      if (left < needed) {
+        if (needed > WHOLE && bytes[at] === 0x64) {
+          // its kind is to be seen first
+          if (left === HEAD) needed = HEAD + 1;
+          else if (bytes[at + HEAD] === 0x77) {
+            large = createCondenser(needed, PAYLOAD);
+            at = large.take(bytes, at);
+          }
+        }
+        break;
+      }
       const end = at + needed;
       if (bytes[at] !== 0x64) handlers.other(bytes.subarray(at, end));
       else if (bytes[at + HEAD] === 0x77) handlers.data(bytes, at + PAYLOAD);

@@ -5,6 +5,8 @@
  */
 import { SmslogdError } from '../errors.ts';
 import type { Lsn } from '../lsn.ts';
+import { LARGEST_VALUE } from '../source.ts';
+import { LEFT_OUT } from './condense.ts';
 
 /** The columns that the mirror reads, in the order of a Row's fields. */
 const COLUMNS = ['id', 'phone_number', 'code', 'inserted_at', 'gateway_id', 'gateway_status'] as const;
@@ -22,6 +24,8 @@ export interface Row {
   readonly insertedAt: string | null;
   readonly gatewayId: string | null;
   readonly gatewayStatus: string | null;
+  /** a value is larger than what is read: but for the id it has none */
+  readonly large: boolean;
 }
 
 export interface Receiver {
@@ -85,24 +89,31 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
     relations.set(oid, { places, absent, padded });
   };
 
-  /** Reads the tuple at `at` into `values`. */
-  const readTuple = (bytes: Buffer, at: number, places: Int8Array): void => {
+  /** Reads the tuple at `at` into `values`; true: one of them is too large, and nothing but the id is read. */
+  const readTuple = (bytes: Buffer, at: number, places: Int8Array): boolean => {
     const count = bytes.readInt16BE(at);
     let position = at + 2;
+    let large = false;
     begins.fill(-1);
     for (let i = 0; i < count; i += 1) {
       const kind = bytes[position];
       position += 1;
       if (kind === 0x6e || kind === 0x75) continue; // n null, u unchanged
+      if (kind === LEFT_OUT) {
+        large ||= (places[i] ?? -1) >= 0;
+        continue;
+      }
       if (kind !== 0x74) throw new SmslogdError('protocol', `unknown kind of column value ${kind}`);
       const end = position + 4 + bytes.readInt32BE(position);
       const place = places[i] ?? -1;
       if (place >= 0) {
         begins[place] = position + 4;
         ends[place] = end;
+        large ||= end - position - 4 > LARGEST_VALUE;
       }
       position = end;
     }
+    if (large) begins.fill(-1, 1);
     // one text for the whole tuple, cut into values, is cheaper than a text for each. As long as its bytes, it is ASCII all through, but for
     // what stands between the values, and positions in it are positions in the bytes.
     // Of a large one the values would keep the whole alive, big columns that nobody asked for too.
@@ -114,9 +125,10 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
       if (begin === -1) values[place] = null;
       else values[place] = plain ? whole.slice(begin - at, end - at) : bytes.toString('utf8', begin, end);
     }
+    return large;
   };
 
-  const row = (): Row => {
+  const row = (large: boolean): Row => {
     const [id, phone, code, insertedAt, gatewayId, gatewayStatus] = values as [string, ...(string | null)[]];
     return {
       id,
@@ -125,6 +137,7 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
       insertedAt: insertedAt ?? null,
       gatewayId: gatewayId || null,
       gatewayStatus: gatewayStatus ?? null,
+      large,
     };
   };
 
@@ -136,9 +149,9 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
         const relation = relations.get(bytes.readUInt32BE(start + 1));
         if (relation === undefined) return;
         if (relation.absent.length > 0) return receiver.unreadable(relation.absent);
-        readTuple(bytes, start + 6, relation.places);
+        const large = readTuple(bytes, start + 6, relation.places);
         for (const place of relation.padded) values[place] = values[place]?.replace(/ +$/, '') ?? null;
-        return receiver.insert(row());
+        return receiver.insert(row(large));
       }
       case 0x42: // Begin
         receiver.begin(bytes.readBigUInt64BE(start + 1) as Lsn);

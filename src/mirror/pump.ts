@@ -214,12 +214,7 @@ function reportUnreadable({ log, metrics }: Pump, columns: readonly string[]): v
 /** A row that the log's constraints refuse blocks nobody and is never silent. */
 export function reportRefused(log: Log, metrics: Pick<Metrics, 'errors'>, id: string): void {
   metrics.errors.inc({ code: 'row_refused' });
-  logProblem(
-    log,
-    'warn',
-    new SmslogdError('row_refused', 'a constraint or a trigger of sms_log refuses a source row'),
-    { id },
-  );
+  logProblem(log, 'warn', new SmslogdError('row_refused', 'a source row cannot be logged'), { id });
 }
 
 function statusesOf({ metrics, log }: Pump, { rows }: Batch): (string | null)[] {

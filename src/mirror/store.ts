@@ -17,7 +17,16 @@ import { faultOf, writeAccepted } from '../postgres/refusal.ts';
 import { withRetry } from '../postgres/retry.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
 import { formatLsn, parseLsn, type Lsn } from '../lsn.ts';
-import { bodySql, columnSql, completionSql, instantSql, statusSql, type Source } from '../source.ts';
+import {
+  bodySql,
+  columnSql,
+  completionSql,
+  instantSql,
+  largeSql,
+  LARGEST_VALUE,
+  statusSql,
+  type Source,
+} from '../source.ts';
 import type { Batch } from './batch.ts';
 import type { Due } from './mode.ts';
 
@@ -71,6 +80,8 @@ interface ChunkResult {
   readonly bare: number;
   /** ids of rows that the log lacked and that were not inserted; JSON */
   readonly left: string;
+  /** ids of rows that the log lacks, with a value that is too large; JSON */
+  readonly large: string;
   readonly held: number;
 }
 
@@ -224,8 +235,16 @@ export function createStore(sql: Sql, config: Config, copy: Sql = sql) {
       completed = chunk.written - chunk.inserted;
     }
     const left = JSON.parse(chunk.left) as string[];
+    const large = JSON.parse(chunk.large) as string[];
+    if (large.length > 0) await keepAside(large, TOO_LARGE, term);
     const refused = left.length === 0 ? [] : await passedOver(left, term);
-    return { last: chunk.last ?? undefined, looked: chunk.looked, inserted, completed, refused };
+    return {
+      last: chunk.last ?? undefined,
+      looked: chunk.looked,
+      inserted,
+      completed,
+      refused: [...large, ...refused],
+    };
   };
 
   /** A chunk of these rows; the ones that the log refuses keep no other from it. */
@@ -315,6 +334,20 @@ export function createStore(sql: Sql, config: Config, copy: Sql = sql) {
       literals = literalsOf(batch, statuses),
     ): Promise<Written> {
       const { rows } = batch;
+      const large = rows.filter((row) => row.large);
+      if (large.length > 0) {
+        // a source without a key can have a row without an id, or two with the same one
+        const ids = [...new Set(large.map((row) => row.id as string | null))].filter((id) => id !== null);
+        if (ids.length > 0) await keepAside(ids, TOO_LARGE, term);
+        const usual = [...rows.keys()].filter((i) => !rows[i]!.large);
+        const rest = { ...batch, rows: usual.map((i) => rows[i]!) };
+        const written = await this.write(
+          rest,
+          usual.map((i) => statuses[i]!),
+          term,
+        );
+        return { ...written, refused: [...written.refused, ...ids] };
+      }
       const sum = { inserted: 0, duplicates: 0, refused: [] as string[], at: nowMicros() };
       let done = false;
       const sink = async (some: readonly number[]) => {
@@ -549,7 +582,8 @@ with durable as materialized (select set_config('synchronous_commit', 'on', true
 chunk as materialized (
   select c.*, k.known
     from (select s.id, ${s('phone_number')} as phone, ${s('code')} as code, ${instant} as inserted_at,
-                 ${s('gateway_id')} as gateway_id, ${statusSql(s('gateway_id'), s('gateway_status'))} as gateway_status
+                 ${s('gateway_id')} as gateway_id, ${statusSql(s('gateway_id'), s('gateway_status'))} as gateway_status,
+                 ${largeSql(source, 's', config.SMS_BODY)} as large
             from ${source.table} s where ${filter} order by s.id ${limit}) c
     left join lateral (select l.gateway_id is not null as known from verification.sms_log l where l.id = c.id limit 1) k on true),
 ours as materialized (
@@ -560,13 +594,15 @@ written as (
   insert into verification.sms_log as l (id, phone_number, type, body, gateway_id, gateway_status, inserted_at)
   select c.id, c.phone, 'verification', ${bodySql('$1::text', 'c.code', config.SMS_BODY)}, c.gateway_id, c.gateway_status, c.inserted_at
     from chunk c cross join durable cross join ours
-   where (c.inserted_at >= ours.since) is not false and (c.known is null${careful ? ' or (not c.known and c.gateway_id is not null)' : ''})
+   where (c.inserted_at >= ours.since) is not false and not c.large and (c.known is null${careful ? ' or (not c.known and c.gateway_id is not null)' : ''})
    order by c.id
   ${careful ? COMPLETE : 'returning id, true as inserted'})
 select (select id::text from chunk order by id desc limit 1) as last, (select count(*) from chunk)::int as looked,
-       (select count(*) from chunk c cross join ours where not c.known and c.gateway_id is not null and (c.inserted_at >= ours.since) is not false)::int as bare,
+       (select count(*) from chunk c cross join ours where not c.known and c.gateway_id is not null and not c.large and (c.inserted_at >= ours.since) is not false)::int as bare,
+       (select coalesce(json_agg(c.id), '[]')::text from chunk c cross join ours
+         where c.known is null and c.large and (c.inserted_at >= ours.since) is not false) as large,
        (select coalesce(json_agg(id), '[]')::text from (
-          select c.id from chunk c cross join ours where c.known is null and (c.inserted_at >= ours.since) is not false except select id from written) e) as left,
+          select c.id from chunk c cross join ours where c.known is null and not c.large and (c.inserted_at >= ours.since) is not false except select id from written) e) as left,
        1 / (not exists (select id from written except select id from chunk))::int as undo,
        count(*) filter (where inserted)::int as inserted, count(*)::int as written, (select count(*) from ours)::int as held
   from written`;
@@ -580,6 +616,8 @@ const UNIQUE_VIOLATION = '23505';
 const DIVISION_BY_ZERO = '22012';
 /** Why a row was refused, where there is no name to tell. */
 const A_TRIGGER = 'a trigger';
+/** The SQLSTATE is the server's, of a limit that was passed. */
+const TOO_LARGE = { sqlstate: '54000', reason: `a value of more than ${LARGEST_VALUE / 1024} KiB` };
 
 /** The time by our clock; microseconds since 2000-01-01 UTC. */
 export function nowMicros(): bigint {

@@ -115,7 +115,15 @@ export async function nextTerm(sql: Sql): Promise<bigint> {
 export function batchOf(id: string, end = '0/10'): Batch {
   return {
     rows: [
-      { id, phone: '+380000000001', code: '1', insertedAt: '2026-01-01 00:00:00', gatewayId: '1', gatewayStatus: null },
+      {
+        id,
+        phone: '+380000000001',
+        code: '1',
+        insertedAt: '2026-01-01 00:00:00',
+        gatewayId: '1',
+        gatewayStatus: null,
+        large: false,
+      },
     ],
     end: parseLsn(end),
     commitTimes: [0n],

@@ -11,6 +11,7 @@ const row = (id: string, gatewayId: string | null = '1'): Row => ({
   insertedAt: '2026-11-20 10:00:00',
   gatewayId,
   gatewayStatus: gatewayId === null ? null : 'Accepted',
+  large: false,
 });
 const lsn = (value: number) => BigInt(value) as Lsn;
 
@@ -73,4 +74,15 @@ test('rows of a transaction that is still coming are ready only when they are ma
   expect(gathering.take().end).toBeUndefined();
   gathering.commit(lsn(2), 0n);
   expect(gathering.take()).toMatchObject({ rows: [], end: lsn(2), commitTimes: [0n] });
+});
+
+test('rows of many bytes fill a batch sooner', () => {
+  const gathering = gather(ZERO_LSN);
+  gathering.begin(lsn(1));
+  const code = '1'.repeat(65_536);
+  let rows = 0;
+  for (; !gathering.ready; rows += 1) gathering.insert({ ...row(String(rows)), code });
+  expect(rows * code.length).toBeLessThan(4 * 1024 * 1024);
+  expect(gathering.take().rows).toHaveLength(rows);
+  expect(gathering.size).toBe(0);
 });

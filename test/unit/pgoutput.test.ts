@@ -42,6 +42,7 @@ test('any text in any column comes out as it went in, whatever of null and uncha
           gatewayId: '12',
           gatewayStatus: status ?? null,
           insertedAt: 'now',
+          large: false,
         },
       ]);
     }),
@@ -63,8 +64,30 @@ test('columns are found by name in the latest relation message, whatever their o
     insert(1, [ID, '+380000000001', 'x', 't2', '77', '2']),
   ]);
   expect(events).toEqual([
-    ['insert', { id: ID, phone: '+380000000001', code: '1', gatewayId: null, gatewayStatus: null, insertedAt: 't1' }],
-    ['insert', { id: ID, phone: '+380000000001', code: '2', gatewayId: '77', gatewayStatus: null, insertedAt: 't2' }],
+    [
+      'insert',
+      {
+        id: ID,
+        phone: '+380000000001',
+        code: '1',
+        gatewayId: null,
+        gatewayStatus: null,
+        insertedAt: 't1',
+        large: false,
+      },
+    ],
+    [
+      'insert',
+      {
+        id: ID,
+        phone: '+380000000001',
+        code: '2',
+        gatewayId: '77',
+        gatewayStatus: null,
+        insertedAt: 't2',
+        large: false,
+      },
+    ],
   ]);
 });
 
