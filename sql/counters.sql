@@ -7,7 +7,7 @@
 -- the counts. Days come from smslogd.day_counts in the same way.
 --
 -- No plan may depend on a table's having been analyzed: a table of one row never is, and after pg_restore none. So settings are read by scalar
--- subqueries, which are one row whatever the statistics say, and what has many rows stands in functions that say how many, with JIT off: to
+-- subqueries or with limit 1, which are one row whatever the statistics say, and what has many rows stands in functions that say how many, with JIT off: to
 -- compile such a plan takes longer than to run it.
 --
 -- Functions that readers run through views name nothing else of this schema: readers may not look things up here.
@@ -83,7 +83,7 @@ language sql stable security definer rows 1000 set search_path = pg_catalog, pg_
   with zone as materialized (
     select report_timezone as zone, frozen_before, (frozen_before at time zone report_timezone)::date as frozen_day,
            (smslogd.clock() at time zone report_timezone)::date as today
-      from smslogd.settings
+      from smslogd.settings limit 1
   ), stale as materialized (
     select s.hour from smslogd.stale_hours() s (hour)
   ), split as materialized (

@@ -62,18 +62,18 @@ create or replace function smslogd.clock() returns timestamptz language sql stab
 
 -- A failure to note never refuses the row: the daemon counts the last days again when it starts.
 create or replace function smslogd.note_hours() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
   -- what leaves the counters, so that smslogd_sms_total does not go back
   if tg_op = 'DELETE' then
     insert into smslogd.sms_removed
-    select l.type, count(*) from changed l cross join smslogd.settings s where smslogd.hour_of(l.inserted_at) >= s.frozen_before group by l.type;
+    select l.type, count(*) from changed l where smslogd.hour_of(l.inserted_at) >= (select frozen_before from smslogd.settings) group by l.type;
   elsif tg_op = 'TRUNCATE' and tg_when = 'BEFORE' then
     insert into smslogd.sms_removed
     select h.type, sum(h.sms) from smslogd.hour_counts h cross join smslogd.settings s where h.hour >= s.frozen_before group by h.type;
     return null;
   elsif tg_level = 'ROW' then
-    insert into smslogd.sms_removed select old.type, 1 from smslogd.settings s where smslogd.hour_of(old.inserted_at) >= s.frozen_before;
+    insert into smslogd.sms_removed select old.type, 1 from (select frozen_before from smslogd.settings limit 1) s where smslogd.hour_of(old.inserted_at) >= s.frozen_before;
     return null;
   end if;
   if tg_op = 'TRUNCATE' then
@@ -112,7 +112,7 @@ alter table verification.sms_log enable always trigger smslogd_note_inserted, en
 
 -- Another time zone may need other parts of an hour: what can still be counted is counted again.
 create or replace function smslogd.follow_timezone() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
   new.quarters := (select bool_or(extract(minute from (at at time zone new.report_timezone) - (at at time zone 'UTC')) <> 0)
                      from generate_series(timestamptz '2000-01-01 00:00+00', '2050-01-01 00:00+00', '1 month') as at);

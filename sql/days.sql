@@ -73,7 +73,7 @@ end $$;
 revoke all on function smslogd.sum_days(date[]) from public;
 
 create or replace function smslogd.follow_hours() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   zone text;
   days date[];
@@ -112,7 +112,7 @@ alter table smslogd.sms_hourly enable always trigger smslogd_follow_inserted, en
 
 -- Who counts takes the lock first and then writes settings (retention's mark), so who changes the zone takes it before he holds the row.
 create or replace function smslogd.lock_days() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
   perform pg_advisory_xact_lock(7246581904);
   return null;
@@ -122,7 +122,7 @@ create or replace trigger smslogd_lock_days before update of report_timezone on 
   for each statement execute function smslogd.lock_days();
 
 create or replace function smslogd.follow_days() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
   perform smslogd.sum_days(null);
   return null;

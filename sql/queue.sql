@@ -9,14 +9,14 @@ returns setof smslogd.sms_poll language sql stable as $$
          case when $2 is null then greatest(now(), least($5, now()) + s.life)
               else greatest(now(), least($5, now()) + s.first_poll) end,
          case when isfinite($5) then least($5, now()) else now() end, least($5, now()) + s.life, now() + s.give_up, 0, null::text, timestamptz '-infinity'
-    from smslogd.settings s
+    from (select * from smslogd.settings limit 1) s
    where ($3 is null or $3 in ('Accepted', 'Enroute', 'Pending', 'Unknown'))
      and ($2 is not null or $4 <> 'verification' or s.source_tracks_gateway)
 $$;
 
 -- A failure to queue never refuses the row: the poller's reconcile finds it later.
 create or replace function smslogd.queue_inserted() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
   -- what is new in the log is new in the queue: without looking for each entry first this costs half
   insert into smslogd.sms_poll
@@ -42,7 +42,7 @@ exception
 end $$;
 
 create or replace function smslogd.queue_completed() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
   insert into smslogd.sms_poll as p
   select q.* from smslogd.queue_entry(new.id, new.gateway_id, new.gateway_status, new.type, new.inserted_at) q

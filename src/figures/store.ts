@@ -148,10 +148,10 @@ export async function freezeHours(sql: Sql, days: number): Promise<Frozen> {
   });
 }
 
-/** At most `limit` rows that were inserted before `before`, with their ctid; the oldest first as a rule. */
+/** At most `limit` rows that were inserted before `before`, with their ctid; the oldest first, which keeps a log that was never analyzed from being read whole. */
 export async function oldRows(sql: Sql, before: string, limit: number): Promise<{ id: string; place: string }[]> {
   return await sql`
-    select id, ctid::text as place from verification.sms_log where inserted_at < ${before}::text::timestamptz limit ${limit}`;
+    select id, ctid::text as place from verification.sms_log where inserted_at < ${before}::text::timestamptz order by inserted_at limit ${limit}`;
 }
 
 /** Removes what of these rows is older than `before`, with its queue entries; returns how many rows. What others hold is left. */
@@ -301,7 +301,7 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
        'tracks', (select source_tracks_gateway from smslogd.settings),
        'recent', (select coalesce(json_agg(r), '[]')
                     from (select type, outcome, sum(n)::int8 as sms
-                            from smslogd.settings s
+                            from (select source_tracks_gateway from smslogd.settings limit 1) s
                            cross join smslogd.count_sms(smslogd.clock() - interval '12 minutes', smslogd.clock() - interval '2 minutes', smslogd.clock()) c
                            cross join lateral smslogd.kinds(c.type, c.status, c.sms, s.source_tracks_gateway) k
                            cross join lateral (values

@@ -17,6 +17,7 @@ import { compile } from '../support/program.ts';
 import { bench as bigTransaction } from './big-transaction.ts';
 import { bench as catchUp } from './catch-up.ts';
 import { bench as decode } from './decode.ts';
+import { bench as figures } from './figures.ts';
 import { bench as latency } from './latency.ts';
 import { bench as load } from './load.ts';
 import { bench as memory } from './memory.ts';
@@ -44,6 +45,7 @@ export const BENCHES: readonly Bench[] = [
   start,
   queue,
   growth,
+  figures,
   held,
   wal,
   reconcile,

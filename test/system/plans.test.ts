@@ -3,9 +3,6 @@
  * PostgreSQL, which compiles plans that it takes for dear (jit), no view and no statement of the daemon, of its triggers or its functions is compiled, and no
  * view is expected to give many more rows than it does. With 100,000 SMS and a tenth of the usual jit_above_cost it is as with a million.
  */
-import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { loadConfig } from '../../src/config.ts';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
@@ -16,12 +13,10 @@ import { migrate } from '../../src/schema.ts';
 import { startSimulator, type Simulator } from '../../src/simulator/simulator.ts';
 import { until } from '../support/database.ts';
 import { startDaemon } from '../support/daemon.ts';
+import { debianPackage } from '../support/debian.ts';
 import { fillChannel } from '../support/filled.ts';
 import { difference, insertMany } from '../support/verifications.ts';
 
-const DEBIAN = '/usr/lib/postgresql';
-const bin = existsSync(DEBIAN) ? join(DEBIAN, readdirSync(DEBIAN).at(-1) ?? '', 'bin') : '';
-const binaries = join(tmpdir(), `smslogd-debian-${process.pid}.mjs`);
 const ROWS = 100_000;
 let cluster: Cluster;
 let gateway: Simulator;
@@ -33,10 +28,8 @@ let watch: Sql;
 let lines: string[] = [];
 
 beforeAll(async () => {
-  if (!existsSync(join(bin, 'postgres'))) throw new Error("Debian's PostgreSQL is missing: apt-get install postgresql");
-  writeFileSync(binaries, `export const postgres = ${JSON.stringify(join(bin, 'postgres'))};`);
   cluster = await createCluster({
-    package: binaries,
+    package: debianPackage(),
     settings: {
       fsync: 'off',
       autovacuum: 'off',
@@ -62,7 +55,6 @@ afterAll(async () => {
   await gateway.close();
   await Promise.all([sql, watch].map((each) => each.end({ timeout: 1 })));
   await cluster.remove();
-  rmSync(binaries);
 });
 
 /** As through a pooler, which refuses start-up options: nothing may need these. */
