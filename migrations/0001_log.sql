@@ -1,5 +1,6 @@
 -- Up Migration
 -- The log: the contract's nine fields, one plain table. Its primary key is the last line of "exactly once".
+-- Both defaults are the moment, not the start of the transaction: an SMS that is written late in a long one lives as long as any other.
 -- No index, index predicate or BRIN may name gateway_status, status_changed_at or updated_at: it would make no status update HOT.
 do $$
 begin
@@ -17,8 +18,8 @@ create table if not exists verification.sms_log (
   gateway_status    text check (gateway_status in ('Accepted', 'Enroute', 'Pending', 'Unknown', 'Delivered', 'Expired', 'Deleted',
                                                    'Undeliverable', 'Rejected', 'Unaccepted', 'Terminated')),
   status_changed_at timestamptz,
-  updated_at        timestamptz not null default now(),
-  inserted_at       timestamptz not null default now()
+  updated_at        timestamptz not null default clock_timestamp(),
+  inserted_at       timestamptz not null default clock_timestamp()
 ) with (fillfactor = 75, autovacuum_vacuum_scale_factor = 0.01, autovacuum_analyze_scale_factor = 0.01);
 
 create index if not exists sms_log_phone_number_inserted_at_idx on verification.sms_log (phone_number, inserted_at desc);

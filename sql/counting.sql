@@ -57,8 +57,8 @@ language sql stable security definer rows 20 set search_path = pg_catalog, pg_te
    group by b.hour, b.quarter, b.type, b.status
 $$;
 
--- The moment that the views take for now; a function of its own so that tests can move it.
-create or replace function smslogd.clock() returns timestamptz language sql stable parallel safe as $$ select now() $$;
+-- The moment that the views take for now, also in a transaction that began long ago; a function of its own so that tests can move it.
+create or replace function smslogd.clock() returns timestamptz language sql stable parallel safe as $$ select statement_timestamp() $$;
 
 -- A failure to note never refuses the row: the daemon counts the last days again when it starts.
 create or replace function smslogd.note_hours() returns trigger

@@ -23,6 +23,10 @@ const MOST_ATTEMPTS = 2_147_483_647;
 /** Entries that get another life in one statement: nobody waits for them for long. */
 const LIVES = 1_000;
 
+/** A common table expression; materialized, as it is volatile. */
+const CLOCK = 'clock as (select clock_timestamp() as now)';
+const NOW = '(select now from clock)';
+
 export interface Claimed {
   readonly id: string;
   /** null: none is known at the end of its life */
@@ -91,6 +95,11 @@ export function createPollerStore(
   leaseMs: number,
   { complete: completing, verdict }: { complete: Sql; verdict: Sql } = { complete: sql, verdict: sql },
 ) {
+  /** The moment, not the start of a transaction, nor of a statement that then waited for a lock: one for all of a statement, and fit for its indexes. */
+  const clock = sql.unsafe(CLOCK);
+  const now = sql.unsafe(NOW);
+  const claimTimes = sql`extract(epoch from ${now} - p.sent_at)::float8 * 1000 as age, extract(epoch from due.due_at)::float8 * 1000 as due`;
+
   /** Writes what the queue's triggers must know; nothing where it is known. Minutes. */
   async function writeSettings(lifeMinutes: number, giveUpMinutes: number): Promise<void> {
     const wanted = sql`
@@ -113,12 +122,13 @@ export function createPollerStore(
     let last: { id: string } | undefined;
     do {
       [last] = await sql<{ id: string }[]>`
-        with piece as materialized (
+        with ${clock},
+        piece as materialized (
           select id, sent_at + make_interval(secs => ${minutes * 60}::float8) as ends from smslogd.sms_poll
-           where ${last === undefined ? sql`true` : sql`id > ${last.id}`} and sent_at <= now() order by id limit ${LIVES} for update skip locked
+           where ${last === undefined ? sql`true` : sql`id > ${last.id}`} and sent_at <= ${now} order by id limit ${LIVES} for update skip locked
         ), given as (
           update smslogd.sms_poll p
-             set deadline_at = piece.ends, due_at = case when p.gateway_id is null then greatest(now(), piece.ends) else p.due_at end
+             set deadline_at = piece.ends, due_at = case when p.gateway_id is null then greatest(${now}, piece.ends) else p.due_at end
             from piece where p.id = piece.id and p.deadline_at <> piece.ends
         )
         select id from piece order by id desc limit 1`;
@@ -135,20 +145,21 @@ export function createPollerStore(
   async function claim({ total, old, past }: Wanted, floors: Floors): Promise<Claimed[]> {
     const after = (lane: 0 | 1 | 2) => sql`coalesce(to_timestamp(${floors[lane]}::float8 / 1000), '-infinity')`;
     const rows = await sql<RawClaim[]>`
-      with hasty as materialized (
+      with ${clock},
+      hasty as materialized (
         select set_config('synchronous_commit', 'off', true)
       ), aged as materialized (
-        select id, ctid as place, due_at from smslogd.sms_poll where lane = 1 and due_at <= now() and due_at > ${after(1)} and leased_until <= now()
+        select id, ctid as place, due_at from smslogd.sms_poll where lane = 1 and due_at <= ${now} and due_at > ${after(1)} and leased_until <= ${now}
          order by due_at limit ${old} for update skip locked
       ), young as materialized (
-        select id, ctid as place, due_at from smslogd.sms_poll where lane = 0 and due_at <= now() and due_at > ${after(0)} and leased_until <= now()
+        select id, ctid as place, due_at from smslogd.sms_poll where lane = 0 and due_at <= ${now} and due_at > ${after(0)} and leased_until <= ${now}
          order by due_at limit ${total} - (select count(*) from aged) for update skip locked
       ), more as materialized (
         select id, ctid as place, due_at from smslogd.sms_poll
-         where lane = 1 and due_at <= now() and due_at > ${after(1)} and leased_until <= now() and id not in (select id from aged)
+         where lane = 1 and due_at <= ${now} and due_at > ${after(1)} and leased_until <= ${now} and id not in (select id from aged)
          order by due_at limit ${total} - (select count(*) from aged) - (select count(*) from young) for update skip locked
       ), past as materialized (
-        select id, ctid as place, due_at from smslogd.sms_poll where lane = 2 and due_at <= now() and due_at > ${after(2)} and leased_until <= now()
+        select id, ctid as place, due_at from smslogd.sms_poll where lane = 2 and due_at <= ${now} and due_at > ${after(2)} and leased_until <= ${now}
          order by due_at
          limit least(${past}, ${total} - (select count(*) from aged) - (select count(*) from young) - (select count(*) from more))
            for update skip locked
@@ -157,27 +168,28 @@ export function createPollerStore(
       )
       update smslogd.sms_poll p
          set attempt = p.attempt % ${MOST_ATTEMPTS} + 1,
-             lane = case when p.lane = 0 and p.sent_at <= now() - interval '10 minutes' then 1 else p.lane end,
+             lane = case when p.lane = 0 and p.sent_at <= ${now} - interval '10 minutes' then 1 else p.lane end,
              -- no shorter than the schedule: a crash must not make old SMS come in a burst. Past its life an SMS has none, the next answer is
              -- its last: it waits for the lease alone
-             leased_until = now() + greatest(make_interval(secs => ${leaseMs / 1000}::float8),
-                                             case when p.deadline_at > now() then least((now() - p.sent_at) * ${LATE_SHARE}::float8,
+             leased_until = ${now} + greatest(make_interval(secs => ${leaseMs / 1000}::float8),
+                                             case when p.deadline_at > ${now} then least((${now} - p.sent_at) * ${LATE_SHARE}::float8,
                                                                                         make_interval(secs => ${LONGEST_GAP_MS / 1000}::float8)) end)
         from due where p.ctid = due.place and (select count(*) from hasty) = 1
-      returning p.id, p.gateway_id, p.attempt, p.lane, ${claimTimes(sql)}`;
+      returning p.id, p.gateway_id, p.attempt, p.lane, ${claimTimes}`;
     return rows.map(toClaimed);
   }
 
   /** Claims only rows without a gateway id: they need no gateway, and so do not wait for it. */
   async function claimWithoutGatewayId(limit: number): Promise<Claimed[]> {
     const rows = await verdict<RawClaim[]>`
-      with due as materialized (
-        select id, ctid as place, due_at from smslogd.sms_poll where lane in (0, 1, 2) and due_at <= now() and leased_until <= now() and gateway_id is null
+      with ${clock},
+      due as materialized (
+        select id, ctid as place, due_at from smslogd.sms_poll where lane in (0, 1, 2) and due_at <= ${now} and leased_until <= ${now} and gateway_id is null
          limit ${limit} for update skip locked
       )
-      update smslogd.sms_poll p set attempt = p.attempt % ${MOST_ATTEMPTS} + 1, leased_until = now() + make_interval(secs => ${leaseMs / 1000}::float8)
+      update smslogd.sms_poll p set attempt = p.attempt % ${MOST_ATTEMPTS} + 1, leased_until = ${now} + make_interval(secs => ${leaseMs / 1000}::float8)
         from due where p.ctid = due.place
-      returning p.id, p.gateway_id, p.attempt, p.lane, ${claimTimes(sql)}`;
+      returning p.id, p.gateway_id, p.attempt, p.lane, ${claimTimes}`;
     return rows.map(toClaimed);
   }
 
@@ -189,7 +201,8 @@ export function createPollerStore(
   async function complete(rows: readonly Completion[]): Promise<Completed> {
     const column = (value: (row: Completion) => string | number | null) => arrayLiteral(rows.map(value));
     const told = await completing<(Change & { held: boolean })[]>`
-      with said as materialized (
+      with ${clock},
+      said as materialized (
         select * from unnest(${column((r) => r.id)}::uuid[], ${column((r) => r.attempt)}::int[],
                              ${column((r) => r.gatewayId)}::text[], ${column((r) => r.result)}::text[],
                              ${column((r) => r.status)}::text[],
@@ -205,10 +218,10 @@ export function createPollerStore(
           from said s
           join smslogd.sms_poll p on p.id = s.id and p.attempt = s.attempt and p.gateway_id = s.gateway_id
           left join verification.sms_log l on l.id = s.id
-         cross join lateral (select coalesce(s.status = any (${OPEN}::text[]) and p.deadline_at <= now(), false) as expires) e
+         cross join lateral (select coalesce(s.status = any (${OPEN}::text[]) and p.deadline_at <= ${now}, false) as expires) e
          cross join lateral (
            select case when e.expires then 'Terminated' else s.status end as status,
-                  case when e.expires then now() else coalesce(to_timestamp(s.date / 1000), now()) end as date,
+                  case when e.expires then ${now} else coalesce(to_timestamp(s.date / 1000), ${now}) end as date,
                   coalesce(l.gateway_id = s.gateway_id and s.status is not null, false) as answers,
                   l.id is not null and coalesce(l.gateway_status = any (${OPEN}::text[]), true) as open
          ) a
@@ -222,7 +235,7 @@ export function createPollerStore(
            and (not j.writes or j.logged_place in (select place from logged))
          order by p.id for update of p skip locked
       ), wrote as (
-        update verification.sms_log l set gateway_status = h.status, status_changed_at = h.date, updated_at = now()
+        update verification.sms_log l set gateway_status = h.status, status_changed_at = h.date, updated_at = ${now}
           from held h where l.ctid = h.logged_place and h.writes
         returning h.id, h.type, h.was, h.status, h.seconds, h.history
       ), left_queue as (
@@ -232,9 +245,9 @@ export function createPollerStore(
            set gateway_id = coalesce(h.logged_gateway_id, p.gateway_id),
                leased_until = '-infinity',
                -- given back it goes behind what is due: the next one is tried first, whatever the gateway has against this one
-               due_at = case when h.result is null then now()
-                             when p.deadline_at > now() then least(now() + make_interval(secs => h.gap / 1000), p.deadline_at)
-                             else now() + make_interval(secs => h.gap / 1000) end,
+               due_at = case when h.result is null then ${now}
+                             when p.deadline_at > ${now} then least(${now} + make_interval(secs => h.gap / 1000), p.deadline_at)
+                             else ${now} + make_interval(secs => h.gap / 1000) end,
                last_result = case when h.result = 'ok' and (not h.writes or h.was is not distinct from h.status) then 'unchanged'
                                   else coalesce(h.result, p.last_result) end
           from held h where p.ctid = h.place and not h.leaves
@@ -273,12 +286,13 @@ export function createPollerStore(
       ? `exists (select from ${source.table} s where s.id = l.id and ${columnSql(source, 's', 'gateway_id')} is not null)`
       : 'false';
     const text = `
-      with said as materialized (
+      with ${CLOCK},
+      said as materialized (
         select * from unnest($1::uuid[], $2::int[]) as said (id, attempt)
       ), seen as materialized (
-        select p.id, p.attempt, l.gateway_id, l.gateway_status as was, ${latency('now()')} as seconds, ${HISTORY} as history,
-               a.open and l.gateway_id is null and not a.untracked and p.deadline_at <= now() and not a.comes as writes,
-               not a.open or l.gateway_id is null and (a.untracked or p.deadline_at <= now() and not a.comes) as leaves
+        select p.id, p.attempt, l.gateway_id, l.gateway_status as was, ${latency(NOW)} as seconds, ${HISTORY} as history,
+               a.open and l.gateway_id is null and not a.untracked and p.deadline_at <= ${NOW} and not a.comes as writes,
+               not a.open or l.gateway_id is null and (a.untracked or p.deadline_at <= ${NOW} and not a.comes) as leaves
           from said s join smslogd.sms_poll p using (id, attempt) left join verification.sms_log l using (id)
          cross join lateral (select l.id is not null and coalesce(l.gateway_status = any ($3::text[]), true) as open,
                                     coalesce(l.type = 'verification' and not ${tracked}, false) as untracked,
@@ -292,7 +306,7 @@ export function createPollerStore(
            and (not s.writes or s.id in (select id from logged))
          order by p.id for update of p skip locked
       ), wrote as (
-        update verification.sms_log l set gateway_status = 'Unaccepted', status_changed_at = now(), updated_at = now()
+        update verification.sms_log l set gateway_status = 'Unaccepted', status_changed_at = ${NOW}, updated_at = ${NOW}
           from held h
          where l.id = h.id and h.writes and l.gateway_id is null
            and (l.gateway_status is null or l.gateway_status = any ($3::text[]))
@@ -301,7 +315,7 @@ export function createPollerStore(
         delete from smslogd.sms_poll p using held h where p.id = h.id and h.leaves
       ), waits as (
         update smslogd.sms_poll p
-           set gateway_id = h.gateway_id, leased_until = '-infinity', due_at = case when h.gateway_id is null then greatest(now(), p.deadline_at) else now() end
+           set gateway_id = h.gateway_id, leased_until = '-infinity', due_at = case when h.gateway_id is null then greatest(${NOW}, p.deadline_at) else ${NOW} end
           from held h where p.id = h.id and not h.leaves
       )
       select id, type, was as "from", 'Unaccepted' as "to", seconds, history from wrote`;
@@ -315,14 +329,15 @@ export function createPollerStore(
   /** Puts claimed rows off, where they cannot be judged now; one that somebody holds waits for its lease alone. */
   async function postpone(rows: readonly Pick<Claimed, 'id' | 'attempt'>[], gapMs: number): Promise<void> {
     await verdict`
-      with held as materialized (
+      with ${clock},
+      held as materialized (
         select p.id
           from smslogd.sms_poll p
           join unnest(${arrayLiteral(rows.map((r) => r.id))}::uuid[], ${arrayLiteral(rows.map((r) => r.attempt))}::int[]) as said (id, attempt)
             on p.id = said.id and p.attempt = said.attempt
          order by p.id for update of p skip locked
       )
-      update smslogd.sms_poll p set due_at = now() + make_interval(secs => ${gapMs / 1000}::float8), leased_until = '-infinity' from held where p.id = held.id`;
+      update smslogd.sms_poll p set due_at = ${now} + make_interval(secs => ${gapMs / 1000}::float8), leased_until = '-infinity' from held where p.id = held.id`;
   }
 
   /**
@@ -331,27 +346,29 @@ export function createPollerStore(
    */
   async function overdue(limit: number): Promise<string[]> {
     const rows = await verdict<{ id: string }[]>`
-      select id from smslogd.sms_poll where give_up_at <= now() and (lane <> 2 or attempt > 0) order by random() limit ${limit}`;
+      with ${clock}
+      select id from smslogd.sms_poll where give_up_at <= ${now} and (lane <> 2 or attempt > 0) order by random() limit ${limit}`;
     return rows.map(({ id }) => id);
   }
 
   /** Terminates what `overdue` found, where it still is so. */
   async function giveUp(ids: readonly string[]): Promise<Change[]> {
     return await verdict<Change[]>`
-      with over as materialized (
-        select p.id, l.gateway_status as was, ${sql.unsafe(latency('now()'))} as seconds, ${sql.unsafe(HISTORY)} as history,
+      with ${clock},
+      over as materialized (
+        select p.id, l.gateway_status as was, ${sql.unsafe(latency(NOW))} as seconds, ${sql.unsafe(HISTORY)} as history,
                l.id is not null and coalesce(l.gateway_status = any (${OPEN}::text[]), true) as writes
           from smslogd.sms_poll p left join verification.sms_log l using (id)
-         where p.id = any (${arrayLiteral(ids)}::uuid[]) and p.give_up_at <= now()
+         where p.id = any (${arrayLiteral(ids)}::uuid[]) and p.give_up_at <= ${now}
       ), logged as materialized (
         select l.id from verification.sms_log l join over o on o.id = l.id where o.writes order by l.id for update of l skip locked
       ), held as materialized (
         select o.*
           from smslogd.sms_poll p join over o on o.id = p.id
-         where (select count(*) from logged) >= 0 and p.give_up_at <= now() and (not o.writes or o.id in (select id from logged))
+         where (select count(*) from logged) >= 0 and p.give_up_at <= ${now} and (not o.writes or o.id in (select id from logged))
          order by p.id for update of p skip locked
       ), wrote as (
-        update verification.sms_log l set gateway_status = 'Terminated', status_changed_at = now(), updated_at = now()
+        update verification.sms_log l set gateway_status = 'Terminated', status_changed_at = ${now}, updated_at = ${now}
           from held h where l.id = h.id and h.writes and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
         returning l.id, l.type, coalesce(h.was, 'none') as was, h.seconds, h.history
       ), left_queue as (
@@ -363,7 +380,8 @@ export function createPollerStore(
   /** Puts the verdict on a row off that the database refuses to give. */
   async function giveUpLater(id: string, gapMs: number): Promise<void> {
     await verdict`
-      update smslogd.sms_poll set give_up_at = now() + make_interval(secs => ${gapMs / 1000}::float8)
+      with ${clock}
+      update smslogd.sms_poll set give_up_at = ${now} + make_interval(secs => ${gapMs / 1000}::float8)
        where id in (select id from smslogd.sms_poll where id = ${id} for update skip locked)`;
   }
 
@@ -396,9 +414,10 @@ export async function openHours(sql: Sql): Promise<string[]> {
 /** Queues the open SMS of an hour that are not queued; returns how many. */
 export async function requeueHour(sql: Sql, hour: string, fence: string): Promise<number> {
   const rows = await sql`
+    with ${sql.unsafe(CLOCK)}
     insert into smslogd.sms_poll
-    select q.* from verification.sms_log l
-     cross join lateral smslogd.queue_entry(l.id, l.gateway_id, l.gateway_status, l.type, l.inserted_at) q
+    select q.* from verification.sms_log l cross join clock
+     cross join lateral smslogd.queue_entry(l.id, l.gateway_id, l.gateway_status, l.type, l.inserted_at, clock.now) q
      where l.inserted_at >= smslogd.hour_start(${hour}::text::timestamptz) and l.inserted_at <= smslogd.hour_end(${hour}::text::timestamptz)
        and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
        and not exists (select from smslogd.sms_poll p where p.id = l.id)
@@ -410,13 +429,14 @@ export async function requeueHour(sql: Sql, hour: string, fence: string): Promis
 /** Makes due what waits for longer than any schedule tells: the database's clock was set back, or somebody's hand was there. */
 export async function resetStuck(sql: Sql, fence: string): Promise<number> {
   const rows = await sql`
-    with stuck as materialized (
+    with ${sql.unsafe(CLOCK)},
+    stuck as materialized (
       select id from smslogd.sms_poll
-       where gateway_id is not null and greatest(due_at, leased_until) > now() + make_interval(secs => ${(2 * LONGEST_GAP_MS) / 1000}::float8)
+       where gateway_id is not null and greatest(due_at, leased_until) > ${sql.unsafe(NOW)} + make_interval(secs => ${(2 * LONGEST_GAP_MS) / 1000}::float8)
          and ${sql.unsafe(fence)}
        order by id for update skip locked
     )
-    update smslogd.sms_poll p set due_at = now(), leased_until = '-infinity' from stuck s where p.id = s.id`;
+    update smslogd.sms_poll p set due_at = ${sql.unsafe(NOW)}, leased_until = '-infinity' from stuck s where p.id = s.id`;
   return rows.count;
 }
 
@@ -433,10 +453,7 @@ interface RawClaim {
 const latency = (end: string) =>
   `case when isfinite(l.inserted_at) then extract(epoch from ${end} - l.inserted_at)::float8 end`;
 
-const HISTORY = 'p.lane = 2 and p.deadline_at < now() - (select life from smslogd.settings)';
-
-const claimTimes = (sql: Sql) => sql`
-  extract(epoch from now() - p.sent_at)::float8 * 1000 as age, extract(epoch from due.due_at)::float8 * 1000 as due`;
+const HISTORY = 'p.lane = 2 and p.deadline_at < clock_timestamp() - (select life from smslogd.settings)';
 
 function toClaimed(row: RawClaim): Claimed {
   const { id, attempt, lane } = row;

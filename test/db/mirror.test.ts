@@ -224,8 +224,10 @@ test('a row without a time is kept aside, one without an id is told of, and both
   await insertMany(db.sql, 3);
   await until('the other rows', async () => (await logged()) === 6);
   expect(await aside()).toEqual([old, live].map(({ id }) => ({ id, reason: 'inserted_at' })));
-  const counted = (await mirror.metrics.errors.get()).values.find(({ labels }) => labels.code === 'row_refused');
-  expect(counted?.value).toBeGreaterThan(2);
+  await until('all to be counted', async () => {
+    const counted = (await mirror.metrics.errors.get()).values.find(({ labels }) => labels.code === 'row_refused');
+    return (counted?.value ?? 0) > 2;
+  });
   expect(await lacking()).toBe(0);
   const lines: string[] = [];
   await verify.run(

@@ -41,7 +41,7 @@ describe('the daemon under its role', () => {
       returning id`;
     await sql`update verification.sms_log set gateway_status = 'Delivered', status_changed_at = now(), updated_at = now() where id = ${row!.id}`;
     await sql`select from verification.sms_log where id = ${row!.id} for update`;
-    await sql`insert into smslogd.sms_poll select * from smslogd.queue_entry(${row!.id}, '1234567', 'Accepted', 'text', now()) on conflict (id) do nothing`;
+    await sql`insert into smslogd.sms_poll select * from smslogd.queue_entry(${row!.id}, '1234567', 'Accepted', 'text', now(), now()) on conflict (id) do nothing`;
     await sql`update smslogd.sms_poll set attempt = attempt + 1`;
     await sql`delete from smslogd.sms_poll`;
     await sql`insert into smslogd.checkpoint (slot_name) values (${db.name})`;
