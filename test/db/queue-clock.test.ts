@@ -55,17 +55,19 @@ test('a gateway id that is written late in a long transaction is asked for from 
   });
 });
 
+/** How an SMS is queued that says that it was sent `at` from now. */
+async function queued(at: string) {
+  const [row] = await db.sql<{ id: string }[]>`
+    insert into verification.sms_log (phone_number, type, gateway_id, inserted_at)
+    values ('+380000000001', 'text', '1000001', clock_timestamp() + ${at}::text::interval) returning id`;
+  const [entry] = await db.sql`
+    select p.deadline_at >= l.inserted_at + interval '35 minutes' as whole, p.deadline_at < clock_timestamp() + interval '1 hour' as soon,
+           p.sent_at <= clock_timestamp() as ages, p.due_at < clock_timestamp() + interval '3 seconds' as asked
+      from smslogd.sms_poll p join verification.sms_log l using (id) where id = ${row!.id}`;
+  return entry;
+}
+
 test('an SMS of a service whose clock is fast is not over before it says so, one from another century soon is', async () => {
-  const queued = async (at: string) => {
-    const [row] = await db.sql<{ id: string }[]>`
-      insert into verification.sms_log (phone_number, type, gateway_id, inserted_at)
-      values ('+380000000001', 'text', '1000001', clock_timestamp() + ${at}::text::interval) returning id`;
-    const [entry] = await db.sql`
-      select p.deadline_at >= l.inserted_at + interval '35 minutes' as whole, p.deadline_at < clock_timestamp() + interval '1 hour' as soon,
-             p.sent_at <= clock_timestamp() as ages, p.due_at < clock_timestamp() + interval '3 seconds' as asked
-        from smslogd.sms_poll p join verification.sms_log l using (id) where id = ${row!.id}`;
-    return entry;
-  };
   expect(await queued('2 minutes')).toEqual({ whole: true, soon: true, ages: true, asked: true });
   expect(await queued('100 years')).toEqual({ whole: false, soon: true, ages: true, asked: true });
 });

@@ -194,6 +194,7 @@ test('with being removed after RETENTION_DAYS', async () => {
   const { bad } = await insertEach(() => ({ status: 'Delivered', age: '5 days' }));
   await db.sql`drop trigger refuse on verification.sms_log`;
   await refuse('delete');
+  await db.sql`update smslogd.settings set retention_days = 3`;
   const stop = new AbortController();
   await runRetention(
     { config: db.config({ RETENTION_DAYS: '3' }), sql: db.sql, log, works: () => stop.abort() },

@@ -38,7 +38,7 @@ export async function fillChannel(sql: Sql, rows: number, days: number): Promise
       from verification.sms_log where type = 'verification'`;
   await sql`
     insert into smslogd.sms_poll
-    select q.* from verification.sms_log l cross join lateral smslogd.queue_entry(l.id, l.gateway_id, l.gateway_status, l.type, l.inserted_at) q
+    select q.* from verification.sms_log l cross join lateral smslogd.queue_entry(l.id, l.gateway_id, l.gateway_status, l.type, l.inserted_at, now()) q
      where l.gateway_status = 'Enroute'`;
   await sql`insert into smslogd.changed_hour select distinct smslogd.hour_of(inserted_at) from verification.sms_log`;
 }
