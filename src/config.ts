@@ -9,6 +9,7 @@ import { readAddress } from './postgres/address.ts';
 import { AddressProblem } from './postgres/conninfo.ts';
 import { splitTable } from './postgres/quoting.ts';
 import { unreadableFile } from './postgres/tls.ts';
+import { nearestZone } from './timezones.ts';
 
 const text = z.string().min(1);
 const identifier = text.regex(/^[a-z0-9_]{1,63}$/, 'lower-case letters, digits and underscores, at most 63');
@@ -20,7 +21,9 @@ const whole = (low: number, high: number) =>
     .max(high);
 const minutes = z.coerce.number('a number of minutes').positive('more than 0').max(525_600, 'at most a year');
 const webAddress = z.url({ protocol: /^https?$/, error: 'an http:// or https:// address' });
-const timezone = text.refine(isTimezone, 'an IANA time zone such as Europe/Kyiv');
+const timezone = text.refine(isTimezone, {
+  error: ({ input }) => `an IANA time zone; the nearest is ${nearestZone(String(input), runtimeZones())}`,
+});
 const LOOPS = ['mirror', 'poller'] as const;
 
 /** Whose time the dates of the gateway's replies are: not known yet, the change's, or the reply's own. */
@@ -228,7 +231,13 @@ function wrongAddress(name: SettingName, source: string, env: NodeJS.ProcessEnv)
   }
 }
 
-/** Offsets such as +03:00 are none: PostgreSQL reads them with the opposite sign. */
+/** What the runtime knows, without names that PostgreSQL may not have. */
+function runtimeZones(): string[] {
+  const offsets = Array.from({ length: 12 }, (_, i) => [`Etc/GMT-${i + 1}`, `Etc/GMT+${i + 1}`]);
+  return ['UTC', 'Europe/Kyiv', ...Intl.supportedValuesOf('timeZone'), ...offsets.flat()];
+}
+
+/** Offsets such as +03:00 are none: PostgreSQL reads them with the opposite sign. What the database makes of a name is asked later (timezones.ts). */
 function isTimezone(name: string): boolean {
   if (!/^[A-Za-z]/.test(name)) return false;
   try {

@@ -18,6 +18,7 @@ import { describeSource } from './source.ts';
 import { computedSteps, queryOf, type Session } from './steps.ts';
 import { applyGrants, grantStatements } from './grants.ts';
 import { pause } from './supervise.ts';
+import { requireTimezones } from './timezones.ts';
 
 const MIGRATIONS = fileURLToPath(new URL('../migrations/', import.meta.url));
 
@@ -53,6 +54,7 @@ async function begin(config: Config): Promise<Session & { readonly become: reado
   const sql = openPool(config);
   let client: Client | undefined;
   try {
+    await requireTimezones(queryOfPool(sql), config);
     const source = await describeSource(sql, config);
     // nothing of others at all: it may be a superuser who runs this
     const options = `${SESSION_OPTIONS} -c search_path=pg_catalog,pg_temp`;

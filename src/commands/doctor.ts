@@ -5,6 +5,7 @@ import { needing, type Found } from '../doctor/found.ts';
 import { slotChecks } from '../doctor/slot.ts';
 import { schemaChecks } from '../doctor/schema.ts';
 import { serverChecks } from '../doctor/server.ts';
+import { timezoneCheck } from '../doctor/timezones.ts';
 import { vacuumChecks } from '../doctor/vacuum.ts';
 import type { Command } from './command.ts';
 
@@ -28,6 +29,7 @@ export const checks: readonly Check<Found>[] = [
     },
   },
   ...serverChecks,
+  timezoneCheck,
   ...schemaChecks,
   ...slotChecks,
   ...vacuumChecks,

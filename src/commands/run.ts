@@ -14,12 +14,14 @@ import { createLog, logProblem, type Log } from '../log.ts';
 import { createMetrics, type Metrics } from '../metrics.ts';
 import { watchWaits } from '../mirror/locks.ts';
 import { createMirror } from '../mirror/mirror.ts';
+import { queryOfPool } from '../objects.ts';
 import { createPoller } from '../poller/poller.ts';
 import { repairQueue } from '../poller/repair.ts';
 import { openConnections } from '../postgres/connections.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { requireSchema } from '../schema.ts';
 import { backoff, pause, supervise } from '../supervise.ts';
+import { requireTimezones } from '../timezones.ts';
 import { VERSION } from '../version.ts';
 import type { Command } from './command.ts';
 
@@ -116,7 +118,7 @@ async function daemon(
     });
     try {
       log.info({ version: VERSION, loops: config.LOOPS, port: http.port, host: config.HTTP_HOST }, 'smslogd runs');
-      await databaseAtStart(upkeep, log, stop.signal);
+      await databaseAtStart(config, upkeep, log, stop.signal);
       run('leader', (signal) => leader.run(signal));
       run('connections', (signal) => connections.watch(signal));
       run('waits', (signal) => watchWaits({ control, tag: connections.tag, config, log, metrics }, signal));
@@ -149,10 +151,11 @@ async function daemon(
 }
 
 /** A database that is not there yet is waited for; what no waiting mends is thrown. */
-async function databaseAtStart(sql: Sql, log: Log, signal: AbortSignal): Promise<void> {
+async function databaseAtStart(config: Config, sql: Sql, log: Log, signal: AbortSignal): Promise<void> {
   for (let failures = 1; !signal.aborted; failures += 1) {
     try {
       await requireSchema(sql);
+      await requireTimezones(queryOfPool(sql), config);
       return;
     } catch (error) {
       const { reaction } = toSmslogdError(error);

@@ -5,6 +5,8 @@ import { audit, type Audit } from '../mirror/audit.ts';
 import { patiently } from '../postgres/briefly.ts';
 import { createStore } from '../mirror/store.ts';
 import { requireSchema } from '../schema.ts';
+import { requireTimezones } from '../timezones.ts';
+import { queryOfPool } from '../objects.ts';
 import { describeSource, type Source } from '../source.ts';
 import type { Command } from './command.ts';
 
@@ -44,6 +46,7 @@ export const command: Command = {
     const sql = openDatabase(config, { max: 2, name: 'verify' });
     try {
       await requireSchema(sql);
+      await requireTimezones(queryOfPool(sql), config);
       const source = await describeSource(sql, config);
       const repaired = flags['repair'] === true ? await repair(sql, config, source, say) : undefined;
       const { signal } = new AbortController();

@@ -221,3 +221,12 @@ test('it does not load what only migrates', async () => {
   expect(packages).toContain('pg-logical-replication');
   expect(packages).not.toContain('node-pg-migrate');
 });
+
+test.for([['run'], ['verify'], ['migrate'], ['migrate', '--dry-run'], ['doctor']])(
+  '%s refuses a time zone that PostgreSQL takes for an abbreviation, with the nearest zone',
+  async (words) => {
+    const refused = startProcess(words, db.env({ IP2SMS_URL: gateway.url, SOURCE_TIMEZONE: 'EET' }));
+    expect(await refused.exited).toBe(1);
+    expect(refused.stderr() + refused.lines.join('\n')).toMatch(/SOURCE_TIMEZONE: .*the nearest is Europe\/Kyiv/);
+  },
+);
