@@ -59,8 +59,7 @@ afterAll(async () => {
 
 /** As through a pooler, which refuses start-up options: nothing may need these. */
 function pooled(): Record<string, string> {
-  const direct = cluster.url('postgres');
-  return { DATABASE_URL: direct.replace('127.0.0.1', 'localhost'), DATABASE_REPLICATION_URL: direct };
+  return { DATABASE_URL: cluster.url('postgres'), DATABASE_POOLED: 'true' };
 }
 
 /** The statements whose plans were compiled. */
@@ -79,6 +78,7 @@ async function compiled(): Promise<string[]> {
 }
 
 test('no view is compiled, and none is expected to give many more rows than it does', async () => {
+  expect(await sql`show jit`).toEqual([{ jit: 'on' }]);
   const views = await sql<{ view: string }[]>`
     select oid::regclass::text as view from pg_class where relkind = 'v' and relnamespace in ('verification'::regnamespace, 'smslogd'::regnamespace)`;
   expect(views.length).toBeGreaterThan(14);
