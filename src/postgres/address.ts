@@ -1,8 +1,8 @@
 /** What an address of PostgreSQL means, with libpq's environment and defaults. */
-import { homedir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { SmslogdError } from '../errors.ts';
 import { AddressProblem, parametersOf, SSL_MODES, type Parameters, type SslMode } from './conninfo.ts';
+import { homeFolder, userName } from './home.ts';
 
 export interface Host {
   /** a name, an IP address, a directory of a socket; empty: the default socket, else localhost */
@@ -70,7 +70,7 @@ export function addressOf(text: string, env: NodeJS.ProcessEnv = process.env): A
 /** The same for whoever says himself what is wrong. Throws AddressProblem. */
 export function readAddress(text: string, env: NodeJS.ProcessEnv): Address {
   const given = parametersOf(text, env);
-  const user = given['user'] ?? userInfo().username;
+  const user = given['user'] ?? userName();
   const words = (name: string) => given[name] || undefined;
   const whole = (name: string) => Number(words(name) ?? 0);
   return {
@@ -80,7 +80,7 @@ export function readAddress(text: string, env: NodeJS.ProcessEnv): Address {
     database: words('dbname') ?? user,
     user,
     password: given['password'] ?? '',
-    passwordFile: words('passfile') ?? join(homedir(), '.pgpass'),
+    passwordFile: words('passfile') ?? join(homeFolder(), '.pgpass'),
     tls: tlsOf(given),
     plainSaid: given['sslmode'] === 'disable',
     requireAuth: (words('require_auth') ?? '').split(',').filter((word) => word !== ''),

@@ -1,7 +1,6 @@
 /** TLS as libpq has it: which files count, what is checked of the server, and what a failure means. */
 import { accessSync, constants, existsSync, readFileSync, statSync } from 'node:fs';
 import { isIP } from 'node:net';
-import { homedir } from 'node:os';
 import { join } from 'node:path';
 import {
   checkServerIdentity,
@@ -15,6 +14,7 @@ import {
 } from 'node:tls';
 import { codeOf, SmslogdError } from '../errors.ts';
 import type { TlsSettings } from './address.ts';
+import { homeFolder } from './home.ts';
 
 /** What Node.js takes for a handshake with the host `name`. The files are read each time: a renewed certificate needs no restart. Throws database_tls. */
 export function tlsOptions(tls: TlsSettings, name: string): ConnectionOptions {
@@ -77,7 +77,7 @@ function systemRoots(): string | Buffer | string[] {
 
 /** The content of a file that is named, or of libpq's own file where that exists. */
 function fileOf(parameter: string, named: string | undefined, usual: string, secret = false): Buffer | undefined {
-  const path = named ?? join(homedir(), '.postgresql', usual);
+  const path = named ?? join(homeFolder(), '.postgresql', usual);
   if (named === undefined && !existsSync(path)) return undefined;
   const what = named === undefined ? `the file ~/.postgresql/${usual}` : `the file of ${parameter}`;
   try {

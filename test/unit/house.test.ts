@@ -145,7 +145,7 @@ test('the dashboard is what its program writes', () => {
 });
 
 test('every heading that the documents link to is there', () => {
-  const documents = ['README.md', 'AGENTS.md', ...filesIn('docs')];
+  const documents = ['README.md', 'AGENTS.md', 'SECURITY.md', ...filesIn('docs')];
   const broken = documents.flatMap((path) =>
     [...read(path).matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)/g)]
       .filter((row) => !linkLeads(path, row[1] ?? '', row[2]))
@@ -175,6 +175,28 @@ test('what the operator is sent to is in the package and in the image', () => {
   for (const path of paths) expect(files.some((file) => path === file || path.startsWith(`${file}/`))).toBe(true);
   expect(read('Dockerfile')).toContain('COPY docs docs');
   expect(read('.dockerignore').split('\n')).toContain('!docs');
+});
+
+test('the image runs as a number, from bases that can be named by digest, and without a package manager', () => {
+  const stages = read('Dockerfile').split(/^(?=FROM )/m);
+  for (const stage of stages.slice(1)) expect(stage).toMatch(/^FROM \$\{(NODE|BASE)_IMAGE\}/);
+  expect(stages.at(-1)).toMatch(/^USER \d+:\d+$/m);
+  expect(stages.at(-1)).toMatch(/^FROM \$\{BASE_IMAGE\}$/m);
+  expect(stages.at(-1)).not.toContain('npm');
+});
+
+test('what is said of the dependencies is so', () => {
+  const { dependencies } = JSON.parse(read('package.json')) as { dependencies: Record<string, string> };
+  const { packages } = JSON.parse(read('package-lock.json')) as {
+    packages: Record<string, { dev?: true; optional?: true; devOptional?: true; hasInstallScript?: true }>;
+  };
+  const production = Object.entries(packages).filter(
+    ([path, { dev, optional, devOptional }]) => path !== '' && !dev && !optional && !devOptional,
+  );
+  const text = read('SECURITY.md');
+  expect(text).toContain(`${Object.keys(dependencies).length} direct ones; with theirs ${production.length} packages`);
+  expect(Object.keys(dependencies).filter((name) => !text.includes(`\`${name}\``))).toEqual([]);
+  expect(production.filter(([, { hasInstallScript }]) => hasInstallScript)).toEqual([]);
 });
 
 test('what the daemon writes in its schema, its role is granted', () => {

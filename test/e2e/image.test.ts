@@ -1,0 +1,48 @@
+/** The daemon as the container image runs it: a user that is only a number, without a home, who can write nothing. Such a user takes root. */
+import { spawn, spawnSync } from 'node:child_process';
+import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { once } from 'node:events';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { createDatabase, type TestDatabase } from '../support/database.ts';
+
+const ROOT = process.getuid?.() === 0;
+const NOBODY = { uid: 65_532, gid: 65_532 };
+
+let app: string;
+let db: TestDatabase;
+beforeAll(async () => {
+  app = mkdtempSync(join(tmpdir(), 'smslogd-image-'));
+  spawnSync('chmod', ['755', app]);
+  for (const part of ['dist', 'migrations', 'sql', 'package.json']) cpSync(part, join(app, part), { recursive: true });
+  const { packages } = JSON.parse(readFileSync('package-lock.json', 'utf8')) as {
+    packages: Record<string, { dev?: true; optional?: true }>;
+  };
+  for (const [path, { dev, optional }] of Object.entries(packages))
+    if (path !== '' && !dev && !optional) cpSync(path, join(app, path), { recursive: true });
+  db = await createDatabase();
+});
+afterAll(async () => {
+  await db.drop();
+  rmSync(app, { recursive: true });
+});
+
+const options = (env: Record<string, string>) => ({ ...NOBODY, cwd: '/', env });
+const words = (...rest: string[]) => [join(app, 'dist', 'cli.js'), ...rest];
+
+test.skipIf(!ROOT)('it streams', async () => {
+  const daemon = spawn(process.execPath, words('run'), options(db.env({ LOOPS: 'mirror' })));
+  const lines = createInterface({ input: daemon.stdout });
+  for await (const line of lines) if (line.includes('"the mirror streams"')) break;
+  daemon.kill('SIGTERM');
+  expect(await once(daemon, 'exit')).toEqual([0, null]);
+});
+
+test.skipIf(!ROOT)('an address without a user is refused with a sentence: there is no name to take', () => {
+  const env = { DATABASE_URL: 'postgres://127.0.0.1:1/name', LOOPS: 'mirror' };
+  const { status, stderr } = spawnSync(process.execPath, words('run'), options(env));
+  expect(status).toBe(1);
+  expect(String(stderr)).toContain('DATABASE_URL: must be an address that names a user');
+});
