@@ -34,6 +34,10 @@ const TABLE = {
   },
   database_missing: { reaction: 'slow', hint: 'Check the database name in DATABASE_URL.' },
   database_going_down: { reaction: 'retry', hint: 'PostgreSQL is stopping or starting; smslogd reconnects by itself.' },
+  database_session_ended: {
+    reaction: 'retry',
+    hint: "An administrator, a time limit or a stop of PostgreSQL ended the session; smslogd reconnects by itself. The server's log says which.",
+  },
   database_busy: {
     reaction: 'retry',
     hint: "A lock, a time limit or a limit of connections (max_connections, max_wal_senders, the role's, the database's) was reached; smslogd tries again by itself.",
@@ -219,7 +223,12 @@ const BY_CAUSE: Readonly<Record<string, ErrorCode>> = {
   '08': 'database_unreachable',
   '28': 'database_auth',
   '3D000': 'database_missing',
-  '57P01': 'database_going_down',
+  '57P04': 'database_missing',
+  // of one session as well as of all: only what a new connection meets then (57P03) tells that the server is stopping
+  '57P01': 'database_session_ended',
+  '57P05': 'database_session_ended',
+  '25P03': 'database_session_ended',
+  '25P04': 'database_session_ended',
   '57P02': 'database_going_down',
   '57P03': 'database_going_down',
   '57014': 'database_busy',
@@ -280,6 +289,7 @@ export const SENTENCES: Partial<Record<ErrorCode, string>> = {
   database_tls: 'the TLS connection to PostgreSQL failed',
   protocol: 'what answers does not speak the protocol of PostgreSQL',
   database_going_down: 'PostgreSQL is going down or starting up',
+  database_session_ended: 'PostgreSQL ended a session: an administrator or a time limit did, or it is stopping',
   database_busy: 'PostgreSQL was busy',
   disk_full: 'PostgreSQL has no space left on its disk',
   privilege_missing: 'a privilege is missing in PostgreSQL',

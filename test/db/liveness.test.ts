@@ -106,6 +106,32 @@ test('once a write fails for the server is going down, the replication connectio
   }
 });
 
+test.each([
+  ['that writes', "wait_event_type = 'Lock'"],
+  ['that reads the slot', "backend_type = 'walsender'"],
+])('a session %s and that somebody ends is told as that: the server does not stop for it', async (_, which) => {
+  const lines: string[] = [];
+  mirror = startMirror(db, { log: pino({ level: 'warn' }, { write: (line) => void lines.push(line) }) });
+  await mirror.streaming();
+  const blocker = await db.sql.reserve();
+  await blocker.unsafe('begin; lock verification.sms_log in share mode');
+  await insertVerification(db.sql);
+  await until('the write to wait', async () => {
+    const rows = await db.sql`select from pg_stat_activity where datname = ${db.name} and wait_event_type = 'Lock'`;
+    return rows.length > 0;
+  });
+  await db.sql.unsafe(
+    `select pg_terminate_backend(pid) from pg_stat_activity where datname = '${db.name}' and application_name like 'smslogd%' and ${which}`,
+  );
+  await until('it to be told', () => lines.some((line) => line.includes('57P01')));
+  await blocker`rollback`;
+  blocker.release();
+  await until('the row', async () => (await logged()) === 1);
+  const codes = lines.map((line) => (JSON.parse(line) as { code?: string }).code);
+  expect(codes).toContain('database_session_ended');
+  expect(codes).not.toContain('database_going_down');
+});
+
 test('a connection that is open but dead is given up and replaced, even where the server would keep it for ever', async () => {
   const role = `streamer_${db.name}`;
   await db.sql.unsafe(`alter database ${db.name} set wal_sender_timeout = '1s';
