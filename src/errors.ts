@@ -55,6 +55,10 @@ const TABLE = {
     reaction: 'fatal',
     hint: 'What smslogd made must belong to the owner of the source table; see docs/runbook.md for what to run.',
   },
+  row_security: {
+    reaction: 'slow',
+    hint: 'Row-level security of a table would apply to the role of DATABASE_URL: `smslogd doctor` names the table and what to run.',
+  },
   schema_missing: { reaction: 'fatal', hint: 'Run `smslogd migrate`.' },
   schema_older: { reaction: 'fatal', hint: 'Run `smslogd migrate` with this version, then start the daemon again.' },
   wal_level: {
@@ -254,6 +258,7 @@ export function toSmslogdError(error: unknown): SmslogdError {
     });
   }
   const code =
+    ROUTINES[routineOf(error)] ??
     BY_CAUSE[cause] ??
     BY_CAUSE[cause.slice(0, 2)] ??
     (/^ERR_(?:SSL|TLS)_/.test(cause) ? 'database_tls' : undefined) ??
@@ -264,6 +269,14 @@ export function toSmslogdError(error: unknown): SmslogdError {
     `${SENTENCES[code] ?? (code === 'unexpected' ? 'unexpected failure' : 'PostgreSQL refused the statement')} (${cause})${words}`,
     { cause: error },
   );
+}
+
+/** PostgreSQL's function that failed, where the SQLSTATE alone does not tell. */
+const ROUTINES: Readonly<Record<string, ErrorCode>> = { check_enable_rls: 'row_security' };
+
+function routineOf(error: unknown): string {
+  const { routine } = error as { routine?: unknown };
+  return typeof routine === 'string' ? routine : '';
 }
 
 const SQLSTATE = /^[0-9A-Z]{5}$/;
@@ -293,6 +306,7 @@ export const SENTENCES: Partial<Record<ErrorCode, string>> = {
   database_busy: 'PostgreSQL was busy',
   disk_full: 'PostgreSQL has no space left on its disk',
   privilege_missing: 'a privilege is missing in PostgreSQL',
+  row_security: 'row-level security hides rows that smslogd needs',
   slots_exhausted: 'PostgreSQL has no free replication slot or sender',
   slot_busy: 'the replication slot is in use',
 };

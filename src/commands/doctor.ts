@@ -5,6 +5,7 @@ import { needing, type Found } from '../doctor/found.ts';
 import { slotChecks } from '../doctor/slot.ts';
 import { schemaChecks } from '../doctor/schema.ts';
 import { serverChecks } from '../doctor/server.ts';
+import { sessionChecks } from '../doctor/session.ts';
 import { timezoneCheck } from '../doctor/timezones.ts';
 import { vacuumChecks } from '../doctor/vacuum.ts';
 import type { Command } from './command.ts';
@@ -30,6 +31,7 @@ export const checks: readonly Check<Found>[] = [
   },
   ...serverChecks,
   timezoneCheck,
+  ...sessionChecks,
   ...schemaChecks,
   ...slotChecks,
   ...vacuumChecks,

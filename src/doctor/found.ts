@@ -13,17 +13,20 @@ export interface Found {
   sql?: Sql;
   user?: string;
   systemId?: string;
+  /** policies hide from the role what it uses */
+  hidden?: boolean;
   /** the schema is migrated */
   migrated?: boolean;
   source?: Source;
 }
 
-type Needed = 'config' | 'gatewayKnown' | 'sql' | 'migrated' | 'source';
+type Needed = 'config' | 'gatewayKnown' | 'sql' | 'user' | 'migrated' | 'source';
 
 const NAMES: Readonly<Record<Needed, string>> = {
   config: 'valid settings',
   gatewayKnown: 'valid settings',
   sql: 'a database that answers',
+  user: 'a database that answers',
   migrated: 'the schema',
   source: 'the source table',
 };

@@ -5,23 +5,13 @@ import { describePublication, publicationStatements, type PublicationState } fro
 import { alteredObjects, changedFiles, filesToApply, queryOfPool } from '../objects.ts';
 import { requireSchema } from '../schema.ts';
 import { describeSource, type Source } from '../source.ts';
+import { accessChecks, policyCheck } from './access.ts';
 import { fail, ok, warn, type Check } from './check.ts';
 import { needing, type Found } from './found.ts';
-import { lackingPrivileges } from './privileges.ts';
 
 const LOG = 'verification.sms_log';
 
 export const schemaChecks: readonly Check<Found>[] = [
-  needing('schema', ['sql'], async (found) => {
-    const newer = await requireSchema(found.sql);
-    found.migrated = true;
-    if (newer.length === 0) return ok('migrated');
-    return warn(
-      `newer than this version: it has ${newer.join(', ')} besides; one minor version further is no obstacle`,
-      'install the version of smslogd that ran migrate here',
-    );
-  }),
-
   needing('source table', ['config', 'sql'], async (found) => {
     const source = await describeSource(found.sql, found.config);
     found.source = source;
@@ -40,6 +30,19 @@ export const schemaChecks: readonly Check<Found>[] = [
     if (!source.tracksGateway)
       return warn(`${said}; it has no gateway_id column: its SMS are logged and not judged, shown as untracked`);
     return ok(`${said}, replica identity ${IDENTITIES[source.replicaIdentity] ?? source.replicaIdentity}`);
+  }),
+
+  policyCheck,
+
+  needing('schema', ['sql'], async (found) => {
+    if (found.hidden === true) return { level: 'skip', says: 'needs its rows, which policies hide' };
+    const newer = await requireSchema(found.sql);
+    found.migrated = true;
+    if (newer.length === 0) return ok('migrated');
+    return warn(
+      `newer than this version: it has ${newer.join(', ')} besides; one minor version further is no obstacle`,
+      'install the version of smslogd that ran migrate here',
+    );
   }),
 
   needing('installed objects', ['config', 'sql', 'migrated', 'source'], async ({ config, sql, source }) => {
@@ -71,17 +74,6 @@ export const schemaChecks: readonly Check<Found>[] = [
     return warn(
       'the source has no unique index on its id: a copy or an audit reads it whole for each piece, and whoever changes the table waits for that; of two rows with one id the log has the first',
       `create unique index concurrently on ${source.table} (id);`,
-    );
-  }),
-
-  needing('row-level security', ['sql', 'migrated', 'source'], async ({ sql, source, user }) => {
-    const [row] = await sql<{ source: boolean; log: boolean }[]>`
-      select row_security_active(${source.table}::text::regclass) as source, row_security_active('verification.sms_log') as log`;
-    const tables = [...(row!.source ? [source.table] : []), ...(row!.log ? ['verification.sms_log'] : [])];
-    if (tables.length === 0) return ok(`hides no row from role ${user}`);
-    return warn(
-      `policies of ${tables.join(' and ')} are for role ${user}, too: what they hide is taken for not there by copy and audit`,
-      `alter role ${quoteIdentifier(user!)} bypassrls;`,
     );
   }),
 
@@ -120,14 +112,7 @@ export const schemaChecks: readonly Check<Found>[] = [
     );
   }),
 
-  needing('privileges', ['sql', 'migrated', 'source'], async ({ sql, source, user }) => {
-    const lacking = await lackingPrivileges(sql, source);
-    if (lacking.length === 0) return ok(`role ${user} may read the source and write what is smslogd's`);
-    return fail(
-      `role ${user} lacks ${lacking.join(', ')}`,
-      `smslogd migrate --role ${user} # as the owner of the source table`,
-    );
-  }),
+  ...accessChecks,
 
   needing('publication', ['config', 'sql', 'source'], async ({ config, sql, source }) => {
     const now = await describePublication(sql, config, source);

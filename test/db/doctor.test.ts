@@ -2,11 +2,14 @@ import { createServer } from 'node:http';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { randomBytes } from 'node:crypto';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { command } from '../../src/commands/doctor.ts';
 import type { Result } from '../../src/doctor/check.ts';
 import { findingOf } from '../../src/doctor/gateway.ts';
 import { wantedPrivileges } from '../../src/doctor/privileges.ts';
+import { toSmslogdError } from '../../src/errors.ts';
+import { openDatabase } from '../../src/postgres/pools.ts';
 import { migrate } from '../../src/schema.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
@@ -196,14 +199,69 @@ test('a source without a unique index on its id is warned of, with the statement
   expect(await said('index on the id')).toMatchObject({ level: 'ok' });
 });
 
-test('row-level security that is for the daemon, too, is warned of', async () => {
+test.each([
+  'verification.verifications',
+  'verification.sms_log',
+  'smslogd.migrations',
+  'smslogd.settings',
+  'smslogd.sms_poll',
+  'smslogd.checkpoint',
+])('row-level security of %s that is for the daemon, too, fails, and the daemon says so', async (table) => {
   expect(await said('row-level security')).toMatchObject({ level: 'ok' });
-  await db.sql`alter table verification.verifications enable row level security`;
-  const { level, fix } = await said('row-level security');
-  expect(level).toBe('warn');
+  await db.sql.unsafe(`alter table ${table} enable row level security`);
+  const { checks, of } = await doctor();
+  const { level, says, fix } = of('row-level security')!;
+  expect({ level, says }).toEqual({ level: 'FAIL', says: expect.stringContaining(table) });
+  expect(checks.filter((check) => check.level === 'FAIL').map(({ name }) => name)).toEqual(['row-level security']);
+  const sql = openDatabase(db.config({ DATABASE_URL: url }), { max: 1, name: 'test' });
+  const failure = await sql.unsafe(`select from ${table}`).catch(toSmslogdError);
+  expect(failure).toMatchObject({ code: 'row_security' });
+  await sql.end();
   await db.sql.unsafe(fix!);
   expect(await said('row-level security')).toMatchObject({ level: 'ok' });
-  await db.sql`alter table verification.verifications disable row level security`;
+  await db.sql.unsafe(`alter table ${table} disable row level security; alter role ${role} nobypassrls`);
+});
+
+describe('who else reads personal data is listed', () => {
+  const [analyst, member] = ['analyst', 'member'].map((name) => `${name}_${randomBytes(4).toString('hex')}`);
+  const filled = (text: string) =>
+    text.replaceAll('ANALYST', analyst!).replaceAll('MEMBER', member!).replaceAll('DAEMON', role);
+  beforeAll(() => db.sql.unsafe(`create role ${analyst}; create role ${member} login noinherit`));
+  afterAll(() => db.sql.unsafe(`drop owned by ${analyst}, ${member}; drop role ${analyst}, ${member}`));
+
+  test.each([
+    ['by name', 'grant select on verification.sms_log to ANALYST', 'ANALYST (select on verification.sms_log)'],
+    [
+      'by column',
+      'grant select (id, body) on verification.sms_log to ANALYST',
+      'ANALYST (select (body) on verification.sms_log)',
+    ],
+    ['as everybody', 'grant select on smslogd.sms_poll to public', 'public (select on smslogd.sms_poll)'],
+    [
+      'as a member of such a role',
+      'grant select on smslogd.sms_refused to ANALYST; grant ANALYST to MEMBER',
+      'MEMBER (member of ANALYST)',
+    ],
+    ["as a member of the daemon's role", 'grant DAEMON to MEMBER', 'MEMBER (member of DAEMON)'],
+  ])('%s', async (_, statement, told) => {
+    expect(await said('personal data')).toMatchObject({ level: 'ok' });
+    await db.sql.unsafe(filled(statement));
+    const { level, says, fix } = await said('personal data');
+    expect({ level, says }).toEqual({ level: 'warn', says: expect.stringContaining(filled(told)) });
+    await db.sql.unsafe(fix!);
+    expect(await said('personal data')).toMatchObject({ level: 'ok' });
+  });
+
+  test('and who is meant to is named, too', async () => {
+    await db.sql.unsafe(
+      `do $$ begin create role sms_dba; exception when duplicate_object or unique_violation then null; end $$`,
+    );
+    await db.sql.unsafe(`grant sms_dba, pg_read_all_data to ${member}`);
+    const { level, says } = await said('personal data');
+    expect(level).toBe('ok');
+    for (const group of ['sms_dba', 'pg_read_all_data']) expect(says).toContain(`${member} (member of ${group})`);
+    await db.sql.unsafe(`revoke sms_dba, pg_read_all_data from ${member}`);
+  });
 });
 
 test('a time limit of the role binds the daemon only through a pooler, where it is warned of', async () => {

@@ -1,0 +1,104 @@
+/** Checks of who may do what: that policies leave smslogd its rows, that its role has what it needs, that nobody else reads personal data, and whose rights ours run with. */
+import type { Sql } from '../postgres/pools.ts';
+import { quoteIdentifier } from '../postgres/quoting.ts';
+import { fail, ok, warn, type Check, type Finding } from './check.ts';
+import { needing, type Found } from './found.ts';
+import { lackingPrivileges } from './privileges.ts';
+
+/** Before the schema is looked at: a policy may hide it. */
+export const policyCheck: Check<Found> = needing(
+  'row-level security',
+  ['config', 'sql', 'source'],
+  async (found): Promise<Finding> => {
+    const { sql, source, user = '' } = found;
+    const rows = await sql<{ name: string; ours: boolean }[]>`
+      select c.oid::regclass::text as name, c.oid <> ${source.oid}::text::oid as ours
+        from pg_class c left join pg_namespace n on n.oid = c.relnamespace
+       where c.relkind in ('r', 'p') and row_security_active(c.oid)
+         and (c.oid = ${source.oid}::text::oid or n.nspname = 'smslogd' or n.nspname = 'verification' and c.relname = 'sms_log')
+       order by 2, 1`;
+    if (rows.length === 0) return ok(`applies to nothing that role ${user} uses`);
+    found.hidden = true;
+    return fail(
+      `policies of ${rows.map(({ name }) => name).join(', ')} are for role ${user}, too: its statements are refused there`,
+      [
+        ...rows.filter(({ ours }) => ours).map(({ name }) => `alter table ${name} disable row level security;`),
+        ...(rows.some(({ ours }) => !ours) ? [`alter role ${quoteIdentifier(user)} bypassrls;`] : []),
+      ].join(' '),
+    );
+  },
+);
+
+export const accessChecks: readonly Check<Found>[] = [
+  needing('privileges', ['sql', 'migrated', 'source'], async ({ sql, source, user }) => {
+    const lacking = await lackingPrivileges(sql, source);
+    if (lacking.length === 0) return ok(`role ${user} may read the source and write what is smslogd's`);
+    return fail(
+      `role ${user} lacks ${lacking.join(', ')}`,
+      `smslogd migrate --role ${user} # as the owner of the source table`,
+    );
+  }),
+
+  needing('owner', ['sql', 'migrated', 'source'], async ({ sql, source }) => {
+    const rows = await sql<{ owner: string; superuser: boolean }[]>`
+      select r.rolname::text as owner, r.rolsuper as superuser
+        from pg_proc p join pg_roles r on r.oid = p.proowner
+       where p.prosecdef and (p.pronamespace = 'smslogd'::regnamespace or p.oid = to_regprocedure('verification.sms_delivery_between(date,date)'))
+       group by 1, 2 order by 1`;
+    const others = rows.filter(({ owner }) => owner !== source.owner);
+    if (others.length > 0)
+      return fail(
+        `functions of smslogd belong to ${others.map(({ owner }) => owner).join(', ')}, the source table to ${source.owner}`,
+        `smslogd migrate # as ${source.owner}; it says what to run`,
+      );
+    return ok(`what smslogd made has the rights of ${source.owner}, the owner of the source table`);
+  }),
+
+  needing('personal data', ['sql', 'migrated', 'source'], async ({ sql, source }) => readers(sql, source.owner)),
+];
+
+interface Reader {
+  readonly who: string;
+  readonly how: string;
+  readonly fix: string | null;
+}
+
+/** Who reads phone numbers, texts and gateway ids beside the owner, the daemons and sms_dba: by name, by column, as everybody, or as a member of one who does. */
+async function readers(sql: Sql, owner: string): Promise<Finding> {
+  const rows = await sql<Reader[]>`
+    with granted as (
+      select c.oid::regclass::text as name, a.grantee, '' as list
+        from pg_class c cross join aclexplode(c.relacl) a
+       where c.oid in ('verification.sms_log'::regclass, 'smslogd.sms_poll'::regclass, 'smslogd.sms_refused'::regclass) and a.privilege_type = 'SELECT'
+      union all
+      select t.attrelid::regclass::text, a.grantee, format(' (%I)', t.attname)
+        from pg_attribute t cross join aclexplode(t.attacl) a
+       where a.privilege_type = 'SELECT'
+         and (t.attrelid = 'verification.sms_log'::regclass and t.attname in ('phone_number', 'body', 'gateway_id')
+              or t.attrelid in ('smslogd.sms_poll'::regclass, 'smslogd.sms_refused'::regclass))
+    ), daemons as (
+      select oid from pg_roles where rolname = current_user or exists (select from smslogd.installed where object = 'role ' || rolname)
+    ), meant as (
+      select oid from daemons union select oid from pg_roles where rolname in (${owner}, 'sms_dba')
+    ), direct as (
+      select case grantee when 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end as who, grantee, list, name
+        from granted where grantee not in (select oid from meant)
+    ), members as (
+      select quote_ident(m.rolname) as who, quote_ident(g.rolname) as granting, m.oid, g.oid in (select oid from meant except select oid from daemons) as meant
+        from pg_roles m join pg_roles g on g.oid <> m.oid and pg_has_role(m.oid, g.oid, 'member')
+       where not m.rolsuper and m.oid not in (select oid from meant)
+         and (g.oid in (select oid from meant) or g.oid in (select grantee from direct) or g.rolname = 'pg_read_all_data')
+    )
+    select who, 'select' || list || ' on ' || name as how, format('revoke select%s on %s from %s cascade;', list, name, who) as fix from direct
+    union all
+    select who, 'member of ' || granting, case when not meant and granting <> 'pg_read_all_data' then format('revoke %s from %s;', granting, who) end from members
+    order by 1, 2`;
+  const told = (some: readonly Reader[]) => some.map(({ who, how }) => `${who} (${how})`).join(', ');
+  const [others, meant] = [rows.filter(({ fix }) => fix !== null), rows.filter(({ fix }) => fix === null)];
+  const also = meant.length === 0 ? '' : `; meant to: ${told(meant)}`;
+  if (others.length === 0) return ok(`read by ${owner}, smslogd and sms_dba alone${also}`);
+  return warn(
+    `phone numbers, texts or gateway ids can also be read by ${told(others)}${also}`,
+    others.map(({ fix }) => fix).join(' '),
+  );
+}

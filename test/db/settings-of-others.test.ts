@@ -1,0 +1,84 @@
+/** What an administrator may have set for other programs, and a database in another encoding: smslogd works as ever, or says what is wrong. */
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { command } from '../../src/commands/doctor.ts';
+import type { Result } from '../../src/doctor/check.ts';
+import { SOURCE_DDL } from '../../src/demo/source-table.ts';
+import { migrate } from '../../src/schema.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { startMirror } from '../support/mirror.ts';
+
+let db: TestDatabase;
+beforeEach(async () => {
+  db = await createDatabase({ empty: true });
+});
+afterEach(() => db.drop());
+
+async function doctor(check: string, more: Record<string, string> = {}): Promise<Result | undefined> {
+  const lines: string[] = [];
+  const env = db.env({ LOOPS: 'mirror', ...more });
+  await command.run({ json: true }, { env, print: (line: string) => lines.push(line), stdoutIsTerminal: false });
+  return (JSON.parse(lines.join('\n')) as { checks: Result[] }).checks.find(({ name }) => name === check);
+}
+
+test.each([
+  'quote_all_identifiers = on',
+  'standard_conforming_strings = off',
+  'search_path = nowhere',
+  `search_path = ''`,
+  `DateStyle = 'SQL, DMY'`,
+  'IntervalStyle = sql_standard',
+  'bytea_output = escape',
+  'extra_float_digits = -15',
+  'array_nulls = off',
+  `TimeZone = 'Asia/Kathmandu'`,
+  'default_transaction_isolation = serializable',
+  'default_transaction_isolation = "repeatable read"',
+  'transform_null_equals = on',
+  'check_function_bodies = off',
+  'row_security = off',
+  'default_transaction_deferrable = on',
+  'backslash_quote = off',
+  'synchronous_commit = off',
+  `client_min_messages = error`,
+  'enable_seqscan = off',
+  'session_replication_role = origin',
+  'lock_timeout = 10',
+  'idle_in_transaction_session_timeout = 1000',
+  'default_toast_compression = pglz',
+  'plan_cache_mode = force_generic_plan',
+  'client_encoding = SQL_ASCII',
+])('%s of the database: it migrates, mirrors and compares as ever', async (setting) => {
+  await db.sql.unsafe(SOURCE_DDL);
+  await db.sql.unsafe(`alter database ${db.name} set ${setting}`);
+  await migrate(db.config(), { say: () => {} });
+  const said: string[] = [];
+  await migrate(db.config(), { say: (line) => said.push(line) });
+  expect(said).toEqual(['settings']);
+  const mirror = startMirror(db);
+  await mirror.streaming();
+  await db.sql`insert into verification.verifications (id, phone_number, check_digit, status, code, code_expired_at, inserted_at)
+               values (gen_random_uuid(), '+380000000001', 1, 'verified', 1234, '2026-02-03 04:05:06', '2026-02-03 04:05:06.789012')`;
+  await until('the row', async () => (await db.sql`select from verification.sms_log`).length === 1);
+  const [row] =
+    await db.sql`select body, inserted_at = '2026-02-03 04:05:06.789012+00' as exact from verification.sms_log`;
+  expect(row).toEqual({ body: 'Код авторизації дій в системі eHealth: 1234', exact: true });
+  await mirror.stop();
+  expect(await doctor('installed objects')).toMatchObject({ level: 'ok' });
+  expect(await doctor('session settings')).toMatchObject({ level: 'ok' });
+});
+
+test.each([
+  ['LATIN1', {}, 'FAIL'],
+  ['LATIN1', { OTP_CODE_TEXT: 'Your code: ' }, 'warn'],
+  ['SQL_ASCII', {}, 'warn'],
+  ['UTF8', {}, 'ok'],
+] as const)('doctor foresees what a database in %s does with %o', async (encoding, env, level) => {
+  await db.sql.unsafe(
+    `create database ${db.name}_other template template0 encoding '${encoding}' lc_collate 'C' lc_ctype 'C'`,
+  );
+  const other = new URL(db.url);
+  other.pathname += '_other';
+  const found = await doctor('encoding', { DATABASE_URL: other.href, ...env });
+  await db.sql.unsafe(`drop database ${db.name}_other with (force)`);
+  expect(found).toMatchObject({ level, says: expect.stringContaining(encoding) });
+});
