@@ -32,11 +32,14 @@ export function startMirror(
     failpoints,
     env = {},
     log = silentLog,
+    now,
     ...often
   }: {
     failpoints?: Failpoints;
     env?: Record<string, string>;
     log?: Log;
+    /** the clock by which it is found whether the loop turns */
+    now?: () => number;
     auditMs?: number;
     decodeTries?: number;
     senderTimeoutMs?: number;
@@ -46,7 +49,7 @@ export function startMirror(
   const connections = openConnections(config, { lookMs: WATCH_MS, stallMs: 2_000 });
   const { control, tag } = connections;
   const metrics = createMetrics('test');
-  const health = createHealth(metrics, ['mirror']);
+  const health = createHealth(metrics, ['mirror'], now);
   const controller = new AbortController();
   const { signal } = controller;
   const lead = createLeadership({

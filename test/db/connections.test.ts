@@ -1,0 +1,88 @@
+/** The daemon's connections: a lock is told from a dead connection, and a dead connection from a dead path. */
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { openConnections, type Connections } from '../../src/postgres/connections.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { startProxy, type Proxy } from '../support/proxy.ts';
+
+let db: TestDatabase;
+let proxy: Proxy;
+let connections: Connections;
+let stop: AbortController;
+let watching: Promise<void>;
+
+beforeEach(async () => {
+  db = await createDatabase();
+  const url = new URL(db.url);
+  proxy = await startProxy({ host: url.hostname, port: Number(url.port) });
+  url.port = String(proxy.port);
+  connections = openConnections(db.config({ DATABASE_URL: url.href }), { lookMs: 100, stallMs: 1_000 });
+  stop = new AbortController();
+  watching = Promise.resolve();
+});
+afterEach(async () => {
+  stop.abort();
+  await watching;
+  await connections.end();
+  await proxy.close();
+  await db.drop();
+});
+
+const watch = () => {
+  watching = connections.watch(stop.signal);
+};
+const pidOf = async (name: 'control' | 'verdict' | 'complete' | 'claim') =>
+  (await connections[name]`select pg_backend_pid() as pid`)[0]?.['pid'] as number;
+const sessions = async () =>
+  await db.sql<{ pid: number; name: string }[]>`
+    select pid, split_part(application_name, ' ', 2) as name from pg_stat_activity
+     where datname = ${db.name} and application_name like ${`smslogd % ${connections.tag}`}`;
+
+test('a statement that waits for a lock is left alone, however long that takes', async () => {
+  const control = await pidOf('control');
+  const session = await db.sql.reserve();
+  await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
+  const waits = connections.verdict`select count(*)::int as n from verification.sms_log`;
+  // sent behind it on the same connection
+  const behind = connections.verdict`select 1 as one`;
+  const answers = Promise.all([waits, behind]);
+  watch();
+  const began = performance.now();
+  await until('it to have been looked for several times', () => performance.now() - began > 4_000);
+  expect(await pidOf('control')).toBe(control);
+  await session.unsafe('rollback');
+  session.release();
+  expect(await answers).toEqual([[{ n: 0 }], [{ one: 1 }]]);
+});
+
+test('of two connections the one whose path died is cut, its session ends, and the other stays', async () => {
+  const dead = await pidOf('claim');
+  proxy.stall();
+  const control = await pidOf('control');
+  watch();
+  await expect(connections.claim`select 1`).rejects.toMatchObject({ code: 'CONNECTION_CLOSED' });
+  expect(await pidOf('control')).toBe(control);
+  expect(await pidOf('claim')).not.toBe(dead);
+  await until('the session of the dead connection to end', async () =>
+    (await sessions()).every(({ pid }) => pid !== dead),
+  );
+});
+
+test('where the whole path dies, what its sessions wait for on the server is ended before others take their place', async () => {
+  await pidOf('control');
+  const dead = [await pidOf('verdict'), await pidOf('complete'), await pidOf('claim')];
+  const session = await db.sql.reserve();
+  await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
+  const lost = connections.verdict`select from verification.sms_log`.then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+  await until('it to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
+  watch();
+  proxy.stall();
+  expect(await lost).toMatchObject({ code: 'CONNECTION_CLOSED' });
+  await until('their sessions to end', async () => (await sessions()).every(({ pid }) => !dead.includes(pid)));
+  expect(await sessions()).toMatchObject([{ name: 'control' }]);
+  expect(await pidOf('claim')).toBeGreaterThan(0);
+  await session.unsafe('rollback');
+  session.release();
+});

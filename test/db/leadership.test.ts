@@ -1,0 +1,138 @@
+/** The lease and its term: who leads, and that nobody else writes. */
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { recountHours } from '../../src/figures/store.ts';
+import { createLeadership, LEASE_MS, type Leadership } from '../../src/leader/lease.ts';
+import { silentLog } from '../../src/log.ts';
+import { openConnections, type Connections } from '../../src/postgres/connections.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { startMirror } from '../support/mirror.ts';
+import { insertMany } from '../support/verifications.ts';
+
+let db: TestDatabase;
+let connections: Connections;
+let stops: AbortController[];
+let running: Promise<void>[];
+
+beforeEach(async () => {
+  db = await createDatabase();
+  connections = openConnections(db.config());
+  stops = [];
+  running = [];
+});
+afterEach(async () => {
+  for (const stop of stops) stop.abort();
+  await Promise.allSettled(running);
+  await connections.end();
+  await db.drop();
+});
+
+function seek(holder: string, mirrors = true): { leadership: Leadership; die: () => void } {
+  const leadership = createLeadership({ connections, slot: db.name, holder, mirrors, log: silentLog });
+  const stop = new AbortController();
+  stops.push(stop);
+  running.push(leadership.run(stop.signal));
+  return { leadership, die: () => stop.abort() };
+}
+const leads = (leadership: Leadership) => until('it to lead', () => leadership.standing === 'leading');
+const standsBy = (leadership: Leadership) => until('it to stand by', () => leadership.standing === 'standby');
+
+test('of many daemons that start at once one leads', async () => {
+  const all = Array.from({ length: 6 }, (_, i) => seek(`daemon ${i}`).leadership);
+  await until('one to lead, and the others to stand by', () =>
+    all.every(({ standing }) => standing !== 'unknown')
+      ? all.filter(({ standing }) => standing === 'leading').length === 1
+      : false,
+  );
+  expect(all.filter(({ term }) => term !== undefined)).toHaveLength(1);
+});
+
+test("one that died is replaced when its lease is over, by the standby's own clock where the database's was set back", async () => {
+  const first = seek('first');
+  await leads(first.leadership);
+  const second = seek('second');
+  await standsBy(second.leadership);
+  first.die();
+  await db.sql`update smslogd.leader set expires_at = now() + interval '1 hour', renewed_at = now() + interval '1 hour'`;
+  const began = performance.now();
+  await leads(second.leadership);
+  expect(performance.now() - began).toBeGreaterThan(LEASE_MS / 2);
+  expect(second.leadership.term).toBe(2n);
+});
+
+test('one that gives it back is replaced at once, and one that mirrors does not wait for one that only polls', async () => {
+  const polls = seek('polls', false);
+  await leads(polls.leadership);
+  const mirrors = seek('mirrors');
+  await leads(mirrors.leadership);
+  await standsBy(polls.leadership);
+  mirrors.die();
+  await mirrors.leadership.release();
+  await leads(polls.leadership);
+  expect(polls.leadership.term).toBe(3n);
+});
+
+const count = async (fence: string) => await recountHours(connections.upkeep, { wait: false, most: 10, fence });
+
+test('what an older term began writes nothing, and neither does what nobody leads', async () => {
+  const first = seek('first');
+  await leads(first.leadership);
+  const fence = first.leadership.fence();
+  await db.sql`insert into smslogd.changed_hour values ('2026-01-01 10:00+00')`;
+  await first.leadership.raiseTerm();
+  expect(await count(fence)).toBeUndefined();
+  expect(await count(first.leadership.fence())).toMatchObject({ hours: 1 });
+  await db.sql`update smslogd.leader set holder = 'another', term = term + 1`;
+  expect(await count(first.leadership.fence())).toBeUndefined();
+  await standsBy(first.leadership);
+  expect(first.leadership.fence()).toBe('false');
+  await expect(first.leadership.raiseTerm()).rejects.toMatchObject({ code: 'stepped_down' });
+});
+
+test('a lock on the table of the lease holds the control connection up for a second at most', async () => {
+  const first = seek('first');
+  await leads(first.leadership);
+  const session = await db.sql.reserve();
+  await session.unsafe('begin; lock smslogd.leader in access exclusive mode');
+  await until('a renewal to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
+  // behind that renewal, on the same connection
+  expect(await connections.control`select 1 as one`).toEqual([{ one: 1 }]);
+  await session.unsafe('rollback');
+  session.release();
+  expect(first.leadership.standing).toBe('leading');
+});
+
+test('a row of the lease that somebody deleted is made again, under a term that no writer has had', async () => {
+  await db.sql`insert into smslogd.checkpoint (slot_name, term) values (${db.name}, 41)`;
+  const first = seek('first');
+  await leads(first.leadership);
+  expect(first.leadership.term).toBe(42n);
+  await db.sql`update smslogd.checkpoint set term = 50`;
+  await db.sql`delete from smslogd.leader`;
+  await until('it to lead again', () => (first.leadership.term ?? 0n) > 50n);
+});
+
+test('a mirror that waits for a lock is alive, one whose own turn does not end is not', async () => {
+  let now = 0;
+  let release!: () => void;
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  let block = false;
+  const mirror = startMirror(db, { now: () => now, failpoints: { afterCommit: () => (block ? held : undefined) } });
+  await mirror.streaming();
+  const session = await db.sql.reserve();
+  await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
+  await insertMany(db.sql, 5);
+  await until('the write to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
+  now += 3_600_000;
+  expect(mirror.health.silentLoops()).toEqual([]);
+  block = true;
+  await session.unsafe('rollback');
+  session.release();
+  await until('the write', async () => (await db.sql`select from verification.sms_log`).length === 5);
+  now += 3_600_000;
+  await until('it to be found', () => mirror.health.silentLoops().length === 1);
+  release();
+  await until('it to turn again', () => mirror.health.silentLoops().length === 0);
+  await mirror.stop();
+});

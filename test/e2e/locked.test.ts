@@ -1,0 +1,113 @@
+/** What stands in the daemon's way outside of it: a locked log, a database that is not there. It waits, says so, and does no harm. */
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { DAEMON_CONNECTIONS } from '../../src/postgres/connections.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { startDaemon, type Daemon } from '../support/daemon.ts';
+import { startGateway, reply, type TestGateway } from '../support/gateway.ts';
+import { createServer } from '../support/postgres.ts';
+import { difference, insertMany } from '../support/verifications.ts';
+
+let db: TestDatabase;
+let gateway: TestGateway;
+let daemons: Daemon[];
+
+beforeEach(async () => {
+  db = await createDatabase();
+  gateway = await startGateway(({ id }) => reply(id, 'Enroute'));
+  daemons = [];
+});
+afterEach(async () => {
+  for (const daemon of daemons) daemon.kill('SIGKILL');
+  await Promise.all(daemons.map(({ exited }) => exited));
+  await gateway.close();
+  await db.drop();
+});
+
+const start = (env: Record<string, string> = {}): Daemon => {
+  const daemon = startDaemon(db.env({ IP2SMS_URL: gateway.url, ...env }));
+  daemons.push(daemon);
+  return daemon;
+};
+const everyRowOnce = () =>
+  until('every row to be in the log', async () => {
+    const { missing, surplus } = await difference(db.sql);
+    return missing === 0 && surplus === 0;
+  });
+
+test('a log that is locked for long makes statements wait, not sessions: their number stays, no connection is cut, and the path is not taken for dead', async () => {
+  const daemon = start();
+  await daemon.line('it streams', (line) => line.includes('the mirror streams'));
+  await insertMany(db.sql, 50);
+  await everyRowOnce();
+  const sessions = async () =>
+    await db.sql<{ pid: number; waits: boolean }[]>`
+      select pid, wait_event_type = 'Lock' as waits from pg_stat_activity
+       where datname = ${db.name} and application_name like 'smslogd %'`;
+  const session = await db.sql.reserve();
+  await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
+  await insertMany(db.sql, 10_000);
+  await until('writes to wait', async () => (await sessions()).filter(({ waits }) => waits).length >= 2);
+  // several times as long as a statement may take before it is looked for
+  const [{ end }] = (await db.sql`select (clock_timestamp() + interval '12 seconds')::text as end`) as unknown as [
+    { end: string },
+  ];
+  const url = await daemon.url();
+  const pids = new Set<number>();
+  let most = 0;
+  await until(
+    'the lock to have lasted',
+    async () => {
+      // as Prometheus and people do
+      await Promise.all(['/metrics', '/', '/status.json'].map(async (path) => await (await fetch(url + path)).text()));
+      const now = await sessions();
+      most = Math.max(most, now.length);
+      for (const { pid } of now) pids.add(pid);
+      const [row] = await db.sql`select clock_timestamp() > ${end}::text::timestamptz as passed`;
+      return row?.['passed'] === true;
+    },
+    60,
+  );
+  expect(most).toBeLessThanOrEqual(DAEMON_CONNECTIONS);
+  expect(pids.size).toBeLessThanOrEqual(DAEMON_CONNECTIONS);
+  expect((await fetch(`${url}/healthz`)).status).toBe(200);
+  await session.unsafe('rollback');
+  session.release();
+  await everyRowOnce();
+  expect(daemon.lines.filter((line) => /database_unreachable|stream_stalled/.test(line))).toEqual([]);
+  expect(daemon.lines.filter((line) => line.includes('"log_locked"'))).toHaveLength(1);
+});
+
+test('a daemon that starts before its database waits for it, with /healthz well and /readyz not, and says so once', async () => {
+  const server = await createServer();
+  const there = await createDatabase({ adminUrl: server.url('postgres') });
+  try {
+    await server.stop();
+    const daemon = startDaemon(there.env({ IP2SMS_URL: gateway.url }));
+    daemons.push(daemon);
+    const url = await daemon.url();
+    await daemon.line('it waits', (line) => line.includes('"waiting":true'));
+    expect((await fetch(`${url}/healthz`)).status).toBe(200);
+    expect((await fetch(`${url}/readyz`)).status).toBe(503);
+    await server.start();
+    await daemon.line('it streams', (line) => line.includes('the mirror streams'));
+    await until('it to be ready', async () => (await fetch(`${url}/readyz`)).status === 200);
+    expect(daemon.lines.filter((line) => line.includes('"waiting":true'))).toHaveLength(1);
+    // and it says what is amiss, not what it cannot know
+    await server.stop();
+    await until('the page to tell it', async () => {
+      const page = await (await fetch(`${url}/`)).text();
+      return page.includes('PostgreSQL cannot be reached');
+    });
+    const { verdict } = (await (await fetch(`${url}/status.json`)).json()) as {
+      verdict: { level: string; findings: { sentence: string }[] };
+    };
+    expect(verdict.level).toBe('unknown');
+    expect(verdict.findings.map(({ sentence }) => sentence).join()).not.toContain('another daemon');
+    expect((await fetch(`${url}/healthz`)).status).toBe(200);
+    await server.start();
+    await until('it to be ready again', async () => (await fetch(`${url}/readyz`)).status === 200);
+  } finally {
+    for (const daemon of daemons) daemon.kill('SIGKILL');
+    await server.remove();
+  }
+});
