@@ -25,18 +25,20 @@ afterEach(async () => {
   await db.drop();
 });
 
-/** A connection that sends `text` at once and reads nothing; one that the daemon ends is made again. */
+/** A connection that sends `text` at once and reads nothing, or all where it asks for an end; one that the daemon ends is made again. */
 function hold(port: number, text: string): void {
   if (ended) return;
   const socket = connect({ port, host: '127.0.0.1' }, () => socket.write(text));
   flood.add(socket);
   socket.on('error', () => {});
+  if (text === CLOSE) socket.resume();
   socket.once('close', () => {
     flood.delete(socket);
     setImmediate(hold, port, text);
   });
 }
 
+const CLOSE = 'GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n';
 const GET = (path: string) => `GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`;
 const logged = async () => (await db.sql`select count(*)::int as n from verification.sms_log`)[0]?.['n'] as number;
 
@@ -45,6 +47,7 @@ test.each([
   ['300 connections that pipeline 40 requests for the page and never read', 300, GET('/').repeat(40)],
   ['300 connections that pipeline 40 questions whether it is ready', 300, GET('/readyz').repeat(40)],
   ['300 connections that fill all that is read at once with requests', 300, GET('/x').repeat(1_500)],
+  ['300 connections that ask again and again', 300, CLOSE],
   ['2,000 connections that say nothing', 2_000, ''],
   ['2,000 connections that begin a request', 2_000, 'GET /metrics HTTP/1.1\r\nHost: '],
 ])('with %s rows come into the log, and the probe is answered', async (_, connections, text) => {
