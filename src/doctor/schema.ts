@@ -1,7 +1,12 @@
 /** Checks of what stands in the database: smslogd's schema, the role's privileges, the source table, the publication, what was refused. */
 import { quoteIdentifier } from '../postgres/quoting.ts';
 import { SmslogdError } from '../errors.ts';
-import { describePublication, publicationStatements, type PublicationState } from '../publication.ts';
+import {
+  describePublication,
+  publicationInTheWay,
+  publicationStatements,
+  type PublicationState,
+} from '../publication.ts';
 import { alteredObjects, changedFiles, filesToApply, queryOfPool } from '../objects.ts';
 import { requireSchema } from '../schema.ts';
 import { describeSource, type Source } from '../source.ts';
@@ -116,19 +121,18 @@ export const schemaChecks: readonly Check<Found>[] = [
 
   needing('publication', ['config', 'sql', 'source'], async ({ config, sql, source }) => {
     const now = await describePublication(sql, config, source);
+    const fixOf = (statements: readonly string[]) =>
+      publicationInTheWay(config, now) ??
+      `smslogd migrate # or, as the owner of the source table: ${statements.map((text) => `${text};`).join(' ')}`;
     const statements = publicationStatements(config, source, now);
-    if (statements.length > 0)
-      return fail(
-        `${config.PUBLICATION_NAME} ${whatIsWrong(now, source)}`,
-        `smslogd migrate # or, as the owner of the source table: ${statements.map((text) => `${text};`).join(' ')}`,
-      );
+    if (statements.length > 0) return fail(`${config.PUBLICATION_NAME} ${whatIsWrong(now, source)}`, fixOf(statements));
     const excess = publicationStatements(config, source, now, true);
     if (excess.length > 0)
       return warn(
         now.others
           ? `${config.PUBLICATION_NAME} publishes other tables than ${source.table}, too, which nobody reads`
           : `${config.PUBLICATION_NAME} publishes UPDATEs or DELETEs, which nobody needs: without a replica identity PostgreSQL would refuse the owner's`,
-        `smslogd migrate # or, as the owner of the source table: ${excess.map((text) => `${text};`).join(' ')}`,
+        fixOf(excess),
       );
     const said = `${config.PUBLICATION_NAME} publishes insert`;
     if (now.columns === undefined) return ok(said);

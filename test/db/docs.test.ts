@@ -12,7 +12,7 @@ let db: TestDatabase;
 beforeAll(async () => {
   db = await createDatabase();
   await db.sql.unsafe(read('sql/roles.sql'));
-  await migrate(db.config(), { role: 'smslogd', say: () => {} });
+  await migrate(db.owner.config(), { role: 'smslogd', say: () => {} });
 });
 afterAll(() => db.drop());
 

@@ -2,7 +2,6 @@
  * Every wrong set-up is found by the check that is about it, and the fix that is printed with it, pasted, makes that check content. The
  * mirror runs only where a fix says to run it: it mends much by itself.
  */
-import postgres from 'postgres';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { command } from '../../src/commands/doctor.ts';
 import { command as verify } from '../../src/commands/verify.ts';
@@ -11,7 +10,7 @@ import type { Level, Result } from '../../src/doctor/check.ts';
 import { migrate } from '../../src/schema.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
-import { createServer } from '../support/postgres.ts';
+import { connect, createServer } from '../support/postgres.ts';
 import { insertMany, insertVerification } from '../support/verifications.ts';
 
 let server: Cluster;
@@ -64,18 +63,19 @@ async function notAnymore(level: Level, check: string, more: Record<string, stri
 }
 
 /** Runs a fix as it is printed; returns the settings that it says to set. */
-async function paste(fix: string, url = db.url): Promise<Record<string, string>> {
+async function paste(fix: string, url = db.superuser.url): Promise<Record<string, string>> {
   const [first = ''] = fix.split(' # ');
   const setting = /^([A-Z_]+)=(.*)$/.exec(first);
   if (setting !== null) return { [setting[1]!]: setting[2]! };
-  if (first === 'smslogd migrate') await migrate(db.config(), { say: () => {} });
+  if (first === 'smslogd migrate') await migrate(db.owner.config(), { say: () => {} });
   else if (first === 'smslogd run') await run();
   else {
     // one statement after the other in one session, as psql does
-    const session = postgres(url, { max: 1, onnotice: () => {} });
+    const session = connect(url, { max: 1 });
     const [statements = ''] = fix.split(' -- ');
     for (const statement of statements.split(';')) if (statement.trim() !== '') await session.unsafe(statement);
     await session.end();
+    if (fix.endsWith(': smslogd migrate')) await migrate(db.owner.config(), { say: () => {} });
   }
   if (fix.includes('smslogd verify --repair'))
     await verify.run({ repair: true }, { env: db.env(), print: () => {}, stdoutIsTerminal: false });

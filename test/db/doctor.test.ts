@@ -70,7 +70,7 @@ test('a role without privileges is told what to grant, and what depends on it is
 
 test('after the fixes nothing fails, and what is only worth doing is a warning', async () => {
   await db.sql.unsafe(`alter role ${role} replication`);
-  await migrate(db.config(), { role, say: () => {} });
+  await migrate(db.owner.config(), { role, say: () => {} });
   const { code, checks, of } = await doctor();
   expect(checks.filter((check) => check.level === 'FAIL')).toEqual([]);
   expect(code).toBe(0);
@@ -104,7 +104,7 @@ test('a publication that is gone or changed comes with the SQL that mends it', a
   await db.sql`drop publication smslogd`;
   const gone = (await doctor()).of('publication');
   expect(gone).toMatchObject({ level: 'FAIL', fix: expect.stringContaining('create publication "smslogd"') });
-  await migrate(db.config(), { say: () => {} });
+  await migrate(db.owner.config(), { say: () => {} });
   expect((await doctor()).of('publication')?.level).toBe('ok');
 });
 

@@ -107,7 +107,7 @@ test(
       again(async () => {
         // the views are made again, and so is the publication
         await db.sql`comment on schema smslogd is null`;
-        await migrate(db.config(), { say: () => {} });
+        await migrate(db.owner.config(), { say: () => {} });
       }),
     ];
     const waits = new Map<string, Wait>();

@@ -158,7 +158,7 @@ test('however many come at once, no statement completes more than five hundred',
 });
 
 test('a replica identity that becomes full under a masked daemon stops neither the owner nor the mirror', async () => {
-  await migrate(db.config({ SMS_BODY: 'masked' }), { say: () => {} });
+  await migrate(db.owner.config({ SMS_BODY: 'masked' }), { say: () => {} });
   mirror = startMirror(db, { env: { SMS_BODY: 'masked' } });
   await mirror.streaming();
   await db.sql`alter table verification.verifications replica identity full`;

@@ -8,11 +8,12 @@ import { insertVerification } from '../support/verifications.ts';
 
 const CODE = 73_918_465;
 let db: TestDatabase;
+let url: URL;
 let proxy: Proxy;
 beforeEach(async () => {
   db = await createDatabase();
-  const { hostname, port } = new URL(db.url);
-  proxy = await startProxy({ host: hostname, port: Number(port) });
+  url = new URL((await db.withoutTls()).url);
+  proxy = await startProxy({ host: url.hostname, port: Number(url.port) });
 });
 afterEach(async () => {
   await proxy.close();
@@ -21,10 +22,8 @@ afterEach(async () => {
 
 /** What the server sent over the replication connection while an SMS was inserted and changed; and the text in the log. */
 async function captured(mode: 'full' | 'masked'): Promise<{ stream: string; body: string }> {
-  const url = new URL(db.url);
   url.port = String(proxy.port);
-  url.searchParams.set('sslmode', 'disable');
-  await migrate(db.config({ SMS_BODY: mode }), { say: () => {} });
+  await migrate(db.owner.config({ SMS_BODY: mode }), { say: () => {} });
   const mirror = startMirror(db, { env: { SMS_BODY: mode, DATABASE_REPLICATION_URL: url.href } });
   await mirror.streaming();
   const { id, phone_number: phone } = await insertVerification(db.sql, {

@@ -1,7 +1,6 @@
 /** What the acknowledged position is, to the byte, and what a crash at each durable step leaves. */
 import { randomUUID } from 'node:crypto';
 import { pino } from 'pino';
-import postgres from 'postgres';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Batch } from '../../src/mirror/batch.ts';
 import { openDatabase } from '../../src/postgres/pools.ts';
@@ -13,6 +12,7 @@ import { createStore } from '../../src/mirror/store.ts';
 import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { batchOf, startMirror, type RunningMirror, nextTerm } from '../support/mirror.ts';
+import { connect } from '../support/postgres.ts';
 import { difference, insertMany, insertOneByOne, insertVerification } from '../support/verifications.ts';
 import { keepalive, kindOf, positionAt, startWire, unknownKind, type Wire } from '../support/wire.ts';
 
@@ -80,7 +80,7 @@ test('the confirmed position is exactly the durable end_lsn, with keepalives una
 
 test('while a transaction is on its way, waits or is being written, nobody who asks is told of it; once it is written the slot is told its end', async () => {
   await db.sql.unsafe(`alter database ${db.name} set wal_sender_timeout = '1s'`);
-  const path = (wire = await startWire(db.url));
+  const path = (wire = await startWire((await db.withoutTls()).url));
   const mirror = start({ env: { DATABASE_REPLICATION_URL: path.url } });
   await mirror.streaming();
   const locked = await db.sql.reserve();
@@ -130,7 +130,7 @@ test('while a transaction is on its way, waits or is being written, nobody who a
 });
 
 test('a message that cannot be read ends the stream, nothing behind it is acknowledged, and it comes again', async () => {
-  const path = (wire = await startWire(db.url));
+  const path = (wire = await startWire((await db.withoutTls()).url));
   // a copy could bring what the stream has lost
   const mirror = start({ env: { DATABASE_REPLICATION_URL: path.url, SNAPSHOT: 'never' } });
   await mirror.streaming();
@@ -152,7 +152,7 @@ test('a message that cannot be read ends the stream, nothing behind it is acknow
 });
 
 test('a commit that touches the acknowledged one comes again after a restart', async () => {
-  const path = (wire = await startWire(db.url));
+  const path = (wire = await startWire((await db.withoutTls()).url));
   const env = { DATABASE_REPLICATION_URL: path.url };
   const first = start({ env, failpoints: { answerKeepalives: false } });
   await first.streaming();
@@ -245,7 +245,7 @@ test('an older daemon copies and completes nothing behind its successor, and kee
   const source = await describeSource(sql, db.config());
   await store.read();
   const { term } = await store.acquire(await nextTerm(db.sql));
-  const next = createStore(db.sql, db.config());
+  const next = createStore(db.daemon, db.config());
   await next.acquire(await nextTerm(db.sql));
   const copied = () => stepsDown(store.reconcileChunk(source, undefined, 10, { term }));
   await copied();
@@ -342,7 +342,7 @@ test.each(['40P01', '40001'])(
 
 test('a batch is one statement: its rows, their entries in the queue and the checkpoint', async () => {
   const statements: string[] = [];
-  const sql = postgres(db.url, { max: 1, fetch_types: false, debug: (_, text) => void statements.push(text) });
+  const sql = connect(db.url, { max: 1, fetch_types: false, debug: (_, text) => void statements.push(text) });
   const store = createStore(sql, db.config());
   await store.read();
   const { term } = await store.acquire(await nextTerm(db.sql));

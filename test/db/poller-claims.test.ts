@@ -49,7 +49,7 @@ const inLane = (lane: 0 | 1 | 2, names: readonly string[]) =>
 
 /** What is claimed, by name, in the order of names. */
 function claimer() {
-  const store = createPollerStore(db.sql as never, 20_000);
+  const store = createPollerStore(db.daemon, 20_000);
   return async (wanted: Wanted, floors: Floors = [null, null, null]) =>
     (await store.claim(wanted, floors)).map(({ gatewayId }) => gatewayId ?? '').toSorted(byName);
 }
@@ -107,11 +107,7 @@ test('a claim scans each lane from its floor on', async () => {
 
 test('an SMS is old from ten minutes on', async () => {
   await queue({ young: { due: 1, age: 9 }, old: { due: 1, age: 11 } });
-  const rows = await createPollerStore(db.sql as never, 20_000).claim({ total: 2, old: 0, past: 0 }, [
-    null,
-    null,
-    null,
-  ]);
+  const rows = await createPollerStore(db.daemon, 20_000).claim({ total: 2, old: 0, past: 0 }, [null, null, null]);
   expect(Object.fromEntries(rows.map(({ gatewayId, lane }) => [gatewayId, lane]))).toEqual({ young: 0, old: 1 });
 });
 

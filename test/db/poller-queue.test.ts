@@ -82,7 +82,7 @@ test('an SMS that stays open is due again by the schedule, but no later than at 
   const ids = [await insertSms(db, { gatewayId: '6110001' }), await insertSms(db, { gatewayId: '6110002' })];
   await db.sql`update smslogd.sms_poll set due_at = now(), deadline_at = now() + interval '50 seconds' where id = ${ids[1]!}`;
   await db.sql`update smslogd.sms_poll set due_at = now()`;
-  const store = createPollerStore(db.sql as never, 20_000);
+  const store = createPollerStore(db.daemon, 20_000);
   const claimed = await store.claim({ total: 2, old: 0, past: 0 }, [null, null, null]);
   await store.complete(
     claimed.map(({ id, attempt, gatewayId }) => ({
@@ -107,7 +107,7 @@ test('an SMS that stays open is due again by the schedule, but no later than at 
 test('an answer of an earlier claim, or about a gateway id that was changed meanwhile, writes nothing', async () => {
   const fenced = await insertSms(db, { gatewayId: '6130001' });
   const changed = await insertSms(db, { gatewayId: '6130002' });
-  const store = createPollerStore(db.sql as never, 20_000);
+  const store = createPollerStore(db.daemon, 20_000);
   await db.sql`update smslogd.sms_poll set due_at = now()`;
   const claimed = await store.claim({ total: 2, old: 0, past: 0 }, [null, null, null]);
   await db.sql`update smslogd.sms_poll set leased_until = now() where id = ${fenced}`;
@@ -132,7 +132,7 @@ test('one that was past its life when it was queued is not given up before it wa
     await insertSms(db, { gatewayId: '6120002' }),
   ];
   await db.sql`update smslogd.sms_poll set give_up_at = now()`;
-  const store = createPollerStore(db.sql as never, 20_000);
+  const store = createPollerStore(db.daemon, 20_000);
   expect(await store.overdue(10)).toEqual([ids[1]]);
   await store.claim({ total: 2, old: 0, past: 2 }, [null, null, null]);
   expect((await store.overdue(10)).toSorted()).toEqual(ids.toSorted());

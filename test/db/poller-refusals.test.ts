@@ -111,7 +111,7 @@ test('a claim whose daemon dies is due again by the schedule, but past its life 
   const ended = await insertSms(db, { gatewayId: '9200003', age: '20 minutes' });
   await db.sql`update smslogd.sms_poll set due_at = now()`;
   await db.sql`update smslogd.sms_poll set deadline_at = now() where id = ${ended}`;
-  const store = createPollerStore(db.sql, 20_000);
+  const store = createPollerStore(db.daemon, 20_000);
   expect(await store.claim({ total: 10, old: 10, past: 10 }, [null, null, null])).toHaveLength(3);
   const rows = await db.sql<{ id: string; seconds: number }[]>`
     select id, extract(epoch from greatest(due_at, leased_until) - now())::float8 as seconds from smslogd.sms_poll`;
@@ -126,7 +126,7 @@ test('a claim whose daemon dies is due again by the schedule, but past its life 
 test('an SMS that is given back without an answer is not the next one again', async () => {
   for (const gatewayId of ['9400001', '9400002', '9400003']) await insertSms(db, { gatewayId });
   await db.sql`update smslogd.sms_poll set due_at = now() - interval '1 second'`;
-  const store = createPollerStore(db.sql, 20_000);
+  const store = createPollerStore(db.daemon, 20_000);
   const claimed = new Set<string>();
   for (let i = 0; i < 3; i += 1) {
     const [row] = await store.claim({ total: 1, old: 0, past: 0 }, [null, null, null]);
@@ -192,7 +192,14 @@ test('where the path to the database dies in silence, or sessions stay read only
   await db.sql.unsafe(`alter database ${db.name} set default_transaction_read_only = on`);
   await expect(poller(stop.signal)).rejects.toMatchObject({ code: '25006' });
   await db.sql.unsafe(`alter database ${db.name} reset default_transaction_read_only`);
-  const last = poller(stop.signal);
+  // a connection that was in the making may be read only still, which ends one run more
+  const last = (async () => {
+    for (;;) {
+      const error = await poller(stop.signal).catch((failure: unknown) => failure as { code: string });
+      if (error === undefined) return;
+      expect(error.code).toBe('25006');
+    }
+  })();
   await statusBecomes(db, await insertSms(db, { gatewayId: '9500001' }), 'Enroute');
   stop.abort();
   await Promise.all([last, watch]);

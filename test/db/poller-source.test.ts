@@ -94,8 +94,8 @@ test('while somebody holds an SMS whose gateway id the source has got, it is not
 test('an SMS that is free again when it is judged keeps the gateway id that the source has got', async () => {
   const id = await insertSms(db, OVER);
   await writeSource(id, '1234565', null);
-  const store = createPollerStore(db.sql as never, 60_000);
-  const source = await describeSource(db.sql as never, db.config());
+  const store = createPollerStore(db.daemon, 60_000);
+  const source = await describeSource(db.daemon, db.config());
   const claimed = await store.claimWithoutGatewayId(10);
   // somebody held it at the last look at the source, and holds it no more
   expect(await store.judgeWithoutGatewayId(claimed, source)).toEqual([]);
@@ -204,7 +204,7 @@ test('another life is that of the SMS that are queued, too, in short statements 
   await db.sql.unsafe(`
     create function note() returns trigger language plpgsql as $$ begin insert into pieces select count(*) from written; return null; end $$;
     create trigger note after update on smslogd.sms_poll referencing new table as written for each statement execute function note()`);
-  const store = createPollerStore(db.sql as never, 60_000);
+  const store = createPollerStore(db.daemon, 60_000);
   await db.sql.begin(async (sql) => {
     await sql`select from smslogd.sms_poll where id = ${held} for update`;
     await store.writeSettings(60, 4320);

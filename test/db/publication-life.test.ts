@@ -100,7 +100,7 @@ test('a table that is taken out of the publication for a moment has what passed 
 test('where the role may not mend the publication, the SQL is said and the log is kept by reconciling', async () => {
   const role = `daemon_${db.name}`;
   await db.sql.unsafe(`create role ${role} login replication password 'made-up'`);
-  await migrate(db.config(), { role, say: () => {} });
+  await migrate(db.owner.config(), { role, say: () => {} });
   const url = new URL(db.url);
   url.username = role;
   url.password = 'made-up';

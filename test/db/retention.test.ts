@@ -25,7 +25,7 @@ beforeAll(async () => {
   db = await createDatabase();
   await db.sql.unsafe(readFileSync(new URL('../../sql/roles.sql', import.meta.url), 'utf8'));
   await db.sql.unsafe(`create role ${daemon} login replication password 'daemon'`);
-  await migrate(db.config(), { role: daemon, say: () => {} });
+  await migrate(db.owner.config(), { role: daemon, say: () => {} });
   const url = new URL(db.url);
   url.username = daemon;
   url.password = 'daemon';
@@ -209,14 +209,14 @@ test('a stop ends a pass between two batches, and the next start goes on', async
 test('the daemon removes nothing younger than migrate allows, whatever its own settings say, and nothing where it allows nothing', async () => {
   await insert(100, 5);
   await expect(retain({ days: DAYS - 1 })).rejects.toMatchObject({ code: 'retention_kept' });
-  await migrate(db.config(), { role: daemon, say: () => {} });
+  await migrate(db.owner.config(), { role: daemon, say: () => {} });
   await expect(retain()).rejects.toMatchObject({ code: 'retention_kept' });
   await expect(sql`update smslogd.settings set frozen_before = now()`).rejects.toMatchObject({ code: '42501' });
   await expect(sql`update smslogd.settings set retention_days = 1`).rejects.toMatchObject({ code: '42501' });
   await expect(sql`select smslogd.freeze_hours(now() - interval '1 year')`).rejects.toMatchObject({ code: '55000' });
   await expect(removeRows(sql, [], '-infinity')).rejects.toMatchObject({ code: '55000' });
   expect(await count()).toBe(100);
-  await migrate(db.config({ RETENTION_DAYS: String(DAYS) }), { role: daemon, say: () => {} });
+  await migrate(db.owner.config({ RETENTION_DAYS: String(DAYS) }), { role: daemon, say: () => {} });
   await retain();
   expect(await old()).toHaveLength(0);
 });
@@ -242,7 +242,7 @@ test('only hours that are frozen can be removed, none of the last days, and only
 });
 
 test('doctor knows that the daemon needs these functions', async () => {
-  const source = await describeSource(db.sql, db.config());
+  const source = await describeSource(db.daemon, db.config());
   expect(await lackingPrivileges(sql, source)).toEqual([]);
   await db.sql.unsafe(`revoke execute on function smslogd.remove_logged from ${daemon}`);
   expect(await lackingPrivileges(sql, source)).toEqual(['execute on smslogd.remove_logged(tid[],timestamptz)']);

@@ -19,7 +19,7 @@ beforeAll(async () => {
   await db.sql.unsafe(ROLES);
   await db.sql.unsafe(ROLES);
   await db.sql.unsafe(`create role ${daemon} login replication password 'daemon'`);
-  await migrate(db.config(), { role: daemon, say: () => {} });
+  await migrate(db.owner.config(), { role: daemon, say: () => {} });
   const url = new URL(db.url);
   url.username = daemon;
   url.password = 'daemon';
@@ -290,7 +290,7 @@ describe('the other roles', () => {
   test('roles made after the first migrate get their grants with the next', async () => {
     await db.sql`revoke select on verification.sms_backlog from sms_reader`;
     await expect(as('sms_reader', 'select * from verification.sms_backlog')).rejects.toMatchObject(refused);
-    await migrate(db.config(), { role: daemon, say: () => {} });
+    await migrate(db.owner.config(), { role: daemon, say: () => {} });
     expect(await as('sms_reader', 'select * from verification.sms_backlog')).toHaveLength(16);
   });
 });

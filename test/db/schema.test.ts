@@ -12,7 +12,7 @@ afterAll(() => db.drop());
 
 test('migrate runs twice and from two places at once without harm', async () => {
   const said: string[] = [];
-  await Promise.all([1, 2, 3].map(() => migrate(db.config(), { say: (line) => said.push(line) })));
+  await Promise.all([1, 2, 3].map(() => migrate(db.owner.config(), { say: (line) => said.push(line) })));
   expect(said.filter((line) => line.startsWith('migration'))).toEqual([]);
   const sql = openDatabase(db.config(), { max: 1, name: 'test' });
   await requireSchema(sql);
@@ -52,7 +52,7 @@ test('migrate waits for a lock in small steps, says so, and nothing of the owner
   const other = await fresh.sql.reserve();
   await other.unsafe('begin; lock table verification.verifications in share update exclusive mode');
   const said: string[] = [];
-  const done = migrate(fresh.config(), { say: (line) => said.push(line) });
+  const done = migrate(fresh.owner.config(), { say: (line) => said.push(line) });
   await until('it to be patient', () => said.some((line) => line.includes('trying again')));
   await fresh.sql`insert into verification.verifications (id, phone_number, check_digit, status, code, code_expired_at, inserted_at)
                   values (gen_random_uuid(), '+380000000009', 1, 'new', 1234, now(), now())`;
@@ -66,11 +66,11 @@ test('migrate waits for a lock in small steps, says so, and nothing of the owner
 
 test('the SQL that --dry-run prints does by hand what migrate does, which then finds nothing to do', async () => {
   const empty = await createDatabase({ empty: true });
-  await empty.sql.unsafe(SOURCE_DDL);
-  await empty.sql.unsafe(await dryRun(empty.config(), undefined)).simple();
+  await empty.owner.sql.unsafe(SOURCE_DDL);
+  await empty.owner.sql.unsafe(await dryRun(empty.owner.config(), undefined)).simple();
   await requireSchema(empty.sql);
   const said: string[] = [];
-  await migrate(empty.config(), { say: (line) => said.push(line) });
+  await migrate(empty.owner.config(), { say: (line) => said.push(line) });
   expect(said).toEqual(['settings']);
   const shapes = await Promise.all(
     [empty, db].map(
@@ -128,9 +128,9 @@ describe('what somebody dropped or changed is told, and put back', () => {
   ])('%s', async (_, statement, told) => {
     const objects = async () => await db.sql`select * from smslogd.objects() order by 1`;
     const before = await objects();
-    await db.sql.unsafe(statement);
+    await db.owner.sql.unsafe(statement);
     const said: string[] = [];
-    await migrate(db.config(), { say: (line) => said.push(line) });
+    await migrate(db.owner.config(), { say: (line) => said.push(line) });
     expect(said).toContain(`${told}: put back`);
     expect(await objects()).toEqual(before);
     await expect(migrateSays()).resolves.toEqual(['settings']);
@@ -139,7 +139,7 @@ describe('what somebody dropped or changed is told, and put back', () => {
   test('hours that changed while nothing noted it are counted again', async () => {
     await db.sql`alter table verification.sms_log disable trigger smslogd_note_inserted`;
     await db.sql`insert into verification.sms_log (phone_number, type, inserted_at) values ('+380000000000', 'text', '2020-01-01 10:30+00')`;
-    await migrate(db.config(), { say: () => {} });
+    await migrate(db.owner.config(), { say: () => {} });
     const noted = await db.sql`select from smslogd.changed_hour where hour = '2020-01-01 10:00+00'`;
     expect(noted).toHaveLength(1);
   });
@@ -147,14 +147,14 @@ describe('what somebody dropped or changed is told, and put back', () => {
 
 async function migrateSays(): Promise<string[]> {
   const said: string[] = [];
-  await migrate(db.config(), { say: (line) => said.push(line) });
+  await migrate(db.owner.config(), { say: (line) => said.push(line) });
   return said;
 }
 
 test('a role that does not exist is named before anything is created; a missing privilege comes with its grant', async () => {
   const fresh = await createDatabase({ empty: true });
-  await fresh.sql.unsafe(SOURCE_DDL);
-  await expect(migrate(fresh.config(), { role: 'nosuch', say: () => {} })).rejects.toMatchObject({
+  await fresh.owner.sql.unsafe(SOURCE_DDL);
+  await expect(migrate(fresh.owner.config(), { role: 'nosuch', say: () => {} })).rejects.toMatchObject({
     code: 'privilege_missing',
     message: 'the role nosuch does not exist',
   });
@@ -166,10 +166,22 @@ test('a role that does not exist is named before anything is created; a missing 
   const url = new URL(fresh.url);
   url.username = owner;
   url.password = 'made-up';
-  await expect(migrate(fresh.config({ DATABASE_URL: url.href }), { say: () => {} })).rejects.toMatchObject({
+  await expect(migrate(fresh.owner.config({ DATABASE_URL: url.href }), { say: () => {} })).rejects.toMatchObject({
     code: 'privilege_missing',
     hint: expect.stringContaining(`grant create on database ${fresh.name} to "${owner}"`) as string,
   });
   await fresh.sql.unsafe(`drop owned by ${owner}; drop role ${owner}`);
+  await fresh.drop();
+});
+
+test('a publication that only a superuser may change is named with what to run before anything is tried', async () => {
+  const fresh = await createDatabase();
+  await fresh.sql.unsafe('drop publication smslogd; create publication smslogd for all tables');
+  await expect(migrate(fresh.owner.config(), { say: () => {} })).rejects.toMatchObject({
+    code: 'privilege_missing',
+    hint: expect.stringContaining('drop publication "smslogd"; -- as postgres or a superuser') as string,
+  });
+  await fresh.sql`drop publication smslogd`;
+  await migrate(fresh.owner.config(), { say: () => {} });
   await fresh.drop();
 });

@@ -1,10 +1,10 @@
 /** What can happen to the slot and the checkpoint: said clearly, mended once, and every row is in the log once. */
 import { LogicalReplicationService } from 'pg-logical-replication';
 import { pino } from 'pino';
-import postgres from 'postgres';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
+import { connect } from '../support/postgres.ts';
 import { difference, insertMany, insertVerification } from '../support/verifications.ts';
 
 let db: TestDatabase;
@@ -301,7 +301,7 @@ test('a row that the server cannot send stops nobody: after some tries the slot 
   await tenRowsThenDown();
   // what a server without an encoding takes as it comes, and then refuses to send as UTF-8
   await db.sql`update pg_database set encoding = 0 where datname = current_database()`;
-  const latin = postgres(db.url, { max: 1, connection: { client_encoding: 'SQL_ASCII' }, fetch_types: false });
+  const latin = connect(db.url, { max: 1, connection: { client_encoding: 'SQL_ASCII' }, fetch_types: false });
   await latin.unsafe(String.raw`
     insert into verification.verifications (id, phone_number, check_digit, status, code, code_expired_at, active, inserted_at)
     values (gen_random_uuid(), '+380000000001', 1, E'\xe9', 1234, now(), false, now())`);

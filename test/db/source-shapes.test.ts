@@ -34,7 +34,7 @@ create table verification.verifications (
 /** Makes the source by `ddl`, migrates, and starts the mirror. */
 async function begin(ddl: string, env: Record<string, string> = {}, auditMs?: number): Promise<void> {
   await db.sql.unsafe(ddl);
-  await migrate(db.config(env), { say: () => {} });
+  await migrate(db.owner.config(env), { say: () => {} });
   mirror = startMirror(db, { env, ...(auditMs === undefined ? {} : { auditMs }) });
   await mirror.streaming();
 }
@@ -119,7 +119,7 @@ test.for([
 test('a copy whose owner changes the type of inserted_at in the middle falsifies no instant', async () => {
   await db.sql.unsafe(`alter database ${db.name} set timezone = 'Asia/Tokyo'`);
   await db.sql.unsafe(STANDARD);
-  await migrate(db.config(), { say: () => {} });
+  await migrate(db.owner.config(), { say: () => {} });
   for (const SOURCE_TIMEZONE of ['UTC', 'Europe/Kyiv']) {
     const sql = openDatabase(db.config(), { max: 1, name: 'copy' });
     const store = createStore(sql, db.config({ SOURCE_TIMEZONE }));
@@ -175,7 +175,7 @@ test.each([
     `create schema "${schema.replaceAll('"', '""')}"; create table ${quoted} (id uuid primary key, phone_number text not null, code integer not null, inserted_at timestamp not null)`,
     env,
   );
-  await migrate(db.config(env), { role, say: () => {} });
+  await migrate(db.owner.config(env), { role, say: () => {} });
   const [may] = await db.sql`select has_table_privilege(${role}, ${quoted}, 'select') as reads`;
   expect(may).toEqual({ reads: true });
   const source = await describeSource(db.sql, db.config(env));
@@ -416,7 +416,7 @@ test('the owner can drop and alter any column, and drop the table itself', async
 
 test('masked mode is refused with REPLICA IDENTITY FULL, before anything is created', async () => {
   await db.sql.unsafe(`${STANDARD}; alter table verification.verifications replica identity full`);
-  await expect(migrate(db.config({ SMS_BODY: 'masked' }), { say: () => {} })).rejects.toMatchObject({
+  await expect(migrate(db.owner.config({ SMS_BODY: 'masked' }), { say: () => {} })).rejects.toMatchObject({
     code: 'config_invalid',
   });
   expect(await db.sql`select from pg_publication`).toHaveLength(0);
@@ -426,7 +426,7 @@ test('a source whose id is no uuid is refused with the column and its type', asy
   await db.sql.unsafe(
     'create schema verification; create table verification.verifications (id bigint primary key, phone_number text, code int, inserted_at timestamp)',
   );
-  await expect(migrate(db.config(), { say: () => {} })).rejects.toMatchObject({
+  await expect(migrate(db.owner.config(), { say: () => {} })).rejects.toMatchObject({
     code: 'source_column',
     message: 'the column id of verification.verifications is bigint, it must be uuid',
   });

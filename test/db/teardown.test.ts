@@ -10,7 +10,7 @@ beforeAll(async () => {
   db = await createDatabase();
 });
 afterAll(() => db.drop());
-beforeEach(() => migrate(db.config(), { say: () => {} }));
+beforeEach(() => migrate(db.owner.config(), { say: () => {} }));
 
 const makeSlot = () => db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
 const slots = () => db.sql`select slot_name, active from pg_replication_slots where slot_name = ${db.name}`;
@@ -64,7 +64,7 @@ test('a second teardown finds nothing to drop and is no failure; migrate clears 
     `slot ${db.name}: not there`,
     'publication smslogd: not there',
   ]);
-  await migrate(db.config(), { say: () => {} });
+  await migrate(db.owner.config(), { say: () => {} });
   const [row] = await db.sql`select removed_at from smslogd.checkpoint where slot_name = ${db.name}`;
   expect(row?.['removed_at']).toBeNull();
   expect(await publications()).toHaveLength(1);

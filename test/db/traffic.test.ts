@@ -82,7 +82,7 @@ test('last seen are the youngest SMS, delivery and answer of each type, at possi
     { type: 'text', last_inserted_at: null, last_delivered_at: null, last_answered_at: null },
     { type: '2FA', last_inserted_at: null, last_delivered_at: null, last_answered_at: null },
   ]);
-  await refreshHourly(db.sql);
+  await refreshHourly(db.daemon);
   expect(await seen()).toEqual(rows);
 });
 

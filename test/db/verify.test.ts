@@ -95,12 +95,12 @@ test('a row that the log has twice is found, also where the two lie far apart', 
 test('a table is known to have pages, partitioned or not: else it would be read in one piece', async () => {
   const [row] = await db.sql`select (pg_relation_size('verification.verifications') / 8192)::int as pages`;
   expect(row?.['pages']).toBeGreaterThan(0);
-  expect(await pagesOf(db.sql, 'verification.verifications')).toMatchObject({ pages: row?.['pages'], leaves: 1 });
+  expect(await pagesOf(db.daemon, 'verification.verifications')).toMatchObject({ pages: row?.['pages'], leaves: 1 });
   await db.sql`create table verification.parts (id int) partition by list (id)`;
   await db.sql`create table verification.part_1 partition of verification.parts for values in (1)`;
   await db.sql`create table verification.part_2 partition of verification.parts for values in (2)`;
   await db.sql`insert into verification.parts select 2 from generate_series(1, 1000)`;
-  const parts = await pagesOf(db.sql, 'verification.parts');
+  const parts = await pagesOf(db.daemon, 'verification.parts');
   expect(parts.leaves).toBe(2);
   expect(parts.pages).toBeGreaterThan(1);
   await db.sql`drop table verification.parts`;
@@ -109,8 +109,8 @@ test('a table is known to have pages, partitioned or not: else it would be read 
 test('where the database sorts digits as numbers each row is counted once all the same', async () => {
   const other = await createDatabase({ empty: true, locale: 'en-u-kn' });
   try {
-    await other.sql.unsafe(SOURCE_DDL);
-    await migrate(other.config(), { say: () => {} });
+    await other.owner.sql.unsafe(SOURCE_DDL);
+    await migrate(other.owner.config(), { say: () => {} });
     await insertMany(other.sql, 1_000);
     expect(await verify({}, other)).toMatchObject({ source: 1_000, missing: 1_000 });
   } finally {

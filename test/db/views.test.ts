@@ -198,7 +198,7 @@ describe('the views equal a count by hand, before and after the counters are sto
     await generate(clock);
     expect((await viewed(clock, zone)).map((rows) => rows.length > 10)).toEqual(queries(clock, zone).map(() => true));
     expect(await viewed(clock, zone)).toEqual(await counted(clock, zone, tracks));
-    await refreshHourly(db.sql);
+    await refreshHourly(db.daemon);
     expect(await viewed(clock, zone)).toEqual(await counted(clock, zone, tracks));
 
     // late deliveries of past days, rows moved to another hour, rows that go and rows that come; all in hours that are stored
@@ -209,7 +209,7 @@ describe('the views equal a count by hand, before and after the counters are sto
     await db.sql`insert into verification.sms_log (phone_number, type, gateway_status, inserted_at)
                  values ('+380000000000', 'text', 'Accepted', ${clock}::timestamptz - interval '25 hours')`;
     expect(await viewed(clock, zone)).toEqual(await counted(clock, zone, tracks));
-    await refreshHourly(db.sql);
+    await refreshHourly(db.daemon);
     expect(await viewed(clock, zone)).toEqual(await counted(clock, zone, tracks));
   });
 });
@@ -218,7 +218,7 @@ test('the stored counters are what the views read: a wrong one shows', async () 
   const clock = '2026-05-20 12:00:00+00';
   await moveTo(clock, 'Europe/Kyiv');
   await generate(clock);
-  await refreshHourly(db.sql);
+  await refreshHourly(db.daemon);
   const total = async () =>
     Number(
       (await db.sql`select sum(total) as sms from verification.sms_today_vs_yesterday where period = 'yesterday'`)[0]![
@@ -250,7 +250,7 @@ test('stored days are the sums of their stored hours, whoever changes the hours,
   const clock = '2026-05-20 12:00:00+00';
   await moveTo(clock, 'Europe/Kyiv');
   await generate(clock);
-  await refreshHourly(db.sql);
+  await refreshHourly(db.daemon);
   const before = [...(await dailyStored())];
   expect(before.length).toBeGreaterThan(100);
   expect(before).toEqual([...(await dailySummed('Europe/Kyiv'))]);
@@ -263,7 +263,7 @@ test('stored days are the sums of their stored hours, whoever changes the hours,
   for (const zone of ['Asia/Kathmandu', 'America/Santiago', 'Europe/Kyiv']) {
     await db.sql`update smslogd.settings set report_timezone = ${zone}`;
     expect([...(await dailyStored())]).toEqual([...(await dailySummed(zone))]);
-    await refreshHourly(db.sql);
+    await refreshHourly(db.daemon);
     expect([...(await dailyStored())]).toEqual([...(await dailySummed(zone))]);
   }
   await db.sql`truncate smslogd.sms_hourly`;
@@ -274,7 +274,7 @@ test('two who change hours of one day at once leave its right sum', async () => 
   const clock = '2026-05-20 12:00:00+00';
   await moveTo(clock, 'Europe/Kyiv');
   await generate(clock);
-  await refreshHourly(db.sql);
+  await refreshHourly(db.daemon);
   const change = (hour: string) =>
     db.sql`update smslogd.sms_hourly set sms = sms + 1 where hour = ${hour}::timestamptz`;
   const hours = Array.from({ length: 12 }, (_, i) => `2026-05-18 ${String(i).padStart(2, '0')}:00+00`);
@@ -286,7 +286,7 @@ test.each(['Europe/Kyiv', 'Asia/Kolkata'])('yesterday keeps the SMS that retenti
   const clock = '2026-05-20 12:00:00+00';
   await moveTo(clock, zone);
   await generate(clock);
-  await refreshHourly(db.sql);
+  await refreshHourly(db.daemon);
   const shown = async () => [...(await db.sql`select * from verification.sms_today_vs_yesterday`)];
   const before = await shown();
   // as with RETENTION_DAYS=1
@@ -322,7 +322,7 @@ test('hours that are stored while the zone changes are summed up to days of the 
   const clock = '2026-05-20 12:00:00+00';
   await moveTo(clock, 'Europe/Kyiv');
   await generate(clock);
-  await refreshHourly(db.sql);
+  await refreshHourly(db.daemon);
   let stored: Promise<unknown> | undefined;
   await db.sql.begin(async (tx) => {
     await tx`update smslogd.settings set report_timezone = 'UTC'`;
@@ -338,7 +338,7 @@ test('past days are read from the stored days: a wrong one shows; a day that cha
   const clock = '2026-05-20 12:00:00+00';
   await moveTo(clock, 'Europe/Kyiv');
   await generate(clock);
-  await refreshHourly(db.sql);
+  await refreshHourly(db.daemon);
   const total = async () =>
     Number(
       (await db.sql`select sum(total) as sms from verification.sms_delivery_daily where day = '2026-05-18'`)[0]!['sms'],
@@ -348,7 +348,7 @@ test('past days are read from the stored days: a wrong one shows; a day that cha
   expect(await total()).toBe(before + 1_000_000);
   await db.sql`insert into smslogd.changed_hour values ('2026-05-18 08:00+00')`;
   expect(await total()).toBe(before);
-  await refreshHourly(db.sql);
+  await refreshHourly(db.daemon);
   await db.sql`select smslogd.sum_days(null)`;
   expect(await total()).toBe(before);
 });
@@ -358,7 +358,7 @@ test('the figures of many days are the sums of the days, and their percentiles c
   await moveTo(clock, 'Europe/Kyiv');
   await generate(clock);
   for (const stored of [false, true]) {
-    if (stored) await refreshHourly(db.sql);
+    if (stored) await refreshHourly(db.daemon);
     const between = await db.sql`
       select type, total, finished, delivered, le_2m, m2_5, m5_30, gt_30m, open, untracked, p95
         from verification.sms_delivery_between('2026-05-18', '2026-05-20') order by type`;
@@ -429,7 +429,7 @@ test('percentiles lie in the bucket of the exact one, and beyond all bounds they
     values ('+380000000000', 'text', 'Delivered', '2026-05-20 08:00:00+00', '2026-05-20 18:00:00+00'),
            ('+380000000000', '2FA', 'Rejected', '2026-05-20 08:00:00+00', '2026-05-20 18:00:00+00')`;
   for (const stored of [false, true]) {
-    if (stored) await refreshHourly(db.sql);
+    if (stored) await refreshHourly(db.daemon);
     const rows = await db.sql`select type, p50, p95, p99 from verification.sms_delivery_hourly order by type`;
     const of = (type: string) => rows.find((row) => row['type'] === type);
     // exact: 125, 237.5, 247.5; the bucket from 120 to 300 holds 521 of the 1,000 evenly

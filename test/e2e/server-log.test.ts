@@ -20,7 +20,7 @@ beforeEach(async () => {
   said = [];
   const binaries = process.env['SMSLOGD_TEST_POSTGRES'];
   server = await createCluster({
-    ...(binaries === undefined ? {} : { package: binaries }),
+    ...(binaries === undefined ? {} : { binaries }),
     settings: {
       fsync: 'off',
       log_line_prefix: '%u|',

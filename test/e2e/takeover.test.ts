@@ -1,6 +1,5 @@
 /** Two daemons on one database: one works, the other waits for its turn; none writes behind the other. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { loadConfig } from '../../src/config.ts';
 import { migrate } from '../../src/schema.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startDaemon, type Daemon } from '../support/daemon.ts';
@@ -93,7 +92,7 @@ test('an upgrade under traffic: a migration while both daemons run, each replace
   // as a later version would: views that are made again, and one migration more
   await db.sql`drop view verification.sms_delivery_drop`;
   const steps: string[] = [];
-  await migrate(loadConfig({ DATABASE_URL: db.url }), { say: (line) => void steps.push(line) });
+  await migrate(db.owner.config(), { say: (line) => void steps.push(line) });
   expect(steps.join()).toContain('put back');
   await db.sql`insert into smslogd.migrations (name, run_on) values ('9999_later', now())`;
 

@@ -1,51 +1,104 @@
-/** A database of its own for a test file: a clone of the migrated template, with its own slot name. */
+/**
+ * A database of its own for a test file, as in the field: a clone of the migrated template, whose source another role owns, with a slot name of its
+ * own. The program under test is the daemon's role; the test's own hand is a superuser, who can look at all and break all.
+ */
 import { randomBytes } from 'node:crypto';
-import postgres, { type Sql } from 'postgres';
+import { appendFileSync } from 'node:fs';
+import type { Sql } from 'postgres';
 import { inject } from 'vitest';
 import { loadConfig, type Config } from '../../src/config.ts';
-import { TEMPLATE } from './postgres.ts';
+import { DAEMON_ROLE } from '../../src/demo/roles.ts';
+import { openDatabase } from '../../src/postgres/pools.ts';
+import { connect, OWNER, PASSWORD, TEMPLATE } from './postgres.ts';
 
-export interface TestDatabase {
-  readonly name: string;
+/** The program as somebody: the address, and the settings with it. */
+export interface Login {
   readonly url: string;
-  readonly sql: Sql;
   /** settings as the daemon gets them: this database, a slot of this test's own, a gateway that nobody serves, any free HTTP port */
   env(more?: Record<string, string>): Record<string, string>;
   config(more?: Record<string, string>): Config;
+}
+
+export interface TestDatabase extends Login {
+  readonly name: string;
+  /** the test's own hand */
+  readonly sql: Sql;
+  /** a pool of the daemon's, for its stores */
+  readonly daemon: Sql;
+  /** the owner of the source, who runs `migrate` */
+  readonly owner: Login & { readonly sql: Sql };
+  readonly superuser: Login;
+  /** the daemon without TLS, for a test that reads what goes over its connection */
+  withoutTls(): Promise<Login>;
   /** disconnects everybody, drops its slots and itself */
   drop(): Promise<void>;
 }
 
-/** Clones the template (`empty`: a database without anything, whose texts sort as ICU's `locale` has it) on the run's server, or on the one at `adminUrl`. */
+export interface Less {
+  /** a database without anything, whose texts sort as ICU's `locale` has it */
+  readonly empty?: boolean;
+  readonly locale?: string;
+  /** another server than the run's */
+  readonly adminUrl?: string;
+  readonly field?: boolean;
+}
+
+/** Clones the template on the run's server. */
 export async function createDatabase({
   empty = false,
   locale,
   adminUrl = inject('postgresUrl'),
-}: { empty?: boolean; locale?: string; adminUrl?: string } = {}): Promise<TestDatabase> {
+  field = process.env['SMSLOGD_TEST_FIELD'] !== undefined,
+}: Less = {}): Promise<TestDatabase> {
   const name = `test_${randomBytes(6).toString('hex')}`;
-  const admin = postgres(adminUrl, { max: 1, onnotice: () => {} });
+  const admin = connect(adminUrl, { max: 1 });
   const sorted = locale === undefined ? '' : `locale_provider icu icu_locale '${locale}'`;
   await admin.unsafe(`create database ${name} template ${empty ? 'template0' : TEMPLATE} strategy wal_log ${sorted}`);
-  const url = adminUrl.replace('/postgres?', `/${name}?`);
+  await admin.unsafe(`grant create on database ${name} to ${OWNER}`);
+  const as = (user?: string, search?: string): Login => {
+    const address = new URL(adminUrl);
+    address.pathname = name;
+    if (user !== undefined) [address.username, address.password] = [user, PASSWORD];
+    if (search !== undefined) address.search = search;
+    const url = address.href;
+    const env = (more: Record<string, string> = {}) => ({
+      DATABASE_URL: url,
+      SLOT_NAME: name,
+      HTTP_PORT: '0',
+      IP2SMS_URL: 'http://127.0.0.1:9/ip2sms/',
+      IP2SMS_LOGIN: 'login',
+      IP2SMS_PASSWORD: 'password',
+      ...more,
+    });
+    return { url, env, config: (more) => loadConfig(env(more), ['database', 'gateway']) };
+  };
+  const superuser = as();
+  const mine = field ? as(DAEMON_ROLE) : superuser;
   // on a server of its own, which the test crashes, the client must not be in the middle of reading array types
-  const sql = postgres(url, { max: 4, onnotice: () => {}, fetch_types: adminUrl === inject('postgresUrl') });
-  const env = (more: Record<string, string> = {}) => ({
-    DATABASE_URL: url,
-    SLOT_NAME: name,
-    HTTP_PORT: '0',
-    IP2SMS_URL: 'http://127.0.0.1:9/ip2sms/',
-    IP2SMS_LOGIN: 'login',
-    IP2SMS_PASSWORD: 'password',
-    ...more,
-  });
+  const sql = connect(superuser.url, { max: 4, fetch_types: adminUrl === inject('postgresUrl') });
+  const owner = as(OWNER);
+  let [daemon, owners]: (Sql | undefined)[] = [];
   return {
+    ...mine,
     name,
-    url,
     sql,
-    env,
-    config: (more) => loadConfig(env(more), ['database', 'gateway']),
+    get daemon() {
+      return (daemon ??= openDatabase(mine.config(), { max: 4, name: 'test' }));
+    },
+    owner: {
+      ...owner,
+      get sql() {
+        return (owners ??= connect(owner.url, { max: 2 }));
+      },
+    },
+    superuser,
+    withoutTls: async () => {
+      const login = as(field ? DAEMON_ROLE : undefined, '?sslmode=disable');
+      await letInWithoutTls(admin, name, login.url);
+      return login;
+    },
     drop: async () => {
-      await sql.end({ timeout: 1 });
+      await Promise.all([sql, daemon, owners].map((each) => each?.end({ timeout: 1 })));
       await admin`select pg_terminate_backend(pid) from pg_stat_activity where datname = ${name}`;
       await until(`slots of ${name} to be free`, async () => {
         const slots = await admin`select slot_name, active from pg_replication_slots where database = ${name}`;
@@ -57,6 +110,21 @@ export async function createDatabase({
       await admin.end();
     },
   };
+}
+
+/** Adds to pg_hba.conf as an administrator would, and waits until the server has read it. */
+async function letInWithoutTls(admin: Sql, database: string, url: string): Promise<void> {
+  const [row] = await admin`select current_setting('hba_file') as file`;
+  appendFileSync(row?.['file'] as string, `hostnossl ${database} all 127.0.0.1/32 scram-sha-256\n`);
+  await admin`select pg_reload_conf()`;
+  const sql = connect(url, { max: 1 });
+  await until('the server to let in without TLS', () =>
+    sql`select`.then(
+      () => true,
+      () => false,
+    ),
+  );
+  await sql.end();
 }
 
 /** Waits until `condition` holds, asking again and again, at most half of the time; fails after `seconds` with what it waited for. */

@@ -1,10 +1,13 @@
-/** One real PostgreSQL for a whole test run, with a migrated template database that each test file clones. */
-import postgres from 'postgres';
+/** One real PostgreSQL for a whole test run, as in the field, with a migrated template database that each test file clones. */
+import postgres, { type Options, type Sql } from 'postgres';
 import type { TestProject } from 'vitest/node';
+import { readFileSync } from 'node:fs';
 import { loadConfig } from '../../src/config.ts';
 import { createCluster, type Cluster } from '../../src/demo/cluster.ts';
+import { createRoles, DAEMON_ROLE } from '../../src/demo/roles.ts';
 import { migrate } from '../../src/schema.ts';
 import { SOURCE_DDL } from '../../src/demo/source-table.ts';
+import { createAuthority } from './certificates.ts';
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -14,25 +17,58 @@ declare module 'vitest' {
 }
 
 export const TEMPLATE = 'smslogd_template';
+/** of the source table, with all that docs/operations.md gives it */
+export const OWNER = 'otp_owner';
+/** of every role but the superuser */
+export const PASSWORD = 'made-up';
 
 /**
- * A cluster with the migrated template, as a whole run has one; for tests that need a server of their own. SMSLOGD_TEST_POSTGRES names a
- * package, or a file that a package exports, with other binaries than those of PostgreSQL 18.
+ * A server with the roles, TLS by a CA of its own, and the migrated template, as a whole run has one; for tests that need a server of their own.
+ * SMSLOGD_TEST_POSTGRES names other binaries than those of PostgreSQL 18.
  */
-export async function createServer(settings: Record<string, string | number> = {}): Promise<Cluster> {
+export async function createServer(
+  settings: Record<string, string | number> = {},
+  more: { binaries?: string; onLine?: (line: string) => void } = {},
+): Promise<Cluster> {
   const binaries = process.env['SMSLOGD_TEST_POSTGRES'];
+  const authority = createAuthority();
+  const { certFile, keyFile } = authority.issue({ hosts: ['localhost'] });
+  const [ca, certificate, key] = [authority.caFile, certFile, keyFile].map((file) => readFileSync(file, 'utf8'));
+  authority.remove();
   const cluster = await createCluster({
-    ...(binaries === undefined ? {} : { package: binaries }),
+    ...(binaries === undefined ? {} : { binaries }),
+    tls: { authority: ca!, certificate: certificate!, key: key! },
     settings: { fsync: 'off', log_min_messages: 'error', ...settings },
+    ...more,
   });
-  const admin = postgres(cluster.url('postgres'), { max: 1, onnotice: () => {} });
+  const admin = connect(cluster.url('postgres'), { max: 1 });
+  await createRoles(admin, PASSWORD);
+  await admin.unsafe(`create role ${OWNER} login password '${PASSWORD}'`);
   await admin.unsafe(`create database ${TEMPLATE}`);
+  await admin.unsafe(`grant create on database ${TEMPLATE} to ${OWNER}`);
   await admin.end();
-  const template = postgres(cluster.url(TEMPLATE), { max: 1, onnotice: () => {} });
-  await template.unsafe(SOURCE_DDL);
-  await template.end();
-  await migrate(loadConfig({ DATABASE_URL: cluster.url(TEMPLATE) }), { say: () => {} });
+  const url = cluster.url(TEMPLATE, OWNER, PASSWORD);
+  const owner = connect(url, { max: 1 });
+  await owner.unsafe(SOURCE_DDL);
+  await owner.end();
+  await migrate(loadConfig({ DATABASE_URL: url }), { role: DAEMON_ROLE, say: () => {} });
   return cluster;
+}
+
+/** The test's own hand in a database: its client takes arrays and checks the server's certificate. */
+export function connect(address: string, options: Options<Record<string, never>>): Sql {
+  const { hostname: host, port, pathname, username, password, searchParams } = new URL(address);
+  const authority = searchParams.get('sslrootcert');
+  return postgres({
+    host,
+    port: Number(port),
+    database: pathname.slice(1),
+    username,
+    password,
+    ssl: authority === null ? false : { ca: readFileSync(authority) },
+    onnotice: () => {},
+    ...options,
+  });
 }
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {

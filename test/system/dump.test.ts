@@ -36,7 +36,7 @@ afterEach(async () => {
 });
 
 async function server(): Promise<{ cluster: Cluster; admin: string; sql: Sql }> {
-  const cluster = await createCluster({ package: binaries, settings: { fsync: 'off' } });
+  const cluster = await createCluster({ binaries, settings: { fsync: 'off' } });
   servers.push(cluster);
   const admin = cluster.url('postgres');
   const sql = openDatabase(loadConfig({ DATABASE_URL: admin }), { max: 2, name: 'test' });

