@@ -10,7 +10,7 @@ import { createPollerStore, openHours, requeueHour, resetStuck } from '../../src
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { migrate } from '../../src/schema.ts';
 import { describeSource } from '../../src/source.ts';
-import { debianPackage } from '../support/debian.ts';
+import { debianBinaries } from '../support/debian.ts';
 import { fillChannel } from '../support/filled.ts';
 import { median } from './growth.ts';
 import { SETTINGS, type Bench, type Comparison, type Figures } from './stage.ts';
@@ -84,7 +84,7 @@ export const bench: Bench = {
     const own = existsSync('/usr/lib/postgresql') && stage.scale !== 'tiny';
     // workers of a parallel plan have processor time of their own
     const settings = { ...SETTINGS, autovacuum: 'off', max_parallel_workers_per_gather: 0 };
-    const cluster: Cluster = own ? await createCluster({ package: debianPackage(), settings }) : stage.cluster;
+    const cluster: Cluster = own ? await createCluster({ binaries: debianBinaries(), settings }) : stage.cluster;
     const url = own ? cluster.url('postgres') : (await stage.database({ plain: true })).url;
     const owner = postgres(url, { max: 1, onnotice: () => {} });
     // as through a pooler: without the daemon's start-up options; one session, whose processor time is measured

@@ -1,7 +1,5 @@
 /** A dump taken under a running daemon and restored on another server, with the programs of Debian's PostgreSQL: docs/operations.md says how. */
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { loadConfig } from '../../src/config.ts';
@@ -11,20 +9,17 @@ import { createRoles, DAEMON_ROLE } from '../../src/demo/roles.ts';
 import { SOURCE_DDL } from '../../src/demo/source-table.ts';
 import { migrate } from '../../src/schema.ts';
 import { until } from '../support/database.ts';
+import { debianBinaries } from '../support/debian.ts';
 import { startDaemon, startProcess, type Daemon } from '../support/daemon.ts';
 import { difference, insertMany } from '../support/verifications.ts';
 
 const PASSWORD = 'made-up';
-const DEBIAN = '/usr/lib/postgresql';
-const bin = existsSync(DEBIAN) ? join(DEBIAN, readdirSync(DEBIAN).at(-1) ?? '', 'bin') : '';
-const binaries = join(tmpdir(), `smslogd-debian-${process.pid}.mjs`);
+const bin = debianBinaries();
 let servers: Cluster[];
 let daemons: Daemon[];
 let connections: Sql[];
 
 beforeEach(() => {
-  if (!existsSync(join(bin, 'pg_dump'))) throw new Error("Debian's PostgreSQL is missing: apt-get install postgresql");
-  writeFileSync(binaries, `export const postgres = ${JSON.stringify(join(bin, 'postgres'))};`);
   [servers, daemons, connections] = [[], [], []];
 });
 afterEach(async () => {
@@ -32,11 +27,10 @@ afterEach(async () => {
   await Promise.all(daemons.map((daemon) => daemon.exited));
   await Promise.all(connections.map((sql) => sql.end({ timeout: 1 })));
   await Promise.all(servers.map((server) => server.remove()));
-  rmSync(binaries);
 });
 
 async function server(): Promise<{ cluster: Cluster; admin: string; sql: Sql }> {
-  const cluster = await createCluster({ binaries, settings: { fsync: 'off' } });
+  const cluster = await createCluster({ binaries: bin, settings: { fsync: 'off' } });
   servers.push(cluster);
   const admin = cluster.url('postgres');
   const sql = openDatabase(loadConfig({ DATABASE_URL: admin }), { max: 2, name: 'test' });

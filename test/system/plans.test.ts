@@ -13,7 +13,7 @@ import { migrate } from '../../src/schema.ts';
 import { startSimulator, type Simulator } from '../../src/simulator/simulator.ts';
 import { until } from '../support/database.ts';
 import { startDaemon } from '../support/daemon.ts';
-import { debianPackage } from '../support/debian.ts';
+import { debianBinaries } from '../support/debian.ts';
 import { fillChannel } from '../support/filled.ts';
 import { difference, insertMany } from '../support/verifications.ts';
 
@@ -29,7 +29,7 @@ let lines: string[] = [];
 
 beforeAll(async () => {
   cluster = await createCluster({
-    package: debianPackage(),
+    binaries: debianBinaries(),
     settings: {
       fsync: 'off',
       autovacuum: 'off',
