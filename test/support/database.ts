@@ -98,7 +98,7 @@ export async function createDatabase({
       return login;
     },
     drop: async () => {
-      await Promise.all([sql, daemon, owners].map((each) => each?.end({ timeout: 1 })));
+      for (const each of [sql, daemon, owners]) await each?.end({ timeout: 1 });
       await admin`select pg_terminate_backend(pid) from pg_stat_activity where datname = ${name}`;
       await until(`slots of ${name} to be free`, async () => {
         const slots = await admin`select slot_name, active from pg_replication_slots where database = ${name}`;
