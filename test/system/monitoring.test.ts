@@ -171,7 +171,9 @@ test('every rule can be evaluated, and no alert fires in a demo that is well', a
   });
   expect(rules.filter(({ health }) => health !== 'ok')).toEqual([]);
   expect(rules.filter(({ state }) => state === 'firing')).toEqual([]);
-  expect(await withoutData(rules.filter(({ state }) => state === undefined).map(({ name }) => name))).toEqual([]);
+  // those of a gateway that fails are nothing here
+  const recorded = rules.filter(({ state, name }) => state === undefined && !name.startsWith('smslogd:gateway_'));
+  expect(await withoutData(recorded.map(({ name }) => name))).toEqual([]);
 });
 
 test('every query of the dashboard has data', async () => {
