@@ -43,10 +43,13 @@ create table if not exists smslogd.changed_hour (
 alter table smslogd.changed_hour replica identity full;
 comment on table smslogd.changed_hour is 'UTC hours of the log that changed since they were counted; to have hours counted again, insert them here';
 
--- Only ever added to, as changed_hour is.
+-- Added to and taken as changed_hour is.
 create table if not exists smslogd.sms_removed (
+  hour timestamptz,
   type text not null,
   sms  bigint not null
 );
-comment on table smslogd.sms_removed is 'SMS that somebody removed from the log, or gave another type, and that are in no counter any more: with those that are counted they make the number of all that ever entered the log. Not of retention, whose SMS stay counted';
+alter table smslogd.sms_removed replica identity full;
+comment on table smslogd.sms_removed is 'SMS that somebody removed from the log, or gave another type: with those that are counted they make the number of all that ever entered the log. Not of retention, whose SMS stay counted';
+comment on column smslogd.sms_removed.hour is 'The UTC hour whose stored counters still have them; null once it was counted again';
 comment on column smslogd.sms_removed.sms is 'Less than 0: what had entered when smslogd_sms_total began at 0 again';

@@ -67,13 +67,15 @@ begin
   -- what leaves the counters, so that smslogd_sms_total does not go back
   if tg_op = 'DELETE' then
     insert into smslogd.sms_removed
-    select l.type, count(*) from changed l where smslogd.hour_of(l.inserted_at) >= (select frozen_before from smslogd.settings) group by l.type;
+    select smslogd.hour_of(l.inserted_at), l.type, count(*) from changed l
+     where smslogd.hour_of(l.inserted_at) >= (select frozen_before from smslogd.settings) group by 1, 2;
   elsif tg_op = 'TRUNCATE' and tg_when = 'BEFORE' then
     insert into smslogd.sms_removed
-    select h.type, sum(h.sms) from smslogd.hour_counts h cross join smslogd.settings s where h.hour >= s.frozen_before group by h.type;
+    select h.hour, h.type, sum(h.sms) from smslogd.hour_counts h where h.hour >= (select frozen_before from smslogd.settings) group by 1, 2;
     return null;
   elsif tg_level = 'ROW' then
-    insert into smslogd.sms_removed select old.type, 1 from (select frozen_before from smslogd.settings limit 1) s where smslogd.hour_of(old.inserted_at) >= s.frozen_before;
+    insert into smslogd.sms_removed
+    select smslogd.hour_of(old.inserted_at), old.type, 1 where smslogd.hour_of(old.inserted_at) >= (select frozen_before from smslogd.settings);
     return null;
   end if;
   if tg_op = 'TRUNCATE' then

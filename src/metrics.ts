@@ -158,7 +158,7 @@ export function createMetrics(version: string) {
       'source',
     ]),
     hoursBehind: gauge(
-      'hours_behind',
+      'counters_behind',
       'Hours of the log that changed and are shown as they were counted before, as too many wait to be counted; today and yesterday are always right (database)',
     ),
     figuresTimestamp: gauge(

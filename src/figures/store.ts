@@ -78,6 +78,10 @@ const recount = (bound: string, most: number) => `
     delete from smslogd.changed_hour n
      where n.hour in (select hour from hours) or n.hour in (select hour from many)
         or current_setting('smslogd.ours')::boolean and n.hour < (select frozen_before from smslogd.settings)
+  ), removed as (
+    delete from smslogd.sms_removed where hour in (select hour from hours) returning type, sms
+  ), settled as (
+    insert into smslogd.sms_removed select null, type, sum(sms) from removed group by type
   ), gone as (
     delete from smslogd.sms_hourly h using hours
      where h.hour = hours.hour
@@ -252,10 +256,19 @@ export interface Facts {
   readonly slot: Slot | null;
 }
 
-/** SQL for the SMS that ever entered the log, by type: those that are counted, and those that left the counters. It never becomes less. */
-const entered = (byStatus: string) => `
+const LATELY = "hour > smslogd.clock() - interval '1 day' and hour <= smslogd.clock()";
+
+/**
+ * SQL for the SMS that ever entered the log, by type: those that are stored as counted, of the last day those that are there now, and those that
+ * were removed since their hour was counted and before. It never becomes less: what counting an hour again takes from one part it gives to another.
+ */
+const ENTERED = `
   select type, sum(sms)::int8 as sms
-    from (select type, sms from ${byStatus} union all select type, sms from smslogd.sms_removed) s group by type`;
+    from (select type, sms from smslogd.sms_daily
+          union all select type, sms from smslogd.hour_counts where ${LATELY}
+          union all select type, -sms from smslogd.sms_hourly where ${LATELY}
+          union all select type, sms from smslogd.sms_removed where hour is null or ${LATELY}) s
+   group by type`;
 
 /**
  * What entered the log is counted from 0 in another database than before: one that was restored may be older, and what counts back is a reset to
@@ -281,7 +294,7 @@ export async function countInThisDatabase(sql: Sql, limitMs: number): Promise<vo
        update smslogd.settings set counted_in = here from (${here}) h where counted_in is distinct from here returning here
      ), anew as (
        insert into smslogd.sms_removed
-       select type, -sms from (${entered('smslogd.sms_by_status')}) e
+       select null, type, -sms from (${ENTERED}) e
         where exists (select from moved) and (select counted_in from former) is not null
      )
      select count(*) from moved`,
@@ -294,7 +307,6 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
   const { facts } = await lastRow<{ facts: Facts }>(
     sql,
     `set local statement_timeout = ${Math.round(limitMs)};
-     with by_status as materialized (select * from smslogd.sms_by_status)
      select json_build_object(
        'at', date_part('epoch', smslogd.clock()),
        'timezone', (select report_timezone from smslogd.settings),
@@ -313,11 +325,11 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
                      from verification.sms_today_vs_yesterday p),
        'statuses', (select coalesce(json_agg(json_build_object('type', type, 'status', status, 'sms', sms,
                            'oldest_age', date_part('epoch', smslogd.clock() - oldest), 'last_changed', date_part('epoch', last_changed_at))), '[]')
-                      from by_status),
+                      from smslogd.sms_by_status),
        'due', (select count(*) from smslogd.sms_poll where lane in (0, 1, 2) and due_at <= now() and leased_until <= now()),
        'behind', (select hours from verification.sms_behind),
        'tables', json_build_object(${TABLES.map((name) => `'${name}', pg_total_relation_size('${name === 'sms_log' ? 'verification' : 'smslogd'}.${name}')`).join(', ')}),
-       'entered', (select coalesce(json_object_agg(type, sms), '{}') from (${entered('by_status')}) e),
+       'entered', (select coalesce(json_object_agg(type, sms), '{}') from (${ENTERED}) e),
        'overdue', (select coalesce(json_agg(o), '[]')
                      from (select l.type, date_part('epoch', smslogd.clock() - min(p.sent_at)) as age
                              from smslogd.sms_poll p join verification.sms_log l using (id)

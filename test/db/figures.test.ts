@@ -191,13 +191,31 @@ test('increase() of smslogd_sms_total is what entered the log, whatever is delet
     await insert(7);
     restart();
   });
+  // more hours than are counted at once
+  await step(300, async () => {
+    await db.sql`insert into verification.sms_log (phone_number, type, inserted_at)
+                 select '+380000000000', 'text', now() - interval '20 days' - g * interval '1 hour' from generate_series(1, 300) g`;
+    await refreshHourly(sql);
+  });
+  await step(1, async () => {
+    await db.sql`delete from verification.sms_log where inserted_at < now() - interval '19 days'`;
+    await insert(1);
+    restart();
+  });
+  await step(0, async () => {
+    await refreshHourly(sql);
+    restart();
+  });
   // another type: it leaves this one
   await step(0, async () => {
     await db.sql`update verification.sms_log set type = '2FA' where id = (select id from verification.sms_log limit 1)`;
     restart();
   });
   // retention: its hours stay as they were counted, and may be emptied
-  await step(30, () => insert(30, '5 days'));
+  await step(30, async () => {
+    await insert(30, '5 days');
+    await refreshHourly(sql);
+  });
   await step(0, async () => {
     await refreshHourly(sql);
     await db.sql`update smslogd.settings set retention_days = 2`;
@@ -208,7 +226,7 @@ test('increase() of smslogd_sms_total is what entered the log, whatever is delet
     await db.sql`delete from verification.sms_log where inserted_at < now() - interval '3 days'`;
     restart();
   });
-  expect(await db.sql`select count(*)::int as rows from verification.sms_log`).toEqual([{ rows: 7 }]);
+  expect(await db.sql`select count(*)::int as rows from verification.sms_log`).toEqual([{ rows: 8 }]);
 
   // a first reading that takes longer than a scrape waits
   await db.sql.begin(async (tx) => {

@@ -99,6 +99,7 @@ test('what leaves while it is open leaves the queue and the backlog too; the sum
     await createFigures({ config: db.config(), sql, metrics, log: silentLog, waitMs: 30_000 }).refresh();
     return (await metrics.smsTotal.get()).values;
   };
+  await refreshHourly(sql);
   const total = await scrape();
   await retain();
   const [queue] = await db.sql`
