@@ -1,14 +1,14 @@
 /**
  * The settings: one table that reads them, checks them, prints them and documents them.
  */
-import { readFileSync } from 'node:fs';
 import { z } from 'zod';
-import { SmslogdError } from './errors.ts';
+import { codeOf, SmslogdError } from './errors.ts';
 import { maskAddress } from './masking.ts';
 import { readAddress } from './postgres/address.ts';
 import { AddressProblem } from './postgres/conninfo.ts';
 import { splitTable } from './postgres/quoting.ts';
 import { unreadableFile } from './postgres/tls.ts';
+import { readValueFile } from './secret-file.ts';
 import { nearestZone } from './timezones.ts';
 
 const text = z.string().min(1);
@@ -159,7 +159,7 @@ function needed(need: Need, values: Readonly<Record<string, unknown>>): readonly
 }
 
 /**
- * Reads the settings from `env` (`NAME`, or `NAME_FILE` with the path of a file that holds the value). An empty value counts as unset.
+ * Reads the settings from `env` (`NAME`, or `NAME_FILE` with the path of a file that holds the value, see secret-file.ts). An empty value counts as unset.
  * Throws config_invalid with a line for each wrong setting: its name and the form it wants, never its value.
  */
 export function loadConfig(env: NodeJS.ProcessEnv, needs: readonly Need[] = []): Config {
@@ -170,8 +170,8 @@ export function loadConfig(env: NodeJS.ProcessEnv, needs: readonly Need[] = []):
     let given: string | undefined;
     try {
       given = written(env, name);
-    } catch {
-      problems.push(`${name}_FILE: the file cannot be read`);
+    } catch (error) {
+      problems.push(`${name}_FILE: the file cannot be read (${codeOf(error) ?? 'unknown'})`);
       continue;
     }
     const source = given ?? setting.initial;
@@ -211,7 +211,9 @@ export function loadConfig(env: NodeJS.ProcessEnv, needs: readonly Need[] = []):
 
 function written(env: NodeJS.ProcessEnv, name: SettingName): string | undefined {
   const path = env[`${name}_FILE`];
-  const value = path === undefined || path === '' ? env[name] : readFileSync(path, 'utf8').replace(/\r?\n$/, '');
+  const { secret, address }: Setting = SETTINGS[name];
+  const isSecret = secret === true || address === true;
+  const value = path === undefined || path === '' ? env[name] : readValueFile(path, { secret: isSecret });
   return value === '' ? undefined : value;
 }
 

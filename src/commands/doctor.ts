@@ -1,6 +1,7 @@
 import { loadConfig } from '../config.ts';
 import { askGateway } from '../doctor/gateway.ts';
 import { lineOf, ok, runChecks, type Check } from '../doctor/check.ts';
+import { encryptionCheck } from '../doctor/encryption.ts';
 import { needing, type Found } from '../doctor/found.ts';
 import { slotChecks } from '../doctor/slot.ts';
 import { schemaChecks } from '../doctor/schema.ts';
@@ -29,6 +30,7 @@ export const checks: readonly Check<Found>[] = [
       }
     },
   },
+  encryptionCheck,
   ...serverChecks,
   timezoneCheck,
   ...sessionChecks,

@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
 import type { Config } from '../config.ts';
+import { readValueFile } from '../secret-file.ts';
 
 export interface Credentials {
   readonly login: string;
@@ -19,7 +19,7 @@ export function currentCredentials(
     const known = config[name] ?? '';
     if (path === undefined || path === '') return known;
     try {
-      return readFileSync(path, 'utf8').replace(/\r?\n$/, '') || known;
+      return readValueFile(path, { secret: true }) || known;
     } catch {
       return known;
     }

@@ -77,7 +77,7 @@ function systemRoots(): string | Buffer | string[] {
 
 /** The content of a file that is named, or of libpq's own file where that exists. */
 function fileOf(parameter: string, named: string | undefined, usual: string, secret = false): Buffer | undefined {
-  const path = named ?? join(homeFolder(), '.postgresql', usual);
+  const path = named ?? usualFile(usual);
   if (named === undefined && !existsSync(path)) return undefined;
   const what = named === undefined ? `the file ~/.postgresql/${usual}` : `the file of ${parameter}`;
   try {
@@ -95,6 +95,16 @@ function fileOf(parameter: string, named: string | undefined, usual: string, sec
       error,
     );
   }
+}
+
+/** Whether the server's certificate is checked against an authority: by its mode, or as a root certificate is there. */
+export function verifies(tls: TlsSettings): boolean {
+  const encrypts = tls.mode === 'require' || tls.mode.startsWith('verify');
+  return encrypts && (tls.mode !== 'require' || tls.rootCert !== undefined || existsSync(usualFile('root.crt')));
+}
+
+function usualFile(name: string): string {
+  return join(homeFolder(), '.postgresql', name);
 }
 
 /** The parameter whose file is named and cannot be read. */

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { command } from '../../src/commands/config.ts';
+import { currentCredentials } from '../../src/poller/credentials.ts';
 import { describeConfig, loadConfig, settingNames, settingsMarkdown, type Need } from '../../src/config.ts';
 
 const FULL = {
@@ -72,15 +73,46 @@ test.for([
   expect(said).not.toContain('secret');
 });
 
-test('a secret may stand in a file, without its last line break; an unreadable file is named', () => {
+test.for([
+  ['nothing after it', 'a secret'],
+  ['a line break', 'a secret\n'],
+  ['line breaks', 'a secret\r\n\r\n\n'],
+  ['blanks', 'a secret \t \n'],
+  ['a byte order mark', '\ufeffa secret\n'],
+] as const)('a secret in a file is the same with %s', ([, content]) => {
   const folder = mkdtempSync(join(tmpdir(), 'smslogd-config-'));
   try {
-    const path = join(folder, 'password');
-    writeFileSync(path, 'from-the-file\n');
-    expect(loadConfig({ IP2SMS_PASSWORD_FILE: path }).IP2SMS_PASSWORD).toBe('from-the-file');
+    const path = join(folder, 'secret');
+    writeFileSync(path, content);
+    const env = { IP2SMS_PASSWORD_FILE: path, IP2SMS_LOGIN_FILE: path };
+    const config = loadConfig(env);
+    expect(config).toMatchObject({ IP2SMS_PASSWORD: 'a secret', IP2SMS_LOGIN: 'a secret' });
+    // the poller reads it again while it runs
+    expect(currentCredentials({ IP2SMS_LOGIN: '', IP2SMS_PASSWORD: '' }, env)).toEqual({
+      login: 'a secret',
+      password: 'a secret',
+    });
+    writeFileSync(path, content.replace('a secret', 'postgres://db/name'));
+    expect(loadConfig({ DATABASE_URL_FILE: path }).DATABASE_URL).toBe('postgres://db/name');
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test('a text in a file keeps its blanks, an unreadable file is named with the reason and without its content', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'smslogd-config-'));
+  try {
+    const path = join(folder, 'text');
+    writeFileSync(path, '\ufeffcode: \n');
+    expect(loadConfig({ OTP_CODE_TEXT_FILE: path }).OTP_CODE_TEXT).toBe('code: ');
     expect(problemsOf({ IP2SMS_PASSWORD_FILE: join(folder, 'absent') })).toContain(
-      'IP2SMS_PASSWORD_FILE: the file cannot be read',
+      'IP2SMS_PASSWORD_FILE: the file cannot be read (ENOENT)',
     );
+    expect(problemsOf({ IP2SMS_PASSWORD_FILE: folder })).toContain('(EISDIR)');
+    writeFileSync(path, Buffer.concat([Buffer.from([0xff, 0xfe]), Buffer.from('secret', 'utf16le')]));
+    const said = problemsOf({ IP2SMS_PASSWORD_FILE: path });
+    expect(said).toContain('IP2SMS_PASSWORD_FILE: the file cannot be read (ERR_ENCODING_INVALID_ENCODED_DATA)');
+    expect(said).not.toContain('secret');
   } finally {
     rmSync(folder, { recursive: true });
   }

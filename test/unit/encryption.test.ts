@@ -1,0 +1,39 @@
+import { expect, test, vi } from 'vitest';
+import { loadConfig } from '../../src/config.ts';
+import { encryptionCheck } from '../../src/doctor/encryption.ts';
+
+const check = (env: Record<string, string>) => encryptionCheck.run({ env, config: loadConfig(env) });
+
+vi.stubEnv('HOME', '/nowhere');
+
+test.for([
+  ['postgres://u@db.example/d', 'FAIL'],
+  ['postgres://u@db.example/d?sslmode=prefer', 'FAIL'],
+  ['postgres://u@db.example/d?sslmode=require', 'FAIL'],
+  ['postgres://u@localhost,db.example/d', 'FAIL'],
+  ['postgres://u@localhost/d?hostaddr=192.0.2.1', 'FAIL'],
+  ['postgres://u@db.example/d?sslmode=disable', 'warn'],
+  ['postgres://u@db.example/d?sslmode=verify-full', 'ok'],
+  ['postgres://u@db.example/d?sslmode=verify-ca', 'ok'],
+  ['postgres://u@db.example/d?sslrootcert=system', 'ok'],
+  ['postgres://u@localhost/d', 'ok'],
+  ['postgres://u@127.0.0.1/d', 'ok'],
+  ['postgres://u@[::1]/d', 'ok'],
+  ['postgres://u@db.example/d?hostaddr=127.0.0.1', 'ok'],
+  ['postgres://u@%2Frun%2Fpostgresql/d', 'ok'],
+  ['postgres:///d', 'ok'],
+] as const)('a network that could read along or answer itself is told of: %s is %s', async ([url, level]) => {
+  const { says, ...finding } = await check({ DATABASE_URL: url });
+  expect(finding).toMatchObject({ level });
+  expect(says.includes('DATABASE_URL:')).toBe(level !== 'ok');
+});
+
+test('each address is judged, and the one that is wrong is named', async () => {
+  const safe = 'postgres://u@localhost/d';
+  const unsafe = 'postgres://u@db.example/d';
+  expect(await check({ DATABASE_URL: safe, DATABASE_REPLICATION_URL: unsafe })).toMatchObject({
+    level: 'FAIL',
+    says: expect.stringMatching(/^DATABASE_REPLICATION_URL: /),
+    fix: expect.stringContaining('sslrootcert=FILE'),
+  });
+});
