@@ -8,7 +8,7 @@ import { readAddress } from './postgres/address.ts';
 import { AddressProblem } from './postgres/conninfo.ts';
 import { splitTable } from './postgres/quoting.ts';
 import { unreadableFile } from './postgres/tls.ts';
-import { readValueFile } from './secret-file.ts';
+import { isReadable, readValueFile } from './secret-file.ts';
 import { nearestZone } from './timezones.ts';
 
 const text = z.string().min(1);
@@ -21,6 +21,7 @@ const whole = (low: number, high: number) =>
     .max(high);
 const minutes = z.coerce.number('a number of minutes').positive('more than 0').max(525_600, 'at most a year');
 const webAddress = z.url({ protocol: /^https?$/, error: 'an http:// or https:// address' });
+const file = text.refine(isReadable, 'a file that can be read');
 const timezone = text.refine(isTimezone, {
   error: ({ input }) => `an IANA time zone; the nearest is ${nearestZone(String(input), runtimeZones())}`,
 });
@@ -97,6 +98,12 @@ const SETTINGS = {
   },
   IP2SMS_LOGIN: { type: text, secret: true, about: 'Basic authorization (required likewise)' },
   IP2SMS_PASSWORD: { type: text, secret: true, about: 'Basic authorization (required likewise)' },
+  IP2SMS_CA_FILE: {
+    type: file,
+    about: 'the certificate of the authority of the gateway; default: those that Node.js trusts',
+  },
+  IP2SMS_CERT_FILE: { type: file, about: 'our client certificate, where the gateway wants one' },
+  IP2SMS_KEY_FILE: { type: file, about: 'its key' },
   IP2SMS_SOURCE: { type: text, about: 'alpha name, for `send`' },
   IP2SMS_FORMAT: { type: z.enum(['xml', 'json'], 'xml or json'), initial: 'xml', about: '`xml` or `json`' },
   LATENCY_SOURCE: {
@@ -192,6 +199,10 @@ export function loadConfig(env: NodeJS.ProcessEnv, needs: readonly Need[] = []):
         problems.push(`${name}: is required`);
     }
   }
+  const [cert, key] = ['IP2SMS_CERT_FILE', 'IP2SMS_KEY_FILE'] as const;
+  const alone = values[cert] === undefined ? cert : key;
+  if ((values[cert] === undefined) !== (values[key] === undefined) && !problems.some((line) => line.startsWith(alone)))
+    problems.push(`${alone}: is required with ${alone === cert ? key : cert}`);
   if (problems.length > 0)
     throw new SmslogdError('config_invalid', `wrong settings:\n  ${[...new Set(problems)].join('\n  ')}`);
   // an SMS has its verdict before its row leaves, and none while it lives

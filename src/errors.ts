@@ -141,6 +141,10 @@ const TABLE = {
     hint: 'Check IP2SMS_LOGIN and IP2SMS_PASSWORD; the SMS wait, nothing is lost.',
   },
   gateway_unreachable: { reaction: 'retry', hint: 'Check IP2SMS_URL and the network; the SMS wait, nothing is lost.' },
+  gateway_in_clear: {
+    reaction: 'retry',
+    hint: 'Use https:// in IP2SMS_URL and IP2SMS_STATUS_URL: whoever is on the network in between reads the login and the ids of SMS.',
+  },
   gateway_busy: {
     reaction: 'retry',
     hint: 'The gateway asks to be asked less; smslogd obeys. If it goes on, lower IP2SMS_MAX_RPS or IP2SMS_MAX_CONCURRENCY.',

@@ -1,5 +1,5 @@
 /** Reads the files of `NAME_FILE`, in one way for all settings. */
-import { readFileSync } from 'node:fs';
+import { accessSync, constants, readFileSync } from 'node:fs';
 
 /**
  * The value in a file: text in UTF-8, without a byte order mark and without the line breaks at its end. Of a secret, blanks at the end are no
@@ -9,4 +9,14 @@ export function readValueFile(path: string, { secret }: { secret: boolean }): st
   // the decoder takes the byte order mark away
   const text = new TextDecoder('utf-8', { fatal: true }).decode(readFileSync(path));
   return text.replace(secret ? /[ \t\r\n]+$/ : /[\r\n]+$/, '');
+}
+
+/** True where a file that a setting names can be read. */
+export function isReadable(path: string): boolean {
+  try {
+    accessSync(path, constants.R_OK);
+    return true;
+  } catch {
+    return false;
+  }
 }

@@ -3,7 +3,7 @@ import { hostname } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
 import closeWithGrace from 'close-with-grace';
 import { loadConfig, type Config } from '../config.ts';
-import { toSmslogdError, type SmslogdError } from '../errors.ts';
+import { SmslogdError, toSmslogdError } from '../errors.ts';
 import { createFigures } from '../figures/gauges.ts';
 import { runHourly } from '../figures/hourly.ts';
 import { runRetention } from '../figures/retention.ts';
@@ -15,6 +15,7 @@ import { createMetrics, type Metrics } from '../metrics.ts';
 import { watchWaits } from '../mirror/locks.ts';
 import { createMirror } from '../mirror/mirror.ts';
 import { queryOfPool } from '../objects.ts';
+import { clearGateways } from '../poller/certificates.ts';
 import { createPoller } from '../poller/poller.ts';
 import { repairQueue } from '../poller/repair.ts';
 import { openConnections } from '../postgres/connections.ts';
@@ -118,6 +119,7 @@ async function daemon(
     });
     try {
       log.info({ version: VERSION, loops: config.LOOPS, port: http.port, host: config.HTTP_HOST }, 'smslogd runs');
+      if (config.LOOPS.includes('poller')) warnOfClearText(config, log);
       await databaseAtStart(config, upkeep, log, stop.signal);
       run('leader', (signal) => leader.run(signal));
       run('connections', (signal) => connections.watch(signal));
@@ -165,6 +167,13 @@ async function databaseAtStart(config: Config, sql: Sql, log: Log, signal: Abort
       await pause(backoff(reaction, failures), signal);
     }
   }
+}
+
+function warnOfClearText(config: Config, log: Log): void {
+  const names = clearGateways(config);
+  if (names.length === 0) return;
+  const sentence = `login and ids of SMS go to the gateway in clear text (${names.join(', ')})`;
+  logProblem(log, 'warn', new SmslogdError('gateway_in_clear', sentence));
 }
 
 async function answers(sql: Sql): Promise<boolean> {

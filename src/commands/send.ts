@@ -5,6 +5,7 @@
 import { loadConfig } from '../config.ts';
 import { openDatabase, type Sql } from '../postgres/pools.ts';
 import { SmslogdError, toSmslogdError } from '../errors.ts';
+import { tlsMeaning } from '../poller/certificates.ts';
 import { currentCredentials } from '../poller/credentials.ts';
 import { createGateway, type Exchange } from '../poller/gateway.ts';
 import { parseReply, type Reply } from '../poller/reply.ts';
@@ -81,7 +82,12 @@ function readMessage(flags: Flags): Message {
 function understand(exchange: Exchange): Extract<Reply, { kind: 'status' }> {
   if (exchange.kind !== 'response') {
     const what = exchange.kind === 'timeout' ? 'did not answer in time' : 'cannot be reached';
-    throw new SmslogdError('gateway_unreachable', `the gateway ${what}; the SMS is logged without a status`);
+    const tls = exchange.kind === 'network' ? tlsMeaning(exchange.cause) : undefined;
+    throw new SmslogdError(
+      'gateway_unreachable',
+      `the gateway ${what}${tls === undefined ? '' : `: ${tls.says}`}; the SMS is logged without a status`,
+      tls === undefined ? {} : { hint: tls.hint },
+    );
   }
   const reply = parseReply(exchange.body, undefined);
   if (exchange.status === 401 || exchange.status === 403 || reply.kind === 'unauthorized')

@@ -1,5 +1,6 @@
 /** Asks the gateway for the status of an id that nobody has: any answer but a refused login shows that it can be asked. */
 import type { Config } from '../config.ts';
+import { clearGateways, tlsMeaning } from '../poller/certificates.ts';
 import { currentCredentials } from '../poller/credentials.ts';
 import { createGateway } from '../poller/gateway.ts';
 import { outcomeOf, type Outcome } from '../poller/outcome.ts';
@@ -7,28 +8,32 @@ import { fail, ok, warn, type Finding } from './check.ts';
 
 const NOBODYS_ID = '1000001';
 const CHECK_NETWORK = 'check IP2SMS_URL and IP2SMS_STATUS_URL, and that this host may connect there';
-const CHECK_CERTIFICATE =
-  'check the host name in IP2SMS_URL; where the gateway has an authority of its own, NODE_EXTRA_CA_CERTS names the file with its certificate';
 const CHECK_ADDRESS = 'check IP2SMS_STATUS_URL and IP2SMS_FORMAT';
 
 export async function askGateway(config: Config, env: NodeJS.ProcessEnv): Promise<Finding> {
   const gateway = createGateway(config, () => currentCredentials(config, env));
   try {
-    return findingOf(outcomeOf(await gateway.askStatus(NOBODYS_ID), NOBODYS_ID), config);
+    const finding = findingOf(outcomeOf(await gateway.askStatus(NOBODYS_ID), NOBODYS_ID), config);
+    const clear = clearGateways(config);
+    if (finding.level !== 'ok' || clear.length === 0) return finding;
+    return warn(
+      `${finding.says}, and login and ids of SMS go there in clear text`,
+      `use https:// in ${clear.join(' and ')}`,
+    );
   } finally {
     await gateway.close();
   }
 }
 
 export function findingOf({ result, why, cause }: Outcome, config: Pick<Config, 'IP2SMS_TIMEOUT_MS'>): Finding {
+  const tls = tlsMeaning(cause);
   switch (result) {
     case 'unauthorized':
       return fail('it refuses the login', 'check IP2SMS_LOGIN and IP2SMS_PASSWORD');
     case 'timeout':
       return fail(`no answer within ${config.IP2SMS_TIMEOUT_MS} ms`, CHECK_NETWORK);
     case 'network':
-      if (cause !== undefined && /CERT|SIGN/.test(cause))
-        return fail(`its certificate is not one to be trusted (${cause})`, CHECK_CERTIFICATE);
+      if (tls !== undefined) return fail(tls.says, tls.hint);
       return fail(`no connection${cause === undefined ? '' : ` (${cause})`}`, CHECK_NETWORK);
     case 'http_5xx':
       return warn('it answers 5xx: it has trouble of its own now');

@@ -3,6 +3,7 @@ import { SmslogdError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { GATEWAY_TROUBLES, type GatewayTrouble, type Metrics } from '../metrics.ts';
 import { createBreaker } from './breaker.ts';
+import { tlsMeaning } from './certificates.ts';
 import type { Credentials } from './credentials.ts';
 import { createLimit } from './limit.ts';
 import type { Outcome } from './outcome.ts';
@@ -92,9 +93,9 @@ export function createConduct(
             said.over('the gateway answers again');
             tell();
           } else {
-            const [level, code, sentence] = troubleOf(outcome);
+            const [level, code, sentence, hint] = troubleOf(outcome);
             const seconds = Math.ceil(breaker.remaining(at) / 1000);
-            said.trouble(level, new SmslogdError(code, sentence), { seconds });
+            said.trouble(level, new SmslogdError(code, sentence, hint === undefined ? {} : { hint }), { seconds });
             tell(code);
           }
           refused = outcome.breaker === 'unauthorized' ? login : undefined;
@@ -106,9 +107,16 @@ export function createConduct(
 }
 
 /** Why the gateway is left alone. */
-function troubleOf({ breaker, result = 'network', cause, busy }: Outcome): ['warn' | 'error', GatewayTrouble, string] {
+function troubleOf({
+  breaker,
+  result = 'network',
+  cause,
+  busy,
+}: Outcome): ['warn' | 'error', GatewayTrouble, string, string?] {
   if (breaker === 'unauthorized') return ['error', 'gateway_unauthorized', 'the gateway refuses the login'];
   if (busy === true) return ['warn', 'gateway_busy', `the gateway asks for a pause (${result})`];
+  const tls = tlsMeaning(cause);
+  if (tls !== undefined) return ['warn', 'gateway_unreachable', `the gateway cannot be asked: ${tls.says}`, tls.hint];
   const fails = result === 'http_5xx' ? 'answers with errors' : 'does not answer';
   return ['warn', 'gateway_unreachable', `the gateway ${fails} (${cause ?? result})`];
 }

@@ -1,5 +1,6 @@
 /** The two questions to the gateway, in XML and JSON. Requests are built with escaping, and an id that is not plain is never sent. */
 import type { Config } from '../config.ts';
+import { gatewayTls } from './certificates.ts';
 import type { Credentials } from './credentials.ts';
 import { createDeadlines } from './deadlines.ts';
 import { createPoster, type Exchange, type Poster } from './post.ts';
@@ -25,6 +26,9 @@ type GatewayConfig = Pick<
   Config,
   | 'IP2SMS_URL'
   | 'IP2SMS_STATUS_URL'
+  | 'IP2SMS_CA_FILE'
+  | 'IP2SMS_CERT_FILE'
+  | 'IP2SMS_KEY_FILE'
   | 'IP2SMS_FORMAT'
   | 'IP2SMS_SOURCE'
   | 'IP2SMS_TIMEOUT_MS'
@@ -37,8 +41,9 @@ export function createGateway(config: GatewayConfig, credentials: () => Credenti
   const json = config.IP2SMS_FORMAT === 'json';
   const timeout = config.IP2SMS_TIMEOUT_MS;
   const deadlines = createDeadlines(timeout);
+  const tls = gatewayTls(config);
   const open = (address: string | undefined, connections: number) =>
-    createPoster(new URL(address ?? ''), connections, timeout, deadlines);
+    createPoster(new URL(address ?? ''), connections, timeout, deadlines, tls);
   const asking = open(config.IP2SMS_STATUS_URL, config.IP2SMS_MAX_CONCURRENCY);
   const sending = open(config.IP2SMS_URL, 1);
 

@@ -2,8 +2,10 @@
  * The only file that knows undici: one POST at a time on each connection, bounded in time and size, its body always read to the end. No redirects,
  * no HTTP/2, no pipelining. It hears undici's events itself: a stream and a signal for each reply would cost as much as all else.
  */
-import { Pool, type Dispatcher } from 'undici';
+import { buildConnector, EnvHttpProxyAgent, Pool, type Dispatcher } from 'undici';
 import { codeOf } from '../errors.ts';
+import { tlsTroubleOf } from '../tls-failure.ts';
+import type { GatewayTls } from './certificates.ts';
 import { parseDate } from './date.ts';
 import type { Deadline, Deadlines } from './deadlines.ts';
 
@@ -35,34 +37,66 @@ export interface Poster {
   close(): Promise<void>;
 }
 
-/** Opens no connection before the first request. `timeout`: milliseconds, also of a connection's making; `deadlines` are of the whole request. */
-export function createPoster(address: URL, connections: number, timeout: number, deadlines: Deadlines): Poster {
-  const pool = new Pool(address.origin, {
+/** As curl and most programs have them. */
+const PROXIES = ['HTTPS_PROXY', 'https_proxy', 'HTTP_PROXY', 'http_proxy'];
+
+/**
+ * Opens no connection before the first request. `timeout`: milliseconds, also of a connection's making; `deadlines` are of the whole request. A proxy of the
+ * environment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY) is used.
+ */
+export function createPoster(
+  address: URL,
+  connections: number,
+  timeout: number,
+  deadlines: Deadlines,
+  tls: GatewayTls = {},
+): Poster {
+  const options = {
     connections,
     pipelining: 1,
     allowH2: false,
     maxResponseSize: MAX_REPLY_BYTES,
-    connectTimeout: timeout,
     headersTimeout: timeout,
     bodyTimeout: timeout,
     keepAliveTimeout: 30_000,
     // the gateway may ask for less in its Keep-Alive header, not for more
     keepAliveMaxTimeout: 30_000,
-  });
+    connect: connectorOf(tls, timeout),
+  };
+  const pool = PROXIES.some((name) => (process.env[name] ?? '') !== '')
+    ? new EnvHttpProxyAgent({ ...options, requestTls: { ...tls } })
+    : new Pool(address.origin, options);
+  let closed = false;
   const path = `${address.pathname}${address.search}`;
   return {
     post: (headers, body, again) =>
       new Promise((resolve) => {
-        const options = { method: 'POST', path, headers, body } as const;
+        const request = { origin: address.origin, method: 'POST', path, headers, body } as const;
         const send = () => {
-          if (!pool.destroyed) pool.dispatch(options, reply);
-          return !pool.destroyed;
+          if (!closed) pool.dispatch(request, reply);
+          return !closed;
         };
         const reply = new Reply(resolve, deadlines, again ? send : undefined);
-        pool.dispatch(options, reply);
+        pool.dispatch(request, reply);
       }),
-    close: () => pool.destroy(),
+    close: () => {
+      closed = true;
+      return pool.destroy();
+    },
   };
+}
+
+/** With TLS 1.3 a gateway judges our certificate after the handshake; undici would take the end of the connection for the failure. */
+function connectorOf(tls: GatewayTls, timeout: number): buildConnector.connector {
+  const connector = buildConnector({ ...tls, allowH2: false, timeout });
+  return (options, done) =>
+    connector(options, (...result) => {
+      const [, socket] = result;
+      socket?.prependOnceListener('error', (error) => {
+        if (tlsTroubleOf(codeOf(error) ?? '') !== undefined) socket.destroy(error);
+      });
+      done(...result);
+    });
 }
 
 /** Gathers one reply and tells once how it ended. */
@@ -178,6 +212,8 @@ const TIMEOUT = Object.assign(new Error('the time for the request is over'), { n
 
 function exchangeOf(error: Error): Exchange {
   const { name = '', code = '' } = error as { name?: string; code?: string };
+  const refusal = /^Proxy response \((\d{3})\)/.exec(error.message)?.[1];
+  if (refusal !== undefined) return { kind: 'network', cause: `PROXY_${refusal}` };
   if (name === 'TimeoutError' || name === 'AbortError' || code.endsWith('_TIMEOUT')) return { kind: 'timeout' };
   if (name === 'HTTPParserError' || GARBAGE.has(code)) return { kind: 'garbage' };
   const cause = codeOf(error);

@@ -1,5 +1,5 @@
 /** TLS as libpq has it: which files count, what is checked of the server, and what a failure means. */
-import { accessSync, constants, existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
 import {
@@ -13,6 +13,8 @@ import {
   type SecureVersion,
 } from 'node:tls';
 import { codeOf, SmslogdError } from '../errors.ts';
+import { isReadable } from '../secret-file.ts';
+import { tlsTroubleOf, type TlsTrouble } from '../tls-failure.ts';
 import type { TlsSettings } from './address.ts';
 import { homeFolder } from './home.ts';
 
@@ -113,15 +115,6 @@ export function unreadableFile(tls: TlsSettings): string | undefined {
   return Object.entries(files).find(([, path]) => path !== undefined && path !== 'system' && !isReadable(path))?.[0];
 }
 
-function isReadable(path: string): boolean {
-  try {
-    accessSync(path, constants.R_OK);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
 function isOpenToOthers(path: string): boolean {
   const { mode, uid } = statSync(path);
   return (mode & (uid === 0 ? 0o037 : 0o077)) !== 0;
@@ -136,53 +129,37 @@ export function tlsError(sentence: string, hint?: string, cause?: unknown): Smsl
   return new SmslogdError('database_tls', sentence, { cause, ...(hint === undefined ? {} : { hint }) });
 }
 
-/** Which code means what, by its beginning; the first that fits counts. */
-const MEANINGS: readonly (readonly [RegExp, string, string?])[] = [
-  [
-    /^(?:UNABLE_TO|SELF_SIGNED|DEPTH_ZERO|INVALID_CA)/,
-    "the server's certificate is not of a trusted authority",
-    UNTRUSTED_HINT,
-  ],
-  [
-    /^ERR_TLS_CERT_ALTNAME/,
+const MEANINGS: Readonly<Record<TlsTrouble, readonly [says: string, hint?: string]>> = {
+  untrusted: ["the server's certificate is not of a trusted authority", UNTRUSTED_HINT],
+  host: [
     "the server's certificate is not for the host of the address",
     'Use a host name that is in the certificate (hostaddr= gives the IP address apart), renew the certificate with this name, or use sslmode=verify-ca.',
   ],
-  [
-    /^CERT_(?:HAS_EXPIRED|NOT_YET)/,
+  time: [
     "the server's certificate is not valid at this time",
     "Renew the server's certificate, and check both clocks.",
   ],
-  [/^(?:CERT_REVOKED|CRL|UNABLE_TO_GET_CRL)/, "the server's certificate was revoked, or its sslcrl does not fit"],
-  [
-    /CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE/,
-    'the server wants a client certificate, or none of its ciphers is known here',
-    CERTIFICATE_HINT,
-  ],
-  [
-    /ALERT.*(?:CA|CERTIFICATE|EXPIRED|REVOKED)/,
+  revoked: ["the server's certificate was revoked, or the file of sslcrl does not fit"],
+  wanted: ['the server wants a client certificate, or none of its ciphers is known here', CERTIFICATE_HINT],
+  refused: [
     'the server does not take the client certificate',
     "Let sslcert= be a valid certificate of an authority that the server's ssl_ca_file names.",
   ],
-  [
-    /PROTOCOL/,
+  version: [
     'there is no version of TLS that both sides take',
     "Compare the server's ssl_min_protocol_version with the parameters ssl_min_protocol_version and ssl_max_protocol_version.",
   ],
-  [
-    /^ERR_OSSL|BAD_DECRYPT|PEM|KEY_VALUES|^ERR_CRYPTO/,
+  file: [
     'a file of sslrootcert, sslcert, sslkey or sslcrl cannot be used',
     'Each file must be in PEM form, and the key of sslkey= that of the certificate; sslpassword= decrypts it.',
   ],
-];
+  other: ['the TLS handshake failed'],
+};
 
 /** What a failure while TLS begins means; an SmslogdError stays. */
 export function tlsFailure(error: unknown): SmslogdError {
   if (error instanceof SmslogdError) return error;
   const code = codeOf(error) ?? 'no code';
-  const [, sentence, hint] = MEANINGS.find(([pattern]) => pattern.test(code)) ?? [
-    undefined,
-    'the TLS handshake failed',
-  ];
-  return tlsError(`${sentence} (${code})`, hint, error);
+  const [says, hint] = MEANINGS[tlsTroubleOf(code) ?? 'other'];
+  return tlsError(`${says} (${code})`, hint, error);
 }
