@@ -18,6 +18,7 @@ let metrics: Metrics;
 let health: Health;
 let shown: ReturnType<typeof channelFacts> | undefined;
 let server: HttpServer;
+let now = 0;
 let complaints: string[];
 
 beforeAll(async () => {
@@ -56,6 +57,8 @@ beforeEach(async () => {
     figures,
     log: silentLog,
     version: '1.2.3',
+    // a second goes by between two looks: the page is made for each
+    now: () => (now += 1_000),
   });
 });
 afterEach(() => server.close());
@@ -72,6 +75,7 @@ const STATES: Readonly<Record<string, { begin: () => void; says: string; also: s
       health.setMirrorState('stopped');
       metrics.mirrorLagSeconds.set(4_000);
       metrics.pollBreaker.set(1);
+      metrics.gatewayTrouble.set({ code: 'gateway_unauthorized' }, 1);
       metrics.pollRequests.inc({ result: 'unauthorized' }, 3);
       shown = { ...shown!, facts: { ...shown!.facts, due: 812, slot: { ...shown!.facts.slot!, active: false } } };
     },
