@@ -14,8 +14,8 @@
  */
 import type { Config } from '../config.ts';
 import type { Sql } from '../postgres/pools.ts';
-import { logProblem, type Log } from '../log.ts';
-import { refusalOf, writeAccepted } from '../postgres/refusal.ts';
+import type { Log } from '../log.ts';
+import { refusalOf, tellRefused, writeAccepted } from '../postgres/refusal.ts';
 import { pause } from '../supervise.ts';
 import { freezeHours, oldRows, removeRows } from './store.ts';
 
@@ -37,12 +37,8 @@ export interface RetentionDeps {
 /** Removes what is past RETENTION_DAYS (more than 0) every few minutes until `signal` aborts. Throws what the database throws; safe to start again. */
 export async function runRetention({ config, sql, log, works }: RetentionDeps, signal: AbortSignal): Promise<void> {
   let first = true;
-  const said = new Set<string>();
-  const refused = (id: string, error: unknown) => {
-    if (!said.has(id))
-      logProblem(log, 'warn', refusalOf(error, 'It stays in the log; smslogd tries again each hour.'), { id });
-    said.add(id);
-  };
+  const refused = (id: string, error: unknown) =>
+    tellRefused({ log }, id, refusalOf(error, 'It stays in the log; smslogd tries again each hour.'));
   while (!signal.aborted) {
     const mark = await rested(signal, () => freezeHours(sql, config.RETENTION_DAYS));
     if (!mark.frozen) continue;

@@ -44,14 +44,11 @@ export async function complete(
 
 /** Looks until `signal` aborts. Throws what the database throws, but for what it has against single rows: that is said once. */
 export async function completeLate({ store, source, term, log, metrics }: Late, signal: AbortSignal): Promise<void> {
-  const said = new Set<string>();
   const look = async (seconds: number | undefined) => {
     let after: string | undefined;
     do {
       const ids = await store.waiting(seconds, after, PIECE);
-      const refused = await complete({ store, source, term }, ids, signal);
-      for (const id of refused) if (!said.has(id)) reportRefused(log, metrics, id);
-      for (const id of refused) said.add(id);
+      for (const id of await complete({ store, source, term }, ids, signal)) reportRefused(log, metrics, id);
       after = ids.length < PIECE ? undefined : ids.at(-1);
     } while (after !== undefined && !signal.aborted);
   };

@@ -8,6 +8,7 @@ import { SmslogdError } from '../errors.ts';
 import type { Health } from '../health.ts';
 import { logProblem, type Log } from '../log.ts';
 import type { Lsn } from '../lsn.ts';
+import { tellRefused } from '../postgres/refusal.ts';
 import type { Metrics } from '../metrics.ts';
 import { NEEDED_COLUMNS, statusOfSource, type Source } from '../source.ts';
 import { createBell } from './bell.ts';
@@ -213,8 +214,7 @@ function reportUnreadable({ log, metrics }: Pump, columns: readonly string[]): v
 
 /** A row that the log's constraints refuse blocks nobody and is never silent. */
 export function reportRefused(log: Log, metrics: Pick<Metrics, 'errors'>, id: string): void {
-  metrics.errors.inc({ code: 'row_refused' });
-  logProblem(log, 'warn', new SmslogdError('row_refused', 'a source row cannot be logged'), { id });
+  tellRefused({ log, metrics }, id, new SmslogdError('row_refused', 'a source row cannot be logged'));
 }
 
 function statusesOf({ metrics, log }: Pump, { rows }: Batch): (string | null)[] {

@@ -44,7 +44,6 @@ export async function reconcile(
   const resumed = after !== undefined;
   const began = performance.now();
   const sum = { looked: 0, inserted: 0, completed: 0 };
-  const refused = new Set<string>();
   log.info(
     { reason, resumed },
     resumed ? 'reconcile resumes where it stopped' : 'reconcile begins: source rows that the log lacks are copied',
@@ -64,9 +63,7 @@ export async function reconcile(
       sum.looked += chunk.looked;
       sum.inserted += chunk.inserted;
       sum.completed += chunk.completed;
-      // a second pass meets them again
-      for (const id of chunk.refused) if (!refused.has(id)) reportRefused(log, metrics, id);
-      for (const id of chunk.refused) refused.add(id);
+      for (const id of chunk.refused) reportRefused(log, metrics, id);
       metrics.reconcileLooked.inc(chunk.looked);
       metrics.reconcileRows.inc(chunk.inserted + chunk.completed);
       if (chunk.last === undefined) return;

@@ -4,15 +4,13 @@ import type { Metrics } from '../metrics.ts';
 import { isFinal } from '../status.ts';
 import { SmslogdError, toSmslogdError } from '../errors.ts';
 import { logProblem } from '../log.ts';
-import { refusalOf } from '../postgres/refusal.ts';
+import { refusalOf, tellRefused } from '../postgres/refusal.ts';
 import { createSaid } from './said.ts';
 import type { Change, Completion } from './store.ts';
 import type { Outcome } from './outcome.ts';
 
 /** Different unknown words that are worth a line in the log; all are counted. */
 const WORDS_SAID = 20;
-/** SMS of which it is remembered that they were refused: each is tried again and again, and gets a line once. */
-const REFUSED_SAID = 10_000;
 /** A date that is later than now by more is no matter of rounding. */
 const FUTURE_MS = 30_000;
 
@@ -30,7 +28,6 @@ export interface Tally {
 export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): Tally {
   const said = createSaid({ metrics, log });
   const words = new Set<string>();
-  const refused = new Set<string>();
   const changed = (changes: readonly Change[], rows: readonly Completion[] = []) => {
     const reasons = new Map(rows.filter(({ reason }) => reason !== undefined).map(({ id, reason }) => [id, reason]));
     for (const { id, type, from, to, seconds, history } of changes) {
@@ -80,16 +77,11 @@ export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): T
     },
     changed: (changes) => changed(changes),
     postponed: (rows, error) => said.trouble('warn', toSmslogdError(error), { rows }),
-    refused(id, error) {
-      const problem = refusalOf(
-        error,
-        'smslogd tries again in a quarter of an hour; `smslogd doctor` names the triggers.',
-      );
-      metrics.errors.inc({ code: problem.code });
-      if (refused.has(id)) return;
-      if (refused.size >= REFUSED_SAID) refused.clear();
-      refused.add(id);
-      logProblem(log, 'warn', problem, { id });
-    },
+    refused: (id, error) =>
+      tellRefused(
+        { log, metrics },
+        id,
+        refusalOf(error, 'smslogd tries again in a quarter of an hour; `smslogd doctor` names the triggers.'),
+      ),
   };
 }
