@@ -19,6 +19,8 @@ export interface PublicationState {
   readonly update: boolean;
   readonly delete: boolean;
   readonly viaRoot: boolean;
+  /** it has stored generated columns */
+  readonly generated: boolean;
   /** tables that inherit from the source and are not in it, quoted */
   readonly absentChildren: readonly string[];
   /** tables beside the source are in it, as the former one after another table was put in its place */
@@ -43,6 +45,7 @@ export async function describePublication(sql: Sql, config: Names, source: Sourc
       update: boolean;
       delete: boolean;
       root: boolean;
+      generated: boolean;
       member: boolean;
       all: boolean;
       others: boolean;
@@ -53,7 +56,7 @@ export async function describePublication(sql: Sql, config: Names, source: Sourc
       version: string;
       members: string;
     }[]
-  >`select p.pubinsert as insert, p.pubupdate as update, p.pubdelete as delete, p.pubviaroot as root,
+  >`select p.pubinsert as insert, p.pubupdate as update, p.pubdelete as delete, p.pubviaroot as root, coalesce(to_jsonb(p) ->> 'pubgencols' = 's', false) as generated,
            p.puballtables or r.prrelid is not null as member, p.puballtables as all,
            p.puballtables or exists (select from pg_publication_namespace n where n.pnpubid = p.oid)
            or exists (select from pg_publication_rel o where o.prpubid = p.oid and o.prrelid <> all (${members}::text::oid[])) as others, r.prqual is not null as filtered, r.prattrs is not null as list,
@@ -72,6 +75,7 @@ export async function describePublication(sql: Sql, config: Names, source: Sourc
     update: row?.update ?? false,
     delete: row?.delete ?? false,
     viaRoot: row?.root ?? false,
+    generated: row?.generated ?? false,
     absentChildren: source.children
       .filter(({ oid }) => row?.all !== true && !(JSON.parse(row?.members ?? '[]') as string[]).includes(oid))
       .map(({ table }) => table),
@@ -114,7 +118,8 @@ export function publicationStatements(config: Names, source: Source, now: Public
     : undefined;
   const list = wanted === undefined ? '' : ` (${wanted.map(quoteIdentifier).join(', ')})`;
   const member = `table ${source.table}${list}`;
-  const options = `publish = 'insert', publish_via_partition_root = true`;
+  const generated = source.publishesGenerated ? ', publish_generated_columns = stored' : '';
+  const options = `publish = 'insert', publish_via_partition_root = true${generated}`;
   const excess = (now.update || now.delete) && (strict || masked || !source.publishesUpdates);
   const creation = `create publication ${name} for ${member} with (${options})`;
   if (!now.exists) return [creation];
@@ -132,6 +137,7 @@ export function publicationStatements(config: Names, source: Source, now: Public
     statements.push(
       `alter publication ${name} add table ${now.absentChildren.map((table) => `only ${table}${list}`).join(', ')}`,
     );
-  if (!now.insert || excess || !now.viaRoot) statements.push(`alter publication ${name} set (${options})`);
+  if (!now.insert || excess || !now.viaRoot || (source.publishesGenerated && !now.generated))
+    statements.push(`alter publication ${name} set (${options})`);
   return statements;
 }

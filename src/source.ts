@@ -3,11 +3,13 @@
  * Needed columns: id, phone_number, code, inserted_at. Optional: gateway_id, gateway_status; absent ones count as null.
  */
 import type { Sql } from './postgres/pools.ts';
-import { quoteIdentifier, quoteLiteral, quoteTable, splitTable } from './postgres/quoting.ts';
+import { arrayLiteral, quoteIdentifier, quoteLiteral, quoteTable, splitTable } from './postgres/quoting.ts';
 import type { Config } from './config.ts';
 import { SmslogdError } from './errors.ts';
 import { loggableWord, STATUSES, STATUS_WORDS, statusOfWord, type Status } from './status.ts';
 
+/** What the mirror reads of a row, where the source has it. */
+export const MIRRORED_COLUMNS = ['id', 'phone_number', 'code', 'inserted_at', 'gateway_id', 'gateway_status'] as const;
 export const NEEDED_COLUMNS = ['id', 'phone_number', 'code', 'inserted_at'] as const;
 
 /** By their ids: how a type's name is written depends on settings. */
@@ -40,6 +42,10 @@ export interface Source {
   readonly columns: ReadonlyMap<string, string>;
   /** those whose type others made, an enum or a domain: a cast of such may run code of theirs */
   readonly ownTypes: ReadonlySet<string>;
+  /** those of MIRRORED_COLUMNS that are generated: no stream has them, but stored ones from PostgreSQL 18 on */
+  readonly generated: readonly string[];
+  /** true where the publication can be told to have them */
+  readonly publishesGenerated: boolean;
   /** true where an UPDATE can be published: a primary key, or another replica identity */
   readonly publishesUpdates: boolean;
   /** d default, n nothing, f full, i index */
@@ -47,6 +53,8 @@ export interface Source {
   /** true where it has the gateway_id column */
   readonly tracksGateway: boolean;
 }
+
+const MIRRORED = arrayLiteral(MIRRORED_COLUMNS);
 
 /** Reads the shape of SOURCE_TABLE. Throws source_missing or source_column. */
 export async function describeSource(sql: Sql, config: Pick<Config, 'SOURCE_TABLE'>): Promise<Source> {
@@ -67,12 +75,18 @@ export async function describeSource(sql: Sql, config: Pick<Config, 'SOURCE_TABL
       types: string;
       ids: string;
       children: string;
+      generated: string;
+      publishes: boolean;
     }[]
   >`select c.oid::text as oid, n.nspname::text as schema, c.relname::text as name, c.relkind::text as kind, pg_get_userbyid(c.relowner) as owner, c.relreplident::text as identity,
            exists (select from pg_index i where i.indrelid = c.oid and (i.indisprimary and c.relreplident = 'd' or i.indisreplident)) as key,
            (select json_agg(a.attname order by a.attnum)::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as names,
            (select json_agg(format_type(a.atttypid, null) order by a.attnum)::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as types,
            (select json_agg(a.atttypid::int8 order by a.attnum)::text from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped) as ids,
+           (select coalesce(json_agg(a.attname::text order by a.attnum), '[]')::text from pg_attribute a
+             where a.attrelid = c.oid and a.attgenerated <> '' and a.attname::text = any (${MIRRORED}::text::text[])) as generated,
+           current_setting('server_version_num')::int >= 180000
+           and exists (select from pg_attribute a where a.attrelid = c.oid and a.attgenerated = 's' and a.attname::text = any (${MIRRORED}::text::text[])) as publishes,
            (with recursive tree as (
               select i.inhrelid from pg_inherits i where i.inhparent = c.oid and c.relkind = 'r'
               union select i.inhrelid from pg_inherits i join tree t on i.inhparent = t.inhrelid)
@@ -106,6 +120,8 @@ export async function describeSource(sql: Sql, config: Pick<Config, 'SOURCE_TABL
   }
   return {
     table,
+    generated: JSON.parse(row.generated) as string[],
+    publishesGenerated: row.publishes,
     schema: row.schema,
     name: row.name,
     oid: row.oid,

@@ -32,6 +32,10 @@ export const schemaChecks: readonly Check<Found>[] = [
       );
     }
     const said = `${found.config.SOURCE_TABLE}, ${source.columns.size} columns, owner ${source.owner}`;
+    if (source.generated.length > 0 && !source.publishesGenerated)
+      return warn(
+        `${said}; ${source.generated.join(', ')} is generated, which no stream has (stored ones from PostgreSQL 18 on): each new SMS costs a lookup in the source`,
+      );
     if (!source.tracksGateway)
       return warn(`${said}; it has no gateway_id column: its SMS are logged and not judged, shown as untracked`);
     return ok(`${said}, replica identity ${IDENTITIES[source.replicaIdentity] ?? source.replicaIdentity}`);

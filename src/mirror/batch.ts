@@ -17,6 +17,8 @@ export interface Batch {
   readonly commitTimes: readonly bigint[];
   /** rows and transactions that came again and were skipped */
   readonly skipped: number;
+  /** ids of rows that the stream has not whole: they are to be read from the source */
+  readonly partial: readonly string[];
   /** needed columns that the table was without when some row was written: those rows are passed over here and must be reconciled; told with an end only */
   readonly unreadable: readonly string[];
 }
@@ -47,6 +49,7 @@ export function gather(resumeAt: Lsn): Gathering {
   let end: Lsn | undefined;
   let commitTimes: bigint[] = [];
   let skipped = 0;
+  let partial: string[] = [];
   let unreadable: readonly string[] = [];
   let state: 'outside' | 'open' | 'skipping' = 'outside';
   let newRows = 0;
@@ -75,6 +78,12 @@ export function gather(resumeAt: Lsn): Gathering {
       rows.push(row);
       size += 1 + Math.trunc(((row.code?.length ?? 0) + (row.phone?.length ?? 0)) / USUAL);
     },
+    partial(id) {
+      if (state === 'skipping') return;
+      newRows += 1;
+      size += 1;
+      partial.push(id);
+    },
     unreadable(columns) {
       if (state !== 'skipping') unreadable = columns;
     },
@@ -95,10 +104,12 @@ export function gather(resumeAt: Lsn): Gathering {
         end,
         commitTimes,
         skipped,
+        partial,
         unreadable: end === undefined ? [] : unreadable,
       };
       if (end !== undefined) unreadable = [];
       rows = [];
+      partial = [];
       size = 0;
       end = undefined;
       commitTimes = [];

@@ -31,7 +31,9 @@ export interface Row {
 export interface Receiver {
   begin(commitLsn: Lsn): void;
   insert(row: Row): void;
-  /** a row that cannot be read: the table was without these needed columns when it was written */
+  /** a row of which the stream lacks needed columns: they are generated, or the table was without them when it was written */
+  partial(id: string): void;
+  /** a row that cannot even be told from others: the table was without these needed columns when it was written */
   unreadable(columns: readonly string[]): void;
   /** `committedAt`: microseconds since 2000-01-01 UTC */
   commit(endLsn: Lsn, committedAt: bigint): void;
@@ -53,7 +55,7 @@ export interface Decoded {
   readonly oid: string;
   /** tables that inherit from it */
   readonly children: readonly { readonly oid: string }[];
-  /** a row of a time when the table was without one of these cannot be read */
+  /** a row without one of these is told as partial, one without an id as unreadable */
   readonly needed: readonly (typeof COLUMNS)[number][];
 }
 
@@ -148,8 +150,9 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
         // Insert
         const relation = relations.get(bytes.readUInt32BE(start + 1));
         if (relation === undefined) return;
-        if (relation.absent.length > 0) return receiver.unreadable(relation.absent);
+        if (relation.absent.includes('id')) return receiver.unreadable(relation.absent);
         const large = readTuple(bytes, start + 6, relation.places);
+        if (relation.absent.length > 0) return receiver.partial(values[0]!);
         for (const place of relation.padded) values[place] = values[place]?.replace(/ +$/, '') ?? null;
         return receiver.insert(row(large));
       }

@@ -17,7 +17,7 @@ export async function publicationState(sql: Sql, config: Config, source: Source)
 
 /** True where the stream would miss something; what is published in excess is the owner's trouble, not the stream's. */
 export function lacks(config: Config, source: Source, now: PublicationState): boolean {
-  return publicationStatements(config, source, { ...now, update: false, delete: false }).length > 0;
+  return publicationStatements(config, source, { ...now, update: false, delete: false, generated: true }).length > 0;
 }
 
 export interface Repair {

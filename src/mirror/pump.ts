@@ -10,11 +10,13 @@ import { logProblem, type Log } from '../log.ts';
 import type { Lsn } from '../lsn.ts';
 import { tellRefused } from '../postgres/refusal.ts';
 import type { Metrics } from '../metrics.ts';
-import { NEEDED_COLUMNS, statusOfSource, type Source } from '../source.ts';
+import { MIRRORED_COLUMNS, statusOfSource, type Source } from '../source.ts';
 import { createBell } from './bell.ts';
 import { FULL, gather, type Batch } from './batch.ts';
 import type { Due } from './mode.ts';
 import { createDecoder } from './pgoutput.ts';
+import { patiently } from '../postgres/briefly.ts';
+import { pause } from '../supervise.ts';
 import { openStream, type Stream } from './stream.ts';
 import { literalsOf, nowMicros, type Store, type Written } from './store.ts';
 
@@ -52,6 +54,8 @@ interface Sealed {
   readonly literals: string[];
 }
 
+/** Rows that one statement reads by key, and how often and after what time one that is not seen is looked for again: a commit is sent before it can be seen. */
+const BY_KEY = { rows: 500, tries: 8, againMs: 250 };
 /** How long a write is waited for once the stream has ended. */
 const STUCK_MS = 2_000;
 
@@ -78,13 +82,15 @@ export async function pump(
   outer: AbortSignal,
   beside: (signal: AbortSignal) => Promise<void>[],
 ): Promise<void> {
-  const { config, store, metrics, health, failpoints } = deps;
+  const { config, store, log, metrics, health, failpoints } = deps;
   const { term } = start;
   const stop = new AbortController();
   const signal = AbortSignal.any([outer, stop.signal]);
   const gathering = gather(start.resumeAt);
   // in masked mode the code is not published
-  const needed = NEEDED_COLUMNS.filter((column) => column !== 'code' || config.SMS_BODY !== 'masked');
+  const needed = MIRRORED_COLUMNS.filter(
+    (column) => start.source.columns.has(column) && (column !== 'code' || config.SMS_BODY !== 'masked'),
+  );
   const decode = createDecoder({ ...start.source, needed }, gathering);
   const bell = createBell();
   let stream: Stream | undefined;
@@ -154,7 +160,8 @@ export async function pump(
       // behind a large batch there is time; a small one is over at once, and what comes meanwhile is for the very next one
       opened.leisure(batch.rows.length >= LARGE);
       await failpoints?.beforeWrite?.(batch);
-      const { unreadable } = batch;
+      const { partial } = batch;
+      const unreadable = (await readByKey(partial)) ? batch.unreadable : [...batch.unreadable, 'gone'];
       // before the checkpoint passes them, so that no crash forgets it
       if (unreadable.length > 0) await store.markReconcile(term, COLUMN_GONE);
       const writing = batch.rows.length > 0 ? store.write(batch, statuses, term, literals) : undefined;
@@ -171,12 +178,33 @@ export async function pump(
       await failpoints?.afterCommit?.(batch);
       if (batch.end !== undefined) opened.acknowledge(batch.end);
       // such rows come again in no other way: the next life reconciles them at once, or says which column the table lacks
-      if (unreadable.length > 0) return reportUnreadable(deps, unreadable);
+      if (unreadable.length > 0) return reportUnreadable(deps);
       inHand = undefined;
       opened.leisure(false);
       if (next === undefined && !gathering.ready) deps.caughtUp();
       makeRoom();
     }
+  };
+
+  /** Writes rows that the stream has not whole as the source has them. False: some are not there to be read, or are not seen yet. */
+  const readByKey = async (rows: readonly string[]): Promise<boolean> => {
+    let left = rows;
+    for (let tries = 1; left.length > 0 && !signal.aborted; tries += 1) {
+      if (tries > BY_KEY.tries) return false;
+      if (tries > 1) await pause(BY_KEY.againMs, signal);
+      health.waits('mirror');
+      const absent: string[] = [];
+      for (let from = 0; from < left.length; from += BY_KEY.rows) {
+        const some = left.slice(from, from + BY_KEY.rows);
+        const { inserted, refused } = await patiently(signal, () => store.copyRows(start.source, some, term));
+        metrics.reconcileRows.inc(inserted);
+        for (const id of refused) reportRefused(log, metrics, id);
+        absent.push(...(await store.absent(some)));
+      }
+      health.beat('mirror');
+      left = absent;
+    }
+    return left.length === 0;
   };
 
   let tasks: Promise<void>[] = [];
@@ -206,9 +234,10 @@ function count({ metrics, log }: Pump, batch: Batch, written: Written): void {
   if (newest !== undefined) metrics.mirrorLagSeconds.set(secondsSince(newest, written.at));
 }
 
-function reportUnreadable({ log, metrics }: Pump, columns: readonly string[]): void {
+function reportUnreadable({ log, metrics }: Pump): void {
   metrics.errors.inc({ code: 'source_column' });
-  const was = `the source table was without the column ${columns.join(', ')} for a moment`;
+  const was =
+    'rows could not be read from the stream, which lacks a column, nor from the source: the mirror reconciles';
   logProblem(log, 'warn', new SmslogdError('source_column', was));
 }
 

@@ -406,6 +406,15 @@ export function createStore(sql: Sql, config: Config, copy: Sql = sql) {
       return await copyIds(source, ids, { term });
     },
 
+    /** Which of these ids are neither in the log nor refused. */
+    async absent(ids: readonly string[]): Promise<string[]> {
+      const rows = await copy<{ id: string }[]>`
+        select o.id::text as id from unnest(${arrayLiteral(ids)}::text::uuid[]) o (id)
+         where not exists (select from verification.sms_log l where l.id = o.id)
+           and not exists (select from smslogd.sms_refused r where r.id = o.id)`;
+      return rows.map(({ id }) => id);
+    },
+
     /** At most `size` ids that follow `after` of SMS that wait for their gateway id, in id order; of those queued in the last `seconds` (undefined: all). */
     async waiting(seconds: number | undefined, after: string | undefined, size: number): Promise<string[]> {
       const rows = await copy<{ id: string }[]>`

@@ -154,26 +154,29 @@ test('a connection that is open but dead is given up and replaced, even where th
   await db.sql.unsafe(`drop role ${role}`);
 });
 
-test('when the path of every connection dies in silence, queries in hand do not hold the mirror up', async () => {
-  await db.sql.unsafe(`alter database ${db.name} set wal_sender_timeout = '1s'`);
-  const url = new URL(db.url);
-  const proxy = await startProxy({ host: url.hostname, port: Number(url.port) });
-  url.port = String(proxy.port);
-  mirror = startMirror(db, { env: { DATABASE_URL: url.href } });
-  await mirror.streaming();
-  const locked = await db.sql.reserve();
-  await locked.unsafe('begin; lock verification.sms_log in access exclusive mode');
-  await insertVerification(db.sql);
-  await until('the write to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
-  proxy.stall();
-  await locked.unsafe('rollback');
-  locked.release();
-  await until('the row', async () => (await logged()) === 1);
-  await insertVerification(db.sql);
-  await until('the next row', async () => (await logged()) === 2, 60);
-  await mirror.stop();
-  await proxy.close();
-});
+test.each([1, 10_000])(
+  'when the path of every connection dies in silence while %d rows wait for a lock, and the socket is paused for many, nothing is held up',
+  async (count) => {
+    await db.sql.unsafe(`alter database ${db.name} set wal_sender_timeout = '1s'`);
+    const url = new URL(db.url);
+    const proxy = await startProxy({ host: url.hostname, port: Number(url.port) });
+    url.port = String(proxy.port);
+    mirror = startMirror(db, { env: { DATABASE_URL: url.href } });
+    await mirror.streaming();
+    const locked = await db.sql.reserve();
+    await locked.unsafe('begin; lock verification.sms_log in access exclusive mode');
+    await insertMany(db.sql, count);
+    await until('the write to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
+    proxy.stall();
+    await locked.unsafe('rollback');
+    locked.release();
+    await until('the rows', async () => (await logged()) === count, 30);
+    await insertVerification(db.sql);
+    await until('the next row', async () => (await logged()) === count + 1, 60);
+    await mirror.stop();
+    await proxy.close();
+  },
+);
 
 test('an idle source with busy other tables keeps less than two WAL segments', async () => {
   mirror = startMirror(db);

@@ -344,6 +344,32 @@ test('a needed column that goes is named, and the mirror goes on when it is back
   await until('the reconciled row', async () => (await logged()) === 2, 60);
 });
 
+test.each(['code', 'phone_number', 'inserted_at'])(
+  'where %s is a generated column each SMS is read from the source by its key, and no reconcile of the whole follows',
+  async (generated) => {
+    const columns = { phone_number: 'text', code: 'integer', inserted_at: 'timestamp' };
+    const written = Object.keys(columns).map((name) => (name === generated ? 'raw' : name));
+    const ddl = Object.entries(columns).map(([name, type]) =>
+      name === generated ? `raw ${type}, ${name} ${type} generated always as (raw) stored` : `${name} ${type}`,
+    );
+    await begin(
+      `create schema verification; create table verification.verifications (id uuid primary key, ${ddl.join()})`,
+    );
+    const term = async () => (await db.sql`select term::text from smslogd.checkpoint`)[0]?.['term'] as string;
+    const before = await term();
+    const ids = Array.from({ length: 12 }, () => randomUUID());
+    for (const id of ids) {
+      await db.sql.unsafe(`insert into verification.verifications (id, ${written.join()})
+                           values ('${id}', '+380000000001', 1234, '2026-01-02 03:04:05.678901')`);
+    }
+    await has(12);
+    expect(await rows()).toEqual(ids.toSorted().map((id) => expected(id)));
+    // no life of the mirror ended for it
+    expect(await term()).toBe(before);
+    expect(await db.sql`select from smslogd.checkpoint where reconcile_due is not null`).toHaveLength(0);
+  },
+);
+
 const insertInto = (tx: TransactionSql, table: string, code: string) =>
   tx.unsafe(`insert into verification.${table} (id, phone_number, ${code}, inserted_at)
              values (gen_random_uuid(), '+380000000001', 1234, '2026-01-02 03:04:05.678901')`);

@@ -131,6 +131,7 @@ export function batchOf(id: string, end = '0/10'): Batch {
     end: parseLsn(end),
     commitTimes: [0n],
     skipped: 0,
+    partial: [],
     unreadable: [],
   };
 }

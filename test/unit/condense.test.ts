@@ -37,7 +37,13 @@ const framed = (payload: Buffer) => {
 /** What comes of `messages`, whose bytes are cut into pieces of `sizes`, again and again; `other`: of the other kinds, how many. */
 function read(messages: readonly Buffer[], sizes: readonly number[]): Row[] {
   const rows: Row[] = [];
-  const decode = createDecoder(SOURCE, { begin() {}, insert: (row) => rows.push(row), unreadable() {}, commit() {} });
+  const decode = createDecoder(SOURCE, {
+    begin() {},
+    insert: (row) => rows.push(row),
+    partial() {},
+    unreadable() {},
+    commit() {},
+  });
   const frames = createFrames({ data: decode, keepalive() {}, other() {} });
   const all = Buffer.concat(messages.map(framed));
   for (let at = 0, i = 0; at < all.length; i += 1) {
@@ -97,7 +103,13 @@ test('a large message of another kind or of another table is passed over', () =>
 
 test('a row of 200 MB takes no memory', () => {
   const rows: Row[] = [];
-  const decode = createDecoder(SOURCE, { begin() {}, insert: (row) => rows.push(row), unreadable() {}, commit() {} });
+  const decode = createDecoder(SOURCE, {
+    begin() {},
+    insert: (row) => rows.push(row),
+    partial() {},
+    unreadable() {},
+    commit() {},
+  });
   const frames = createFrames({ data: decode, keepalive() {}, other() {} });
   frames(framed(relation(1, 'verification', 'verifications', COLUMNS)));
   const whole = framed(insert(1, [null, '+380000000001', 'CODE', null, ID, null, null, 't', null]));

@@ -13,13 +13,19 @@ const SOURCE = {
 const COLUMNS = ['id', 'phone_number', 'status', 'code', 'gateway_id', 'gateway_status', 'inserted_at'];
 const ID = '00000000-0000-4000-8000-000000000001';
 
-type Event = ['begin', bigint] | ['insert', Row] | ['unreadable', readonly string[]] | ['commit', bigint, bigint];
+type Event =
+  | ['begin', bigint]
+  | ['insert', Row]
+  | ['partial', string]
+  | ['unreadable', readonly string[]]
+  | ['commit', bigint, bigint];
 
 function decode(messages: readonly Buffer[]): Event[] {
   const events: Event[] = [];
   const decoder = createDecoder(SOURCE, {
     begin: (lsn) => events.push(['begin', lsn]),
     insert: (row) => events.push(['insert', row]),
+    partial: (id) => events.push(['partial', id]),
     unreadable: (columns) => events.push(['unreadable', columns]),
     commit: (lsn, time) => events.push(['commit', lsn, time]),
   });
@@ -117,12 +123,17 @@ test('other tables, updates, deletes, truncates and messages are passed over', (
   expect(events).toEqual([]);
 });
 
-test('a row from when a needed column was gone is told as unreadable, with the column', () => {
+test('a row from when a needed column was gone is told by its id, or as unreadable where it has none', () => {
   const events = decode([
     relation(1, 'verification', 'verifications', ['id', 'phone']),
     insert(1, [ID, '+380000000001']),
+    relation(1, 'verification', 'verifications', ['key', 'phone_number', 'code', 'inserted_at']),
+    insert(1, [ID, '+380000000001', '1', 't']),
   ]);
-  expect(events).toEqual([['unreadable', ['phone_number', 'code', 'inserted_at']]]);
+  expect(events).toEqual([
+    ['partial', ID],
+    ['unreadable', ['id']],
+  ]);
 });
 
 test('an unknown kind of message is an error', () => {
@@ -142,6 +153,7 @@ test("a big column that is not the mirror's is not kept with the row", () => {
   const decoder = createDecoder(SOURCE, {
     begin: () => {},
     insert: (row) => rows.push(row),
+    partial: () => {},
     unreadable: () => {},
     commit: () => {},
   });
