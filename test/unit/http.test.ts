@@ -289,6 +289,45 @@ describe('the status page', () => {
     expect(await (await get('/status.json')).json()).toMatchObject({ source_tracked: false });
   });
 
+  test.for<readonly [string, (metrics: Metrics) => void, RegExp]>([
+    ['the Date of a reply', ({ clockOffset }) => clockOffset.set(-3_600), /clock is 1 h 0 min behind/],
+    [
+      'deliveries before the SMS were sent',
+      ({ delivery, negativeLatency }) => {
+        for (let i = 0; i < 20; i += 1) delivery.observe({ type: '2FA' }, 0);
+        negativeLatency.inc(20);
+      },
+      /20 of 20 SMS were delivered before they were sent/,
+    ],
+    [
+      'dates yet to come',
+      ({ futureDates, pollRequests }) => {
+        futureDates.inc(15);
+        pollRequests.inc({ result: 'ok' }, 10);
+        pollRequests.inc({ result: 'unchanged' }, 10);
+      },
+      /15 of 20 answers of the gateway have a date yet to come/,
+    ],
+  ])("says that the gateway's clock is wrong, by %s", async ([, set, sentence]) => {
+    await start();
+    set(metrics);
+    expect(await (await get('/')).text()).toMatch(sentence);
+  });
+
+  test('tells the newest trouble with the gateway', async () => {
+    await start();
+    metrics.pollBreaker.set(1);
+    metrics.pollRequests.inc({ result: 'unauthorized' }, 5);
+    metrics.gatewayTrouble.set({ code: 'gateway_unauthorized' }, 1);
+    expect(await (await get('/')).text()).toContain('refuses the login');
+    metrics.gatewayTrouble.set({ code: 'gateway_unauthorized' }, 0);
+    metrics.gatewayTrouble.set({ code: 'gateway_unreachable' }, 1);
+    now += 2_000;
+    const page = await (await get('/')).text();
+    expect(page).not.toContain('refuses the login');
+    expect(page).toContain('No status is learned: no answer of the gateway');
+  });
+
   test('has the same facts as JSON, and what this process does itself', async () => {
     await start();
     metrics.pollRequests.inc({ result: 'ok' }, 7);
