@@ -21,7 +21,8 @@ export async function requireTimezones(
     (await query<{ abbrev: string }>('select abbrev from pg_timezone_abbrevs')).map(({ abbrev }) => abbrev),
   );
   const isAbbreviation = (zone: string) => zone !== 'UTC' && abbreviations.has(zone.toUpperCase());
-  const zones = names.filter((name) => !isAbbreviation(name));
+  // Debian's has each zone three times
+  const zones = names.filter((name) => !isAbbreviation(name) && !/^(?:posix|right)\//.test(name));
   const problems = asked
     .filter(([, zone]) => !zones.includes(zone))
     .map(([setting, zone]) => {
