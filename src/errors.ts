@@ -55,6 +55,7 @@ const TABLE = {
     reaction: 'fatal',
     hint: 'What smslogd made must belong to the owner of the source table; see docs/runbook.md for what to run.',
   },
+  table_unfit: { reaction: 'fatal', hint: 'Make the table fit, or rename it; then run `smslogd migrate` again.' },
   row_security: {
     reaction: 'slow',
     hint: 'Row-level security of a table would apply to the role of DATABASE_URL: `smslogd doctor` names the table and what to run.',

@@ -12,7 +12,8 @@ import { directly, openDatabase, type Sql } from './postgres/pools.ts';
 import { quoteIdentifier, quoteLiteral } from './postgres/quoting.ts';
 import { SESSION_OPTIONS } from './postgres/session.ts';
 import { codeOf, SmslogdError, toSmslogdError } from './errors.ts';
-import { alteredObjects, queryOfPool, type Query } from './objects.ts';
+import { alteredObjects, queryOfPool, type Altered, type Query } from './objects.ts';
+import { addIndexes, requireFit } from './fit.ts';
 import { becomeOwner } from './owner.ts';
 import { describeSource } from './source.ts';
 import { computedSteps, queryOf, type Session } from './steps.ts';
@@ -79,13 +80,15 @@ export async function migrate(config: Config, { role, say }: MigrateOptions): Pr
   try {
     await requireRole(client, role);
     await client.query('select pg_advisory_lock($1)', [LOCK]);
+    const texts = migrationNames().map(migrationText);
+    await requireFit(client, texts);
+    for (const name of await addIndexes(client, texts)) say(`index ${name} of the log`);
     await client.query(`set lock_timeout = ${LOCK_TIMEOUT_MS}`);
     const altered = await alteredObjects(queryOf(client));
     for (const { object, missing } of altered ?? [])
       say(`${object} ${missing ? 'was dropped' : 'was changed'}: put back`);
     await patiently(say, () => applyMigrations(client, say));
-    if (altered?.some(({ object }) => !REPEATABLE.test(object)) === true)
-      await patiently(say, () => inTransaction(client, migrationNames().map(migrationText)));
+    if (lacksTables(altered)) await patiently(say, () => inTransaction(client, texts));
     for (const step of await computedSteps(config, session, altered)) {
       await patiently(say, () => inTransaction(client, step.statements));
       if (step.name !== undefined) say(step.name);
@@ -101,6 +104,11 @@ export async function migrate(config: Config, { role, say }: MigrateOptions): Pr
 
 /** What the files of sql/ make; all else is made by migrations. */
 const REPEATABLE = /^(?:function|trigger|view) /;
+
+/** The migrations are to be run once more: they make what is missing, and leave what is there. */
+function lacksTables(altered: readonly Altered[] | undefined): boolean {
+  return altered === undefined || altered.some(({ object }) => !REPEATABLE.test(object));
+}
 
 /** Before anything is created: a grant to nobody would fail at the very end. */
 async function requireRole(client: Client, role: string | undefined): Promise<void> {
@@ -137,7 +145,7 @@ export async function dryRun(config: Config, role: string | undefined): Promise<
     const query = queryOf(client);
     const done = await appliedMigrations(query);
     const altered = await alteredObjects(query);
-    const again = altered?.some(({ object }) => !REPEATABLE.test(object)) === true;
+    const again = lacksTables(altered);
     const files = migrationNames().filter((name) => again || !done.includes(name));
     const steps = await computedSteps(config, session, altered);
     const grants = await grantStatements(query, source, role);

@@ -1,4 +1,5 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import type { SmslogdError } from '../../src/errors.ts';
 import { dryRun, migrate, requireSchema } from '../../src/schema.ts';
 import { openDatabase } from '../../src/postgres/pools.ts';
 import { SOURCE_DDL } from '../../src/demo/source-table.ts';
@@ -142,6 +143,78 @@ describe('what somebody dropped or changed is told, and put back', () => {
     await migrate(db.owner.config(), { say: () => {} });
     const noted = await db.sql`select from smslogd.changed_hour where hour = '2020-01-01 10:00+00'`;
     expect(noted).toHaveLength(1);
+  });
+});
+
+describe('tables that are there already', () => {
+  let kept: TestDatabase;
+  beforeEach(async () => {
+    kept = await createDatabase();
+    await kept.sql`insert into verification.sms_log (phone_number, type, gateway_id, gateway_status, inserted_at)
+                   values ('+380000000001', 'text', '1234567', 'Delivered', '2026-01-02 03:04:05+00')`;
+  });
+  afterEach(() => kept.drop());
+  const again = async () => {
+    const said: string[] = [];
+    await migrate(kept.config(), { say: (line) => said.push(line) });
+    return said;
+  };
+  const objects = async () =>
+    (await kept.sql`select object, state from smslogd.objects() where object <> 'server' order by 1`).map((row) => ({
+      ...row,
+    }));
+
+  test.each([
+    ['the log alone, as after a removal', 'drop schema smslogd cascade; drop view verification.sms_log_masked'],
+    ['the schema verification alone, as after a restore of it', 'drop schema smslogd cascade'],
+    ['the log without its indexes', 'drop index verification.sms_log_time_idx, verification.sms_log_gateway_id_idx'],
+    ['the schema smslogd alone', 'drop table verification.sms_log cascade'],
+    ['all but the migrations', 'drop table smslogd.migrations'],
+    ['all but some tables', 'drop table smslogd.sms_poll, smslogd.settings, smslogd.sms_hourly cascade'],
+    ['tables without what is noted of them', 'drop table smslogd.installed cascade'],
+  ])('are taken: %s', async (_, statements) => {
+    const before = await objects();
+    await kept.sql.unsafe(statements);
+    await again();
+    expect(await objects()).toEqual(before);
+    expect(await again()).toEqual(['settings']);
+    const [row] = await kept.sql`select pg_get_indexdef(to_regclass('verification.sms_log_time_idx')) as index`;
+    expect(row?.['index']).toContain('inserted_at');
+  });
+
+  test('and what they hold is counted', async () => {
+    await kept.sql.unsafe('drop schema smslogd cascade');
+    await again();
+    const counted = await kept.sql`select total, delivered from verification.sms_delivery_hourly`;
+    expect([...counted]).toEqual([{ total: '1', delivered: '1' }]);
+  });
+
+  test.each([
+    ['drop column body', 'has no column body (text)'],
+    [
+      'alter column phone_number type varchar(20)',
+      'phone_number of verification.sms_log is character varying(20), it must be text',
+    ],
+    ['alter column inserted_at type timestamp', 'inserted_at of verification.sms_log is timestamp without time zone'],
+    ['alter column phone_number drop not null', 'phone_number of verification.sms_log may be null'],
+    ['alter column updated_at drop default', 'updated_at of verification.sms_log has no default'],
+    [
+      `add column more text not null default ''; alter table verification.sms_log alter more drop default`,
+      'more of verification.sms_log must have a value',
+    ],
+    ['drop constraint sms_log_pkey', 'lacks PRIMARY KEY (id)'],
+    ['drop constraint sms_log_type_check', 'lacks CHECK ((type = ANY'],
+    ['drop constraint sms_log_gateway_status_check', 'lacks CHECK ((gateway_status = ANY'],
+  ])('that do not fit are named, with what makes them fit: %s', async (change, told) => {
+    await kept.sql.unsafe(
+      `drop schema smslogd cascade; drop view verification.sms_log_masked; alter table verification.sms_log ${change}`,
+    );
+    const failure = (await again().catch((error: unknown) => error)) as SmslogdError;
+    expect(failure).toMatchObject({ code: 'table_unfit', message: expect.stringContaining(told) });
+    expect(await kept.sql`select from pg_namespace where nspname = 'smslogd'`).toHaveLength(0);
+    await kept.sql.unsafe(failure.hint.slice(failure.hint.indexOf('again: ') + 'again: '.length));
+    await again();
+    expect(await again()).toEqual(['settings']);
   });
 });
 
