@@ -8,7 +8,8 @@ import { fileURLToPath } from 'node:url';
 import { Client } from 'pg';
 import type { Config } from './config.ts';
 import { pgConfig } from './postgres/clients.ts';
-import { directly, openDatabase, type Sql } from './postgres/pools.ts';
+import { isPooled } from './postgres/pooler.ts';
+import { openDatabase, type Sql } from './postgres/pools.ts';
 import { quoteIdentifier, quoteLiteral } from './postgres/quoting.ts';
 import { SESSION_OPTIONS } from './postgres/session.ts';
 import { codeOf, SmslogdError, toSmslogdError } from './errors.ts';
@@ -46,20 +47,20 @@ function migrationText(name: string): string {
   return readFileSync(`${MIGRATIONS}${name}.sql`, 'utf8');
 }
 
-function openPool(config: Config): Sql {
-  return openDatabase(directly(config), { max: 1, name: 'migrate' });
-}
-
 /** Connects, as the owner of the source. */
 async function begin(config: Config): Promise<Session & { readonly become: readonly string[] }> {
-  const sql = openPool(config);
+  const sql = openDatabase(config, { max: 1, name: 'migrate' });
   let client: Client | undefined;
   try {
     await requireTimezones(queryOfPool(sql), config);
     const source = await describeSource(sql, config);
+    if (isPooled(config))
+      throw new SmslogdError('config_invalid', 'DATABASE_URL goes through a pooler, which migrate cannot use', {
+        hint: "Give migrate the server's own address in DATABASE_URL, as the owner of the source table.",
+      });
     // nothing of others at all: it may be a superuser who runs this
     const options = `${SESSION_OPTIONS} -c search_path=pg_catalog,pg_temp`;
-    client = new Client(await pgConfig(config.DATABASE_REPLICATION_URL ?? '', { name: 'migrate', options }));
+    client = new Client(await pgConfig(config.DATABASE_URL ?? '', { name: 'migrate', options }));
     client.on('error', () => {});
     await client.connect();
     return { client, sql, source, become: await becomeOwner(client, source) };

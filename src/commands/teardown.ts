@@ -16,28 +16,35 @@ const LOOK_AGAIN_MS = 100;
 export const command: Command = {
   summary: 'drops the slot and the publication, so that nothing holds WAL; keeps the log',
   details:
-    'Daemons that still run step aside, saying so, until `smslogd migrate` is run again. Needs a role that may replicate and that owns the\n' +
-    'publication; what it may not do it prints as SQL.',
+    'Daemons that still run step aside, saying so, until `smslogd migrate` is run again. Drops the slot as the role of\n' +
+    'DATABASE_REPLICATION_URL, all else as that of DATABASE_URL; what they may not do it prints as SQL.',
   run: async (_flags, { env, print }) => {
     const config = loadConfig(env, ['database']);
-    const sql = openDatabase(directly(config), { max: 1, name: 'teardown' });
+    const sql = openDatabase(config, { max: 1, name: 'teardown' });
+    const direct = openDatabase(directly(config), { max: 1, name: 'teardown' });
     try {
-      await teardown(sql, config, print);
+      await teardown(sql, config, print, direct);
     } catch (error) {
       throw toSmslogdError(error);
     } finally {
-      await sql.end({ timeout: 1 });
+      await Promise.all([sql.end({ timeout: 1 }), direct.end({ timeout: 1 })]);
     }
     print('nothing of smslogd holds WAL any more; the log is kept');
     return 0;
   },
 };
 
-export async function teardown(sql: Sql, config: Config, say: (line: string) => void): Promise<void> {
+/** `direct`: as the role that may replicate, for the slot. */
+export async function teardown(
+  sql: Sql,
+  config: Config,
+  say: (line: string) => void,
+  direct: Sql = sql,
+): Promise<void> {
   await refuseForeignSlot(sql, config.SLOT_NAME);
   await markRemoved(sql, config.SLOT_NAME, say);
   // the slot is the one that holds WAL; a publication that may not be dropped does no harm, and is told of all the same
-  await dropSlot(sql, config.SLOT_NAME, say);
+  await dropSlot(direct, config.SLOT_NAME, say);
   await dropPublication(sql, config.PUBLICATION_NAME, say);
 }
 

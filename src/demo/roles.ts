@@ -15,7 +15,6 @@ export const SERVICE_ROLE = 'reimbursement';
 export async function createRoles(sql: Sql, password: string): Promise<void> {
   const secret = quoteLiteral(password);
   await sql.unsafe(readFileSync(ROLES, 'utf8'));
-  await sql.unsafe(`alter role ${DAEMON_ROLE} replication`); // goes as soon as slots are made and dropped over DATABASE_REPLICATION_URL
   await sql.unsafe(`alter role ${DAEMON_ROLE} password ${secret};
                     alter role ${REPLICATION_ROLE} password ${secret};
                     create role ${SERVICE_ROLE} login password ${secret} in role sms_writer`);

@@ -110,3 +110,29 @@ test('a database that smslogd never saw has nothing to tear down', async () => {
     await other.drop();
   }
 });
+
+test("with the daemon's two roles it marks the checkpoint as the one and drops the slot as the other, and says who drops the publication", async () => {
+  const other = await createDatabase();
+  const [daemon, replication] = ['daemon', 'replication'].map((name) => `${name}_${other.name}`);
+  await other.sql.unsafe(
+    `create role ${daemon} login password 'made-up'; create role ${replication} login replication password 'made-up'`,
+  );
+  await migrate(other.config(), { role: daemon!, say: () => {} });
+  await other.sql`select pg_create_logical_replication_slot(${other.name}, 'pgoutput')`;
+  const as = (role: string) => {
+    const url = new URL(other.url);
+    [url.username, url.password] = [role, 'made-up'];
+    return url.href;
+  };
+  const env = other.env({ DATABASE_URL: as(daemon!), DATABASE_REPLICATION_URL: as(replication!) });
+  const lines: string[] = [];
+  const io = { env, print: (line: string) => void lines.push(line), stdoutIsTerminal: false };
+  await expect(command.run({}, io)).rejects.toMatchObject({
+    code: 'privilege_missing',
+    hint: expect.stringContaining('drop publication if exists "smslogd"'),
+  });
+  expect(lines).toEqual(expect.arrayContaining([`slot ${other.name}: dropped`]));
+  expect(await other.sql`select from smslogd.checkpoint where removed_at is not null`).toHaveLength(1);
+  await other.sql.unsafe(`drop owned by ${daemon}, ${replication}; drop role ${daemon}, ${replication}`);
+  await other.drop();
+});
