@@ -37,6 +37,8 @@ beforeEach(async () => {
   const admin = loadConfig({ DATABASE_URL: server.url('postgres') });
   sql = openDatabase(admin, { max: 2, name: 'test' });
   await createRoles(sql, PASSWORD);
+  // one role for the stream, too
+  await sql.unsafe(`alter role ${DAEMON_ROLE} replication`);
   await sql.unsafe(SOURCE_DDL);
   await migrate(admin, { role: DAEMON_ROLE, say: () => {} });
   gateway = await startSimulator({ login: 'login', password: 'password' });

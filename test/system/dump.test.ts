@@ -36,6 +36,8 @@ async function server(): Promise<{ cluster: Cluster; admin: string; sql: Sql }> 
   const sql = openDatabase(loadConfig({ DATABASE_URL: admin }), { max: 2, name: 'test' });
   connections.push(sql);
   await createRoles(sql, PASSWORD);
+  // one role for the stream, too
+  await sql.unsafe(`alter role ${DAEMON_ROLE} replication`);
   return { cluster, admin, sql };
 }
 

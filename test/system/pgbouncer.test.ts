@@ -35,6 +35,8 @@ beforeEach(async () => {
   const admin = cluster.url('postgres');
   sql = openDatabase(loadConfig({ DATABASE_URL: admin }), { max: 2, name: 'test' });
   await createRoles(sql, PASSWORD);
+  // one role for the stream, too
+  await sql.unsafe(`alter role ${DAEMON_ROLE} replication`);
   await sql.unsafe(SOURCE_DDL);
   await migrate(loadConfig({ DATABASE_URL: admin }), { role: DAEMON_ROLE, say: () => {} });
   gateway = await startSimulator({ login: 'login', password: 'password' });
