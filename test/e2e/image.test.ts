@@ -1,6 +1,6 @@
 /** The daemon as the container image runs it: a user that is only a number, without a home, who can write nothing. Such a user takes root. */
 import { spawn, spawnSync } from 'node:child_process';
-import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, copyFileSync, cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,7 +15,7 @@ let app: string;
 let db: TestDatabase;
 beforeAll(async () => {
   app = mkdtempSync(join(tmpdir(), 'smslogd-image-'));
-  spawnSync('chmod', ['755', app]);
+  chmodSync(app, 0o755);
   for (const part of ['dist', 'migrations', 'sql', 'package.json']) cpSync(part, join(app, part), { recursive: true });
   const { packages } = JSON.parse(readFileSync('package-lock.json', 'utf8')) as {
     packages: Record<string, { dev?: true; optional?: true }>;
@@ -32,8 +32,22 @@ afterAll(async () => {
 const options = (env: Record<string, string>) => ({ ...NOBODY, cwd: '/', env });
 const words = (...rest: string[]) => [join(app, 'dist', 'cli.js'), ...rest];
 
+/** The settings with the authority's certificate where this user may read it, as one that is mounted. */
+function mounted(env: Record<string, string>): Record<string, string> {
+  const root = new URL(env['DATABASE_URL']!).searchParams.get('sslrootcert')!;
+  const copy = join(app, 'root.crt');
+  copyFileSync(root, copy);
+  chmodSync(copy, 0o644);
+  return Object.fromEntries(
+    Object.entries(env).map(([name, value]) => [
+      name,
+      value.replace(/(?<=sslrootcert=)[^&]*/, encodeURIComponent(copy)),
+    ]),
+  );
+}
+
 test.skipIf(!ROOT)('it streams', async () => {
-  const daemon = spawn(process.execPath, words('run'), options(db.env({ LOOPS: 'mirror' })));
+  const daemon = spawn(process.execPath, words('run'), options(mounted(db.env({ LOOPS: 'mirror' }))));
   const lines = createInterface({ input: daemon.stdout });
   for await (const line of lines) if (line.includes('"the mirror streams"')) break;
   daemon.kill('SIGTERM');
