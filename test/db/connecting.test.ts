@@ -3,6 +3,7 @@ import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync 
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { TLSSocket } from 'node:tls';
 import { Client } from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest';
 import { loadConfig } from '../../src/config.ts';
@@ -482,4 +483,17 @@ test('an address of its own for replication makes no pooler of the other: sessio
   expect(row?.['n']).toBeGreaterThan(0);
   expect(isPooled(config)).toBe(false);
   await sql.end();
+});
+
+test('the connection for the stream is made in the same way', async () => {
+  await allow(SCRAM);
+  await serve({ hosts: ['127.0.0.1'] });
+  const url = `${cluster.url('app').replace('sslmode=disable', 'sslmode=verify-full')}&sslrootcert=${ours.caFile}`;
+  const { socket, ...config } = await pgConfig(url, { name: 'test', replication: true });
+  const client = new Client(config);
+  await client.connect();
+  const { rows } = await client.query<{ dbname: string }>('IDENTIFY_SYSTEM');
+  expect(rows[0]?.dbname).toBe('app');
+  expect((socket as TLSSocket).authorized).toBe(true);
+  await client.end();
 });
