@@ -4,7 +4,7 @@
  */
 import type { Socket } from 'node:net';
 import type { ConnectionOptions } from 'node:tls';
-import { codeOf, ServerRefusal, SmslogdError } from '../errors.ts';
+import { codeOf, ServerRefusal, SmslogdError, toSmslogdError } from '../errors.ts';
 import type { Address, Host } from './address.ts';
 import { authenticate } from './authentication.ts';
 import { failure, framed, Incoming, opening, SESSION, type Message } from './messages.ts';
@@ -46,11 +46,17 @@ export async function logIn(
     }
   }
   const last = failures.at(-1)?.error;
-  if (address.hosts.length === 1) throw last;
+  if (address.hosts.length === 1) throw reachable(last);
   const each = failures.map(({ host, error }) => `${host.name || host.ip}:${host.port} ${wordOf(error)}`).join(', ');
   throw new SmslogdError('database_unreachable', `no host of the address gives a ${address.target} session (${each})`, {
     cause: last,
   });
+}
+
+/** A socket's failure that has no name of its own, such as a file that is not there. */
+function reachable(error: unknown): unknown {
+  if (toSmslogdError(error).code !== 'unexpected') return error;
+  return new SmslogdError('database_unreachable', `PostgreSQL cannot be reached (${wordOf(error)})`, { cause: error });
 }
 
 function wordOf(error: unknown): string {

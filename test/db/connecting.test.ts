@@ -485,6 +485,17 @@ test('an address of its own for replication makes no pooler of the other: sessio
   await sql.end();
 });
 
+test.for([
+  ['host=/nowhere', 'ENOENT'],
+  ['host=nowhere.invalid', 'ENOTFOUND|EAI_AGAIN'],
+  ['port=1', 'ECONNREFUSED'],
+])('a server that is not there is no fault of smslogd: %s', async ([parameters, code]) => {
+  expect(await connect(at(parameters))).toMatchObject({
+    code: 'database_unreachable',
+    message: expect.stringMatching(new RegExp(`cannot be reached \\((?:${code})\\)`)),
+  });
+});
+
 test('the connection for the stream is made in the same way', async () => {
   await allow(SCRAM);
   await serve({ hosts: ['127.0.0.1'] });
