@@ -45,6 +45,12 @@ export const accessChecks: readonly Check<Found>[] = [
         from pg_proc p join pg_roles r on r.oid = p.proowner
        where p.prosecdef and (p.pronamespace = 'smslogd'::regnamespace or p.oid = to_regprocedure('verification.sms_delivery_between(date,date)'))
        group by 1, 2 order by 1`;
+    const superusers = rows.filter(({ superuser }) => superuser);
+    if (superusers.length > 0)
+      return fail(
+        `functions of smslogd run with the rights of ${superusers.map(({ owner }) => owner).join(', ')}, a superuser: who can change what they read can run anything as that role`,
+        `alter table ${source.table} owner to a role that is no superuser; then, as that role: smslogd migrate`,
+      );
     const others = rows.filter(({ owner }) => owner !== source.owner);
     if (others.length > 0)
       return fail(

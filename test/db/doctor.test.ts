@@ -222,6 +222,18 @@ test.each([
   await db.sql.unsafe(`alter table ${table} disable row level security; alter role ${role} nobypassrls`);
 });
 
+test.each([
+  ['a superuser', 'current_user', 'a superuser'],
+  ['another role than the source', 'pg_monitor', 'belong to pg_monitor'],
+])('a function of smslogd that runs with the rights of %s fails', async (_, owner, told) => {
+  expect(await said('owner')).toMatchObject({ level: 'ok' });
+  const [row] = await db.sql`select proowner::regrole::text as owner from pg_proc where proname = 'note_hours'`;
+  await db.sql.unsafe(`alter function smslogd.note_hours() owner to ${owner}`);
+  const { level, says } = await said('owner');
+  expect({ level, says }).toEqual({ level: 'FAIL', says: expect.stringContaining(told) });
+  await db.sql.unsafe(`alter function smslogd.note_hours() owner to ${row!['owner'] as string}`);
+});
+
 describe('who else reads personal data is listed', () => {
   const [analyst, member] = ['analyst', 'member'].map((name) => `${name}_${randomBytes(4).toString('hex')}`);
   const filled = (text: string) =>

@@ -38,6 +38,7 @@ async function server(): Promise<{ cluster: Cluster; admin: string; sql: Sql }> 
   await createRoles(sql, PASSWORD);
   // one role for the stream, too
   await sql.unsafe(`alter role ${DAEMON_ROLE} replication`);
+  await sql.unsafe('create role otp_owner');
   return { cluster, admin, sql };
 }
 
@@ -66,6 +67,9 @@ function runProgram(program: string, words: readonly string[]): void {
 test('a dump taken under a running daemon, restored on another server, goes on there with every row once', async () => {
   const old = await server();
   await old.sql.unsafe(SOURCE_DDL);
+  await old.sql.unsafe(
+    'alter schema verification owner to otp_owner; alter table verification.verifications owner to otp_owner; grant create on database postgres to otp_owner',
+  );
   await migrate(loadConfig({ DATABASE_URL: old.admin }), { role: DAEMON_ROLE, say: () => {} });
   start(await settings(old.cluster));
   const dumped = new AbortController();

@@ -38,6 +38,9 @@ beforeEach(async () => {
   // one role for the stream, too
   await sql.unsafe(`alter role ${DAEMON_ROLE} replication`);
   await sql.unsafe(SOURCE_DDL);
+  await sql.unsafe(
+    `create role otp_owner; alter schema verification owner to otp_owner; alter table verification.verifications owner to otp_owner; grant create on database postgres to otp_owner`,
+  );
   await migrate(loadConfig({ DATABASE_URL: admin }), { role: DAEMON_ROLE, say: () => {} });
   gateway = await startSimulator({ login: 'login', password: 'password' });
 });
