@@ -242,7 +242,7 @@ test('the mirror mends the publication without anybody waiting behind it', async
   await db.sql`drop publication smslogd`;
   // as an index that is being built holds it; another one may be built at once, but not past one who waits for the publication
   const release = await hold('lock verification.verifications in share mode');
-  mirror = startMirror(db);
+  mirror = startMirror(db, { env: { DATABASE_URL: db.superuser.url } });
   await waitsForALock('the mend', 'publication');
   await db.sql.begin(async (tx) => {
     await tx`set local lock_timeout = '4s'`;

@@ -10,15 +10,14 @@ let db: TestDatabase;
 let sql: Sql;
 beforeAll(async () => {
   db = await createDatabase();
-  sql = openDatabase(db.config(), { max: 4, name: 'test' });
+  sql = db.sql;
 });
 beforeEach(async () => {
   await sql`truncate verification.sms_log`;
   await sql`update smslogd.settings set frozen_before = '-infinity'`;
-  await refreshHourly(sql);
+  await refreshHourly(db.daemon);
 });
 afterAll(async () => {
-  await sql.end();
   await db.drop();
 });
 
@@ -37,18 +36,18 @@ const insert = (count: number, hours: number) => sql`
 
 test('what was inserted, changed, moved and deleted is counted again as a whole', async () => {
   await insert(5000, 40);
-  await refreshHourly(sql);
+  await refreshHourly(db.daemon);
   expect([...(await stored())]).toEqual([...(await byHand())]);
   expect(await notes()).toBe(0);
 
   await sql`update verification.sms_log set gateway_status = 'Delivered', status_changed_at = now() where random() < 0.3`;
   await sql`update verification.sms_log set inserted_at = inserted_at - interval '3 days' where random() < 0.1`;
   await sql`delete from verification.sms_log where random() < 0.1 or inserted_at < now() - interval '100 hours'`;
-  await refreshHourly(sql);
+  await refreshHourly(db.daemon);
   expect([...(await stored())]).toEqual([...(await byHand())]);
 
   await sql`truncate verification.sms_log`;
-  await refreshHourly(sql);
+  await refreshHourly(db.daemon);
   expect(await stored()).toHaveLength(0);
 });
 
@@ -57,24 +56,24 @@ test('a change counts also where triggers are off for replicas', async () => {
     await tx`set local session_replication_role = replica`;
     await tx`insert into verification.sms_log (phone_number, type) values ('+380000000000', 'text')`;
   });
-  await refreshHourly(sql);
+  await refreshHourly(db.daemon);
   expect([...(await stored())]).toEqual([...(await byHand())]);
 });
 
 test('notes are taken also while somebody publishes all tables', async () => {
   await sql`create publication everything for all tables`;
   await insert(10, 1);
-  await refreshHourly(sql);
+  await refreshHourly(db.daemon);
   expect(await notes()).toBe(0);
   await sql`drop publication everything`;
 });
 
 test('counting again changes nothing and writes nothing', async () => {
   await insert(500, 10);
-  await refreshHourly(sql);
+  await refreshHourly(db.daemon);
   const before = [...(await sql`select h.*, xmin::text from smslogd.sms_hourly h order by hour, type, status`)];
   await sql`insert into smslogd.changed_hour select distinct hour from smslogd.sms_hourly`;
-  await refreshHourly(sql);
+  await refreshHourly(db.daemon);
   expect([...(await sql`select h.*, xmin::text from smslogd.sms_hourly h order by hour, type, status`)]).toEqual(
     before,
   );
@@ -92,14 +91,14 @@ test('two daemons that count while others write end with the right counts', asyn
   const daemons = [1, 2].map(async () => {
     let turns = 0;
     while (!written.signal.aborted)
-      turns += (await recountHours(sql, { wait: false, most: 168 })) === undefined ? 0 : 1;
+      turns += (await recountHours(db.daemon, { wait: false, most: 168 })) === undefined ? 0 : 1;
     return turns;
   });
   await Promise.all(writers);
   written.abort();
   const turns = await Promise.all(daemons);
   expect(turns.reduce((sum, each) => sum + each)).toBeGreaterThan(2);
-  await refreshHourly(sql);
+  await refreshHourly(db.daemon);
   expect([...(await stored())]).toEqual([...(await byHand())]);
 });
 
@@ -107,9 +106,9 @@ test('while another daemon counts, a turn is left out', async () => {
   await insert(10, 1);
   await sql.begin(async (tx) => {
     await tx`select pg_advisory_xact_lock(7246581904)`;
-    expect(await recountHours(sql, { wait: false, most: 168 })).toBeUndefined();
+    expect(await recountHours(db.daemon, { wait: false, most: 168 })).toBeUndefined();
   });
-  expect(await recountHours(sql, { wait: false, most: 168 })).toMatchObject({ left: 0 });
+  expect(await recountHours(db.daemon, { wait: false, most: 168 })).toMatchObject({ left: 0 });
 });
 
 test('a change that commits after its hour was counted is still noted, and the view has it at once', async () => {
@@ -121,13 +120,13 @@ test('a change that commits after its hour was counted is still noted, and the v
   await writer`begin`;
   await writer`insert into verification.sms_log (phone_number, type, inserted_at) values ('+380000000000', 'text', now() - interval '5 hours')`;
   await sql`insert into verification.sms_log (phone_number, type, inserted_at) values ('+380000000000', 'text', now() - interval '5 hours')`;
-  await refreshHourly(sql);
+  await refreshHourly(db.daemon);
   expect(await total()).toBe(1);
   await writer`commit`;
   writer.release();
   expect(await total()).toBe(2);
   expect(await notes()).toBe(1);
-  await refreshHourly(sql);
+  await refreshHourly(db.daemon);
   expect([...(await stored())]).toEqual([...(await byHand())]);
 });
 
@@ -151,18 +150,18 @@ test('a turn that dies before its commit leaves the notes', async () => {
   });
   await dying.end({ timeout: 1 });
   expect(await notes()).toBe(noted);
-  await refreshHourly(sql);
+  await refreshHourly(db.daemon);
   expect([...(await stored())]).toEqual([...(await byHand())]);
 });
 
 test('more hours than one statement takes are counted in turns, the youngest first', async () => {
   await insert(3000, 400);
-  const first = await recountHours(sql, { wait: true, most: 168 });
+  const first = await recountHours(db.daemon, { wait: true, most: 168 });
   expect(first).toMatchObject({ hours: 168 });
   expect(first!.left).toBeGreaterThan(200);
   const [oldest] = await sql`select min(hour) > now() - interval '169 hours' as recent from smslogd.sms_hourly`;
   expect(oldest!['recent']).toBe(true);
-  await refreshHourly(sql);
+  await refreshHourly(db.daemon);
   expect([...(await stored())]).toEqual([...(await byHand())]);
 });
 
@@ -170,18 +169,18 @@ test('of hours whose rows are not yet 2 minutes old one note stays where they ar
   const send = () => sql`insert into verification.sms_log (phone_number, type) values ('+380000000000', 'text')`;
   for (let i = 0; i < 5; i += 1) await send();
   await sql`insert into smslogd.changed_hour select date_trunc('hour', now(), 'UTC') - interval '3 hours'`;
-  expect(await recountHours(sql, { wait: true, most: 168, which: 'settled' })).toMatchObject({ left: 0 });
+  expect(await recountHours(db.daemon, { wait: true, most: 168, which: 'settled' })).toMatchObject({ left: 0 });
   const kept = await sql`select hour from smslogd.changed_hour`;
   expect(kept.length).toBeGreaterThan(0);
   expect(kept.length).toBe(await notes());
   expect([...(await stored())]).toEqual([]);
-  await refreshHourly(sql);
+  await refreshHourly(db.daemon);
   expect([...(await stored())]).toEqual([...(await byHand())]);
 });
 
 test('while very many hours wait to be counted, views count the youngest, take the others as they were stored, and say so', async () => {
   await insert(4000, 400);
-  await refreshHourly(sql);
+  await refreshHourly(db.daemon);
   await sql`insert into smslogd.changed_hour select distinct hour from smslogd.sms_hourly`;
   const behind = async () => (await sql`select hours::int4 as hours, oldest_hour from verification.sms_behind`)[0]!;
   const counted = async () => (await sql`select count(*)::int4 as n from smslogd.stale_hours()`)[0]!['n'] as number;
@@ -203,7 +202,7 @@ test('while very many hours wait to be counted, views count the youngest, take t
   const [today] =
     await sql`select total::int4 as total from verification.sms_delivery_daily where day = (now() at time zone 'Europe/Kyiv')::date`;
   expect(today!['total']).toBe(days[0]!['by_hand']);
-  await refreshHourly(sql);
+  await refreshHourly(db.daemon);
   expect(await behind()).toEqual({ hours: 0, oldest_hour: null });
   expect([...(await stored())]).toEqual([...(await byHand())]);
 });
@@ -225,11 +224,11 @@ test('a turn takes as many hours as a quarter of a second is enough for', () => 
 
 test('hours that retention has frozen stay as they were counted', async () => {
   await insert(1000, 20);
-  await refreshHourly(sql);
+  await refreshHourly(db.daemon);
   const before = [...(await stored())];
   await sql`update smslogd.settings set frozen_before = date_trunc('hour', now(), 'UTC') - interval '10 hours'`;
   await sql`delete from verification.sms_log where inserted_at < (select frozen_before from smslogd.settings)`;
-  await refreshHourly(sql);
+  await refreshHourly(db.daemon);
   expect([...(await stored())]).toEqual(before);
   expect(await notes()).toBe(0);
   const [view] = await sql`select sum(total)::int4 as sms from verification.sms_delivery_hourly`;
@@ -242,7 +241,7 @@ test('the loop counts what changes, and at its start also what changed behind th
   await sql`alter table verification.sms_log enable always trigger smslogd_note_inserted`;
   const stop = new AbortController();
   let turns = 0;
-  const loop = runHourly({ sql, log: silentLog, works: () => (turns += 1) }, stop.signal);
+  const loop = runHourly({ sql: db.daemon, log: silentLog, works: () => (turns += 1) }, stop.signal);
   await until('the first turn', () => turns > 0);
   expect([...(await stored())]).toEqual([...(await byHand())]);
   stop.abort();

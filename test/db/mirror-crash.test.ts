@@ -317,6 +317,7 @@ test.each(['40P01', '40001'])(
     // each second time
     await db.sql.unsafe(`
     create sequence tries;
+    grant usage on sequence tries to public;
     create function lose() returns trigger language plpgsql as $$ begin
       if nextval('tries') % 2 = 1 then raise exception 'lost' using errcode = '${sqlstate}'; end if;
       return null; end $$;

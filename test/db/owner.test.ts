@@ -14,7 +14,7 @@ let db: TestDatabase;
 let [owner, next, member, other, analyst]: string[] = [];
 
 beforeEach(async () => {
-  db = await createDatabase({ empty: true });
+  db = await createDatabase({ empty: true, superuser: 'each test says who it is' });
   [owner, next, member, other, analyst] = names();
   for (const role of [owner, next, member, other, analyst])
     await db.sql.unsafe(

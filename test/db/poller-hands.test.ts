@@ -172,6 +172,7 @@ test('what waits for a time too far away, as after the clock of the database was
 test('the victim of a deadlock is written at the second try, without another question', async () => {
   await db.sql.unsafe(`
     create sequence tries;
+    grant usage on sequence tries to public;
     create function lose() returns trigger language plpgsql as $$
     begin
       if nextval('tries') <= 2 then raise exception 'deadlock' using errcode = '40P01'; end if;

@@ -10,7 +10,7 @@ let db: TestDatabase;
 let mirrors: RunningMirror[];
 
 beforeEach(async () => {
-  db = await createDatabase();
+  db = await createDatabase({ superuser: 'the daemon may change the publication' });
   mirrors = [];
   lines = [];
 });

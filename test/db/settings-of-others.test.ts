@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { command } from '../../src/commands/doctor.ts';
 import type { Result } from '../../src/doctor/check.ts';
+import { DAEMON_ROLE } from '../../src/demo/roles.ts';
 import { SOURCE_DDL } from '../../src/demo/source-table.ts';
 import { migrate } from '../../src/schema.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
@@ -48,11 +49,11 @@ test.each([
   'plan_cache_mode = force_generic_plan',
   'client_encoding = SQL_ASCII',
 ])('%s of the database: it migrates, mirrors and compares as ever', async (setting) => {
-  await db.sql.unsafe(SOURCE_DDL);
+  await db.owner.sql.unsafe(SOURCE_DDL);
   await db.sql.unsafe(`alter database ${db.name} set ${setting}`);
-  await migrate(db.config(), { say: () => {} });
+  await migrate(db.owner.config(), { role: DAEMON_ROLE, say: () => {} });
   const said: string[] = [];
-  await migrate(db.config(), { say: (line) => said.push(line) });
+  await migrate(db.owner.config(), { role: DAEMON_ROLE, say: (line) => said.push(line) });
   expect(said).toEqual(['settings']);
   const mirror = startMirror(db);
   await mirror.streaming();

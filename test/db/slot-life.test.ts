@@ -301,7 +301,7 @@ test('a row that the server cannot send stops nobody: after some tries the slot 
   await tenRowsThenDown();
   // what a server without an encoding takes as it comes, and then refuses to send as UTF-8
   await db.sql`update pg_database set encoding = 0 where datname = current_database()`;
-  const latin = connect(db.url, { max: 1, connection: { client_encoding: 'SQL_ASCII' }, fetch_types: false });
+  const latin = connect(db.superuser.url, { max: 1, connection: { client_encoding: 'SQL_ASCII' }, fetch_types: false });
   await latin.unsafe(String.raw`
     insert into verification.verifications (id, phone_number, check_digit, status, code, code_expired_at, active, inserted_at)
     values (gen_random_uuid(), '+380000000001', 1, E'\xe9', 1234, now(), false, now())`);

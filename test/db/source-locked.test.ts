@@ -104,7 +104,7 @@ test('doctor does not ask for the lock', async () => {
 
 test('what codes came to is read again and again, without waiting for long', async () => {
   const release = await lockSource();
-  const read = sql`select count(*)::int as days from verification.sms_otp_conversion`;
+  const read = db.sql`select count(*)::int as days from verification.sms_otp_conversion`;
   const done = read.then(([row]) => row?.['days'] as number);
   await until('it to rest between two tries', async () => {
     const rows = await db.sql`select from pg_stat_activity where datname = ${db.name} and wait_event = 'PgSleep'`;

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { command } from '../../src/commands/verify.ts';
 import { SOURCE_DDL } from '../../src/demo/source-table.ts';
 import { pagesOf } from '../../src/mirror/compare.ts';
+import { DAEMON_ROLE } from '../../src/demo/roles.ts';
 import { migrate } from '../../src/schema.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror } from '../support/mirror.ts';
@@ -110,7 +111,7 @@ test('where the database sorts digits as numbers each row is counted once all th
   const other = await createDatabase({ empty: true, locale: 'en-u-kn' });
   try {
     await other.owner.sql.unsafe(SOURCE_DDL);
-    await migrate(other.owner.config(), { say: () => {} });
+    await migrate(other.owner.config(), { role: DAEMON_ROLE, say: () => {} });
     await insertMany(other.sql, 1_000);
     expect(await verify({}, other)).toMatchObject({ source: 1_000, missing: 1_000 });
   } finally {
@@ -121,11 +122,12 @@ test('where the database sorts digits as numbers each row is counted once all th
 test('many missing rows are counted in portions, and a partitioned source is walked whole, by id and by place', async () => {
   const other = await createDatabase();
   try {
-    await other.sql.unsafe(`drop table verification.verifications;
+    await other.owner.sql.unsafe(`drop table verification.verifications;
       create table verification.verifications (id uuid not null, phone_number text not null, code integer not null, gateway_id text,
         inserted_at timestamp not null, primary key (id, inserted_at)) partition by range (inserted_at);
       create table verification.v_old partition of verification.verifications for values from ('2000-01-01') to ('2026-01-01');
-      create table verification.v_new partition of verification.verifications for values from ('2026-01-01') to ('2100-01-01')`);
+      create table verification.v_new partition of verification.verifications for values from ('2026-01-01') to ('2100-01-01');
+      grant select on verification.verifications to ${DAEMON_ROLE}`);
     await other.sql`insert into verification.verifications select gen_random_uuid(), '+380000000001', 1234, null,
                     case when n % 2 = 0 then timestamp '2020-01-01' else now() at time zone 'UTC' end from generate_series(1, 50000) n`;
     expect(await verify({}, other)).toMatchObject({ code: 1, source: 50_000, missing: 50_000, log: 0 });

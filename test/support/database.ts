@@ -7,7 +7,7 @@ import { appendFileSync } from 'node:fs';
 import type { Sql } from 'postgres';
 import { inject } from 'vitest';
 import { loadConfig, type Config } from '../../src/config.ts';
-import { DAEMON_ROLE } from '../../src/demo/roles.ts';
+import { DAEMON_ROLE, REPLICATION_ROLE } from '../../src/demo/roles.ts';
 import { openDatabase } from '../../src/postgres/pools.ts';
 import { connect, OWNER, PASSWORD, TEMPLATE } from './postgres.ts';
 
@@ -40,7 +40,8 @@ export interface Less {
   readonly locale?: string;
   /** another server than the run's */
   readonly adminUrl?: string;
-  readonly field?: boolean;
+  /** why the program is the superuser here, in all that it does */
+  readonly superuser?: string;
 }
 
 /** Clones the template on the run's server. */
@@ -48,21 +49,27 @@ export async function createDatabase({
   empty = false,
   locale,
   adminUrl = inject('postgresUrl'),
-  field = process.env['SMSLOGD_TEST_FIELD'] !== undefined,
+  superuser: why,
 }: Less = {}): Promise<TestDatabase> {
   const name = `test_${randomBytes(6).toString('hex')}`;
   const admin = connect(adminUrl, { max: 1 });
   const sorted = locale === undefined ? '' : `locale_provider icu icu_locale '${locale}'`;
   await admin.unsafe(`create database ${name} template ${empty ? 'template0' : TEMPLATE} strategy wal_log ${sorted}`);
   await admin.unsafe(`grant create on database ${name} to ${OWNER}`);
+  const address = (user?: string, search?: string): string => {
+    const url = new URL(adminUrl);
+    url.pathname = name;
+    if (user !== undefined) [url.username, url.password] = [user, PASSWORD];
+    if (search !== undefined) url.search = search;
+    return url.href;
+  };
   const as = (user?: string, search?: string): Login => {
-    const address = new URL(adminUrl);
-    address.pathname = name;
-    if (user !== undefined) [address.username, address.password] = [user, PASSWORD];
-    if (search !== undefined) address.search = search;
-    const url = address.href;
+    const url = address(user, search);
     const env = (more: Record<string, string> = {}) => ({
       DATABASE_URL: url,
+      ...(user === DAEMON_ROLE && more['DATABASE_URL'] === undefined
+        ? { DATABASE_REPLICATION_URL: address(REPLICATION_ROLE, search) }
+        : {}),
       SLOT_NAME: name,
       HTTP_PORT: '0',
       IP2SMS_URL: 'http://127.0.0.1:9/ip2sms/',
@@ -73,7 +80,7 @@ export async function createDatabase({
     return { url, env, config: (more) => loadConfig(env(more), ['database', 'gateway']) };
   };
   const superuser = as();
-  const mine = field ? as(DAEMON_ROLE) : superuser;
+  const mine = why === undefined ? as(DAEMON_ROLE) : superuser;
   // on a server of its own, which the test crashes, the client must not be in the middle of reading array types
   const sql = connect(superuser.url, { max: 4, fetch_types: adminUrl === inject('postgresUrl') });
   const owner = as(OWNER);
@@ -93,7 +100,7 @@ export async function createDatabase({
     },
     superuser,
     withoutTls: async () => {
-      const login = as(field ? DAEMON_ROLE : undefined, '?sslmode=disable');
+      const login = as(why === undefined ? DAEMON_ROLE : undefined, '?sslmode=disable');
       await letInWithoutTls(admin, name, login.url);
       return login;
     },
