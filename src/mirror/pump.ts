@@ -58,6 +58,8 @@ interface Sealed {
 const BY_KEY = { rows: 500, tries: 8, againMs: 250 };
 /** How long a write is waited for once the stream has ended. */
 const STUCK_MS = 2_000;
+/** After a write that failed the first one waits so long for more rows. */
+const GATHER_MS = 250;
 
 export interface Start {
   readonly source: Source;
@@ -147,6 +149,8 @@ export async function pump(
   }, 1_000);
 
   const writeOn = async () => {
+    // a row that fails alone may fail for what concerns every row: with others in its batch it is known which
+    let gathers = store.lastFailed();
     while (!signal.aborted) {
       health.beat('mirror');
       if (next === undefined && !gathering.ready) {
@@ -154,6 +158,8 @@ export async function pump(
         await bell.wait(signal);
         continue;
       }
+      if (gathers) await pause(GATHER_MS, signal);
+      gathers = false;
       const { batch, statuses, literals } = next ?? seal();
       next = undefined;
       inHand = batch;

@@ -114,6 +114,7 @@ export function createStore(sql: Sql, config: Config, copy: Sql = sql) {
   const plain = sinkStatement(config, '');
   const fields = sql`term::text, lsn::text, lsn > pg_current_wal_lsn() as in_future, system_id, source_timezone, removed_at is not null as removed, reconcile_due`;
   let clean = 0;
+  let failed = false;
   /** where the checkpoint's row is, as far as is known */
   let place: string | undefined;
 
@@ -323,6 +324,9 @@ export function createStore(sql: Sql, config: Config, copy: Sql = sql) {
                  where source_tracks_gateway <> ${source.tracksGateway}`;
     },
 
+    /** True where the last batch could not be written. */
+    lastFailed: () => failed,
+
     /**
      * Writes a batch and its checkpoint; durable when it returns. `literals`: from literalsOf. Throws stepped_down where the term is no longer
      * ours.
@@ -348,6 +352,7 @@ export function createStore(sql: Sql, config: Config, copy: Sql = sql) {
         );
         return { ...written, refused: [...written.refused, ...ids] };
       }
+      failed = true;
       const sum = { inserted: 0, duplicates: 0, refused: [] as string[], at: nowMicros() };
       let done = false;
       const sink = async (some: readonly number[]) => {
@@ -373,6 +378,7 @@ export function createStore(sql: Sql, config: Config, copy: Sql = sql) {
       // the checkpoint last, once every row is in the log or set aside
       const rest = { ...batch, rows: [] };
       if (!done) await sinkOnce(rest, literalsOf(rest, []), term);
+      failed = false;
       return sum;
     },
 
