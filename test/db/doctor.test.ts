@@ -175,8 +175,13 @@ const foundBy = (cause: string) =>
   );
 
 test('a certificate that is not to be trusted is told apart from a gateway that is not there', () => {
-  for (const cause of ['CERT_HAS_EXPIRED', 'DEPTH_ZERO_SELF_SIGNED_CERT', 'UNABLE_TO_VERIFY_LEAF_SIGNATURE'])
-    expect(foundBy(cause)).toMatchObject({ level: 'FAIL', fix: expect.stringContaining('NODE_EXTRA_CA_CERTS') });
+  const hints = {
+    CERT_HAS_EXPIRED: 'expired',
+    DEPTH_ZERO_SELF_SIGNED_CERT: 'IP2SMS_CA_FILE',
+    ERR_TLS_CERT_ALTNAME_INVALID: 'IP2SMS_URL',
+  };
+  for (const [cause, hint] of Object.entries(hints))
+    expect(foundBy(cause)).toMatchObject({ level: 'FAIL', fix: expect.stringContaining(hint) });
   expect(foundBy('ENOTFOUND')).toMatchObject({ level: 'FAIL', fix: expect.stringContaining('IP2SMS_STATUS_URL') });
 });
 
