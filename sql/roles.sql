@@ -58,7 +58,9 @@ begin
     begin
       execute 'alter role smslogd set ' || setting;
     exception when insufficient_privilege then
-      refused := refused || format('alter role smslogd set %s;', setting);
+      if not exists (select from pg_db_role_setting where setrole = to_regrole('smslogd') and setdatabase = 0 and replace(setting, ' ', '') = any (setconfig)) then
+        refused := refused || format('alter role smslogd set %s;', setting);
+      end if;
     end;
   end loop;
   if refused <> '{}' then

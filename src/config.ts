@@ -172,6 +172,7 @@ function needed(need: Need, values: Readonly<Record<string, unknown>>): readonly
 export function loadConfig(env: NodeJS.ProcessEnv, needs: readonly Need[] = []): Config {
   const values: Record<string, unknown> = {};
   const problems: string[] = [];
+  const wrongs = new Set<SettingName>();
   for (const name of settingNames()) {
     const setting: Setting = SETTINGS[name];
     let given: string | undefined;
@@ -179,6 +180,7 @@ export function loadConfig(env: NodeJS.ProcessEnv, needs: readonly Need[] = []):
       given = written(env, name);
     } catch (error) {
       problems.push(`${name}_FILE: the file cannot be read (${codeOf(error) ?? 'unknown'})`);
+      wrongs.add(name);
       continue;
     }
     const source = given ?? setting.initial;
@@ -188,20 +190,23 @@ export function loadConfig(env: NodeJS.ProcessEnv, needs: readonly Need[] = []):
     }
     const parsed = setting.type.safeParse(source);
     const wrong = setting.address === true ? wrongAddress(name, source, env) : undefined;
-    if (wrong !== undefined) problems.push(wrong);
-    else if (parsed.success) values[name] = parsed.data;
-    else
-      problems.push(`${name}: must be ${[...new Set(parsed.error.issues.map((issue) => issue.message))].join(', ')}`);
+    if (wrong === undefined && parsed.success) {
+      values[name] = parsed.data;
+      continue;
+    }
+    wrongs.add(name);
+    problems.push(
+      wrong ?? `${name}: must be ${[...new Set(parsed.error?.issues.map((issue) => issue.message))].join(', ')}`,
+    );
   }
   for (const need of needs) {
     for (const name of needed(need, values)) {
-      if (values[name] === undefined && !problems.some((line) => line.startsWith(name)))
-        problems.push(`${name}: is required`);
+      if (values[name] === undefined && !wrongs.has(name)) problems.push(`${name}: is required`);
     }
   }
   const [cert, key] = ['IP2SMS_CERT_FILE', 'IP2SMS_KEY_FILE'] as const;
   const alone = values[cert] === undefined ? cert : key;
-  if ((values[cert] === undefined) !== (values[key] === undefined) && !problems.some((line) => line.startsWith(alone)))
+  if ((values[cert] === undefined) !== (values[key] === undefined) && !wrongs.has(alone))
     problems.push(`${alone}: is required with ${alone === cert ? key : cert}`);
   if (problems.length > 0)
     throw new SmslogdError('config_invalid', `wrong settings:\n  ${[...new Set(problems)].join('\n  ')}`);

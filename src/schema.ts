@@ -117,7 +117,7 @@ async function requireRole(client: Client, role: string | undefined): Promise<vo
   const { rowCount } = await client.query('select from pg_roles where rolname = $1', [role]);
   if (rowCount === 0) {
     throw new SmslogdError('privilege_missing', `the role ${role} does not exist`, {
-      hint: `As an administrator run sql/roles.sql with psql, or: create role ${quoteIdentifier(role)} login replication;`,
+      hint: `As an administrator run sql/roles.sql with psql, or: create role ${quoteIdentifier(role)} login;`,
     });
   }
 }

@@ -83,7 +83,9 @@ export const serverChecks: readonly Check<Found>[] = [
       if (code === '42501')
         return fail(
           `role ${addressOf(address).user} may not replicate`,
-          `alter role ${quoteIdentifier(addressOf(address).user)} replication; -- or your provider's role for it`,
+          name === 'DATABASE_URL'
+            ? 'Set DATABASE_REPLICATION_URL to the address of the role that may, as smslogd_replication of sql/roles.sql.'
+            : `alter role ${quoteIdentifier(addressOf(address).user)} replication; -- or your provider's role for it`,
         );
       throw error;
     } finally {

@@ -40,13 +40,13 @@ const matching = (pattern: RegExp, form: string, variable?: string): Parameter =
 const oneOf = (values: readonly string[], variable?: string): Parameter => ({
   ...ANY(variable),
   takes: (value) => values.includes(value),
-  form: `one of ${values.join(', ')}`,
+  form: `one of ${values.filter((value) => value !== '').join(', ')}`,
 });
 /** Only what changes nothing is taken. */
 const only = (values: readonly string[], because: string, variable?: string): Parameter => ({
   ...ANY(variable),
   takes: (value) => values.includes(value.toLowerCase()),
-  form: values.length === 0 ? 'left out' : values.filter((value) => value !== '').join(' or '),
+  form: values.filter((value) => value !== '').join(' or ') || 'left out',
   because,
 });
 

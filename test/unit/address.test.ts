@@ -133,6 +133,15 @@ test('so is what the environment says, by the name of the variable', () => {
   }
 });
 
+test.for([
+  [problem('postgres://h?application_name=x'), 'must be an address without application_name ('],
+  [problem('postgres://h', { PGAPPNAME: 'x' }), 'PGAPPNAME: must be left out ('],
+  [problem('postgres://h?sslcrldir=x'), 'must be an address without sslcrldir ('],
+  [problem('postgres://h', { PGSSLMINPROTOCOLVERSION: 'TLSv9' }), /TLSv1\.3$/],
+])('a refusal says the form that is wanted, also where only nothing is: %s', ([said, form]) => {
+  expect(said).toMatch(form!);
+});
+
 test('keyword=value, other schemes and a wrong IPv6 address are refused without their content', () => {
   for (const text of [
     'host=h password=secret',

@@ -157,6 +157,12 @@ test('`run` needs the gateway where LOOPS names the poller, also where LOOPS sta
   expect(problemsOf({ DATABASE_URL }, ['database', 'loops'])).toContain('IP2SMS_URL: is required');
 });
 
+test('an address that is there is not called missing because a variable of libpq beside it is wrong', () => {
+  const said = problemsOf({ ...FULL, PGSSLMODE: 'full' }, ['database']);
+  expect(said).toContain('PGSSLMODE: must be');
+  expect(said).not.toContain('is required');
+});
+
 test('the settings in force are printed without a secret', () => {
   const said = describeConfig(
     loadConfig({
