@@ -11,6 +11,7 @@ import type { Source } from './source.ts';
 interface Standing {
   readonly who: string;
   readonly member: boolean;
+  readonly superuser: boolean;
   readonly lacks: string[];
 }
 
@@ -21,8 +22,18 @@ interface Standing {
 export async function becomeOwner(client: Client, source: Source): Promise<string[]> {
   const owner = source.owner;
   const { rows } = await client.query<Standing>(STANDING, [owner]);
-  const { who, member, lacks } = rows[0]!;
+  const { who, member, superuser, lacks } = rows[0]!;
   const name = quoteIdentifier(owner);
+  if (superuser)
+    throw new SmslogdError(
+      'privilege_missing',
+      `the source table belongs to ${owner}, a superuser: what smslogd makes would run with all its power`,
+      {
+        hint:
+          `Give the table to the role of the service that writes it, or to one of its own: create role otp_owner; alter table ${source.table} owner to otp_owner; ` +
+          `alter schema ${quoteIdentifier(source.schema)} owner to otp_owner; grant create, temporary on database DATABASE to otp_owner; -- then run migrate again`,
+      },
+    );
   if (!member)
     throw new SmslogdError(
       'privilege_missing',
@@ -42,7 +53,7 @@ export async function becomeOwner(client: Client, source: Source): Promise<strin
 }
 
 const STANDING = `
-select current_user::text as who,
+select current_user::text as who, o.rolsuper as superuser,
        pg_has_role(current_user, o.oid, case when current_setting('server_version_num')::int >= 160000 then 'SET' else 'MEMBER' end) as member,
        array(
          select format('create on database %I', current_database())

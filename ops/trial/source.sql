@@ -1,4 +1,4 @@
--- For the trial of docker-compose.yml only: the OTP service's table as it is in the field, and the daemon's role.
+-- For the trial of docker-compose.yml only: the OTP service's table as it is in the field, its owner, and the daemon's two roles.
 -- A test keeps the table equal to the one that the demo and the tests use (src/demo/source-table.ts).
 create schema if not exists verification;
 create table verification.verifications (
@@ -17,4 +17,10 @@ create table verification.verifications (
 create unique index on verification.verifications (phone_number) where active;
 create index on verification.verifications (phone_number, inserted_at);
 
-create role smslogd login replication password 'trial';
+create role otp_owner;
+alter schema verification owner to otp_owner;
+alter table verification.verifications owner to otp_owner;
+grant create on database postgres to otp_owner;
+
+create role smslogd login password 'trial';
+create role smslogd_replication login replication password 'trial';

@@ -1,3 +1,5 @@
+import type { Sql } from '../postgres/pools.ts';
+
 /** The OTP service's table as it is in the field; the demo and the tests create it. */
 export const SOURCE_DDL = `
 create schema if not exists verification;
@@ -17,3 +19,16 @@ create table verification.verifications (
 create unique index on verification.verifications (phone_number) where active;
 create index on verification.verifications (phone_number, inserted_at);
 `;
+
+export const OWNER_ROLE = 'otp_owner';
+
+/** Makes the table as it is in the field, by an administrator's `sql`: its owner is a role that is no superuser and may make what `migrate` makes. */
+export async function createSource(sql: Sql): Promise<void> {
+  await sql.unsafe(`${SOURCE_DDL}
+do $$ begin
+  if to_regrole('${OWNER_ROLE}') is null then create role ${OWNER_ROLE}; end if;
+  execute format('grant create, temporary on database %I to ${OWNER_ROLE}', current_database());
+end $$;
+alter schema verification owner to ${OWNER_ROLE};
+alter table verification.verifications owner to ${OWNER_ROLE}`);
+}

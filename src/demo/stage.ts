@@ -9,7 +9,7 @@ import { migrate } from '../schema.ts';
 import { startSimulator, type Simulator } from '../simulator/simulator.ts';
 import { createCluster, freePort } from './cluster.ts';
 import { createRoles, DAEMON_ROLE, REPLICATION_ROLE, SERVICE_ROLE } from './roles.ts';
-import { SOURCE_DDL } from './source-table.ts';
+import { createSource } from './source-table.ts';
 
 const DATABASE = 'ehealth';
 /** High, since SMS past their life are asked on at most a tenth of it and the whole history is past its life. */
@@ -71,7 +71,7 @@ export async function setStage(random: () => number, release: (undo: () => Promi
     return sql;
   };
   const owner = open(ownerUrl, 8);
-  await owner.unsafe(SOURCE_DDL);
+  await createSource(owner);
   await createRoles(owner, password);
   const config = loadConfig({ ...settings, DATABASE_URL: ownerUrl, DATABASE_REPLICATION_URL: ownerUrl });
   await migrate(config, { role: DAEMON_ROLE, say: () => {} });

@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import postgres from 'postgres';
 import { loadConfig } from '../../src/config.ts';
 import { createCluster, type Cluster } from '../../src/demo/cluster.ts';
-import { SOURCE_DDL } from '../../src/demo/source-table.ts';
+import { createSource } from '../../src/demo/source-table.ts';
 import { refreshHourly } from '../../src/figures/hourly.ts';
 import { noteRecentHours, oldRows, readFacts, readHours, recountHours } from '../../src/figures/store.ts';
 import { createStore } from '../../src/mirror/store.ts';
@@ -91,7 +91,7 @@ export const bench: Bench = {
     const pooled = loadConfig({ DATABASE_URL: url, DATABASE_POOLED: 'true' });
     const sql = openDatabase(pooled, { max: 1, name: 'bench' });
     try {
-      await owner.unsafe(SOURCE_DDL);
+      await createSource(owner);
       await migrate(loadConfig({ DATABASE_URL: url }), { say: () => {} });
       const began = performance.now();
       await fillChannel(owner, rows, DAYS);

@@ -20,7 +20,7 @@ import { randomBytes } from 'node:crypto';
 import postgres, { type Sql } from 'postgres';
 import { loadConfig, type Config } from '../../src/config.ts';
 import type { Cluster } from '../../src/demo/cluster.ts';
-import { SOURCE_DDL } from '../../src/demo/source-table.ts';
+import { createSource } from '../../src/demo/source-table.ts';
 import { migrate } from '../../src/schema.ts';
 import { startDaemon, type Daemon } from '../support/daemon.ts';
 
@@ -137,7 +137,7 @@ export function createStage({ scale, cluster, program, ownOnly, say, measured }:
       });
       const config = (more?: Record<string, string>) => loadConfig(env(more), ['database']);
       if (!plain) {
-        await sql.unsafe(SOURCE_DDL);
+        await createSource(sql);
         await migrate(config(), { say: () => {} });
       }
       return { name, url, sql, env, config };

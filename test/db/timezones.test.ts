@@ -3,14 +3,14 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { loadConfig } from '../../src/config.ts';
 import { queryOfPool } from '../../src/objects.ts';
 import { migrate } from '../../src/schema.ts';
-import { SOURCE_DDL } from '../../src/demo/source-table.ts';
+import { createSource } from '../../src/demo/source-table.ts';
 import { requireTimezones } from '../../src/timezones.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
 let db: TestDatabase;
 beforeAll(async () => {
   db = await createDatabase({ empty: true });
-  await db.sql.unsafe(SOURCE_DDL);
+  await createSource(db.sql);
 });
 afterAll(() => db.drop());
 

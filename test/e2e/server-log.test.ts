@@ -4,7 +4,7 @@ import { loadConfig } from '../../src/config.ts';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { createCluster, type Cluster } from '../../src/demo/cluster.ts';
 import { createRoles, DAEMON_ROLE } from '../../src/demo/roles.ts';
-import { SOURCE_DDL } from '../../src/demo/source-table.ts';
+import { createSource } from '../../src/demo/source-table.ts';
 import { migrate } from '../../src/schema.ts';
 import { startSimulator, type Simulator } from '../../src/simulator/simulator.ts';
 import { until } from '../support/database.ts';
@@ -39,7 +39,7 @@ beforeEach(async () => {
   await createRoles(sql, PASSWORD);
   // one role for the stream, too
   await sql.unsafe(`alter role ${DAEMON_ROLE} replication`);
-  await sql.unsafe(SOURCE_DDL);
+  await createSource(sql);
   await migrate(admin, { role: DAEMON_ROLE, say: () => {} });
   gateway = await startSimulator({ login: 'login', password: 'password' });
 });

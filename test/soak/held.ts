@@ -8,7 +8,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import postgres from 'postgres';
 import { loadConfig } from '../../src/config.ts';
 import { createCluster } from '../../src/demo/cluster.ts';
-import { SOURCE_DDL } from '../../src/demo/source-table.ts';
+import { createSource } from '../../src/demo/source-table.ts';
 import { migrate } from '../../src/schema.ts';
 import { startDaemon } from '../support/daemon.ts';
 import { median } from '../bench/growth.ts';
@@ -35,7 +35,7 @@ const cluster = await createCluster({
 });
 try {
   const sql = postgres(cluster.url('postgres'), { max: 6, onnotice: () => {} });
-  await sql.unsafe(SOURCE_DDL);
+  await createSource(sql);
   await sql`create extension pg_stat_statements`;
   const gateway = await startGateway(({ id }) => reply(id, Math.random() < 0.6 ? 'Delivered' : 'Enroute'));
   const env = {

@@ -5,7 +5,7 @@
 import postgres from 'postgres';
 import { loadConfig } from '../../src/config.ts';
 import { createCluster } from '../../src/demo/cluster.ts';
-import { SOURCE_DDL } from '../../src/demo/source-table.ts';
+import { createSource } from '../../src/demo/source-table.ts';
 import { migrate } from '../../src/schema.ts';
 import { startDaemon } from '../support/daemon.ts';
 import { until } from '../support/database.ts';
@@ -18,7 +18,7 @@ const MIB = 1024 * 1024;
 const cluster = await createCluster({ settings: { max_wal_size: '8GB', log_min_messages: 'error', fsync: 'off' } });
 try {
   const sql = postgres(cluster.url('postgres'), { max: 2, onnotice: () => {} });
-  await sql.unsafe(SOURCE_DDL);
+  await createSource(sql);
   const env = { DATABASE_URL: cluster.url('postgres'), HTTP_PORT: '0', LOOPS: 'mirror' };
   await migrate(loadConfig(env), { say: () => {} });
 

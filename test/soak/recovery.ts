@@ -5,7 +5,7 @@
 import postgres from 'postgres';
 import { loadConfig } from '../../src/config.ts';
 import { createCluster } from '../../src/demo/cluster.ts';
-import { SOURCE_DDL } from '../../src/demo/source-table.ts';
+import { createSource } from '../../src/demo/source-table.ts';
 import { migrate } from '../../src/schema.ts';
 import { insertOpen } from '../bench/polling.ts';
 import { startDaemon } from '../support/daemon.ts';
@@ -41,7 +41,7 @@ try {
     IP2SMS_LOGIN: 'login',
     IP2SMS_PASSWORD: 'password',
   };
-  await sql.unsafe(SOURCE_DDL);
+  await createSource(sql);
   await migrate(loadConfig(env), { say: () => {} });
   await insertOpen(sql, 100_000);
   await sql`update smslogd.sms_poll set due_at = now()`;

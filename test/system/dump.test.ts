@@ -6,7 +6,7 @@ import { loadConfig } from '../../src/config.ts';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { createCluster, freePort, type Cluster } from '../../src/demo/cluster.ts';
 import { createRoles, DAEMON_ROLE } from '../../src/demo/roles.ts';
-import { SOURCE_DDL } from '../../src/demo/source-table.ts';
+import { createSource } from '../../src/demo/source-table.ts';
 import { migrate } from '../../src/schema.ts';
 import { until } from '../support/database.ts';
 import { debianBinaries } from '../support/debian.ts';
@@ -66,10 +66,7 @@ function runProgram(program: string, words: readonly string[]): void {
 
 test('a dump taken under a running daemon, restored on another server, goes on there with every row once', async () => {
   const old = await server();
-  await old.sql.unsafe(SOURCE_DDL);
-  await old.sql.unsafe(
-    'alter schema verification owner to otp_owner; alter table verification.verifications owner to otp_owner; grant create on database postgres to otp_owner',
-  );
+  await createSource(old.sql);
   await migrate(loadConfig({ DATABASE_URL: old.admin }), { role: DAEMON_ROLE, say: () => {} });
   start(await settings(old.cluster));
   const dumped = new AbortController();

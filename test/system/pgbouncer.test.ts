@@ -10,7 +10,7 @@ import { loadConfig } from '../../src/config.ts';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { createCluster, freePort, type Cluster } from '../../src/demo/cluster.ts';
 import { createRoles, DAEMON_ROLE } from '../../src/demo/roles.ts';
-import { SOURCE_DDL } from '../../src/demo/source-table.ts';
+import { createSource } from '../../src/demo/source-table.ts';
 import { migrate } from '../../src/schema.ts';
 import { startSimulator, type Simulator } from '../../src/simulator/simulator.ts';
 import { until } from '../support/database.ts';
@@ -37,10 +37,7 @@ beforeEach(async () => {
   await createRoles(sql, PASSWORD);
   // one role for the stream, too
   await sql.unsafe(`alter role ${DAEMON_ROLE} replication`);
-  await sql.unsafe(SOURCE_DDL);
-  await sql.unsafe(
-    `create role otp_owner; alter schema verification owner to otp_owner; alter table verification.verifications owner to otp_owner; grant create on database postgres to otp_owner`,
-  );
+  await createSource(sql);
   await migrate(loadConfig({ DATABASE_URL: admin }), { role: DAEMON_ROLE, say: () => {} });
   gateway = await startSimulator({ login: 'login', password: 'password' });
 });

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { loadConfig } from '../../src/config.ts';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { createCluster, type Cluster } from '../../src/demo/cluster.ts';
-import { SOURCE_DDL } from '../../src/demo/source-table.ts';
+import { createSource } from '../../src/demo/source-table.ts';
 import { refreshHourly } from '../../src/figures/hourly.ts';
 import { migrate } from '../../src/schema.ts';
 import { startSimulator, type Simulator } from '../../src/simulator/simulator.ts';
@@ -42,7 +42,7 @@ beforeAll(async () => {
     onLine: (line) => lines.push(line),
   });
   watch = openDatabase(loadConfig({ DATABASE_URL: cluster.url('postgres') }), { max: 2, name: 'test' });
-  await watch.unsafe(SOURCE_DDL);
+  await createSource(watch);
   await migrate(loadConfig({ DATABASE_URL: cluster.url('postgres') }), { say: () => {} });
   await fillChannel(watch, ROWS, 60);
   // from here on in every session that begins
