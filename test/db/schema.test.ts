@@ -156,7 +156,7 @@ describe('tables that are there already', () => {
   afterEach(() => kept.drop());
   const again = async () => {
     const said: string[] = [];
-    await migrate(kept.config(), { say: (line) => said.push(line) });
+    await migrate(kept.owner.config(), { say: (line) => said.push(line) });
     return said;
   };
   const objects = async () =>

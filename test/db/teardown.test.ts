@@ -117,7 +117,7 @@ test("with the daemon's two roles it marks the checkpoint as the one and drops t
   await other.sql.unsafe(
     `create role ${daemon} login password 'made-up'; create role ${replication} login replication password 'made-up'`,
   );
-  await migrate(other.config(), { role: daemon!, say: () => {} });
+  await migrate(other.owner.config(), { role: daemon!, say: () => {} });
   await other.sql`select pg_create_logical_replication_slot(${other.name}, 'pgoutput')`;
   const as = (role: string) => {
     const url = new URL(other.url);

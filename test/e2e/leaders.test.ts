@@ -1,19 +1,14 @@
 /** Two daemons whose role owns nothing, and no publication: one of them leads, whatever works or does not, and the log is kept. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { migrate } from '../../src/schema.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startDaemon, type Daemon } from '../support/daemon.ts';
 import { difference, insertMany } from '../support/verifications.ts';
 
 let db: TestDatabase;
-let role: string;
 let daemons: Daemon[];
 
 beforeEach(async () => {
   db = await createDatabase();
-  role = `daemon_${db.name}`;
-  await db.sql.unsafe(`create role ${role} login replication password 'made-up'`);
-  await migrate(db.config(), { role, say: () => {} });
   daemons = [];
 });
 afterEach(async () => {
@@ -22,15 +17,11 @@ afterEach(async () => {
     daemon.kill('SIGKILL');
   }
   await Promise.all(daemons.map(({ exited }) => exited));
-  await db.sql.unsafe(`drop owned by ${role}; drop role ${role}`);
   await db.drop();
 });
 
 function start(more: Record<string, string> = {}): Daemon {
-  const url = new URL(db.url);
-  url.username = role;
-  url.password = 'made-up';
-  const daemon = startDaemon(db.env({ DATABASE_URL: url.href, ...more }));
+  const daemon = startDaemon(db.env(more));
   daemons.push(daemon);
   return daemon;
 }
