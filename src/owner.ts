@@ -19,7 +19,7 @@ interface Standing {
  * Makes the session that of the source's owner, and returns the statement that did so, if any was needed. Throws privilege_missing with what to run where it cannot, and owner_mismatch where something of
  * ours belongs to somebody else.
  */
-export async function becomeOwner(client: Client, source: Source): Promise<string[]> {
+export async function becomeOwner(client: Client, source: Source, publication: string): Promise<string[]> {
   const owner = source.owner;
   const { rows } = await client.query<Standing>(STANDING, [owner]);
   const { who, member, superuser, lacks } = rows[0]!;
@@ -42,7 +42,7 @@ export async function becomeOwner(client: Client, source: Source): Promise<strin
         hint: `Give migrate the address of ${owner} in DATABASE_URL, or run: grant ${name} to ${quoteIdentifier(who)};`,
       },
     );
-  await refuseForeign(client, owner);
+  await refuseForeign(client, owner, publication);
   if (lacks.length > 0)
     throw new SmslogdError('privilege_missing', `${owner} may not create what smslogd needs`, {
       hint: `As an administrator run: ${lacks.map((each) => `grant ${each} to ${name};`).join(' ')}`,
@@ -76,8 +76,8 @@ interface Foreign {
 }
 
 /** Before anything is made or replaced: what stands under a name of ours and belongs to another role was put there by that role. */
-async function refuseForeign(client: Client, owner: string): Promise<void> {
-  const { rows } = await client.query<Foreign>(FOREIGN, [owner, madeNames()]);
+async function refuseForeign(client: Client, owner: string, publication: string): Promise<void> {
+  const { rows } = await client.query<Foreign>(FOREIGN, [owner, madeNames(), publication]);
   if (rows.length === 0) return;
   const owners = [...new Set(rows.map((row) => row.owner))];
   const named =
@@ -94,7 +94,7 @@ async function refuseForeign(client: Client, owner: string): Promise<void> {
 }
 
 const FOREIGN = `
-select what, pg_get_userbyid(owner)::text as owner, fix from (
+select what, case owner when 0 then 'public' else pg_get_userbyid(owner)::text end as owner, fix from (
   select 1 as place, format('schema %I', n.nspname) as what, n.nspowner as owner, format('alter schema %I owner to %I;', n.nspname, $1::text) as fix
     from pg_namespace n where n.nspname = 'smslogd' and pg_get_userbyid(n.nspowner) <> $1
   union all
@@ -118,4 +118,9 @@ select what, pg_get_userbyid(owner)::text as owner, fix from (
          || case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end || ' cascade;'
     from pg_namespace n cross join lateral aclexplode(n.nspacl) a
    where n.nspname = 'smslogd' and a.privilege_type = 'CREATE' and a.grantee <> n.nspowner
+  union all
+  -- goes with the rest; alone an administrator may own it
+  select 6, format('publication %I', p.pubname), p.pubowner, format('alter publication %I owner to %I;', p.pubname, $1::text)
+    from pg_publication p join pg_namespace n on n.nspowner = p.pubowner
+   where p.pubname = $3 and n.nspname = 'smslogd' and pg_get_userbyid(p.pubowner) <> $1
 ) found order by place, what`;

@@ -63,7 +63,7 @@ async function begin(config: Config): Promise<Session & { readonly become: reado
     client = new Client(await pgConfig(config.DATABASE_URL ?? '', { name: 'migrate', options }));
     client.on('error', () => {});
     await client.connect();
-    return { client, sql, source, become: await becomeOwner(client, source) };
+    return { client, sql, source, become: await becomeOwner(client, source, config.PUBLICATION_NAME) };
   } catch (error) {
     await Promise.all([client?.end().catch(() => {}), sql.end({ timeout: 1 })]);
     throw error;
