@@ -43,12 +43,12 @@ export function createHealth(
   const beats = new Map<LoopName, number | undefined>();
   let mirrorState: MirrorState = 'starting';
   let mirrorProblem: ErrorCode | undefined;
-  const setMirrorState = (state: MirrorState, problem?: ErrorCode) => {
+  const show = (state: MirrorState, problem?: ErrorCode) => {
     mirrorState = state;
     mirrorProblem = problem;
     for (const each of MIRROR_STATES) metrics.mirrorState.set({ state: each }, each === state ? 1 : 0);
   };
-  setMirrorState(loops.includes('mirror') ? 'starting' : 'stopped');
+  show(loops.includes('mirror') ? 'starting' : 'stopped');
   let standing: Standing = 'unknown';
   return {
     loops,
@@ -66,9 +66,12 @@ export function createHealth(
     },
     stand(now) {
       standing = now;
-      if (loops.includes('mirror')) setMirrorState(MIRROR_OF[now]);
+      if (loops.includes('mirror')) show(MIRROR_OF[now]);
     },
-    setMirrorState,
+    // a life that ends because another daemon leads has nothing to say any more
+    setMirrorState: (state, problem) => {
+      if (standing !== 'standby') show(state, problem);
+    },
     silentLoops: () => loops.filter((loop) => now() - (beats.get(loop) ?? Infinity) > SILENCE_MS),
   };
 }

@@ -168,14 +168,20 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
   /** Renews the lease until another daemon has it or `signal` aborts. */
   const keep = async (signal: AbortSignal): Promise<void> => {
     let failing = false;
+    let told = false;
+    const cut = () => renewal.abort();
+    // once, and not for each renewal: what AbortSignal.any leaves on a signal stays as long as that signal
+    signal.addEventListener('abort', cut);
     for (;;) {
       renewal = new AbortController();
-      await pause(RENEW_MS, AbortSignal.any([signal, renewal.signal]));
-      if (signal.aborted) return;
+      // it may have changed while the last renewal was under way
+      if (told === streaming && !signal.aborted) await pause(RENEW_MS, renewal.signal);
+      if (signal.aborted) break;
       try {
+        told = streaming;
         if ((await renew()) === undefined) {
           log.info({ term: String(term) }, 'another daemon leads: this one steps down');
-          return;
+          break;
         }
         failing = false;
       } catch (error) {
@@ -183,6 +189,7 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
         failing = true;
       }
     }
+    signal.removeEventListener('abort', cut);
   };
 
   /** The leadership of this daemon, once it has it; undefined: `signal` aborted. */
@@ -191,8 +198,13 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
       if (signal.aborted) return undefined;
       if (leading !== undefined) return leading;
       await new Promise<void>((resolve) => {
-        waiting.add(resolve);
-        signal.addEventListener('abort', () => resolve(), { once: true });
+        const wake = () => {
+          waiting.delete(wake);
+          signal.removeEventListener('abort', wake);
+          resolve();
+        };
+        waiting.add(wake);
+        signal.addEventListener('abort', wake);
       });
     }
   };
@@ -249,7 +261,6 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
         stand('leading');
         log.info({ term: String(term) }, 'this daemon leads');
         for (const wake of waiting) wake();
-        waiting.clear();
         await keep(signal);
         const lost = !signal.aborted;
         const ended = leading;

@@ -45,6 +45,8 @@ export interface Life {
   /** what the life sees now, as at its beginning */
   readonly look: () => Promise<Sight>;
   readonly works: () => void;
+  /** all that the source had a moment ago is in the log */
+  readonly caughtUp: () => void;
 }
 
 /** Says what was repaired by itself, and counts it. */

@@ -36,6 +36,11 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
   let unreadable: string | undefined;
   let caughtUpAt = performance.now();
 
+  const caughtUp = () => {
+    caughtUpAt = performance.now();
+    deps.onCaughtUp?.();
+  };
+
   /** Takes the steps up to a mode, and returns it. */
   const begin = async (
     signal: AbortSignal,
@@ -121,7 +126,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
           return {
             step,
             sight,
-            life: { deps, store, server, source, term, checkpoint: sight.checkpoint, look, works },
+            life: { deps, store, server, source, term, checkpoint: sight.checkpoint, look, works, caughtUp },
           };
       }
     }
@@ -147,10 +152,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
           streams += 1;
           lead.streams(true);
         },
-        caughtUp: () => {
-          caughtUpAt = performance.now();
-          deps.onCaughtUp?.();
-        },
+        ended: () => lead.streams(false),
       });
     } catch (error) {
       if (!signal.aborted) {
@@ -168,8 +170,9 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
       if (reason !== undefined) unreadable = await triedInVain(reason);
       throw error;
     } finally {
-      lead.streams(false);
       health.waits('mirror');
+      // what is unread is another one's now, and so is how far that one is behind
+      if (signal.aborted) for (const lag of [metrics.mirrorLagSeconds, metrics.mirrorLagBytes]) lag.set(0);
       log.debug('mirror connection closed');
     }
   };

@@ -41,6 +41,8 @@ export interface Pump {
   readonly health: Pick<Health, 'beat' | 'waits'>;
   /** told when all that the server has sent is in the log */
   readonly caughtUp: () => void;
+  /** told when the stream is over, though what it began may still wait */
+  readonly ended: () => void;
   /** cancels the write in hand: once the stream has failed it may still wait for somebody's lock, and comes again anyway */
   readonly cancelWrite: () => void;
   readonly raiseTerm: () => Promise<bigint>;
@@ -56,7 +58,7 @@ interface Sealed {
 
 /** Rows that one statement reads by key, and how often and after what time one that is not seen is looked for again: a commit is sent before it can be seen. */
 const BY_KEY = { rows: 500, tries: 8, againMs: 250 };
-/** How long a write is waited for once the stream has ended. */
+/** How long a write is waited for once the stream has ended, or is to end. */
 const STUCK_MS = 2_000;
 /** After a write that failed the first one waits so long for more rows. */
 const GATHER_MS = 250;
@@ -76,7 +78,7 @@ const COLUMN_GONE: Due = { reason: 'a needed column was gone', fresh: false, hor
 
 /**
  * Streams until `outer` aborts or something fails. What `beside` starts runs beside it once the server streams; it must end when its signal aborts.
- * On abort the write in hand is finished and acknowledged.
+ * On abort the write in hand is finished and acknowledged, unless it waits for somebody's lock.
  */
 export async function pump(
   deps: Pump,
@@ -214,19 +216,23 @@ export async function pump(
   };
 
   let tasks: Promise<void>[] = [];
+  const settled = async () => {
+    const stuck = setInterval(deps.cancelWrite, STUCK_MS);
+    await Promise.allSettled(tasks);
+    clearInterval(stuck);
+  };
   try {
     tasks = [writeOn(), ...beside(signal)];
     await Promise.race([...tasks, opened.ended]);
     stop.abort();
-    await Promise.allSettled(tasks);
+    await settled();
   } finally {
     stop.abort();
     clearInterval(lag);
+    deps.ended();
     // the server may be going down and waiting for this connection: it goes before the queries have ended
     await opened.close();
-    const stuck = setInterval(deps.cancelWrite, STUCK_MS);
-    await Promise.allSettled(tasks);
-    clearInterval(stuck);
+    await settled();
     health.waits('mirror');
   }
 }

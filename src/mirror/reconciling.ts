@@ -1,6 +1,6 @@
 /**
  * The mirror's second mode, where it cannot stream: the publication lacks the source and our role may not repair it, somebody else reads the slot, or the
- * replication connection fails. The log is kept by reconciling alone: the reconcile that is due, then every few seconds what was written since.
+ * replication connection fails. The log is kept by reconciling alone: every few seconds what was written since the last time, and beside it the reconcile that is due.
  */
 import type { ErrorCode } from '../errors.ts';
 import { pause } from '../supervise.ts';
@@ -16,6 +16,10 @@ const WHY: Partial<Record<ErrorCode, string>> = {
   slot_foreign: 'the slot belongs to another database or has another plugin',
   slot_busy: 'the slot is read by another program',
 };
+/** What is seen without an attempt to stream. */
+const SEEN: ReadonlySet<ErrorCode> = new Set(['publication_missing', 'slot_foreign']);
+/** What setTimeout can wait. */
+const LONGEST_MS = 2 ** 31 - 1;
 /** Of the time: more than an audit's, for nothing else brings new SMS into the log. */
 const SHARE = 0.25;
 
@@ -29,24 +33,41 @@ export async function keepByReconciling(life: Life, why: ErrorCode, outer: Abort
   log.info({ why }, 'the mirror cannot stream: it keeps the log by reconciling');
   const stop = new AbortController();
   const signal = AbortSignal.any([outer, stop.signal]);
-  const work = async () => {
-    if (checkpoint.reconcileDue !== undefined)
-      await reconcile({ store, source, term, reason: checkpoint.reconcileDue, log, metrics }, signal);
+  const late = { store, source, term, log, metrics };
+  const { reconcileDue } = checkpoint;
+  let reconciled = reconcileDue === undefined;
+  let kept = false;
+  /** Beside the look for new rows: it reads the whole source, and may wait long for an old transaction. */
+  const repair = async () => {
+    if (reconcileDue !== undefined) await reconcile({ ...late, reason: reconcileDue }, signal);
+    reconciled = true;
+    await pause(LONGEST_MS, signal);
+  };
+  const keep = async () => {
     while (!signal.aborted) {
       await fillGaps(life, { patienceMs: undefined, share: SHARE }, signal);
       metrics.mirrorLagSeconds.set(0);
-      deps.onCaughtUp?.();
+      metrics.mirrorLagBytes.set(0);
+      kept = reconciled;
+      if (kept) life.caughtUp();
+      await pause(reconcileMs, signal);
+    }
+  };
+  const watch = async () => {
+    for (;;) {
       await pause(reconcileMs, signal);
       if (signal.aborted) return;
+      // an attempt to stream that fails again would begin all this again
+      if (!kept && !SEEN.has(why)) continue;
       const next = nextStep(await look());
       if (next.step !== 'reconcile' || next.why !== why) return;
     }
   };
-  const late = source.tracksGateway ? [completeLate({ store, source, term, log, metrics }, signal)] : [];
+  const tasks = [repair(), keep(), watch(), ...(source.tracksGateway ? [completeLate(late, signal)] : [])];
   try {
-    await Promise.race([work(), ...late]);
+    await Promise.race(tasks);
   } finally {
     stop.abort();
-    await Promise.allSettled(late);
+    await Promise.allSettled(tasks);
   }
 }

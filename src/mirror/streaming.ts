@@ -37,8 +37,8 @@ const PATIENCE_MS = 60_000;
 export interface StreamEvents {
   /** the server streams */
   readonly opened: () => void;
-  /** all that the server has sent is in the log */
-  readonly caughtUp: () => void;
+  /** it streams no more */
+  readonly ended: () => void;
 }
 
 /** Streams until something ends it or `outer` aborts. */
@@ -87,10 +87,11 @@ export async function stream(life: Life, slot: Slot, outer: AbortSignal, events:
       health,
       // a stream can begin again and again though no write succeeds, as on a full disk: it works once it has lasted and all is written
       caughtUp: () => {
-        events.caughtUp();
+        life.caughtUp();
         caughtUp();
         if (repaired && performance.now() - began > LASTED_MS) works();
       },
+      ended: events.ended,
       cancelWrite: () => void connections.cancel('apply').catch(() => {}),
       failpoints,
       raiseTerm: deps.lead.raiseTerm,

@@ -1,5 +1,5 @@
 /** The lease and its term: who leads, and that nobody else writes. */
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { recountHours } from '../../src/figures/store.ts';
 import { createLeadership, LEASE_MS, type Leadership } from '../../src/leader/lease.ts';
 import { silentLog } from '../../src/log.ts';
@@ -134,5 +134,58 @@ test('a mirror that waits for a lock is alive, one whose own turn does not end i
   await until('it to be found', () => mirror.health.silentLoops().length === 1);
   release();
   await until('it to turn again', () => mirror.health.silentLoops().length === 0);
+  await mirror.stop();
+});
+
+test('a renewal leaves nothing behind on a signal that lives as long as the daemon', async () => {
+  const first = seek('first');
+  await leads(first.leadership);
+  const renewed = async () => (await db.sql`select renewed_at::text as at from smslogd.leader`)[0]?.['at'] as string;
+  const any = vi.spyOn(AbortSignal, 'any');
+  for (let before = await renewed(), times = 0; times < 2; times += 1) {
+    await until('a renewal', async () => (await renewed()) !== before);
+    before = await renewed();
+  }
+  expect(any).not.toHaveBeenCalled();
+  any.mockRestore();
+});
+
+test('a leader that lost its stream while a write waits for a lock goes on leading', async () => {
+  const mirror = startMirror(db);
+  await mirror.streaming();
+  const leader = async () => (await db.sql`select holder from smslogd.leader`)[0]?.['holder'] as string;
+  const reader = async () =>
+    (await db.sql`select active_pid as pid from pg_replication_slots where slot_name = ${db.name}`)[0]?.[
+      'pid'
+    ] as number;
+  const mine = await leader();
+  await standsBy(seek('second').leadership);
+  const session = await db.sql.reserve();
+  await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
+  await insertMany(db.sql, 5);
+  await until('the write to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
+  const ended = await reader();
+  await db.sql`select pg_terminate_backend(${ended})`;
+  await until('it to stream again', async () => ((await reader()) ?? ended) !== ended);
+  await session.unsafe('rollback');
+  session.release();
+  expect(await leader()).toBe(mine);
+  await mirror.stop();
+});
+
+test('one that stands by has no lag of its own, whatever it had when it led', async () => {
+  const mirror = startMirror(db);
+  await mirror.streaming();
+  const lag = async () => (await mirror.metrics.mirrorLagSeconds.get()).values[0]?.value ?? 0;
+  const session = await db.sql.reserve();
+  await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
+  await insertMany(db.sql, 5);
+  await until('it to lag', async () => (await lag()) > 1);
+  await db.sql`update smslogd.leader set holder = 'another', term = term + 1`;
+  await leads(seek('another').leadership);
+  await until('it to stand by', () => mirror.health.mirrorState === 'standby');
+  await until('its lag to end', async () => (await lag()) === 0);
+  await session.unsafe('rollback');
+  session.release();
   await mirror.stop();
 });

@@ -97,7 +97,8 @@ test('a table that is taken out of the publication for a moment has what passed 
   expect(lines.map((line) => (JSON.parse(line) as { code: string }).code)).toEqual(['rows_missing', 'rows_missing']);
 });
 
-test('where the role may not mend the publication, the SQL is said and the log is kept by reconciling', async () => {
+/** A mirror whose role owns nothing; `gone` stops it and drops the role. */
+async function streamingAsGuest(): Promise<{ mirror: RunningMirror; gone: () => Promise<void> }> {
   const role = `daemon_${db.name}`;
   await db.sql.unsafe(`create role ${role} login replication password 'made-up'`);
   await migrate(db.owner.config(), { role, say: () => {} });
@@ -107,6 +108,15 @@ test('where the role may not mend the publication, the SQL is said and the log i
   const mirror = startMirror(db, { env: { DATABASE_URL: url.href }, log });
   mirrors.push(mirror);
   await mirror.streaming();
+  const gone = async () => {
+    await mirror.stop();
+    await db.sql.unsafe(`drop owned by ${role}; drop role ${role}`);
+  };
+  return { mirror, gone };
+}
+
+test('where the role may not mend the publication, the SQL is said and the log is kept by reconciling', async () => {
+  const { mirror, gone } = await streamingAsGuest();
   await insertMany(db.sql, 5);
   await everyRowOnce();
   await db.sql`alter publication smslogd drop table verification.verifications`;
@@ -119,8 +129,27 @@ test('where the role may not mend the publication, the SQL is said and the log i
   await mirror.streaming();
   await insertMany(db.sql, 5);
   await everyRowOnce();
-  await mirror.stop();
-  await db.sql.unsafe(`drop owned by ${role}; drop role ${role}`);
+  await gone();
+});
+
+test('where nothing can be streamed, an old transaction for which the reconcile waits keeps no new row from the log, nor the mirror from streaming again', async () => {
+  const { mirror, gone } = await streamingAsGuest();
+  await db.sql`create table other (id int)`;
+  const old = await db.sql.reserve();
+  await old.unsafe('begin; insert into other values (1)');
+  await db.sql`alter publication smslogd drop table verification.verifications`;
+  await insertMany(db.sql, 20);
+  await everyRowOnce();
+  for (const rows of [5, 6]) {
+    await insertMany(db.sql, rows);
+    await everyRowOnce();
+  }
+  await db.sql`alter publication smslogd add table verification.verifications`;
+  await until('it to stream', () => mirror.health.mirrorState === 'streaming');
+  await old.unsafe('commit');
+  old.release();
+  await mirror.streaming();
+  await gone();
 });
 
 test('a publication with a row filter is mended and what passed is reconciled', async () => {

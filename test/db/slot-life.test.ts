@@ -409,3 +409,24 @@ test('while the disk is full the mirror tries ever less often, and goes on when 
   await everyRowOnce();
   await until('it to stream', () => mirror.health.mirrorState === 'streaming');
 });
+
+test('a mirror whose replication connection is refused is behind by what it has not reconciled, not by all the time without a stream', async () => {
+  const role = `stream_${db.name}`;
+  await db.sql.unsafe(`create role ${role} replication login password 'made-up'`);
+  const url = new URL(db.url);
+  url.username = role;
+  url.password = 'made-up';
+  const mirror = await streaming({ DATABASE_REPLICATION_URL: url.href });
+  const began = performance.now();
+  await db.sql.unsafe(`alter role ${role} nologin`);
+  await cut();
+  const lag = async () => (await mirror.metrics.mirrorLagSeconds.get()).values[0]?.value ?? 0;
+  const term = async () => Number((await db.sql`select term from smslogd.checkpoint`)[0]?.['term']);
+  const first = await term();
+  // each attempt, and each reconcile between two of them, is a life with a term of its own
+  await until('it to be refused again and again', async () => (await term()) >= first + 7, 90);
+  await until('it to say how far it is behind', async () => (await lag()) > 0, 60);
+  expect(await lag()).toBeLessThan((performance.now() - began) / 2_000);
+  await mirror.stop();
+  await db.sql.unsafe(`drop role ${role}`);
+});

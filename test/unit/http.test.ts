@@ -126,6 +126,19 @@ const answer = async (host: string, path: string) => {
   return { status: response.statusCode, text: (await response.toArray()).join('') };
 };
 
+test('a mirror that stands by is told as such, whatever a life of it that another daemon has ended still says', async () => {
+  await start();
+  health.stand('leading');
+  health.setMirrorState('repairing');
+  health.stand('standby');
+  health.setMirrorState('streaming');
+  expect(health.mirrorState).toBe('standby');
+  expect((await get('/readyz')).status).toBe(200);
+  health.stand('leading');
+  health.setMirrorState('streaming');
+  expect(health.mirrorState).toBe('streaming');
+});
+
 describe('/metrics', () => {
   test('is Prometheus text, brought up to date first', async () => {
     await start();
