@@ -120,9 +120,10 @@ async function daemon(
     try {
       log.info({ version: VERSION, loops: config.LOOPS, port: http.port, host: config.HTTP_HOST }, 'smslogd runs');
       if (config.LOOPS.includes('poller')) warnOfClearText(config, log);
-      await databaseAtStart(config, upkeep, log, stop.signal);
-      run('leader', (signal) => leader.run(signal));
       run('connections', (signal) => connections.watch(signal));
+      // it may wait for a lock
+      await Promise.race([databaseAtStart(config, upkeep, log, stop.signal), once(stop.signal, 'abort')]);
+      run('leader', (signal) => leader.run(signal));
       run('waits', (signal) => watchWaits({ control, tag: connections.tag, config, log, metrics }, signal));
       if (mirrors)
         lead('mirror', createMirror({ config, connections, lead: leader, metrics, log, health, onCaughtUp }));

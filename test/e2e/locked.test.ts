@@ -5,6 +5,7 @@ import { createDatabase, until, type TestDatabase } from '../support/database.ts
 import { startDaemon, type Daemon } from '../support/daemon.ts';
 import { startGateway, reply, type TestGateway } from '../support/gateway.ts';
 import { createServer } from '../support/postgres.ts';
+import { startProxy } from '../support/proxy.ts';
 import { difference, insertMany } from '../support/verifications.ts';
 
 let db: TestDatabase;
@@ -110,4 +111,40 @@ test('a daemon that starts before its database waits for it, with /healthz well 
     for (const daemon of daemons) daemon.kill('SIGKILL');
     await server.remove();
   }
+});
+
+/** Holds what a daemon reads first. */
+const lockOfStart = async () => {
+  const session = await db.sql.reserve();
+  await session.unsafe('begin; lock smslogd.migrations in access exclusive mode');
+  return async () => {
+    await session.unsafe('rollback');
+    session.release();
+  };
+};
+const startToWait = () =>
+  until('the start to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
+
+test('a daemon whose path to the database dies while it starts goes on by another connection', async () => {
+  const url = new URL(db.url);
+  const proxy = await startProxy({ host: url.hostname, port: Number(url.port) });
+  url.port = String(proxy.port);
+  const unlock = await lockOfStart();
+  const daemon = start({ DATABASE_URL: url.href });
+  await startToWait();
+  proxy.stall();
+  await unlock();
+  await daemon.line('it streams', (line) => line.includes('the mirror streams'));
+  daemon.kill('SIGKILL');
+  await daemon.exited;
+  await proxy.close();
+});
+
+test('SIGTERM ends a daemon with 0 whose start waits for a lock', async () => {
+  const unlock = await lockOfStart();
+  const daemon = start();
+  await startToWait();
+  daemon.kill('SIGTERM');
+  expect(await daemon.exited).toBe(0);
+  await unlock();
 });
