@@ -58,7 +58,13 @@ async function idleStream(): Promise<{ ended: Promise<unknown> }> {
   const [source, { confirmed }] = [await describeSource(sql, config), (await describeSlot(sql, db.name))!];
   const deps = { config, store: createStore(sql, config), log: silentLog, metrics: createMetrics('test') };
   const health = { beat: () => {}, waits: () => {} };
-  const ignored = { health, caughtUp: () => {}, ended: () => {}, cancelWrite: () => {}, raiseTerm: () => Promise.resolve(0n) };
+  const ignored = {
+    health,
+    caughtUp: () => {},
+    ended: () => {},
+    cancelWrite: () => {},
+    raiseTerm: () => Promise.resolve(0n),
+  };
   const start = { source, term: 0n, durable: confirmed, resumeAt: confirmed, senderTimeoutMs: 0 };
   let ended!: Promise<unknown>;
   await new Promise<void>((streams) => {
