@@ -86,6 +86,7 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
   let leading: AbortController | undefined;
   const waiting = new Set<() => void>();
   let renewal = new AbortController();
+  const renewNow = () => renewal.abort();
 
   const stand = (now: Standing) => {
     if (now === standing) return;
@@ -169,9 +170,8 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
   const keep = async (signal: AbortSignal): Promise<void> => {
     let failing = false;
     let told = false;
-    const cut = () => renewal.abort();
     // once, and not for each renewal: what AbortSignal.any leaves on a signal stays as long as that signal
-    signal.addEventListener('abort', cut);
+    signal.addEventListener('abort', renewNow);
     for (;;) {
       renewal = new AbortController();
       // it may have changed while the last renewal was under way
@@ -189,7 +189,7 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
         failing = true;
       }
     }
-    signal.removeEventListener('abort', cut);
+    signal.removeEventListener('abort', renewNow);
   };
 
   /** The leadership of this daemon, once it has it; undefined: `signal` aborted. */
@@ -235,7 +235,7 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
     streams(on) {
       if (streaming === on) return;
       streaming = on;
-      renewal.abort();
+      renewNow();
     },
     whileLeading: (loop) => async (signal, works) => {
       const mine = await elected(signal);

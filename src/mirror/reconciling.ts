@@ -57,9 +57,10 @@ export async function keepByReconciling(life: Life, why: ErrorCode, outer: Abort
     for (;;) {
       await pause(reconcileMs, signal);
       if (signal.aborted) return;
+      // a teardown is found by this, too
+      const next = nextStep(await look());
       // an attempt to stream that fails again would begin all this again
       if (!kept && !SEEN.has(why)) continue;
-      const next = nextStep(await look());
       if (next.step !== 'reconcile' || next.why !== why) return;
     }
   };

@@ -137,10 +137,11 @@ test('a mirror that waits for a lock is alive, one whose own turn does not end i
   await mirror.stop();
 });
 
+const renewed = async () => (await db.sql`select renewed_at::text as at from smslogd.leader`)[0]?.['at'] as string;
+
 test('a renewal leaves nothing behind on a signal that lives as long as the daemon', async () => {
   const first = seek('first');
   await leads(first.leadership);
-  const renewed = async () => (await db.sql`select renewed_at::text as at from smslogd.leader`)[0]?.['at'] as string;
   const any = vi.spyOn(AbortSignal, 'any');
   for (let before = await renewed(), times = 0; times < 2; times += 1) {
     await until('a renewal', async () => (await renewed()) !== before);

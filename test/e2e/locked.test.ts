@@ -135,6 +135,7 @@ test('a daemon whose path to the database dies while it starts goes on by anothe
   proxy.stall();
   await unlock();
   await daemon.line('it streams', (line) => line.includes('the mirror streams'));
+  expect((await fetch(`${await daemon.url()}/healthz`)).status).toBe(200);
   daemon.kill('SIGKILL');
   await daemon.exited;
   await proxy.close();
