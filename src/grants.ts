@@ -34,14 +34,16 @@ export async function grantStatements(query: Query, source: Source, role: string
 /** Runs them in a transaction of their own; says who lost and who got something. */
 export async function applyGrants(
   query: Query,
+  source: Source,
   statements: readonly string[],
   say: (line: string) => void,
 ): Promise<void> {
   await query('begin');
   try {
-    const before = await query<Privilege>(PRIVILEGES);
+    const privileges = () => query<Privilege>(privilegesOn(source));
+    const before = await privileges();
     for (const statement of statements) await query(statement);
-    const after = await query<Privilege>(PRIVILEGES);
+    const after = await privileges();
     const [lost, got] = [missingFrom(after, before), missingFrom(before, after)];
     await query(lost.size + got.size === 0 ? 'rollback' : 'commit');
     for (const [who, what] of lost) say(`taken from ${who}: ${what.join(', ')}`);
@@ -65,8 +67,8 @@ function missingFrom(some: readonly Privilege[], others: readonly Privilege[]): 
   return missing;
 }
 
-/** Of everybody but the owner, on all that is ours. */
-const PRIVILEGES = `
+/** Of everybody but the owner, on all that is ours and on what the daemon reads. */
+const privilegesOn = (source: Source) => `
 select case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee)::text end as who, lower(a.privilege_type) || ' on ' || o.name as what
   from (
     select format('%s.%s', n.nspname, c.relname) as name, c.relacl as acl, c.relowner as owner
@@ -80,7 +82,9 @@ select case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee)::text
     select format('%s.%s', n.nspname, p.proname), p.proacl, p.proowner from pg_proc p join pg_namespace n on n.oid = p.pronamespace
      where n.nspname = 'smslogd' or n.nspname = 'verification' and p.proname = 'sms_delivery_between'
     union all
-    select 'schema smslogd', nspacl, nspowner from pg_namespace where nspname = 'smslogd'
+    select format('schema %s', nspname), nspacl, nspowner from pg_namespace where nspname in ('smslogd', 'verification', ${quoteLiteral(source.schema)})
+    union all
+    select 'the source', relacl, relowner from pg_class where oid = ${quoteLiteral(source.table)}::regclass
   ) o cross join lateral aclexplode(o.acl) a
  where a.grantee <> o.owner
  order by 1, 2`;

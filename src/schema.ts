@@ -95,7 +95,7 @@ export async function migrate(config: Config, { role, say }: MigrateOptions): Pr
       if (step.name !== undefined) say(step.name);
     }
     const grants = await grantStatements(queryOf(client), source, role);
-    await patiently(say, () => applyGrants(queryOf(client), grants, say));
+    await patiently(say, () => applyGrants(queryOf(client), source, grants, say));
   } catch (error) {
     throw codeOf(error instanceof SmslogdError ? error.cause : error) === '42501' ? await mayNot(client, error) : error;
   } finally {

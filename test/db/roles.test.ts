@@ -34,6 +34,24 @@ afterAll(async () => {
 const refused = { code: '42501' };
 
 describe('the daemon under its role', () => {
+  test.each([
+    'select on verification.verifications',
+    'select on smslogd.settings',
+    'usage on schema verification',
+    'usage on schema smslogd',
+  ])('gets back what was taken from it: %s', async (right) => {
+    const privileges = () =>
+      db.sql`
+        select has_table_privilege(${daemon}, 'verification.verifications', 'select') and has_table_privilege(${daemon}, 'smslogd.settings', 'select')
+           and has_schema_privilege(${daemon}, 'verification', 'usage') and has_schema_privilege(${daemon}, 'smslogd', 'usage') as all`;
+    await db.sql.unsafe(`revoke ${right} from ${daemon}`);
+    expect((await privileges())[0]).toEqual({ all: false });
+    const said: string[] = [];
+    await migrate(db.owner.config(), { say: (line) => said.push(line) });
+    expect((await privileges())[0]).toEqual({ all: true });
+    expect(said).toContain(`grants to ${daemon}`);
+  });
+
   test('writes and completes the log, keeps its queue, checkpoint and counters, reads figures and source', async () => {
     const [row] = await sql<{ id: string }[]>`
       insert into verification.sms_log as l (phone_number, type, gateway_id, gateway_status) values ('+380000000000', 'verification', '1234567', 'Accepted')
