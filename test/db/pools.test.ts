@@ -24,7 +24,7 @@ test('an address where nobody listens is the failure of each query', async () =>
   nobody.port = '1';
   for (const [url, code] of [
     [nobody.href, 'ECONNREFUSED'],
-    ['postgres://nobody@localhost/none?host=/nowhere', 'ENOENT'],
+    ['postgres://nobody@localhost/none?host=/nowhere', 'database_unreachable'],
   ] as const) {
     const sql = openDatabase(db.config({ DATABASE_URL: url }), { max: 1, name: 'test' });
     for (let tries = 0; tries < 3; tries += 1) await expect(sql`select 1`).rejects.toMatchObject({ code });
