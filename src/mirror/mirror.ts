@@ -12,8 +12,10 @@ import { describeSource } from '../source.ts';
 import { FIRST_START, nextStep, type Due, type Sight, type Step } from './mode.ts';
 import { publicationState, repairPublication } from './publication.ts';
 import { warn, type Life, type MirrorDeps } from './life.ts';
-import { keepByReconciling } from './reconciling.ts';
-import { createSlot, describeServer, describeSlot, dropSlot, enableFailover, endReader } from './slot.ts';
+import { logProblem } from '../log.ts';
+import { backoff } from '../supervise.ts';
+import { keepByReconciling, makeSlot } from './reconciling.ts';
+import { describeServer, describeSlot, dropSlot, enableFailover, endReader } from './slot.ts';
 import { createStore, type Checkpoint } from './store.ts';
 import { stream } from './streaming.ts';
 
@@ -31,8 +33,9 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
   const undecodable = { at: ZERO_LSN, times: 0 };
   let streams = 0;
   let failures = 0;
-  /** both are for the next life to see */
-  let streamFailure: ErrorCode | undefined;
+  /** why the stream did not begin, and until when no other attempt is made; and what was told of it */
+  let refusal: { readonly code: ErrorCode; readonly until: number } | undefined;
+  let told: ErrorCode | undefined;
   let unreadable: string | undefined;
   let caughtUpAt = performance.now();
 
@@ -58,6 +61,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
     await store.noteSource(source);
     const failed = new Set<Step['step']>();
     let marked: Due | undefined;
+    const taken = new Map<Step['step'], number>();
     const mark = async (due: Due | undefined, code?: ErrorCode) => {
       if (due === undefined) return;
       if (code !== undefined) warn(deps, code, MADE_GOOD[code] ?? 'the mirror reconciles', { reason: due.reason });
@@ -78,7 +82,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
         unreadable,
         marked,
         failed,
-        streamFailure,
+        streamFailure: refusal !== undefined && performance.now() < refusal.until ? refusal.code : undefined,
       };
     };
     for (;;) {
@@ -86,29 +90,38 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
       const sight = await look();
       const step = nextStep(sight);
       log.debug({ step: step.step }, 'the next step of the mirror');
+      taken.set(step.step, (taken.get(step.step) ?? 0) + 1);
+      const again = taken.get(step.step)! > 1;
+      const life = { deps, store, server, source, term, checkpoint: sight.checkpoint, look, works, caughtUp };
       switch (step.step) {
         case 'begin':
           await mark(step.due, step.code);
           await store.identify(server.systemId, term);
           break;
         case 'repair':
-          await mark(step.due);
-          if (!(await repairPublication({ ...deps, source, lacking: step.due !== undefined }))) failed.add('repair');
+          // in one transaction with its mark: where our role may not repair it, nothing is marked
+          if (await repairPublication({ ...deps, source, before: step.due && store.markStatements(term, step.due) })) {
+            marked = step.due ?? marked;
+            // somebody reverts it at once
+            if (again) failed.add('repair');
+          } else failed.add('repair');
           break;
         case 'end reader':
-          if (!(await endReader(control, config, step.pid).catch(() => false))) failed.add('end reader');
+          if (!(await endReader(control, config, step.pid).catch(() => false)) || again) failed.add('end reader');
           break;
         case 'drop':
-          await mark(step.due, step.code);
+          if (again) throw new SmslogdError('slot_lost', 'the slot that was made cannot be read either');
           opening();
-          await dropSlot(config);
+          await dropSlot(config, () => mark(step.due, step.code));
           unreadable = undefined;
           break;
         case 'make':
-          await mark(step.due, step.code);
-          log.info({ slot: config.SLOT_NAME, reason: marked?.reason }, 'a replication slot is made');
+          if (again) throw new SmslogdError('slot_missing', `the slot ${config.SLOT_NAME} is gone again`);
           opening();
-          await createSlot(control, config, server, log, signal);
+          await makeSlot(life, signal, async () => {
+            await mark(step.due, step.code);
+            log.info({ slot: config.SLOT_NAME, reason: marked?.reason }, 'a replication slot is made');
+          });
           // a teardown marks the checkpoint before it looks for the slot: it found this one, or we find its mark
           if ((await store.read()).removed) await dropSlot(config);
           break;
@@ -123,11 +136,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
           break;
         case 'stream':
         case 'reconcile':
-          return {
-            step,
-            sight,
-            life: { deps, store, server, source, term, checkpoint: sight.checkpoint, look, works, caughtUp },
-          };
+          return { step, sight, life };
       }
     }
   };
@@ -138,8 +147,6 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
     try {
       const { step, sight, life } = await begin(signal, works, () => (phase = 'opening'));
       if (step.step === 'reconcile') {
-        // tried again after this
-        streamFailure = undefined;
         await keepByReconciling(life, step.why, signal);
         return;
       }
@@ -148,6 +155,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
         opened: () => {
           phase = 'on';
           failures = 0;
+          refusal = told = undefined;
           if (streams > 0) metrics.mirrorReconnects.inc();
           streams += 1;
           lead.streams(true);
@@ -160,14 +168,21 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
         metrics.mirrorLagSeconds.set((performance.now() - caughtUpAt) / 1_000);
       }
       const problem = toSmslogdError(error);
-      if (phase === 'opening' && !signal.aborted && problem.reaction !== 'fatal') {
-        failures += 1;
-        if (problem.reaction === 'slow' || problem.code === 'slot_busy' || failures >= STREAM_TRIES)
-          streamFailure = problem.code;
-      }
+      const { code, reaction } = problem;
       connections.refresh(error);
       const reason = whyUnreadable(error);
       if (reason !== undefined) unreadable = await triedInVain(reason);
+      if (phase === 'opening' && !signal.aborted && (reaction === 'slow' || reaction === 'retry')) {
+        failures += 1;
+        if (reaction === 'slow' || failures >= STREAM_TRIES) {
+          refusal = { code, until: performance.now() + backoff('slow', failures) };
+          metrics.errors.inc({ code });
+          if (told !== code || failures % 10 === 0) logProblem(log, 'warn', problem, { loop: 'mirror', failures });
+          told = code;
+          // the next life keeps the log meanwhile, at once
+          return;
+        }
+      }
       throw error;
     } finally {
       health.waits('mirror');

@@ -24,14 +24,21 @@ export interface Repair {
   readonly config: Config;
   readonly connections: Pick<Connections, 'control' | 'copy'>;
   readonly source: Source;
-  /** the stream would miss something */
-  readonly lacking: boolean;
+  /** statements of the same transaction */
+  readonly before?: readonly string[] | undefined;
   readonly log: Log;
   readonly metrics: Pick<Metrics, 'errors'>;
 }
 
 /** Makes the publication what it must be. False where our role may not: the SQL to run is said then. */
-export async function repairPublication({ config, connections, source, log, metrics }: Repair): Promise<boolean> {
+export async function repairPublication({
+  config,
+  connections,
+  source,
+  before = [],
+  log,
+  metrics,
+}: Repair): Promise<boolean> {
   const statements = publicationStatements(
     config,
     source,
@@ -41,7 +48,7 @@ export async function repairPublication({ config, connections, source, log, metr
   const name = config.PUBLICATION_NAME;
   metrics.errors.inc({ code: 'publication_missing' });
   try {
-    await connections.copy.unsafe(['set local lock_timeout = 400', ...statements].join(';\n')).simple();
+    await connections.copy.unsafe(['set local lock_timeout = 400', ...before, ...statements].join(';\n')).simple();
     const repaired = new SmslogdError('publication_missing', 'the publication was not as it must be; it is repaired');
     logProblem(log, 'warn', repaired, { publication: name });
     return true;

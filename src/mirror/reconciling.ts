@@ -9,6 +9,7 @@ import { completeLate } from './late.ts';
 import { warn, type Life } from './life.ts';
 import { nextStep } from './mode.ts';
 import { reconcile } from './reconcile.ts';
+import { createSlot } from './slot.ts';
 
 const RECONCILE_MS = 10_000;
 /** What nobody has said before. */
@@ -23,6 +24,30 @@ const LONGEST_MS = 2 ** 31 - 1;
 /** Of the time: more than an audit's, for nothing else brings new SMS into the log. */
 const SHARE = 0.25;
 
+/**
+ * Makes the slot; `before` is done once the replication connection stands. The server waits for every transaction that is open, which can be hours: the log is
+ * kept meanwhile.
+ */
+export async function makeSlot(life: Life, outer: AbortSignal, before: () => Promise<void>): Promise<void> {
+  const { config, connections, log, reconcileMs = RECONCILE_MS } = life.deps;
+  const stop = new AbortController();
+  const signal = AbortSignal.any([outer, stop.signal]);
+  const keep = async () => {
+    for (;;) {
+      await pause(reconcileMs, signal);
+      if (signal.aborted) return;
+      await fillGaps(life, { patienceMs: undefined, share: SHARE }, signal);
+    }
+  };
+  const tasks = [createSlot(connections.control, config, life.server, { log, before }, signal), keep()];
+  try {
+    await Promise.race(tasks);
+  } finally {
+    stop.abort();
+    await Promise.allSettled(tasks);
+  }
+}
+
 /** Keeps the log until the mirror may do something else than reconcile for `why`, or `outer` aborts. */
 export async function keepByReconciling(life: Life, why: ErrorCode, outer: AbortSignal): Promise<void> {
   const { deps, store, source, term, checkpoint, look } = life;
@@ -30,7 +55,9 @@ export async function keepByReconciling(life: Life, why: ErrorCode, outer: Abort
   health.setMirrorState('repairing');
   const said = WHY[why];
   if (said !== undefined) warn({ log, metrics }, why, said, { slot: config.SLOT_NAME });
-  log.info({ why }, 'the mirror cannot stream: it keeps the log by reconciling');
+  // of an attempt that failed it is told already
+  if (said !== undefined || SEEN.has(why))
+    log.info({ why }, 'the mirror cannot stream: it keeps the log by reconciling');
   const stop = new AbortController();
   const signal = AbortSignal.any([outer, stop.signal]);
   const late = { store, source, term, log, metrics };

@@ -90,9 +90,15 @@ export async function describeSlot(sql: Sql, name: string): Promise<Slot | undef
 }
 
 /** Runs `work` on a connection of its own with the role that may replicate: it owns the slot and its reader, and nothing else. */
-async function withReplication<T>(config: Config, work: (sql: Sql) => Promise<T>): Promise<T> {
+async function withReplication<T>(
+  config: Config,
+  work: (sql: Sql) => Promise<T>,
+  before?: () => Promise<void>,
+): Promise<T> {
   const sql = openDatabase({ ...config, DATABASE_URL: config.DATABASE_REPLICATION_URL }, { max: 1, name: 'slot' });
   try {
+    await sql`select`;
+    await before?.();
     return await work(sql);
   } finally {
     await sql.end({ timeout: 1 });
@@ -108,35 +114,39 @@ export async function createSlot(
   control: Sql,
   config: Config,
   server: Pick<Server, 'version'>,
-  log: Log,
+  { log, before }: { log: Log; before: () => Promise<void> },
   signal: AbortSignal,
 ): Promise<void> {
   signal.throwIfAborted();
   const name = config.SLOT_NAME;
-  await withReplication(config, async (sql) => {
-    const creation =
-      server.version >= 170_000
-        ? sql`select pg_create_logical_replication_slot(${name}, 'pgoutput', false, false, true)`
-        : sql`select pg_create_logical_replication_slot(${name}, 'pgoutput')`;
-    const cancel = () => creation.cancel();
-    signal.addEventListener('abort', cancel);
-    const tell = () => {
-      waiting = setTimeout(tell, WAITING_MS.again);
-      oldestTransaction(control)
-        .then((oldest) => log.info({ slot: name, ...oldest }, WAITING))
-        .catch(() => {});
-    };
-    let waiting = setTimeout(tell, WAITING_MS.first);
-    try {
-      await creation;
-    } catch (error) {
-      // another one was quicker
-      if (codeOf(error) !== '42710') throw error;
-    } finally {
-      clearTimeout(waiting);
-      signal.removeEventListener('abort', cancel);
-    }
-  });
+  await withReplication(
+    config,
+    async (sql) => {
+      const creation =
+        server.version >= 170_000
+          ? sql`select pg_create_logical_replication_slot(${name}, 'pgoutput', false, false, true)`
+          : sql`select pg_create_logical_replication_slot(${name}, 'pgoutput')`;
+      const cancel = () => creation.cancel();
+      signal.addEventListener('abort', cancel);
+      const tell = () => {
+        waiting = setTimeout(tell, WAITING_MS.again);
+        oldestTransaction(control)
+          .then((oldest) => log.info({ slot: name, ...oldest }, WAITING))
+          .catch(() => {});
+      };
+      let waiting = setTimeout(tell, WAITING_MS.first);
+      try {
+        await creation;
+      } catch (error) {
+        // another one was quicker
+        if (codeOf(error) !== '42710') throw error;
+      } finally {
+        clearTimeout(waiting);
+        signal.removeEventListener('abort', cancel);
+      }
+    },
+    before,
+  );
 }
 
 /** Ends the session that reads the slot, and waits until the slot is free; false where it is not after a few seconds. */
@@ -152,10 +162,10 @@ export async function endReader(control: Sql, config: Config, pid: number): Prom
   return false;
 }
 
-export async function dropSlot(config: Config): Promise<void> {
-  await withReplication(config, async (sql) => {
+export async function dropSlot(config: Config, before?: () => Promise<void>): Promise<void> {
+  const drop = async (sql: Sql) =>
     await sql`select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = ${config.SLOT_NAME}`;
-  });
+  await withReplication(config, drop, before);
 }
 
 /** Makes it a failover slot, as one that was made by hand or before an upgrade is not. Only the replication protocol can. */

@@ -12,7 +12,7 @@
 import type { Config } from '../config.ts';
 import { briefly } from '../postgres/briefly.ts';
 import type { Sql } from '../postgres/pools.ts';
-import { arrayLiteral } from '../postgres/quoting.ts';
+import { arrayLiteral, quoteLiteral } from '../postgres/quoting.ts';
 import { faultOf, writeAccepted } from '../postgres/refusal.ts';
 import { withRetry } from '../postgres/retry.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
@@ -296,14 +296,26 @@ export function createStore(sql: Sql, config: Config, copy: Sql = sql) {
      * on: under a later one than before whatever is under way steps down, and keeps no position of its own. Throws stepped_down where there is a later
      * one yet, and where there is no row to mark.
      */
-    async markReconcile(term: bigint, { reason, fresh, horizon }: Due): Promise<void> {
-      const marked = await sql`
-        update smslogd.checkpoint
-           set term = ${String(term)}::text::int8, reconcile_due = ${reason}, reconcile_after = null, reconcile_xid = null,
-               audited_xid = pg_snapshot_xmin(pg_current_snapshot()), lsn = case when ${fresh} then null else lsn end,
-               horizon = case when ${horizon} then coalesce(horizon, now()) else horizon end
-         where slot_name = ${slot} and term <= ${String(term)}::text::int8 returning 1`;
-      if (marked.length === 0) throw steppedDown();
+    async markReconcile(term: bigint, due: Due): Promise<void> {
+      try {
+        await sql.unsafe(this.markStatements(term, due).join(';\n')).simple();
+      } catch (error) {
+        if (codeOf(error) === DIVISION_BY_ZERO) throw steppedDown();
+        throw error;
+      }
+    },
+
+    /** The same as statements for a transaction that does something else, too; with nothing to mark it fails. */
+    markStatements(term: bigint, { reason, fresh, horizon }: Due): string[] {
+      const row = `slot_name = ${quoteLiteral(slot)}`;
+      return [
+        `update smslogd.checkpoint
+            set term = ${String(term)}, reconcile_due = ${quoteLiteral(reason)}, reconcile_after = null, reconcile_xid = null,
+                audited_xid = pg_snapshot_xmin(pg_current_snapshot()), lsn = ${fresh ? 'null' : 'lsn'},
+                horizon = ${horizon ? 'coalesce(horizon, now())' : 'horizon'}
+          where ${row} and term <= ${String(term)}`,
+        `select 1 / (select count(*)::int from smslogd.checkpoint where ${row} and term = ${String(term)})`,
+      ];
     },
 
     /** Notes whose cluster and which time zone the log was filled from. */

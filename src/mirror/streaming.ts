@@ -144,7 +144,7 @@ async function watchPublication({ deps, look, source: known }: Life, signal: Abo
     }
     if (!repaired && (await publicationState(control, config, source)) === 'excess') {
       repaired = true;
-      await patiently(signal, () => repairPublication({ ...deps, source, lacking: false }));
+      await patiently(signal, () => repairPublication({ ...deps, source }));
       ({ version } = await describePublication(control, config, source));
     }
   }

@@ -487,8 +487,14 @@ test('a daemon whose connection was cut in the middle of a write steps down when
   await old.streaming();
   await insertVerification(db.sql);
   await until('the old daemon to hold a batch', () => holding);
+  const [lease] = await db.sql<{ holder: string }[]>`select holder from smslogd.leader`;
   await db.sql`select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = ${db.name}`;
   const successor = start();
+  // as if the old one were cut off from its lease, too
+  await until('the successor to lead', async () => {
+    await db.sql`update smslogd.leader set holder = null where holder = ${lease!.holder}`;
+    return successor.health.standing === 'leading';
+  });
   await successor.streaming();
   await until('the row', async () => (await logged()) === 1);
   release();

@@ -152,6 +152,27 @@ test('where nothing can be streamed, an old transaction for which the reconcile 
   await gone();
 });
 
+test('a repair that our role may not make marks no reconcile, and one that somebody reverts at once is not made again and again', async () => {
+  await streaming();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  await db.sql.unsafe(`
+    create function revert() returns event_trigger language plpgsql as $$ begin
+      if pg_trigger_depth() = 0 and exists (select from pg_publication_tables where pubname = 'smslogd') then
+        alter publication smslogd drop table verification.verifications;
+      end if;
+    end $$;
+    create event trigger revert_${db.name} on ddl_command_end when tag in ('ALTER PUBLICATION') execute function revert()`);
+  await db.sql`alter publication smslogd set table verification.verifications`;
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  await until('it to reconcile', () => mirrors[0]!.health.mirrorState === 'repairing');
+  await db.sql.unsafe(
+    `drop event trigger revert_${db.name}; alter publication smslogd add table verification.verifications`,
+  );
+  await mirrors[0]!.streaming();
+});
+
 test('a publication with a row filter is mended and what passed is reconciled', async () => {
   await streaming();
   await db.sql`alter publication smslogd set table verification.verifications where (check_digit > 5)`;

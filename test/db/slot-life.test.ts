@@ -394,6 +394,43 @@ test('a stop while the slot waits for an old transaction leaves no half-made slo
   old.release();
 });
 
+test('while the slot waits for an old transaction new rows are logged all the same', async () => {
+  const first = await streaming();
+  await first.stop();
+  await db.sql`select pg_drop_replication_slot(${db.name})`;
+  await db.sql`create table other (id int)`;
+  const old = await db.sql.reserve();
+  await old.unsafe('begin; insert into other values (1)');
+  const mirror = startMirror(db);
+  mirrors.push(mirror);
+  await until(
+    'the slot to be in the making',
+    async () => (await db.sql`select from pg_replication_slots where slot_name = ${db.name}`).length === 1,
+  );
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  expect(await reader()).toBeUndefined();
+  await old.unsafe('rollback');
+  old.release();
+  await mirror.streaming();
+});
+
+test('a refused replication login is told once, keeps no new row from the log, and resets no reconcile', async () => {
+  const first = await streaming();
+  await first.stop();
+  await db.sql`select pg_drop_replication_slot(${db.name})`;
+  const url = new URL(db.env()['DATABASE_REPLICATION_URL']!);
+  url.password = 'wrong';
+  const mirror = startMirror(db, { env: { DATABASE_REPLICATION_URL: url.href }, log });
+  mirrors.push(mirror);
+  for (let round = 0; round < 3; round += 1) {
+    await insertMany(db.sql, 5);
+    await everyRowOnce();
+  }
+  expect(warnings()).toEqual(['database_auth']);
+  expect(await db.sql`select from smslogd.checkpoint where reconcile_due is not null`).toHaveLength(0);
+});
+
 test('while the disk is full the mirror tries ever less often, and goes on when there is space again', async () => {
   const mirror = await streaming();
   await db.sql.unsafe(`
