@@ -11,7 +11,7 @@ export interface Supervision {
 
 /** Milliseconds before the next try: the first wait of a row of failures and the longest. */
 const WAITS: Readonly<Record<Exclude<Reaction, 'fatal'>, { first: number; longest: number }>> = {
-  retry: { first: 100, longest: 10_000 },
+  retry: { first: 100, longest: 4_000 },
   slow: { first: 1_000, longest: 30_000 },
   standby: { first: 500, longest: 1_000 },
 };

@@ -123,7 +123,7 @@ async function daemon(
       run('connections', (signal) => connections.watch(signal));
       // it may wait for a lock
       await Promise.race([databaseAtStart(config, upkeep, log, stop.signal), once(stop.signal, 'abort')]);
-      run('leader', (signal) => leader.run(signal));
+      run('leader', (signal, works) => leader.run(signal, works));
       run('waits', (signal) => watchWaits({ control, tag: connections.tag, config, log, metrics }, signal));
       if (mirrors)
         lead('mirror', createMirror({ config, connections, lead: leader, metrics, log, health, onCaughtUp }));

@@ -93,6 +93,24 @@ export const serverChecks: readonly Check<Found>[] = [
     }
   }),
 
+  needing('role of DATABASE_URL', ['sql'], async ({ sql, user = '' }) => {
+    const [row] = await sql<{ superuser: boolean; replicates: boolean }[]>`
+      select rolsuper as superuser, rolreplication or coalesce(pg_has_role(oid, to_regrole('rds_replication'), 'member'), false) as replicates
+        from pg_roles where rolname = current_user`;
+    const role = quoteIdentifier(user);
+    if (row?.superuser === true)
+      return warn(
+        `${role} is a superuser: whoever has its password has the whole server`,
+        'psql -v ON_ERROR_STOP=1 -f sql/roles.sql # then DATABASE_URL of smslogd and DATABASE_REPLICATION_URL of smslogd_replication',
+      );
+    if (row?.replicates === true)
+      return warn(
+        `${role} may replicate: whoever has its password can copy the whole server, with the password hashes of all roles`,
+        `alter role ${role} noreplication; -- once DATABASE_REPLICATION_URL names a role of its own, as smslogd_replication of sql/roles.sql`,
+      );
+    return ok(`${role} can neither replicate nor do what a superuser can`);
+  }),
+
   needing('time limits', ['sql'], async ({ sql, user }) => {
     const rows = await sql<{ name: string; value: string; database: string }[]>`
       select name, current_setting(name) as value, current_database() as database from pg_settings

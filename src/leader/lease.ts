@@ -43,8 +43,8 @@ export interface Leadership {
   streams(on: boolean): void;
   /** A loop for the supervisor that runs `loop` while this daemon leads. */
   whileLeading(loop: Loop): Loop;
-  /** Seeks and keeps the lease until `signal` aborts. */
-  run(signal: AbortSignal): Promise<void>;
+  /** Seeks and keeps the lease until `signal` aborts; `works` is called each time that the database answers. */
+  run(signal: AbortSignal, works?: () => void): Promise<void>;
   /** Gives the lease back, once all that was done under it has ended. Never rejects. */
   release(): Promise<void>;
 }
@@ -84,6 +84,7 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
   let term: bigint | undefined;
   let streaming = false;
   let leading: AbortController | undefined;
+  let answered = () => {};
   const waiting = new Set<() => void>();
   let renewal = new AbortController();
   const renewNow = () => renewal.abort();
@@ -107,6 +108,7 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
     try {
       const results = (await statement) as unknown as Row[][];
       onAnswer?.(undefined);
+      answered();
       return results.at(-1)?.[0];
     } catch (error) {
       connections.refresh(error);
@@ -247,7 +249,8 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
         if (!mine.signal.aborted) throw error;
       }
     },
-    async run(signal) {
+    async run(signal, works = () => {}) {
+      answered = works;
       while (!signal.aborted) {
         try {
           term = await seek(signal);

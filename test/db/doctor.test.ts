@@ -60,6 +60,7 @@ test('a role without privileges is told what to grant, and what depends on it is
   const { code, of } = await doctor();
   expect(code).toBe(1);
   expect(of('database')?.level).toBe('ok');
+  expect(of('role of DATABASE_URL')?.level).toBe('ok');
   expect(of('replication connection')).toMatchObject({
     level: 'FAIL',
     fix: expect.stringMatching(
@@ -76,6 +77,12 @@ test('after the fixes nothing fails, and what is only worth doing is a warning',
   const { code, checks, of } = await doctor();
   expect(checks.filter((check) => check.level === 'FAIL')).toEqual([]);
   expect(code).toBe(0);
+  // one role for both: it works, at a price
+  expect(of('role of DATABASE_URL')).toMatchObject({
+    level: 'warn',
+    says: expect.stringContaining('can copy the whole server'),
+    fix: `alter role "${role}" noreplication; -- once DATABASE_REPLICATION_URL names a role of its own, as smslogd_replication of sql/roles.sql`,
+  });
   expect(of('slot')).toMatchObject({ level: 'ok', says: expect.stringContaining('does not exist yet') });
   expect(of('max_slot_wal_keep_size')).toMatchObject({ level: 'warn', fix: expect.stringContaining('alter system') });
   expect(of('gateway')?.level).toBe('ok');

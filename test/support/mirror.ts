@@ -76,7 +76,7 @@ export function startMirror(
   const done = supervise({ name: 'mirror', log }, lead.whileLeading(mirror), signal);
   done.catch(() => {});
   const beside = [
-    supervise({ name: 'leader', log }, (until) => lead.run(until), signal),
+    supervise({ name: 'leader', log }, (until, works) => lead.run(until, works), signal),
     connections.watch(signal),
     watchWaits({ control, tag, config, log, metrics }, signal),
   ];
