@@ -71,14 +71,20 @@ export function openConnections(config: Config, options: Options = {}): Connecti
   const tag = randomBytes(4).toString('hex');
   const waiting = new Map<Purpose, Map<object, number>>();
   const pools = new Map<Purpose, Sql>();
+  const anew = (purpose: Purpose) => openDatabase(config, { max: PURPOSES[purpose], name: `${purpose} ${tag}` });
   const open = (purpose: Purpose): Sql => {
     const statements = new Map<object, number>();
-    const pool = openDatabase(config, { max: PURPOSES[purpose], name: `${purpose} ${tag}` });
     waiting.set(purpose, statements);
-    pools.set(purpose, pool);
-    return observed(pool, statements);
+    pools.set(purpose, anew(purpose));
+    return observed(() => pools.get(purpose)!, statements);
   };
-  const cut = (purpose: Purpose) => dropConnections(pools.get(purpose)!);
+  /** With a pool of its own in its place: a connection that ends with bytes not sent leaves its place in the pool of postgres.js unable to send any more. */
+  const cut = (purpose: Purpose) => {
+    const pool = pools.get(purpose)!;
+    pools.set(purpose, anew(purpose));
+    dropConnections(pool);
+    pool.end({ timeout: 0 }).catch(() => {});
+  };
   const purposes = Object.keys(PURPOSES) as Purpose[];
   const lanes = Object.fromEntries(purposes.map((purpose) => [purpose, open(purpose)])) as Record<Purpose, Sql>;
   const { control } = lanes;
@@ -165,8 +171,8 @@ interface Statement {
   reject: (error: unknown) => void;
 }
 
-/** The same pool; `statements` holds those that wait for their answer, and since when. */
-function observed(sql: Sql, statements: Map<object, number>): Sql {
+/** The pool of the moment; `statements` holds those that wait for their answer, and since when. */
+function observed(pool: () => Sql, statements: Map<object, number>): Sql {
   const observe = (made: unknown): unknown => {
     // names and values are no statements, and a fragment of another statement is never sent by itself
     if (!(made instanceof Promise)) return made;
@@ -186,12 +192,9 @@ function observed(sql: Sql, statements: Map<object, number>): Sql {
     };
     return made;
   };
-  const unsafe = sql.unsafe.bind(sql);
-  return new Proxy(sql, {
-    apply: (target, self, words: never) => observe(Reflect.apply(target, self, words)),
-    get: (target, name) =>
-      name === 'unsafe'
-        ? (...words: Parameters<typeof unsafe>) => observe(unsafe(...words))
-        : (Reflect.get(target, name) as unknown),
+  const unsafe = (...words: Parameters<Sql['unsafe']>) => observe(pool().unsafe(...words));
+  return new Proxy(pool(), {
+    apply: (_, self, words: never) => observe(Reflect.apply(pool(), self, words)),
+    get: (_, name) => (name === 'unsafe' ? unsafe : (Reflect.get(pool(), name) as unknown)),
   });
 }
