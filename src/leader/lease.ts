@@ -84,7 +84,7 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
   let term: bigint | undefined;
   let streaming = false;
   let leading: AbortController | undefined;
-  let answered = () => {};
+  let answered: (() => void) | undefined;
   const waiting = new Set<() => void>();
   let renewal = new AbortController();
   const renewNow = () => renewal.abort();
@@ -108,7 +108,7 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
     try {
       const results = (await statement) as unknown as Row[][];
       onAnswer?.(undefined);
-      answered();
+      answered?.();
       return results.at(-1)?.[0];
     } catch (error) {
       connections.refresh(error);
@@ -249,7 +249,7 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
         if (!mine.signal.aborted) throw error;
       }
     },
-    async run(signal, works = () => {}) {
+    async run(signal, works) {
       answered = works;
       while (!signal.aborted) {
         try {
