@@ -43,8 +43,6 @@ export async function createServer(
   });
   const admin = connect(cluster.url('postgres'), { max: 1 });
   await createRoles(admin, PASSWORD);
-  // one role for the stream, too
-  await admin.unsafe(`alter role ${DAEMON_ROLE} replication`);
   await admin.unsafe(`create role ${OWNER} login password '${PASSWORD}'`);
   await admin.unsafe(`create database ${TEMPLATE}`);
   await admin.unsafe(`grant create on database ${TEMPLATE} to ${OWNER}`);
