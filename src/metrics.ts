@@ -4,7 +4,7 @@
  * series with a closed list of labels exists at 0 from the start.
  */
 import { Counter, Gauge, Histogram, Registry, type OpenMetricsContentType } from 'prom-client';
-import { LATENCY_SOURCES } from './config.ts';
+import { LATENCY_SOURCES } from './settings.ts';
 import { ERROR_CODES, type ErrorCode } from './errors.ts';
 import { isFinal, OPEN_STATUSES, SMS_TYPES, STATUSES } from './status.ts';
 

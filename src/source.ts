@@ -4,7 +4,7 @@
  */
 import type { Sql } from './postgres/pools.ts';
 import { arrayLiteral, quoteIdentifier, quoteLiteral, quoteTable, splitTable } from './postgres/quoting.ts';
-import type { Config } from './config.ts';
+import type { Config } from './settings.ts';
 import { SmslogdError } from './errors.ts';
 import { loggableWord, STATUSES, STATUS_WORDS, statusOfWord, type Status } from './status.ts';
 

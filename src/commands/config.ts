@@ -1,4 +1,4 @@
-import { describeConfig, loadConfig, settingsMarkdown } from '../config.ts';
+import { describeConfig, loadConfig, settingsMarkdown } from '../settings.ts';
 import type { Command } from './command.ts';
 
 export const command: Command = {

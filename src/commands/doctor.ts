@@ -1,4 +1,4 @@
-import { loadConfig } from '../config.ts';
+import { loadConfig } from '../settings.ts';
 import { askGateway } from '../doctor/gateway.ts';
 import { lineOf, ok, runChecks, type Check } from '../doctor/check.ts';
 import { encryptionCheck } from '../doctor/encryption.ts';

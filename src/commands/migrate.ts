@@ -1,5 +1,5 @@
-import { loadConfig } from '../config.ts';
-import { dryRun, migrate } from '../schema.ts';
+import { loadConfig } from '../settings.ts';
+import { dryRun, migrate } from '../schema/migrate.ts';
 import { toSmslogdError } from '../errors.ts';
 import type { Command } from './command.ts';
 

@@ -2,14 +2,14 @@
  * Sends one SMS and logs it. The row is written first, without a gateway id: so nothing is sent that is not logged, and an SMS whose fate we
  * do not learn is judged like any other (Unaccepted at the end of its life). The answer then completes the row.
  */
-import { loadConfig } from '../config.ts';
+import { loadConfig } from '../settings.ts';
 import { openDatabase, type Sql } from '../postgres/pools.ts';
 import { SmslogdError, toSmslogdError } from '../errors.ts';
-import { tlsMeaning } from '../poller/certificates.ts';
-import { currentCredentials } from '../poller/credentials.ts';
-import { createGateway, type Exchange } from '../poller/gateway.ts';
-import { parseReply, type Reply } from '../poller/reply.ts';
-import { requireSchema } from '../schema.ts';
+import { tlsMeaning } from '../gateway/certificates.ts';
+import { currentCredentials } from '../gateway/credentials.ts';
+import { createGateway, type Exchange } from '../gateway/client.ts';
+import { parseReply, type Reply } from '../gateway/reply.ts';
+import { requireSchema } from '../schema/migrate.ts';
 import { isFinal, SMS_TYPES, type SmsType, type Status } from '../status.ts';
 import type { Command, Flags } from './command.ts';
 

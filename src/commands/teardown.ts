@@ -3,11 +3,11 @@
  * aside instead of making the slot again, until `migrate` clears it. The log and the schema stay. Running it twice is harmless.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { loadConfig, type Config } from '../config.ts';
+import { loadConfig, type Config } from '../settings.ts';
 import { directly, openDatabase, type Sql } from '../postgres/pools.ts';
 import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { codeOf, SmslogdError, toSmslogdError } from '../errors.ts';
-import { patiently } from '../schema.ts';
+import { patiently } from '../schema/migrate.ts';
 import type { Command } from './command.ts';
 
 const PATIENCE_MS = 30_000;

@@ -1,12 +1,12 @@
-import { loadConfig, type Config } from '../config.ts';
+import { loadConfig, type Config } from '../settings.ts';
 import { openDatabase, type Sql } from '../postgres/pools.ts';
 import { SmslogdError } from '../errors.ts';
-import { audit, type Audit } from '../mirror/audit.ts';
+import { audit, type Audit } from '../reconcile/audit.ts';
 import { patiently } from '../postgres/briefly.ts';
 import { createStore } from '../mirror/store.ts';
-import { requireSchema } from '../schema.ts';
+import { requireSchema } from '../schema/migrate.ts';
 import { requireTimezones } from '../timezones.ts';
-import { queryOfPool } from '../objects.ts';
+import { queryOfPool } from '../schema/objects.ts';
 import { describeSource, type Source } from '../source.ts';
 import type { Command } from './command.ts';
 

@@ -2,7 +2,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync, readFileSync } from 'node:fs';
-import { settingNames } from '../config.ts';
+import { settingNames } from '../settings.ts';
 
 /** The contract gives it 10 s after SIGTERM. */
 const STOP_MS = 12_000;

@@ -7,7 +7,7 @@ import type { Sql } from '../postgres/pools.ts';
 import { arrayLiteral } from '../postgres/quoting.ts';
 import { drawFate, makeGatewayId, type Fate } from '../simulator/fate.ts';
 import { OPEN_STATUSES, STATUSES, type Status } from '../status.ts';
-import { drawMoments, hourIn } from './rhythm.ts';
+import { drawMoments, hourIn } from './daily-load.ts';
 import { DEMO_TYPES, drawCode, makeSms, reimbursementText, testPhone, type DemoType, type Sms } from './sms.ts';
 
 const MINUTE = 60_000;

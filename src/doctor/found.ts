@@ -1,5 +1,5 @@
 /** What earlier checks found and later ones need. */
-import type { Config } from '../config.ts';
+import type { Config } from '../settings.ts';
 import type { Sql } from '../postgres/pools.ts';
 import type { Source } from '../source.ts';
 import type { Check } from './check.ts';

@@ -1,8 +1,8 @@
 /** Asks the gateway for the status of an id that nobody has: any answer but a refused login shows that it can be asked. */
-import type { Config } from '../config.ts';
-import { clearGateways, tlsMeaning } from '../poller/certificates.ts';
-import { currentCredentials } from '../poller/credentials.ts';
-import { createGateway } from '../poller/gateway.ts';
+import type { Config } from '../settings.ts';
+import { clearGateways, tlsMeaning } from '../gateway/certificates.ts';
+import { currentCredentials } from '../gateway/credentials.ts';
+import { createGateway } from '../gateway/client.ts';
 import { outcomeOf, type Outcome } from '../poller/outcome.ts';
 import { fail, ok, warn, type Finding } from './check.ts';
 

@@ -6,9 +6,9 @@ import {
   publicationInTheWay,
   publicationStatements,
   type PublicationState,
-} from '../publication.ts';
-import { alteredObjects, changedFiles, filesToApply, queryOfPool } from '../objects.ts';
-import { requireSchema } from '../schema.ts';
+} from '../schema/publication.ts';
+import { alteredObjects, changedFiles, filesToApply, queryOfPool } from '../schema/objects.ts';
+import { requireSchema } from '../schema/migrate.ts';
 import { describeSource, type Source } from '../source.ts';
 import { accessChecks, policyCheck } from './access.ts';
 import { fail, ok, warn, type Check } from './check.ts';

@@ -1,5 +1,5 @@
 /** The check that PostgreSQL takes the time zones of the settings for what they are meant to be. */
-import { queryOfPool } from '../objects.ts';
+import { queryOfPool } from '../schema/objects.ts';
 import { requireTimezones } from '../timezones.ts';
 import { ok, type Check } from './check.ts';
 import { needing, type Found } from './found.ts';

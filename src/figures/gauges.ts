@@ -2,13 +2,13 @@
  * The metrics that come from the database: read from the views, so that they agree with them, when /metrics is scraped (at most every five
  * seconds); a scrape never fails for it: the last values stay and the failure is counted. Beside them the last hours, which only the page asks for.
  */
-import type { Config } from '../config.ts';
+import type { Config } from '../settings.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { toSmslogdError, type ErrorCode } from '../errors.ts';
 import { logProblem, type Log } from '../log.ts';
 import { GROUPS, OUTCOMES, SLOT_WAL_STATUSES, TABLES, type Metrics } from '../metrics.ts';
 import { OPEN_STATUSES, SMS_TYPES, STATUSES, type SmsType } from '../status.ts';
-import { createReading } from './reading.ts';
+import { createReading } from './coalesced.ts';
 import { countInThisDatabase, readFacts, readHours, type Facts, type Hour } from './store.ts';
 
 /** What the page shows of the past: this hour and those before it. */

@@ -12,7 +12,7 @@
  *
  * The mirror does not bring rows back: its horizon is younger than the cutoff (see the store).
  */
-import type { Config } from '../config.ts';
+import type { Config } from '../settings.ts';
 import type { Sql } from '../postgres/pools.ts';
 import type { Log } from '../log.ts';
 import { refusalOf, tellRefused, writeAccepted } from '../postgres/refusal.ts';

@@ -6,8 +6,8 @@
  *   begin ── commit_lsn < resumeAt ──> skipped: it is in the log already
  *         └─ else ──> open: rows are gathered ── commit ──> `end` moves
  */
-import type { Lsn } from '../lsn.ts';
-import type { Receiver, Row } from './pgoutput.ts';
+import type { Lsn } from '../postgres/lsn.ts';
+import type { Receiver, Row } from '../replication/pgoutput.ts';
 
 export interface Batch {
   readonly rows: readonly Row[];

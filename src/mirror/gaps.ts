@@ -1,8 +1,8 @@
 /** What a light audit finds missing in the log, filled in. */
-import { lightAudit } from './audit.ts';
-import { complete } from './late.ts';
+import { lightAudit } from '../reconcile/audit.ts';
+import { complete } from '../reconcile/gateway-ids.ts';
 import { warn, type Life } from './life.ts';
-import { reportRefused } from './pump.ts';
+import { reportRefused } from '../reconcile/quarantine.ts';
 
 /** Rows that were there at the last audit and on their way, and twice its interval and more. */
 const SINCE_SECONDS = 900;

@@ -1,5 +1,5 @@
 /** What one life of the mirror has: what it was given, and what it found at its beginning. Both modes work with it. */
-import type { Config } from '../config.ts';
+import type { Config } from '../settings.ts';
 import { SmslogdError, type ErrorCode } from '../errors.ts';
 import type { Health } from '../health.ts';
 import type { Leadership } from '../leader/lease.ts';
@@ -8,9 +8,10 @@ import type { Metrics } from '../metrics.ts';
 import type { Connections } from '../postgres/connections.ts';
 import type { Source } from '../source.ts';
 import type { Sight } from './mode.ts';
-import type { Failpoints } from './pump.ts';
+import type { Failpoints } from './apply-loop.ts';
 import type { Server } from './slot.ts';
-import type { Checkpoint, Store } from './store.ts';
+import type { Checkpoint } from './checkpoint.ts';
+import type { Store } from './store.ts';
 
 export interface MirrorDeps {
   readonly config: Config;

@@ -2,7 +2,7 @@
  * Says when what we write waits for somebody's lock or for a synchronous standby: nothing fails then, the lag alone grows. Looked at from outside,
  * in the server's view of our sessions, so that no write pays for it.
  */
-import type { Config } from '../config.ts';
+import type { Config } from '../settings.ts';
 import { SmslogdError, type ErrorCode } from '../errors.ts';
 import { logProblem, type Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';

@@ -5,18 +5,19 @@
  * earlier life still has under way on the server writes nothing. Nothing is acknowledged that is not durable; what was not acknowledged comes again, and the
  * log's key sorts it out.
  */
-import type { Config } from '../config.ts';
+import type { Config } from '../settings.ts';
 import { codeOf, SmslogdError, toSmslogdError, type ErrorCode } from '../errors.ts';
-import { ZERO_LSN, type Lsn } from '../lsn.ts';
+import { ZERO_LSN, type Lsn } from '../postgres/lsn.ts';
 import { describeSource } from '../source.ts';
-import { FIRST_START, nextStep, type Due, type Sight, type Step } from './mode.ts';
+import type { Checkpoint, Due } from './checkpoint.ts';
+import { FIRST_START, nextStep, type Sight, type Step } from './mode.ts';
 import { publicationState, repairPublication } from './publication.ts';
 import { warn, type Life, type MirrorDeps } from './life.ts';
 import { logProblem } from '../log.ts';
 import { backoff } from '../supervise.ts';
 import { keepByReconciling, makeSlot } from './reconciling.ts';
 import { describeServer, describeSlot, dropSlot, enableFailover, endReader } from './slot.ts';
-import { createStore, type Checkpoint } from './store.ts';
+import { createStore } from './store.ts';
 import { stream } from './streaming.ts';
 
 /** They take about half a minute. */

@@ -16,10 +16,10 @@
  *
  * That a reconcile is due is committed before the step that makes it necessary, so that no crash leaves a gap.
  */
-import type { Config } from '../config.ts';
+import type { Config } from '../settings.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { Server, Slot } from './slot.ts';
-import type { Checkpoint } from './store.ts';
+import type { Checkpoint, Due } from './checkpoint.ts';
 
 export interface Sight {
   readonly config: Pick<Config, 'SNAPSHOT'>;
@@ -38,13 +38,6 @@ export interface Sight {
   readonly failed: ReadonlySet<Step['step']>;
   /** why the last attempt to stream did not begin; the next life reconciles, and the one after it tries again */
   readonly streamFailure: ErrorCode | undefined;
-}
-
-/** Why a reconcile is due. `fresh`: the positions so far are worthless. `horizon`: what is older than now is not the mirror's. */
-export interface Due {
-  readonly reason: string;
-  readonly fresh: boolean;
-  readonly horizon: boolean;
 }
 
 export type Step =

@@ -1,11 +1,11 @@
-/** The mirror's look at its publication, and the repair that its role may make. What a publication must be stands in src/publication.ts. */
-import type { Config } from '../config.ts';
+/** The mirror's look at its publication, and the repair that its role may make. What a publication must be stands in src/schema/publication.ts. */
+import type { Config } from '../settings.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
 import { logProblem, type Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import type { Sql } from '../postgres/pools.ts';
 import type { Connections } from '../postgres/connections.ts';
-import { describePublication, publicationStatements, type PublicationState } from '../publication.ts';
+import { describePublication, publicationStatements, type PublicationState } from '../schema/publication.ts';
 import type { Source } from '../source.ts';
 import type { Sight } from './mode.ts';
 

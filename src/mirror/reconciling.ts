@@ -5,10 +5,10 @@
 import type { ErrorCode } from '../errors.ts';
 import { pause } from '../supervise.ts';
 import { fillGaps } from './gaps.ts';
-import { completeLate } from './late.ts';
+import { completeLate } from '../reconcile/gateway-ids.ts';
 import { warn, type Life } from './life.ts';
 import { nextStep } from './mode.ts';
-import { reconcile } from './reconcile.ts';
+import { reconcile } from '../reconcile/copy.ts';
 import { createSlot } from './slot.ts';
 
 const RECONCILE_MS = 10_000;

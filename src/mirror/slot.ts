@@ -1,13 +1,13 @@
 /** The replication slot as the server knows it: look, create, drop. Never probed with pg_logical_slot_peek_*: that decodes everything each time. */
 import { Client } from 'pg';
-import type { Config } from '../config.ts';
+import type { Config } from '../settings.ts';
 import { pgConfig } from '../postgres/clients.ts';
 import { openDatabase, type Sql } from '../postgres/pools.ts';
 import { quoteIdentifier } from '../postgres/quoting.ts';
 import { codeOf } from '../errors.ts';
 import type { Log } from '../log.ts';
-import { parseLsn, type Lsn } from '../lsn.ts';
-import { oldestTransaction } from './store.ts';
+import { parseLsn, type Lsn } from '../postgres/lsn.ts';
+import { oldestTransaction } from '../postgres/transactions.ts';
 
 /** After so long the wait for others' transactions is told of, and again. */
 const WAITING_MS = { first: 1_000, again: 30_000 };

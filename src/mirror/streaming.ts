@@ -3,18 +3,18 @@
  * gateway ids that come late, and the watch over the publication.
  */
 import { SmslogdError } from '../errors.ts';
-import { maxLsn, ZERO_LSN } from '../lsn.ts';
-import { describePublication } from '../publication.ts';
+import { maxLsn, ZERO_LSN } from '../postgres/lsn.ts';
+import { describePublication } from '../schema/publication.ts';
 import { describeSource } from '../source.ts';
 import { pause } from '../supervise.ts';
-import { completeLate } from './late.ts';
+import { completeLate } from '../reconcile/gateway-ids.ts';
 import { fillGaps } from './gaps.ts';
 import type { Life } from './life.ts';
 import { FIRST_START } from './mode.ts';
 import { patiently } from '../postgres/briefly.ts';
 import { lacks, publicationState, repairPublication } from './publication.ts';
-import { pump } from './pump.ts';
-import { reconcile } from './reconcile.ts';
+import { pump } from './apply-loop.ts';
+import { reconcile } from '../reconcile/copy.ts';
 import type { Slot } from './slot.ts';
 
 /**

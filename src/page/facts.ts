@@ -1,5 +1,5 @@
 /** The facts of the page and of /status.json, gathered from the database's figures and from what this process knows of itself. */
-import type { Config } from '../config.ts';
+import type { Config } from '../settings.ts';
 import type { Figures } from '../figures/gauges.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { Facts, Hour, Overdue, Period, Recent, Slot } from '../figures/store.ts';

@@ -4,7 +4,7 @@
  */
 import { writeAccepted } from '../postgres/refusal.ts';
 import { withRetry } from '../postgres/retry.ts';
-import type { Change, Completed, Completion } from './store.ts';
+import type { Change, Completed, Completion } from './verdicts.ts';
 
 const BATCH = 200;
 const WRITERS = 2;

@@ -3,7 +3,7 @@
  * whole number, so that neither side starves when there is one place), the rest for young ones; at most a tenth of the limit for those that were
  * past their life when they came. And from where the next scan of each lane starts.
  */
-import type { Claimed, Floors, Wanted } from './store.ts';
+import type { Claimed, Floors, Wanted } from './queue.ts';
 
 const OLD_SHARE = 0.25;
 const PAST_SHARE = 0.1;

@@ -5,9 +5,9 @@
 import type { PollResult, RejectReason } from '../metrics.ts';
 import type { Status } from '../status.ts';
 import type { BreakerEvent } from './breaker.ts';
-import type { Exchange } from './gateway.ts';
-import { parseReply } from './reply.ts';
-import type { Fault } from './reply-fault.ts';
+import type { Exchange } from '../gateway/client.ts';
+import { parseReply } from '../gateway/reply.ts';
+import type { Fault } from '../gateway/reply-fault.ts';
 
 export interface Answer {
   readonly status: Status;

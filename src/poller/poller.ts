@@ -5,7 +5,7 @@
  *
  * A request that fails changes nothing but when it is tried again. The loop ends by `signal`, or by a database that cannot be used.
  */
-import type { Config } from '../config.ts';
+import type { Config } from '../settings.ts';
 import type { Connections } from '../postgres/connections.ts';
 import { withRetry } from '../postgres/retry.ts';
 import type { Health } from '../health.ts';
@@ -13,16 +13,18 @@ import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { pause } from '../supervise.ts';
 import { createCompletions } from './completions.ts';
-import { createConduct, type Conduct } from './conduct.ts';
-import { currentCredentials, recentCredentials } from './credentials.ts';
-import { createGateway } from './gateway.ts';
+import { createConduct, type Conduct } from './throttle.ts';
+import { currentCredentials, recentCredentials } from '../gateway/credentials.ts';
+import { createGateway } from '../gateway/client.ts';
 import { createLanes } from './lanes.ts';
 import { outcomeOf, type Outcome } from './outcome.ts';
-import { createRest } from './rest.ts';
+import { createRest } from './interruptible-sleep.ts';
 import { gapAt, LONGEST_GAP_MS, refusedGapAt } from './schedule.ts';
-import { createPollerStore, type Claimed, type Completion } from './store.ts';
+import type { Claimed } from './queue.ts';
+import type { Completion } from './verdicts.ts';
+import { createPollerStore } from './store.ts';
 import { createTally, type Tally } from './tally.ts';
-import { judgeWithoutGatewayId, REFUSED_MS, upkeep } from './upkeep.ts';
+import { judgeWithoutGatewayId, REFUSED_MS, upkeep } from './expiry.ts';
 
 export interface PollerDeps {
   readonly config: Config;

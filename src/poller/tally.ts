@@ -5,8 +5,8 @@ import { isFinal } from '../status.ts';
 import { SmslogdError, toSmslogdError } from '../errors.ts';
 import { logProblem } from '../log.ts';
 import { refusalOf, tellRefused } from '../postgres/refusal.ts';
-import { createSaid } from './said.ts';
-import type { Change, Completion } from './store.ts';
+import { createSaid } from './throttled-log.ts';
+import type { Change, Completion } from './verdicts.ts';
 import type { Outcome } from './outcome.ts';
 
 /** Different unknown words that are worth a line in the log; all are counted. */

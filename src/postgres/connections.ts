@@ -10,7 +10,7 @@
  *   terminated there before its socket is cut here, so that no orphaned session waits on beside its successor.
  */
 import { randomBytes } from 'node:crypto';
-import type { Config } from '../config.ts';
+import type { Config } from '../settings.ts';
 import { sqlstateOf } from '../errors.ts';
 import { pause } from '../supervise.ts';
 import { isPooled } from './pooler.ts';

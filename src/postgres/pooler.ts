@@ -3,7 +3,7 @@
  * itself away in two ways: it refuses the start-up parameter `options`, or the process that it names in the greeting is not the one that answers.
  */
 import type { Socket } from 'node:net';
-import type { Config } from '../config.ts';
+import type { Config } from '../settings.ts';
 import { ServerRefusal } from '../errors.ts';
 import type { Address } from './address.ts';
 import { logIn, type Session, type Startup } from './login.ts';

@@ -1,7 +1,7 @@
 /** Pools of PostgreSQL connections: postgres.js for every query. */
 import type { Socket } from 'node:net';
 import postgres from 'postgres';
-import type { Config } from '../config.ts';
+import type { Config } from '../settings.ts';
 import { addressOf } from './address.ts';
 import { postgresSocket, startupOf } from './clients.ts';
 import { isPooled, logInForQueries } from './pooler.ts';

@@ -28,6 +28,9 @@ const LOCK_NOT_AVAILABLE = '55P03';
 const RAISE = 'exec_stmt_raise';
 /** In every language that the server's messages have: the error came while code of a trigger ran. */
 const IN_FUNCTION = /\bPL\/\w/;
+export const UNIQUE_VIOLATION = '23505';
+export const DIVISION_BY_ZERO = '22012';
+
 /** Rows that are tried alone to find one that is accepted. */
 const SAMPLE = 8;
 

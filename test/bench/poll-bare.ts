@@ -3,7 +3,7 @@
  * `node --import tsx poll-bare.ts URL TOTAL PLACES`
  */
 import { Pool } from 'undici';
-import { parseReply } from '../../src/poller/reply.ts';
+import { parseReply } from '../../src/gateway/reply.ts';
 import { gatewayIdOf } from './poll.ts';
 
 const [address = '', total, places] = process.argv.slice(2);

@@ -2,7 +2,9 @@
 import type { Sql } from 'postgres';
 import { openDatabase } from '../../src/postgres/pools.ts';
 import { createLanes } from '../../src/poller/lanes.ts';
-import { createPollerStore, type Claimed, type Completion, type PollerStore } from '../../src/poller/store.ts';
+import type { Claimed } from '../../src/poller/queue.ts';
+import type { Completion } from '../../src/poller/verdicts.ts';
+import { createPollerStore, type PollerStore } from '../../src/poller/store.ts';
 import type { Status } from '../../src/status.ts';
 import { until } from '../support/database.ts';
 import { reply, startGateway } from '../support/gateway.ts';

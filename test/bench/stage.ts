@@ -18,10 +18,10 @@
  */
 import { randomBytes } from 'node:crypto';
 import postgres, { type Sql } from 'postgres';
-import { loadConfig, type Config } from '../../src/config.ts';
+import { loadConfig, type Config } from '../../src/settings.ts';
 import type { Cluster } from '../../src/demo/cluster.ts';
 import { createSource } from '../../src/demo/source-table.ts';
-import { migrate } from '../../src/schema.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { startDaemon, type Daemon } from '../support/daemon.ts';
 
 /** tiny: does the machinery work (the tests); short: the default; full: the sizes of the targets */

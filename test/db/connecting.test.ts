@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import type { TLSSocket } from 'node:tls';
 import { Client } from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest';
-import { loadConfig } from '../../src/config.ts';
+import { loadConfig } from '../../src/settings.ts';
 import { createCluster, freePort, type Cluster } from '../../src/demo/cluster.ts';
 import { toSmslogdError } from '../../src/errors.ts';
 import { pgConfig } from '../../src/postgres/clients.ts';

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import type { TransactionSql } from 'postgres';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { migrate } from '../../src/schema.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
 const PAGES = ['README.md', 'docs/runbook.md', 'docs/operations.md', 'docs/design.md'];

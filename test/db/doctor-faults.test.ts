@@ -7,7 +7,7 @@ import { command } from '../../src/commands/doctor.ts';
 import { command as verify } from '../../src/commands/verify.ts';
 import type { Cluster } from '../../src/demo/cluster.ts';
 import type { Level, Result } from '../../src/doctor/check.ts';
-import { migrate } from '../../src/schema.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { connect, createServer } from '../support/postgres.ts';

@@ -10,7 +10,7 @@ import { findingOf } from '../../src/doctor/gateway.ts';
 import { wantedPrivileges } from '../../src/doctor/privileges.ts';
 import { toSmslogdError } from '../../src/errors.ts';
 import { openDatabase } from '../../src/postgres/pools.ts';
-import { migrate } from '../../src/schema.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
 const ROLE_PASSWORD = 'secret-of-the-role';

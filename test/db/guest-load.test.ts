@@ -6,8 +6,8 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { command } from '../../src/commands/verify.ts';
 import { openDatabase } from '../../src/postgres/pools.ts';
-import { lightAudit } from '../../src/mirror/audit.ts';
-import { migrate } from '../../src/schema.ts';
+import { lightAudit } from '../../src/reconcile/audit.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';

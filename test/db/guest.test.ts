@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { command } from '../../src/commands/verify.ts';
 import { openDatabase } from '../../src/postgres/pools.ts';
-import { lightAudit } from '../../src/mirror/audit.ts';
+import { lightAudit } from '../../src/reconcile/audit.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';

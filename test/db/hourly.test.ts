@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
-import { hoursAfter, refreshHourly, pauseAfter, runHourly } from '../../src/figures/hourly.ts';
+import { hoursAfter, refreshHourly, pauseAfter, runHourly } from '../../src/figures/counting.ts';
 import { recountHours } from '../../src/figures/store.ts';
 import { silentLog } from '../../src/log.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';

@@ -1,10 +1,10 @@
 /** Gateway ids that come after the row: found by a look at the source, whatever else goes on. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { openDatabase } from '../../src/postgres/pools.ts';
-import { lightAudit } from '../../src/mirror/audit.ts';
-import { complete } from '../../src/mirror/late.ts';
+import { lightAudit } from '../../src/reconcile/audit.ts';
+import { complete } from '../../src/reconcile/gateway-ids.ts';
 import { createStore } from '../../src/mirror/store.ts';
-import { migrate } from '../../src/schema.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { describeSource, type Source } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror, nextTerm } from '../support/mirror.ts';

@@ -1,6 +1,6 @@
 /** SMS_BODY=masked keeps the code out of the replication stream: what the server sends is captured on its way. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { migrate } from '../../src/schema.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror } from '../support/mirror.ts';
 import { startProxy, type Proxy } from '../support/proxy.ts';

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { SOURCE_DDL } from '../../src/demo/source-table.ts';
 import { SmslogdError } from '../../src/errors.ts';
-import { dryRun, migrate } from '../../src/schema.ts';
+import { dryRun, migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
 const PASSWORD = 'made-up';

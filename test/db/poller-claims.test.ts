@@ -1,7 +1,8 @@
 /** What a claim takes, also while others write to the same entries of the queue. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
-import { createPollerStore, type Claimed, type Floors, type Wanted } from '../../src/poller/store.ts';
+import type { Claimed, Floors, Wanted } from '../../src/poller/queue.ts';
+import { createPollerStore } from '../../src/poller/store.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
 let db: TestDatabase;

@@ -1,7 +1,7 @@
 /** What can happen to the publication: said clearly, mended once, and every row is in the log once. */
 import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { migrate } from '../../src/schema.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { difference, insertMany, insertVerification } from '../support/verifications.ts';

@@ -1,6 +1,7 @@
 /** What is due, over or yet to come is decided by the clock of the moment: not by the start of a transaction, nor by that of a statement that waited. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { createPollerStore, requeueHour, resetStuck, type PollerStore } from '../../src/poller/store.ts';
+import { requeueHour, resetStuck } from '../../src/poller/queue.ts';
+import { createPollerStore, type PollerStore } from '../../src/poller/store.ts';
 import type { Sql } from '../../src/postgres/pools.ts';
 import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';

@@ -3,9 +3,9 @@ import { readFileSync } from 'node:fs';
 import type { Sql } from 'postgres';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openDatabase } from '../../src/postgres/pools.ts';
-import { refreshHourly } from '../../src/figures/hourly.ts';
+import { refreshHourly } from '../../src/figures/counting.ts';
 import { readFacts } from '../../src/figures/store.ts';
-import { migrate } from '../../src/schema.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
 const ROLES = readFileSync(new URL('../../sql/roles.sql', import.meta.url), 'utf8');

@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { SmslogdError } from '../../src/errors.ts';
-import { dryRun, migrate, requireSchema } from '../../src/schema.ts';
+import { dryRun, migrate, requireSchema } from '../../src/schema/migrate.ts';
 import { openDatabase } from '../../src/postgres/pools.ts';
 import { SOURCE_DDL } from '../../src/demo/source-table.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';

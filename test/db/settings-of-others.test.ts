@@ -4,7 +4,7 @@ import { command } from '../../src/commands/doctor.ts';
 import type { Result } from '../../src/doctor/check.ts';
 import { DAEMON_ROLE } from '../../src/demo/roles.ts';
 import { SOURCE_DDL } from '../../src/demo/source-table.ts';
-import { migrate } from '../../src/schema.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror } from '../support/mirror.ts';
 

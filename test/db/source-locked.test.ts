@@ -2,8 +2,8 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { command as doctor } from '../../src/commands/doctor.ts';
 import { command as verify } from '../../src/commands/verify.ts';
-import { lightAudit } from '../../src/mirror/audit.ts';
-import { pagesOf } from '../../src/mirror/compare.ts';
+import { lightAudit } from '../../src/reconcile/audit.ts';
+import { pagesOf } from '../../src/reconcile/compare.ts';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';

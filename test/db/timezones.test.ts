@@ -1,8 +1,8 @@
 /** A time zone is what PostgreSQL takes it for: `at time zone` takes a name that is also an abbreviation for the abbreviation, an offset that never changes. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { loadConfig } from '../../src/config.ts';
-import { queryOfPool } from '../../src/objects.ts';
-import { migrate } from '../../src/schema.ts';
+import { loadConfig } from '../../src/settings.ts';
+import { queryOfPool } from '../../src/schema/objects.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { createSource } from '../../src/demo/source-table.ts';
 import { requireTimezones } from '../../src/timezones.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';

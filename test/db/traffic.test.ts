@@ -1,7 +1,7 @@
 /** The views over SMS one by one and over the source: stuck, last seen, sent again, by prefix, and what codes came to. */
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { refreshHourly } from '../../src/figures/hourly.ts';
+import { refreshHourly } from '../../src/figures/counting.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
 const CLOCK = '2026-05-20 12:00:00+00';

@@ -2,9 +2,9 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { command } from '../../src/commands/verify.ts';
 import { SOURCE_DDL } from '../../src/demo/source-table.ts';
-import { pagesOf } from '../../src/mirror/compare.ts';
+import { pagesOf } from '../../src/reconcile/compare.ts';
 import { DAEMON_ROLE } from '../../src/demo/roles.ts';
-import { migrate } from '../../src/schema.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror } from '../support/mirror.ts';
 import { insertMany, insertVerification } from '../support/verifications.ts';

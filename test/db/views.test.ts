@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { refreshHourly } from '../../src/figures/hourly.ts';
+import { refreshHourly } from '../../src/figures/counting.ts';
 import { DELIVERY_BUCKETS } from '../../src/metrics.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 

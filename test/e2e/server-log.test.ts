@@ -1,11 +1,11 @@
 /** What PostgreSQL's own log shows of the daemon, where the server logs each statement with all it can. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { loadConfig } from '../../src/config.ts';
+import { loadConfig } from '../../src/settings.ts';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { createCluster, type Cluster } from '../../src/demo/cluster.ts';
 import { createRoles, DAEMON_ROLE } from '../../src/demo/roles.ts';
 import { createSource } from '../../src/demo/source-table.ts';
-import { migrate } from '../../src/schema.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { startSimulator, type Simulator } from '../../src/simulator/simulator.ts';
 import { until } from '../support/database.ts';
 import { startDaemon, startProcess, type Daemon } from '../support/daemon.ts';

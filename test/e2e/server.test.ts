@@ -8,7 +8,7 @@ import type { Cluster } from '../../src/demo/cluster.ts';
 import { openDatabase } from '../../src/postgres/pools.ts';
 import { silentLog } from '../../src/log.ts';
 import { createMetrics } from '../../src/metrics.ts';
-import { pump } from '../../src/mirror/pump.ts';
+import { pump } from '../../src/mirror/apply-loop.ts';
 import { describeSlot } from '../../src/mirror/slot.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { describeSource } from '../../src/source.ts';

@@ -1,6 +1,6 @@
 /** Two daemons on one database: one works, the other waits for its turn; none writes behind the other. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { migrate } from '../../src/schema.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startDaemon, type Daemon } from '../support/daemon.ts';
 import { difference, insertMany, insertVerification } from '../support/verifications.ts';

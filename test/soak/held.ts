@@ -6,10 +6,10 @@
  */
 import { setTimeout as wait } from 'node:timers/promises';
 import postgres from 'postgres';
-import { loadConfig } from '../../src/config.ts';
+import { loadConfig } from '../../src/settings.ts';
 import { createCluster } from '../../src/demo/cluster.ts';
 import { createSource } from '../../src/demo/source-table.ts';
-import { migrate } from '../../src/schema.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { startDaemon } from '../support/daemon.ts';
 import { median } from '../bench/growth.ts';
 import { reply, startGateway } from '../support/gateway.ts';

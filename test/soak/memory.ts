@@ -3,10 +3,10 @@
  * of as many small transactions. Prints the peaks, how long each took, and compares log and source at the end.
  */
 import postgres from 'postgres';
-import { loadConfig } from '../../src/config.ts';
+import { loadConfig } from '../../src/settings.ts';
 import { createCluster } from '../../src/demo/cluster.ts';
 import { createSource } from '../../src/demo/source-table.ts';
-import { migrate } from '../../src/schema.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { startDaemon } from '../support/daemon.ts';
 import { until } from '../support/database.ts';
 import { difference, insertMany, insertOneByOne } from '../support/verifications.ts';

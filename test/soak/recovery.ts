@@ -3,10 +3,10 @@
  * answer and counts what it is asked; each trouble lasts 20 s. Full speed: half a second with at least nine tenths of the rate before.
  */
 import postgres from 'postgres';
-import { loadConfig } from '../../src/config.ts';
+import { loadConfig } from '../../src/settings.ts';
 import { createCluster } from '../../src/demo/cluster.ts';
 import { createSource } from '../../src/demo/source-table.ts';
-import { migrate } from '../../src/schema.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { insertOpen } from '../bench/polling.ts';
 import { startDaemon } from '../support/daemon.ts';
 import { until } from '../support/database.ts';

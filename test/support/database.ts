@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { appendFileSync } from 'node:fs';
 import type { Sql } from 'postgres';
 import { inject } from 'vitest';
-import { loadConfig, type Config } from '../../src/config.ts';
+import { loadConfig, type Config } from '../../src/settings.ts';
 import { DAEMON_ROLE, REPLICATION_ROLE } from '../../src/demo/roles.ts';
 import { openDatabase } from '../../src/postgres/pools.ts';
 import { connect, OWNER, PASSWORD, TEMPLATE } from './postgres.ts';

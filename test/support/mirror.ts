@@ -2,12 +2,12 @@
 import { createHealth, type Health } from '../../src/health.ts';
 import { createLeadership } from '../../src/leader/lease.ts';
 import { silentLog, type Log } from '../../src/log.ts';
-import { parseLsn } from '../../src/lsn.ts';
+import { parseLsn } from '../../src/postgres/lsn.ts';
 import { createMetrics, type Metrics } from '../../src/metrics.ts';
 import type { Batch } from '../../src/mirror/batch.ts';
 import { watchWaits } from '../../src/mirror/locks.ts';
 import { createMirror } from '../../src/mirror/mirror.ts';
-import type { Failpoints } from '../../src/mirror/pump.ts';
+import type { Failpoints } from '../../src/mirror/apply-loop.ts';
 import type { Sql } from '../../src/postgres/pools.ts';
 import { openConnections } from '../../src/postgres/connections.ts';
 import { supervise } from '../../src/supervise.ts';

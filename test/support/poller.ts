@@ -3,7 +3,7 @@ import { openConnections } from '../../src/postgres/connections.ts';
 import { silentLog, type Log } from '../../src/log.ts';
 import { createMetrics, type Metrics } from '../../src/metrics.ts';
 import { createPoller } from '../../src/poller/poller.ts';
-import { repairQueue } from '../../src/poller/repair.ts';
+import { repairQueue } from '../../src/poller/requeue.ts';
 import { supervise } from '../../src/supervise.ts';
 import { until, type TestDatabase } from './database.ts';
 

@@ -2,10 +2,10 @@
 import postgres, { type Options, type Sql } from 'postgres';
 import type { TestProject } from 'vitest/node';
 import { readFileSync } from 'node:fs';
-import { loadConfig } from '../../src/config.ts';
+import { loadConfig } from '../../src/settings.ts';
 import { createCluster, type Cluster } from '../../src/demo/cluster.ts';
 import { createRoles, DAEMON_ROLE } from '../../src/demo/roles.ts';
-import { migrate } from '../../src/schema.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { SOURCE_DDL } from '../../src/demo/source-table.ts';
 import { createAuthority } from './certificates.ts';
 

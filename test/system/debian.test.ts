@@ -1,7 +1,7 @@
 /** Mirror, poller, views and figures in short, as in the field, on Debian's PostgreSQL, which compiles plans (jit). */
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { Cluster } from '../../src/demo/cluster.ts';
-import { refreshHourly } from '../../src/figures/hourly.ts';
+import { refreshHourly } from '../../src/figures/counting.ts';
 import { readFacts } from '../../src/figures/store.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { debianBinaries } from '../support/debian.ts';

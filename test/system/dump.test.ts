@@ -2,12 +2,12 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { loadConfig } from '../../src/config.ts';
+import { loadConfig } from '../../src/settings.ts';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { createCluster, freePort, type Cluster } from '../../src/demo/cluster.ts';
 import { createRoles, DAEMON_ROLE } from '../../src/demo/roles.ts';
 import { createSource } from '../../src/demo/source-table.ts';
-import { migrate } from '../../src/schema.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { until } from '../support/database.ts';
 import { debianBinaries } from '../support/debian.ts';
 import { startDaemon, startProcess, type Daemon } from '../support/daemon.ts';

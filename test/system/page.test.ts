@@ -4,7 +4,7 @@ import { chromium, type Browser, type Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { Figures } from '../../src/figures/gauges.ts';
 import { createHealth, type Health } from '../../src/health.ts';
-import { startHttp, type HttpServer } from '../../src/http.ts';
+import { startHttp, type HttpServer } from '../../src/http/server.ts';
 import { silentLog } from '../../src/log.ts';
 import { createMetrics, type Metrics } from '../../src/metrics.ts';
 import { channelFacts } from '../support/channel.ts';

@@ -4,12 +4,12 @@
  * view is expected to give many more rows than it does. With 100,000 SMS and a tenth of the usual jit_above_cost it is as with a million.
  */
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { loadConfig } from '../../src/config.ts';
+import { loadConfig } from '../../src/settings.ts';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { createCluster, type Cluster } from '../../src/demo/cluster.ts';
 import { createSource } from '../../src/demo/source-table.ts';
-import { refreshHourly } from '../../src/figures/hourly.ts';
-import { migrate } from '../../src/schema.ts';
+import { refreshHourly } from '../../src/figures/counting.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { startSimulator, type Simulator } from '../../src/simulator/simulator.ts';
 import { until } from '../support/database.ts';
 import { startDaemon } from '../support/daemon.ts';

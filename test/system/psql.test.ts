@@ -4,7 +4,7 @@ import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, afterEach, expect, test } from 'vitest';
-import { loadConfig } from '../../src/config.ts';
+import { loadConfig } from '../../src/settings.ts';
 import { createCluster, freePort, type Cluster } from '../../src/demo/cluster.ts';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { createAuthority, type Authority } from '../support/certificates.ts';
@@ -75,7 +75,7 @@ function psql(url: string, env: Record<string, string>): string | undefined {
 
 const CLIENT = `
   const { openDatabase } = await import(process.argv[1] + '/src/postgres/pools.ts');
-  const { loadConfig } = await import(process.argv[1] + '/src/config.ts');
+  const { loadConfig } = await import(process.argv[1] + '/src/settings.ts');
   try {
     const sql = openDatabase(loadConfig(process.env), { max: 1, name: 'test' });
     const [row] = await sql.unsafe(process.argv[2]);

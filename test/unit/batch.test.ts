@@ -1,8 +1,8 @@
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { ZERO_LSN, type Lsn } from '../../src/lsn.ts';
+import { ZERO_LSN, type Lsn } from '../../src/postgres/lsn.ts';
 import { FULL, gather } from '../../src/mirror/batch.ts';
-import type { Row } from '../../src/mirror/pgoutput.ts';
+import type { Row } from '../../src/replication/pgoutput.ts';
 
 const row = (id: string, gatewayId: string | null = '1'): Row => ({
   id,

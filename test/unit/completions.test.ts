@@ -1,6 +1,6 @@
 import { expect, test, vi } from 'vitest';
 import { createCompletions } from '../../src/poller/completions.ts';
-import type { Completed, Completion } from '../../src/poller/store.ts';
+import type { Completed, Completion } from '../../src/poller/verdicts.ts';
 
 const answer = (id: number): Completion => ({
   id: String(id),

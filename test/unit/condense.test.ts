@@ -1,7 +1,7 @@
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { createFrames } from '../../src/mirror/frames.ts';
-import { createDecoder, type Row } from '../../src/mirror/pgoutput.ts';
+import { createFrames } from '../../src/replication/frames.ts';
+import { createDecoder, type Row } from '../../src/replication/pgoutput.ts';
 import { LARGEST_VALUE } from '../../src/source.ts';
 import { insert, relation, update } from '../support/pgoutput.ts';
 

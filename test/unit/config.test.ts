@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { command } from '../../src/commands/config.ts';
-import { currentCredentials } from '../../src/poller/credentials.ts';
-import { describeConfig, loadConfig, settingNames, settingsMarkdown, type Need } from '../../src/config.ts';
+import { currentCredentials } from '../../src/gateway/credentials.ts';
+import { describeConfig, loadConfig, settingNames, settingsMarkdown, type Need } from '../../src/settings.ts';
 
 const FULL = {
   DATABASE_URL: 'postgres://user:secret@db:5432/name',

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { currentCredentials, recentCredentials } from '../../src/poller/credentials.ts';
+import { currentCredentials, recentCredentials } from '../../src/gateway/credentials.ts';
 
 const CONFIG = { IP2SMS_LOGIN: 'login', IP2SMS_PASSWORD: 'from the start' };
 

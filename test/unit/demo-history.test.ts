@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { planHistory } from '../../src/demo/history.ts';
-import { drawMoments, hourIn } from '../../src/demo/rhythm.ts';
+import { drawMoments, hourIn } from '../../src/demo/daily-load.ts';
 import { seededRandom } from '../../src/simulator/random.ts';
 import { isFinal, STATUSES, type Status } from '../../src/status.ts';
 

@@ -1,5 +1,5 @@
 import { expect, test, vi } from 'vitest';
-import { loadConfig } from '../../src/config.ts';
+import { loadConfig } from '../../src/settings.ts';
 import { encryptionCheck } from '../../src/doctor/encryption.ts';
 
 const check = (env: Record<string, string>) => encryptionCheck.run({ env, config: loadConfig(env) });

@@ -1,6 +1,6 @@
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { createFrames } from '../../src/mirror/frames.ts';
+import { createFrames } from '../../src/replication/frames.ts';
 
 const message = (kind: string, body: Buffer) => {
   const head = Buffer.alloc(5);

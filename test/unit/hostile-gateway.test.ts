@@ -1,7 +1,7 @@
 /** The poller's HTTP edge against every reply of test/support/hostile.ts. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { loadConfig } from '../../src/config.ts';
-import { createGateway } from '../../src/poller/gateway.ts';
+import { loadConfig } from '../../src/settings.ts';
+import { createGateway } from '../../src/gateway/client.ts';
 import { outcomeOf } from '../../src/poller/outcome.ts';
 import { healthy, HOSTILE, MARK, ODD, startHostileGateway, type HostileGateway } from '../support/hostile.ts';
 

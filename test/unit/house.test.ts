@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path/posix';
 import { expect, test } from 'vitest';
 import { DASHBOARD_FILE, dashboardText } from '../../ops/grafana/dashboard.ts';
-import { settingsMarkdown } from '../../src/config.ts';
+import { settingsMarkdown } from '../../src/settings.ts';
 import { SOURCE_DDL } from '../../src/demo/source-table.ts';
 import { wantedPrivileges } from '../../src/doctor/privileges.ts';
 import { ERROR_CODES } from '../../src/errors.ts';
@@ -23,9 +23,11 @@ const sources = filesIn('src').sort();
 
 /** Rooms by height. A file may import from its own room and from lower ones; rooms of one height don't know each other. */
 const HEIGHTS: readonly (readonly string[])[] = [
-  ['errors', 'lsn'],
+  ['errors'],
   ['base'],
-  ['leader'],
+  ['leader', 'replication', 'gateway'],
+  // serves the mirror and verify
+  ['reconcile'],
   ['mirror', 'poller', 'simulator', 'figures'],
   // shows the figures
   ['page'],
@@ -38,15 +40,13 @@ const HEIGHTS: readonly (readonly string[])[] = [
 /** Files straight in src/ that are no part of the base. */
 const OWN_ROOMS: Readonly<Record<string, string>> = {
   'src/errors.ts': 'errors',
-  'src/lsn.ts': 'lsn',
-  'src/http.ts': 'http',
   'src/cli.ts': 'cli',
   'src/command-line.ts': 'cli',
 };
 
 function roomOf(path: string): string {
   const folder = /^src\/([^/]+)\//.exec(path)?.[1] ?? 'base';
-  return OWN_ROOMS[path] ?? (folder === 'postgres' ? 'base' : folder);
+  return OWN_ROOMS[path] ?? (folder === 'postgres' || folder === 'schema' ? 'base' : folder);
 }
 
 function heightOf(room: string): number {
@@ -78,7 +78,7 @@ test('imports go one way: down, or within a room', () => {
 
 test("one file knows the replication library's traps", () => {
   const importers = sources.filter((path) => importsOf(path).includes('pg-logical-replication'));
-  expect(importers).toEqual(['src/mirror/stream.ts']);
+  expect(importers).toEqual(['src/replication/connection.ts']);
 });
 
 test('a slot is never read by SQL: a peek decodes everything each time, and a get takes it away from the stream', () => {
@@ -92,8 +92,6 @@ test('a slot is never read by SQL: a peek decodes everything each time, and a ge
 const LONG: Readonly<Record<string, string>> = {
   'src/figures/store.ts': 'all SQL of the figures, and what its rows are',
   'src/errors.ts': 'every failure in one table',
-  'src/mirror/store.ts': 'all SQL of the mirror: "exactly once" is audited in one file',
-  'src/poller/store.ts': 'all SQL of the poller: claims and completions are audited in one file',
 };
 
 test('a file of more than 300 lines has a reason', () => {

@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { Figures } from '../../src/figures/gauges.ts';
 import type { Facts, Period } from '../../src/figures/store.ts';
 import { createHealth, type Health, type LoopName } from '../../src/health.ts';
-import { startHttp, type HttpDeps, type HttpServer } from '../../src/http.ts';
+import { startHttp, type HttpDeps, type HttpServer } from '../../src/http/server.ts';
 import { silentLog } from '../../src/log.ts';
 import { createMetrics, type Metrics } from '../../src/metrics.ts';
 

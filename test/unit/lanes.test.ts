@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { createLanes } from '../../src/poller/lanes.ts';
-import type { Claimed } from '../../src/poller/store.ts';
+import type { Claimed } from '../../src/poller/queue.ts';
 
 const WANTED = { total: 1, old: 0, past: 1 };
 const UNBOUNDED = [null, null, null];

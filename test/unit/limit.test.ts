@@ -3,11 +3,11 @@ import { expect, test } from 'vitest';
 import { createLanes } from '../../src/poller/lanes.ts';
 import { createLimit } from '../../src/poller/limit.ts';
 import { createRate } from '../../src/poller/rate.ts';
-import { createConduct } from '../../src/poller/conduct.ts';
+import { createConduct } from '../../src/poller/throttle.ts';
 import { silentLog } from '../../src/log.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import type { Outcome } from '../../src/poller/outcome.ts';
-import type { Claimed } from '../../src/poller/store.ts';
+import type { Claimed } from '../../src/poller/queue.ts';
 
 /** A round trip in which every place is used; returns the time after it. */
 function roundTrip(limit: ReturnType<typeof createLimit>, now: number, outcome: 'ok' | 'overload'): number {

@@ -1,6 +1,6 @@
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { formatLsn, maxLsn, parseLsn, ZERO_LSN, type Lsn } from '../../src/lsn.ts';
+import { formatLsn, maxLsn, parseLsn, ZERO_LSN, type Lsn } from '../../src/postgres/lsn.ts';
 
 const lsn = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }).map((value) => value as Lsn);
 

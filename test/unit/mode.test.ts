@@ -2,8 +2,9 @@
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { ErrorCode } from '../../src/errors.ts';
-import { ZERO_LSN } from '../../src/lsn.ts';
-import { nextStep, type Due, type Sight, type Step } from '../../src/mirror/mode.ts';
+import { ZERO_LSN } from '../../src/postgres/lsn.ts';
+import type { Due } from '../../src/mirror/checkpoint.ts';
+import { nextStep, type Sight, type Step } from '../../src/mirror/mode.ts';
 import type { Slot } from '../../src/mirror/slot.ts';
 
 const SLOT: Slot = {

@@ -1,6 +1,6 @@
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { createDecoder, type Row } from '../../src/mirror/pgoutput.ts';
+import { createDecoder, type Row } from '../../src/replication/pgoutput.ts';
 import { begin, commit, insert, relation, remove, update } from '../support/pgoutput.ts';
 
 const SOURCE = {

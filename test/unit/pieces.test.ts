@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { inTime, walkByPlace, type Piece } from '../../src/mirror/pieces.ts';
+import { inTime, walkByPlace, type Piece } from '../../src/reconcile/chunks.ts';
 
 const tooLong = () => Object.assign(new Error('canceling statement due to statement timeout'), { code: '57014' });
 const SIZES = { least: 100, most: 10_000 };

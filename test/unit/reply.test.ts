@@ -1,7 +1,7 @@
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { parseDate } from '../../src/poller/date.ts';
-import { parseReply, type Reply } from '../../src/poller/reply.ts';
+import { parseDate } from '../../src/gateway/date.ts';
+import { parseReply, type Reply } from '../../src/gateway/reply.ts';
 import { STATUSES } from '../../src/status.ts';
 
 const ID = '6614012446421';

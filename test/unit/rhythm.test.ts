@@ -1,6 +1,6 @@
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { rhythmOf } from '../../src/mirror/rhythm.ts';
+import { rhythmOf } from '../../src/replication/keepalive.ts';
 
 test("the status is told three times within the server's time limit, and each ten seconds at least", () => {
   fc.assert(

@@ -2,7 +2,7 @@ import { pino } from 'pino';
 import { expect, test } from 'vitest';
 import { silentLog } from '../../src/log.ts';
 import { createMetrics } from '../../src/metrics.ts';
-import { createConduct } from '../../src/poller/conduct.ts';
+import { createConduct } from '../../src/poller/throttle.ts';
 import type { Outcome } from '../../src/poller/outcome.ts';
 
 function start() {

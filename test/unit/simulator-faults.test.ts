@@ -1,11 +1,11 @@
 /** What the simulator says, as the poller takes it: every form, every fault, and when the faults are there. */
 import { request } from 'undici';
 import { afterEach, describe, expect, it } from 'vitest';
-import { loadConfig } from '../../src/config.ts';
+import { loadConfig } from '../../src/settings.ts';
 import type { PollResult } from '../../src/metrics.ts';
-import { createGateway, type Gateway } from '../../src/poller/gateway.ts';
+import { createGateway, type Gateway } from '../../src/gateway/client.ts';
 import { outcomeOf, type Outcome } from '../../src/poller/outcome.ts';
-import { parseReply } from '../../src/poller/reply.ts';
+import { parseReply } from '../../src/gateway/reply.ts';
 import { readFaults } from '../../src/simulator/fault-words.ts';
 import { drawLatency, FAULT_KINDS, type FaultKind } from '../../src/simulator/faults.ts';
 import { seededRandom } from '../../src/simulator/random.ts';

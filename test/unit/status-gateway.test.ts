@@ -4,9 +4,9 @@ import { createServer, type AddressInfo, type Server, type Socket } from 'node:n
 import { createServer as createHttpsServer } from 'node:https';
 import { createServer as createTlsServer } from 'node:tls';
 import { afterEach, expect, test } from 'vitest';
-import { loadConfig } from '../../src/config.ts';
-import { createGateway, escapeXml, type Exchange, type Gateway } from '../../src/poller/gateway.ts';
-import { createPoster, readRetryAfter } from '../../src/poller/post.ts';
+import { loadConfig } from '../../src/settings.ts';
+import { createGateway, escapeXml, type Exchange, type Gateway } from '../../src/gateway/client.ts';
+import { createPoster, readRetryAfter } from '../../src/gateway/http.ts';
 import { outcomeOf } from '../../src/poller/outcome.ts';
 import { reply, startGateway, type Script, type TestGateway } from '../support/gateway.ts';
 

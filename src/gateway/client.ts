@@ -1,9 +1,9 @@
 /** The two questions to the gateway, in XML and JSON. Requests are built with escaping, and an id that is not plain is never sent. */
-import type { Config } from '../config.ts';
+import type { Config } from '../settings.ts';
 import { gatewayTls } from './certificates.ts';
 import type { Credentials } from './credentials.ts';
 import { createDeadlines } from './deadlines.ts';
-import { createPoster, type Exchange, type Poster } from './post.ts';
+import { createPoster, type Exchange, type Poster } from './http.ts';
 
 export type { Exchange };
 

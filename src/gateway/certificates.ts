@@ -1,6 +1,6 @@
 /** TLS with the gateway: its own authority, our client certificate, and what a failure means. */
 import { readFileSync } from 'node:fs';
-import type { Config } from '../config.ts';
+import type { Config } from '../settings.ts';
 import { tlsTroubleOf, type TlsTrouble } from '../tls-failure.ts';
 
 export interface GatewayTls {

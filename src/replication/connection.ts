@@ -13,13 +13,13 @@
 import type { Socket } from 'node:net';
 import type { Client } from 'pg';
 import { LogicalReplicationService } from 'pg-logical-replication';
-import type { Config } from '../config.ts';
+import type { Config } from '../settings.ts';
 import { pgConfig } from '../postgres/clients.ts';
 import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { codeOf, SmslogdError, toSmslogdError } from '../errors.ts';
-import { maxLsn, type Lsn } from '../lsn.ts';
+import { maxLsn, type Lsn } from '../postgres/lsn.ts';
 import { createFrames, statusUpdate } from './frames.ts';
-import { rhythmOf } from './rhythm.ts';
+import { rhythmOf } from './keepalive.ts';
 
 export interface StreamHandlers {
   /** one pgoutput message: it begins at `at` of `bytes`, which are valid during the call only */

@@ -3,10 +3,10 @@
  * nothing that somebody else put in the place of ours is run or built upon.
  */
 import type { Client } from 'pg';
-import { quoteIdentifier } from './postgres/quoting.ts';
-import { SmslogdError } from './errors.ts';
+import { quoteIdentifier } from '../postgres/quoting.ts';
+import { SmslogdError } from '../errors.ts';
 import { madeNames } from './objects.ts';
-import type { Source } from './source.ts';
+import type { Source } from '../source.ts';
 
 interface Standing {
   readonly who: string;

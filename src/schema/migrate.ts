@@ -1,28 +1,28 @@
 /**
  * What smslogd owns in the database: numbered forward migrations (node-pg-migrate) for what holds data, the files of sql/ for what can be made
- * at any time (src/objects.ts), then the settings, the publication and the roles' grants. Whatever of it was dropped or altered is put
+ * at any time (src/schema/objects.ts), then the settings, the publication and the roles' grants. Whatever of it was dropped or altered is put
  * back. All under one advisory lock; every DDL under a lock_timeout, so that nobody queues behind it for long.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Client } from 'pg';
-import type { Config } from './config.ts';
-import { pgConfig } from './postgres/clients.ts';
-import { isPooled } from './postgres/pooler.ts';
-import { openDatabase, type Sql } from './postgres/pools.ts';
-import { quoteIdentifier, quoteLiteral } from './postgres/quoting.ts';
-import { SESSION_OPTIONS } from './postgres/session.ts';
-import { codeOf, SmslogdError, toSmslogdError } from './errors.ts';
+import type { Config } from '../settings.ts';
+import { pgConfig } from '../postgres/clients.ts';
+import { isPooled } from '../postgres/pooler.ts';
+import { openDatabase, type Sql } from '../postgres/pools.ts';
+import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
+import { SESSION_OPTIONS } from '../postgres/session.ts';
+import { codeOf, SmslogdError, toSmslogdError } from '../errors.ts';
 import { alteredObjects, queryOfPool, type Altered, type Query } from './objects.ts';
 import { addIndexes, requireFit } from './fit.ts';
 import { becomeOwner } from './owner.ts';
-import { describeSource } from './source.ts';
+import { describeSource } from '../source.ts';
 import { computedSteps, queryOf, type Session } from './steps.ts';
 import { applyGrants, grantStatements } from './grants.ts';
-import { pause } from './supervise.ts';
-import { requireTimezones } from './timezones.ts';
+import { pause } from '../supervise.ts';
+import { requireTimezones } from '../timezones.ts';
 
-const MIGRATIONS = fileURLToPath(new URL('../migrations/', import.meta.url));
+const MIGRATIONS = fileURLToPath(new URL('../../migrations/', import.meta.url));
 
 /** Any fixed number: two migrations of smslogd exclude each other by it. */
 const LOCK = 7_246_581_903;

@@ -5,12 +5,12 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import type { Config } from './config.ts';
-import type { Sql } from './postgres/pools.ts';
-import { fill, quoteInBody, quoteLiteral } from './postgres/quoting.ts';
-import type { Source } from './source.ts';
+import type { Config } from '../settings.ts';
+import type { Sql } from '../postgres/pools.ts';
+import { fill, quoteInBody, quoteLiteral } from '../postgres/quoting.ts';
+import type { Source } from '../source.ts';
 
-const FOLDER = fileURLToPath(new URL('../sql/', import.meta.url));
+const FOLDER = fileURLToPath(new URL('../../sql/', import.meta.url));
 
 /** In the order in which they need each other. */
 const FILES = [

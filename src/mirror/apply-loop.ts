@@ -3,22 +3,24 @@
  * transactions share a commit under load and a single one is written at once when idle. When the next one is full and another one behind it, the
  * socket is paused: memory stays bounded whatever the backlog or the size of one transaction.
  */
-import type { Config } from '../config.ts';
+import type { Config } from '../settings.ts';
 import { SmslogdError } from '../errors.ts';
 import type { Health } from '../health.ts';
 import { logProblem, type Log } from '../log.ts';
-import type { Lsn } from '../lsn.ts';
-import { tellRefused } from '../postgres/refusal.ts';
+import type { Lsn } from '../postgres/lsn.ts';
 import type { Metrics } from '../metrics.ts';
 import { MIRRORED_COLUMNS, statusOfSource, type Source } from '../source.ts';
-import { createBell } from './bell.ts';
+import { createBell } from './wakeup.ts';
 import { FULL, gather, type Batch } from './batch.ts';
-import type { Due } from './mode.ts';
-import { createDecoder } from './pgoutput.ts';
+import type { Due } from './checkpoint.ts';
+import { createDecoder } from '../replication/pgoutput.ts';
 import { patiently } from '../postgres/briefly.ts';
 import { pause } from '../supervise.ts';
-import { openStream, type Stream } from './stream.ts';
-import { literalsOf, nowMicros, type Store, type Written } from './store.ts';
+import { openStream, type Stream } from '../replication/connection.ts';
+import { nowMicros } from '../replication/frames.ts';
+import { reportRefused } from '../reconcile/quarantine.ts';
+import { literalsOf, type Written } from './apply.ts';
+import type { Store } from './store.ts';
 
 /** Rows; a batch of this size or more is written while much else waits. */
 const LARGE = 500;
@@ -251,11 +253,6 @@ function reportUnreadable({ log, metrics }: Pump): void {
   const was =
     'rows could not be read from the stream, which lacks a column, nor from the source: the mirror reconciles';
   logProblem(log, 'warn', new SmslogdError('source_column', was));
-}
-
-/** A row that the log's constraints refuse blocks nobody and is never silent. */
-export function reportRefused(log: Log, metrics: Pick<Metrics, 'errors'>, id: string): void {
-  tellRefused({ log, metrics }, id, new SmslogdError('row_refused', 'a source row cannot be logged'));
 }
 
 function statusesOf({ metrics, log }: Pump, { rows }: Batch): (string | null)[] {

@@ -1,6 +1,6 @@
 /**
  * Gateway ids that come after the row: some versions of the OTP service insert the row before the gateway has answered and fill the id in by an
- * UPDATE. No publication has those UPDATEs (src/publication.ts says why), so the source is asked for the SMS that wait for their id, by key: new
+ * UPDATE. No publication has those UPDATEs (src/schema/publication.ts says why), so the source is asked for the SMS that wait for their id, by key: new
  * ones each second, others less often, none past its life. The queue knows which ones wait, and takes those that are completed.
  */
 import type { Log } from '../log.ts';
@@ -8,8 +8,8 @@ import type { Metrics } from '../metrics.ts';
 import type { Source } from '../source.ts';
 import { pause, restAfter } from '../supervise.ts';
 import { patiently } from '../postgres/briefly.ts';
-import { reportRefused } from './pump.ts';
-import type { Store } from './store.ts';
+import { reportRefused } from './quarantine.ts';
+import type { ReconcileStore } from './store.ts';
 
 /** How often those are looked for that came in the last so many seconds (undefined: all). */
 const LOOKS: readonly { readonly everyMs: number; readonly seconds: number | undefined }[] = [
@@ -21,7 +21,7 @@ const LOOKS: readonly { readonly everyMs: number; readonly seconds: number | und
 const PIECE = 500;
 
 export interface Late {
-  readonly store: Store;
+  readonly store: ReconcileStore;
   readonly source: Source;
   readonly term: bigint;
   readonly log: Log;

@@ -3,9 +3,8 @@
  * all is CopyData: row changes and keepalives, three small messages for each transaction. They are handed on where they lie, without an object or
  * a copy for each; every other message is left to the client library, which sees it whole. A large one is condensed while it comes.
  */
-import type { Lsn } from '../lsn.ts';
+import type { Lsn } from '../postgres/lsn.ts';
 import { createCondenser, type Condenser } from './condense.ts';
-import { nowMicros } from './store.ts';
 
 export interface FrameHandlers {
   /** the payload of one XLogData message: it begins at `at` of `bytes`, which are valid during the call only */
@@ -78,4 +77,9 @@ export function statusUpdate(position: Lsn, ask: boolean): Buffer {
   message.writeBigInt64BE(nowMicros(), 25);
   message.writeUInt8(ask ? 1 : 0, 33);
   return message;
+}
+
+/** The time by our clock; microseconds since 2000-01-01 UTC. */
+export function nowMicros(): bigint {
+  return BigInt(Date.now()) * 1000n - 946_684_800_000_000n;
 }

@@ -11,9 +11,9 @@ import type { Metrics } from '../metrics.ts';
 import type { Source } from '../source.ts';
 import { pause } from '../supervise.ts';
 import { patiently } from '../postgres/briefly.ts';
-import { inTime } from './pieces.ts';
-import { reportRefused } from './pump.ts';
-import type { Store } from './store.ts';
+import { inTime } from './chunks.ts';
+import { reportRefused } from './quarantine.ts';
+import type { ReconcileStore } from './store.ts';
 
 /** Rows in a chunk: the first one, and what the following ones may have. */
 const CHUNK = { first: 2_000, least: 500, most: 50_000 };
@@ -23,7 +23,7 @@ const SECOND_LOOK =
   'reconcile looks a second time once the transactions that were open when it began have ended; the oldest is named here';
 
 export interface Reconcile {
-  readonly store: Store;
+  readonly store: ReconcileStore;
   readonly source: Source;
   readonly term: bigint;
   readonly reason: string;

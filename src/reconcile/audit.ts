@@ -4,13 +4,13 @@
  * An audit sees a source row before the stream does. So what is absent at the look is noted, then the WAL position is read, and only what is
  * still absent once the slot has acknowledged that position counts as missing. (The checkpoint would not do: it stands still when idle.)
  */
-import type { Config } from '../config.ts';
+import type { Config } from '../settings.ts';
 import type { Sql } from '../postgres/pools.ts';
 import type { Source } from '../source.ts';
 import { pause } from '../supervise.ts';
 import { LOG, LOG_PIECE, lookAtLog, lookAtSource, pagesOf, scopeOf, SOURCE_PIECE, stillLacking } from './compare.ts';
 import { patiently } from '../postgres/briefly.ts';
-import { walkById, walkByPlace, type Piece } from './pieces.ts';
+import { walkById, walkByPlace, type Piece } from './chunks.ts';
 
 export interface Audit {
   /** source rows that the log must have */

@@ -1,13 +1,13 @@
 /**
  * The publication that the slot reads. No column list except in masked mode: one makes the owner's DROP COLUMN and ALTER COLUMN fail.
  * It publishes INSERTs alone: while a publication has a table's UPDATEs or DELETEs, PostgreSQL refuses them as soon as the table has no replica
- * identity. A gateway id that comes by an UPDATE is looked up instead (src/mirror/late.ts), and the owner's many other UPDATEs are not sent at all.
+ * identity. A gateway id that comes by an UPDATE is looked up instead (src/reconcile/gateway-ids.ts), and the owner's many other UPDATEs are not sent at all.
  */
-import type { Config } from './config.ts';
-import type { Sql } from './postgres/pools.ts';
-import { arrayLiteral, quoteIdentifier } from './postgres/quoting.ts';
-import { SmslogdError } from './errors.ts';
-import type { Source } from './source.ts';
+import type { Config } from '../settings.ts';
+import type { Sql } from '../postgres/pools.ts';
+import { arrayLiteral, quoteIdentifier } from '../postgres/quoting.ts';
+import { SmslogdError } from '../errors.ts';
+import type { Source } from '../source.ts';
 
 type Names = Pick<Config, 'PUBLICATION_NAME' | 'SMS_BODY'>;
 

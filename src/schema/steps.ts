@@ -1,12 +1,12 @@
 /** What `migrate` does after the migrations: the files of sql/, the settings, the publication, the grants; only what is not so already. */
 import type { Client } from 'pg';
-import type { Config } from './config.ts';
-import type { Sql } from './postgres/pools.ts';
-import { quoteLiteral } from './postgres/quoting.ts';
+import type { Config } from '../settings.ts';
+import type { Sql } from '../postgres/pools.ts';
+import { quoteLiteral } from '../postgres/quoting.ts';
 import { changedFiles, filesToApply, isElsewhere, noteInstalled, type Altered, type Query } from './objects.ts';
 import { describePublication, publicationInTheWay, publicationStatements } from './publication.ts';
-import { SmslogdError } from './errors.ts';
-import type { Source } from './source.ts';
+import { SmslogdError } from '../errors.ts';
+import type { Source } from '../source.ts';
 
 /** A connection that makes and changes, one that looks, and what the source is like. */
 export interface Session {

@@ -8,7 +8,7 @@ import type { Log } from '../log.ts';
 import { withRetry } from '../postgres/retry.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { pause } from '../supervise.ts';
-import { openHours, requeueHour, resetStuck } from './store.ts';
+import { openHours, requeueHour, resetStuck } from './queue.ts';
 
 const EVERY_MS = 180_000;
 /** The pause after an hour, as a multiple of the time that it took. */

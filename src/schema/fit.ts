@@ -3,7 +3,7 @@
  * else it is said what does not. Data is never changed to fit.
  */
 import type { Client } from 'pg';
-import { SmslogdError } from './errors.ts';
+import { SmslogdError } from '../errors.ts';
 
 const CREATE_TABLE = /create table if not exists (\w+)\.(\w+) (\([\s\S]*?\n\)[^;]*;)/g;
 const CREATE_INDEX = /create index if not exists (\w+) on (verification\.sms_log [^;]*;)/g;

@@ -1,10 +1,10 @@
 /** The looks of an audit: each one short statement that compares a piece of the source with the log, or of the log with the source. */
-import type { Config } from '../config.ts';
+import type { Config } from '../settings.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { arrayLiteral } from '../postgres/quoting.ts';
 import { bodySql, columnSql, instantSql, largeSql, type Source } from '../source.ts';
 import { briefly } from '../postgres/briefly.ts';
-import type { Piece } from './pieces.ts';
+import type { Piece } from './chunks.ts';
 
 /** Which source rows an audit is about. */
 export interface Scope {

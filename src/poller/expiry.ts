@@ -1,5 +1,5 @@
 /** What the poller does beside asking, each on its own clock: verdicts that need no gateway. */
-import type { Config } from '../config.ts';
+import type { Config } from '../settings.ts';
 import { codeOf } from '../errors.ts';
 import { patiently } from '../postgres/briefly.ts';
 import type { Sql } from '../postgres/pools.ts';
@@ -8,7 +8,8 @@ import { withRetry } from '../postgres/retry.ts';
 import type { Log } from '../log.ts';
 import { describeSource } from '../source.ts';
 import { pause, restAfter } from '../supervise.ts';
-import type { Claimed, PollerStore } from './store.ts';
+import type { Claimed } from './queue.ts';
+import type { PollerStore } from './store.ts';
 import type { Tally } from './tally.ts';
 
 export interface UpkeepDeps {

@@ -2,9 +2,9 @@
  * Who may do what: all is taken from everybody but the owner and given again by sql/grants.sql and sql/people.sql, in one transaction, so that nobody
  * keeps what ALTER DEFAULT PRIVILEGES or a former GRANT gave. Where nothing changes by it, it is rolled back.
  */
-import { fill, quoteIdentifier, quoteLiteral } from './postgres/quoting.ts';
+import { fill, quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { sqlFile, type Query } from './objects.ts';
-import type { Source } from './source.ts';
+import type { Source } from '../source.ts';
 
 /** The statements that leave the privileges as they must be; the daemons' roles are those of earlier times and `role`. */
 export async function grantStatements(query: Query, source: Source, role: string | undefined): Promise<string[]> {

@@ -3,12 +3,12 @@ import { SmslogdError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { GATEWAY_TROUBLES, type GatewayTrouble, type Metrics } from '../metrics.ts';
 import { createBreaker } from './breaker.ts';
-import { tlsMeaning } from './certificates.ts';
-import type { Credentials } from './credentials.ts';
+import { tlsMeaning } from '../gateway/certificates.ts';
+import type { Credentials } from '../gateway/credentials.ts';
 import { createLimit } from './limit.ts';
 import type { Outcome } from './outcome.ts';
 import { createRate } from './rate.ts';
-import { createSaid } from './said.ts';
+import { createSaid } from './throttled-log.ts';
 
 export interface Conduct {
   readonly inFlight: number;

@@ -1,4 +1,4 @@
-import type { Config } from '../config.ts';
+import type { Config } from '../settings.ts';
 import { readValueFile } from '../secret-file.ts';
 
 export interface Credentials {

@@ -4,20 +4,20 @@
  */
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import type { Config } from './config.ts';
-import { codeOf, SmslogdError } from './errors.ts';
-import type { Figures } from './figures/gauges.ts';
-import type { Health } from './health.ts';
-import { prefersOpenMetrics } from './http/accept.ts';
-import { BOUNDS, boundedServer } from './http/bounds.ts';
-import { hostCheck } from './http/hosts.ts';
-import { shared } from './http/shared.ts';
-import { logProblem, type Log } from './log.ts';
-import type { Metrics } from './metrics.ts';
-import { gatherFacts } from './page/facts.ts';
-import { PAGE_POLICY, statusPage } from './page/page.ts';
-import { watchRequests, type RecentRequests } from './page/requests.ts';
-import { pause } from './supervise.ts';
+import type { Config } from '../settings.ts';
+import { codeOf, SmslogdError } from '../errors.ts';
+import type { Figures } from '../figures/gauges.ts';
+import type { Health } from '../health.ts';
+import { prefersOpenMetrics } from './accept.ts';
+import { BOUNDS, boundedServer } from './bounds.ts';
+import { hostCheck } from './hosts.ts';
+import { shared } from './shared.ts';
+import { logProblem, type Log } from '../log.ts';
+import type { Metrics } from '../metrics.ts';
+import { gatherFacts } from '../page/facts.ts';
+import { PAGE_POLICY, statusPage } from '../page/page.ts';
+import { watchRequests, type RecentRequests } from '../page/requests.ts';
+import { pause } from '../supervise.ts';
 
 export interface HttpDeps {
   readonly config: Pick<Config, 'HTTP_HOST' | 'HTTP_PORT' | 'LATENCY_SOURCE'> &

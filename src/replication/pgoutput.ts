@@ -4,7 +4,7 @@
  * Message formats: PostgreSQL's documentation, "Logical Replication Message Formats".
  */
 import { SmslogdError } from '../errors.ts';
-import type { Lsn } from '../lsn.ts';
+import type { Lsn } from '../postgres/lsn.ts';
 import { LARGEST_VALUE } from '../source.ts';
 import { LEFT_OUT } from './condense.ts';
 
