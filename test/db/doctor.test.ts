@@ -130,7 +130,7 @@ test("a slot of another plugin is somebody else's, and so is one of another data
 });
 
 test('a replication address of another database fails', async () => {
-  const elsewhere = db.url.replace(`/${db.name}?`, '/postgres?');
+  const elsewhere = db.replicationUrl.replace(`/${db.name}?`, '/postgres?');
   expect((await doctor({ DATABASE_REPLICATION_URL: elsewhere })).of('replication connection')).toMatchObject({
     level: 'FAIL',
     says: expect.stringContaining('different databases'),

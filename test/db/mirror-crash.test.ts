@@ -80,7 +80,7 @@ test('the confirmed position is exactly the durable end_lsn, with keepalives una
 
 test('while a transaction is on its way, waits or is being written, nobody who asks is told of it; once it is written the slot is told its end', async () => {
   await db.sql.unsafe(`alter database ${db.name} set wal_sender_timeout = '1s'`);
-  const path = (wire = await startWire((await db.withoutTls()).url));
+  const path = (wire = await startWire((await db.withoutTls()).replicationUrl));
   const mirror = start({ env: { DATABASE_REPLICATION_URL: path.url } });
   await mirror.streaming();
   const locked = await db.sql.reserve();
@@ -130,7 +130,7 @@ test('while a transaction is on its way, waits or is being written, nobody who a
 });
 
 test('a message that cannot be read ends the stream, nothing behind it is acknowledged, and it comes again', async () => {
-  const path = (wire = await startWire((await db.withoutTls()).url));
+  const path = (wire = await startWire((await db.withoutTls()).replicationUrl));
   // a copy could bring what the stream has lost
   const mirror = start({ env: { DATABASE_REPLICATION_URL: path.url, SNAPSHOT: 'never' } });
   await mirror.streaming();
@@ -152,7 +152,7 @@ test('a message that cannot be read ends the stream, nothing behind it is acknow
 });
 
 test('a commit that touches the acknowledged one comes again after a restart', async () => {
-  const path = (wire = await startWire((await db.withoutTls()).url));
+  const path = (wire = await startWire((await db.withoutTls()).replicationUrl));
   const env = { DATABASE_REPLICATION_URL: path.url };
   const first = start({ env, failpoints: { answerKeepalives: false } });
   await first.streaming();

@@ -14,6 +14,8 @@ import { connect, OWNER, PASSWORD, TEMPLATE } from './postgres.ts';
 /** The program as somebody: the address, and the settings with it. */
 export interface Login {
   readonly url: string;
+  /** for DATABASE_REPLICATION_URL */
+  readonly replicationUrl: string;
   /** settings as the daemon gets them: this database, a slot of this test's own, a gateway that nobody serves, any free HTTP port */
   env(more?: Record<string, string>): Record<string, string>;
   config(more?: Record<string, string>): Config;
@@ -65,10 +67,11 @@ export async function createDatabase({
   };
   const as = (user?: string, search?: string): Login => {
     const url = address(user, search);
+    const replicationUrl = user === DAEMON_ROLE ? address(REPLICATION_ROLE, search) : url;
     const env = (more: Record<string, string> = {}) => ({
       DATABASE_URL: url,
       ...(user === DAEMON_ROLE && more['DATABASE_URL'] === undefined
-        ? { DATABASE_REPLICATION_URL: address(REPLICATION_ROLE, search) }
+        ? { DATABASE_REPLICATION_URL: replicationUrl }
         : {}),
       SLOT_NAME: name,
       HTTP_PORT: '0',
@@ -77,7 +80,7 @@ export async function createDatabase({
       IP2SMS_PASSWORD: 'password',
       ...more,
     });
-    return { url, env, config: (more) => loadConfig(env(more), ['database', 'gateway']) };
+    return { url, replicationUrl, env, config: (more) => loadConfig(env(more), ['database', 'gateway']) };
   };
   const superuser = as();
   const mine = why === undefined ? as(DAEMON_ROLE) : superuser;
