@@ -56,7 +56,7 @@ export async function createDatabase({
   const name = `test_${randomBytes(6).toString('hex')}`;
   const admin = connect(adminUrl, { max: 1 });
   const sorted = locale === undefined ? '' : `locale_provider icu icu_locale '${locale}'`;
-  await admin.unsafe(`create database ${name} template ${empty ? 'template0' : TEMPLATE} strategy wal_log ${sorted}`);
+  await admin.unsafe(`create database ${name} template ${empty ? 'template0' : TEMPLATE} strategy file_copy ${sorted}`);
   await admin.unsafe(`grant create on database ${name} to ${OWNER}`);
   const address = (user?: string, search?: string): string => {
     const url = new URL(adminUrl);
