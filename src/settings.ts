@@ -138,7 +138,7 @@ const SETTINGS = {
     initial: 'info',
     about: 'JSON lines on stdout',
   },
-  LOOPS: { type: loops, initial: 'mirror,poller', about: 'which loops `run` turns' },
+  LOOPS: { type: loops, initial: 'mirror,poller', about: 'loops to run' },
 } as const satisfies Record<string, Setting>;
 
 export type SettingName = keyof typeof SETTINGS;
@@ -283,7 +283,7 @@ export function describeConfig(config: Config): string {
     .join('\n');
 }
 
-/** The settings as the Markdown table that the README shows. */
+/** The settings as the Markdown table of docs/reference.md. */
 export function settingsMarkdown(): string {
   const rows = settingNames().map((name) => {
     const { initial, about }: Setting = SETTINGS[name];

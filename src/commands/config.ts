@@ -3,7 +3,7 @@ import type { Command } from './command.ts';
 
 export const command: Command = {
   summary: 'prints the settings in force, secrets masked',
-  flags: { markdown: { type: 'boolean', about: 'prints the table of all settings that the README shows' } },
+  flags: { markdown: { type: 'boolean', about: 'prints all settings as the table in docs/reference.md' } },
   run: async ({ markdown }, { env, print }) => {
     print(markdown === true ? settingsMarkdown() : describeConfig(loadConfig(env)));
     return 0;

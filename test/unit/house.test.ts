@@ -1,9 +1,8 @@
 /** What keeps the house in order: who may import whom, and that the documents tell what is there. */
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path/posix';
 import { expect, test } from 'vitest';
 import { DASHBOARD_FILE, dashboardText } from '../../ops/grafana/dashboard.ts';
-import { settingsMarkdown } from '../../src/settings.ts';
 import { SOURCE_DDL } from '../../src/demo/source-table.ts';
 import { wantedPrivileges } from '../../src/doctor/privileges.ts';
 import { ERROR_CODES } from '../../src/errors.ts';
@@ -107,8 +106,9 @@ test("the newcomer's map names every file once, with a line, and none that is go
   expect(rows.filter((row) => (row[2] ?? '').length < 15)).toEqual([]);
 });
 
-test('the README shows the settings as they are', () => {
-  expect(read('README.md')).toContain(`\n${settingsMarkdown()}\n`);
+test('the README is short, and its picture small', () => {
+  expect(read('README.md').trimEnd().split('\n').length).toBeLessThanOrEqual(150);
+  expect(statSync('docs/status-page.png').size).toBeLessThan(150_000);
 });
 
 /** GitHub's anchor of a heading that is one word. */
