@@ -314,6 +314,7 @@ export const SENTENCES: Partial<Record<ErrorCode, string>> = {
   row_security: 'row-level security hides rows that smslogd needs',
   slots_exhausted: 'PostgreSQL has no free replication slot or sender',
   slot_busy: 'the replication slot is in use',
+  removed: 'teardown was run, and no migrate since',
 };
 
 /** The same of what was given a name by toSmslogdError. */

@@ -2,7 +2,7 @@
 import type { Sql } from '../postgres/pools.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
 import { arrayLiteral, quoteLiteral } from '../postgres/quoting.ts';
-import { TABLES, type GROUPS, type OUTCOMES, type SLOT_WAL_STATUSES } from '../metrics.ts';
+import { TABLES, type GROUPS, type OUTCOMES, type PollResult, type SLOT_WAL_STATUSES } from '../metrics.ts';
 import type { SmsType, Status } from '../status.ts';
 
 /** Any fixed number: two daemons that count exclude each other by it. */
@@ -230,6 +230,21 @@ export interface Slot {
   readonly retained: number | null;
   /** null without max_slot_wal_keep_size */
   readonly safe: number | null;
+  /** WAL that its reader has not confirmed; a reader of an idle source confirms all the same */
+  readonly behind: number | null;
+}
+
+/** Who leads, by smslogd.leader, and what its mirror is about. */
+export interface Leader {
+  /** host, process id and a word of its own; null: the lease was given back */
+  readonly holder: string | null;
+  readonly term: number;
+  readonly mirrors: boolean;
+  readonly streaming: boolean;
+  /** seconds since it was renewed */
+  readonly renewed_age: number;
+  /** its time is not over */
+  readonly leads: boolean;
 }
 
 /** What the database knows, read in one snapshot. Times are Unix seconds. */
@@ -244,6 +259,8 @@ export interface Facts {
   /** likewise */
   readonly statuses: readonly StatusCount[];
   readonly due: number;
+  /** of these, SMS that were past their life when they came into the log: they are asked for slowly */
+  readonly history_due: number;
   /** hours that views take as they were stored, since too many wait to be counted */
   readonly behind: number;
   /** bytes with indexes */
@@ -253,6 +270,11 @@ export interface Facts {
   /** likewise */
   readonly overdue: readonly Overdue[];
   readonly checkpoint: number | null;
+  /** why a reconcile is due; null: none is */
+  readonly reconcile: string | null;
+  /** `teardown` was run */
+  readonly removed: boolean;
+  readonly leader: Leader | null;
   readonly slot: Slot | null;
 }
 
@@ -327,6 +349,7 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
                            'oldest_age', date_part('epoch', smslogd.clock() - oldest), 'last_changed', date_part('epoch', last_changed_at))), '[]')
                       from smslogd.sms_by_status),
        'due', (select count(*) from smslogd.sms_poll where lane in (0, 1, 2) and due_at <= now() and leased_until <= now()),
+       'history_due', (select count(*) from smslogd.sms_poll where lane = 2 and due_at <= now() and leased_until <= now()),
        'behind', (select hours from verification.sms_behind),
        'tables', json_build_object(${TABLES.map((name) => `'${name}', pg_total_relation_size('${name === 'sms_log' ? 'verification' : 'smslogd'}.${name}')`).join(', ')}),
        'entered', (select coalesce(json_object_agg(type, sms), '{}') from (${ENTERED}) e),
@@ -335,12 +358,36 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
                              from smslogd.sms_poll p join verification.sms_log l using (id)
                             where p.lane < 2 and p.deadline_at < smslogd.clock() group by l.type) o),
        'checkpoint', (select date_part('epoch', updated_at) from smslogd.checkpoint where slot_name = ${slot} and lsn is not null),
+       'reconcile', (select reconcile_due from smslogd.checkpoint where slot_name = ${slot}),
+       'removed', coalesce((select removed_at is not null from smslogd.checkpoint where slot_name = ${slot}), false),
+       'leader', (select json_build_object('holder', holder, 'term', term, 'mirrors', mirrors, 'streaming', streaming,
+                         'renewed_age', date_part('epoch', clock_timestamp() - renewed_at),
+                         'leads', holder is not null and expires_at > clock_timestamp())
+                    from smslogd.leader where slot_name = ${slot}),
        'slot', (select json_build_object('active', active, 'wal_status', wal_status, 'safe', safe_wal_size,
-                         'retained', case when pg_is_in_recovery() then null else pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) end)
+                         'retained', case when pg_is_in_recovery() then null else pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) end,
+                         'behind', case when pg_is_in_recovery() then null else pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn) end)
                   from pg_replication_slots where slot_name = ${slot} and database = current_database())
      ) as facts`,
   );
   return facts;
+}
+
+/** What the queue tells of the gateway: how the last requests for open SMS ended, and when an answer last brought news (Unix seconds). */
+export interface Asked {
+  readonly results: Readonly<Partial<Record<PollResult, number>>>;
+  readonly news_at: number | null;
+}
+
+/** Reads it; the whole queue, hence not for each scrape. PostgreSQL gives it up after `limitMs` milliseconds. */
+export async function readAsked(sql: Sql, limitMs: number): Promise<Asked> {
+  return await lastRow<Asked>(
+    sql,
+    `set local statement_timeout = ${Math.round(limitMs)};
+     select (select coalesce(json_object_agg(last_result, n), '{}')
+               from (select last_result, count(*) as n from smslogd.sms_poll where attempt > 0 and last_result is not null group by 1) r) as results,
+            date_part('epoch', (select max(last_answered_at) from verification.sms_last_seen)) as news_at`,
+  );
 }
 
 /** The last `hours` hours, this one too, as verification.sms_delivery_hourly has them; PostgreSQL gives it up after `limitMs` milliseconds. */

@@ -15,8 +15,10 @@ import { shared } from './shared.ts';
 import { logProblem, type Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { gatherFacts } from '../page/facts.ts';
+import { DOCUMENT_POLICY, documents } from '../page/documents.ts';
 import { PAGE_POLICY, statusPage } from '../page/page.ts';
 import { watchRequests, type RecentRequests } from '../page/requests.ts';
+import { createSettling } from '../page/settling.ts';
 import { pause } from '../supervise.ts';
 
 export interface HttpDeps {
@@ -106,7 +108,8 @@ function routesOf(
       return { ...answer, body: Buffer.from(answer.body) };
     }, now);
   const readiness = shared(() => notReady(health, databaseAnswers), now);
-  const facts = shared(() => gatherFacts({ ...deps, requests, readiness }), now);
+  const settling = createSettling();
+  const facts = shared(() => gatherFacts({ ...deps, requests, readiness, settling }), now);
   const metricsIn = (registry: Metrics['registry'] | Metrics['openMetrics']) =>
     once(async () => {
       await figures.refresh();
@@ -132,20 +135,20 @@ function routesOf(
         return reason === undefined ? { body: 'ready\n' } : { status: 503, body: `not ready: ${reason}\n` };
       },
     ],
-    [
-      '/',
-      once(async () => ({
-        type: 'text/html; charset=utf-8',
-        headers: { 'content-security-policy': PAGE_POLICY },
-        body: statusPage(await facts()),
-      })),
-    ],
+    ['/', once(async () => html(PAGE_POLICY, statusPage(await facts())))],
     [
       '/status.json',
       once(async () => ({ type: 'application/json; charset=utf-8', body: `${JSON.stringify(await facts())}\n` })),
     ],
+    ...[...documents()].map(([path, page]): [string, Route] => [path, once(async () => html(DOCUMENT_POLICY, page()))]),
   ]);
 }
+
+const html = (policy: string, body: string): Answer => ({
+  type: 'text/html; charset=utf-8',
+  headers: { 'content-security-policy': policy },
+  body,
+});
 
 /** Why the daemon does not do its work now; undefined: it does. */
 async function notReady(health: Health, databaseAnswers: HttpDeps['databaseAnswers']): Promise<string | undefined> {

@@ -4,6 +4,7 @@ import type { Period } from '../figures/store.ts';
 import { OPEN_STATUSES, SMS_TYPES, type SmsType } from '../status.ts';
 import { deliveryChart, latencyChart, PARTS, partsOf, type Slot } from './charts.ts';
 import type { StatusFacts } from './facts.ts';
+import { MEANINGS, type Term } from './meanings.ts';
 import { isJudged } from './verdict.ts';
 import { age, clock, count, latency, percent } from './wording.ts';
 
@@ -16,9 +17,11 @@ const PERIODS = [
 /** The two kinds that the reports are about; the others show where there are any. */
 const ALWAYS: readonly SmsType[] = ['verification', 'medication_request'];
 
-const ROWS: readonly (readonly [string, (row: Period) => string])[] = [
+/** The figures of a period, in the order of their weight. */
+export const ROWS: readonly (readonly [Term, (row: Period) => string])[] = [
+  ['On time', (row) => percent(row.on_time_ratio)],
   ['Success', (row) => percent(row.success_ratio)],
-  ['Fate known', (row) => percent(row.known_ratio)],
+  ['Final status', (row) => percent(row.known_ratio)],
   ['SMS', (row) => count(row.total)],
   ['Delivered', (row) => count(row.delivered)],
   ['≤ 2 min', (row) => count(row.le_2m)],
@@ -29,12 +32,17 @@ const ROWS: readonly (readonly [string, (row: Period) => string])[] = [
   ['Open', (row) => count(row.open)],
   ['Oldest open', (row) => age(row.oldest_open_age)],
 ];
+export const UNTRACKED_ROW: (typeof ROWS)[number] = ['Untracked', (row) => count(row.untracked)];
+
+/** The types to show: the two of the reports, and others that there are any of. */
+export function typesShown({ periods }: StatusFacts): SmsType[] {
+  return SMS_TYPES.filter((type) => ALWAYS.includes(type) || periods.some((row) => row.type === type && row.total > 0));
+}
 
 export function typeCards(facts: StatusFacts): string {
-  const types = SMS_TYPES.filter(
-    (type) => ALWAYS.includes(type) || facts.periods.some((row) => row.type === type && row.total > 0),
-  );
-  return types.map((type) => typeCard(type, facts)).join('\n');
+  return typesShown(facts)
+    .map((type) => typeCard(type, facts))
+    .join('\n');
 }
 
 function typeCard(type: SmsType, facts: StatusFacts): string {
@@ -48,8 +56,8 @@ ${periodTable(type, row)}
 <figure><figcaption><h3>SMS by hour, last ${HOURS} hours</h3>${legend(PARTS.filter(([part]) => part !== 'untracked' || slots.some(({ row }) => (row?.untracked ?? 0) > 0)))}</figcaption>
 ${deliveryChart(slots, `${type}-delivery`)}</figure>
 <figure><figcaption><h3>Time to delivery by hour</h3>${legend([
-    ['p50 line', 'half within'],
-    ['p95 line', '95 of 100 within'],
+    ['p50 line', 'half within', MEANINGS['Half within']],
+    ['p95 line', '95 of 100 within', MEANINGS['95 of 100 within']],
   ])}</figcaption>
 ${latencyChart(slots, `${type}-latency`)}</figure>
 ${hourTable(type, slots)}
@@ -73,14 +81,10 @@ function onTimeToday(row: Period | undefined): string {
 
 function periodTable(type: SmsType, row: (period: string) => Period | undefined): string {
   const columns = PERIODS.map(([period]) => row(period));
-  const line = ([label, show]: (typeof ROWS)[number], main = '') =>
-    `<tr${main}><th scope="row">${label}</th>${columns.map((each) => `<td>${each === undefined ? '–' : show(each)}</td>`).join('')}</tr>`;
+  const line = ([label, show]: (typeof ROWS)[number]) =>
+    `<tr${label === 'On time' ? ' class="main"' : ''}><th scope="row" title="${MEANINGS[label]}">${label}</th>${columns.map((each) => `<td>${each === undefined ? '–' : show(each)}</td>`).join('')}</tr>`;
   const untracked = columns.some((each) => (each?.untracked ?? 0) > 0);
-  const rows = [
-    line(['On time', (each) => percent(each.on_time_ratio)], ' class="main"'),
-    ...ROWS.map((each) => line(each)),
-    ...(untracked ? [line(['Untracked', (each) => count(each.untracked)])] : []),
-  ];
+  const rows = [...ROWS, ...(untracked ? [UNTRACKED_ROW] : [])].map(line);
   return region(
     `${type}-periods`,
     `${type}: today against yesterday`,
@@ -108,12 +112,20 @@ function hourTable(type: SmsType, slots: readonly Slot[]): string {
     ];
     return `<tr><th scope="row">${label}</th>${cells.map((cell) => `<td>${cell}</td>`).join('')}</tr>`;
   });
-  const heads = ['from', 'SMS', 'on time', 'not delivered', 'open', 'half within', '95 of 100 within'];
+  const heads: readonly (readonly [string, Term?])[] = [
+    ['from'],
+    ['SMS', 'SMS'],
+    ['on time', 'On time'],
+    ['not delivered', 'Undelivered'],
+    ['open', 'Open'],
+    ['half within', 'Half within'],
+    ['95 of 100 within', '95 of 100 within'],
+  ];
   return `<details id="${type}-table"><summary id="${type}-summary">The hours as a table</summary>
 ${region(
   `${type}-hours`,
   `${type} by hour`,
-  `<table><caption>The last ${HOURS} hours, the latest first</caption><thead><tr>${heads.map((head) => `<th scope="col">${head}</th>`).join('')}</tr></thead>
+  `<table><caption>The last ${HOURS} hours, the latest first</caption><thead><tr>${heads.map(([head, term]) => `<th scope="col"${term === undefined ? '' : ` title="${MEANINGS[term]}"`}>${head}</th>`).join('')}</tr></thead>
 <tbody>
 ${rows.join('\n')}
 </tbody></table>`,
@@ -149,8 +161,12 @@ function nameOf(type: SmsType): string {
   return type === 'medication_request' ? 'medication_<wbr>request <small>reimbursement</small>' : type;
 }
 
-function legend(entries: readonly (readonly [string, string])[]): string {
-  return `<ul class="legend">${entries.map(([mark, label]) => `<li class="${mark}">${label}</li>`).join('')}</ul>`;
+function legend(entries: readonly (readonly [mark: string, label: string, meaning?: string])[]): string {
+  const items = entries.map(
+    ([mark, label, meaning]) =>
+      `<li class="${mark}"${meaning === undefined ? '' : ` title="${meaning}"`}>${label}</li>`,
+  );
+  return `<ul class="legend">${items.join('')}</ul>`;
 }
 
 /** What may be wider than a phone scrolls by itself, also by keyboard. */

@@ -19,11 +19,11 @@ const FLOOR = HEIGHT - BOTTOM;
 const DRAWN = FLOOR - TOP;
 
 export const PARTS = [
-  ['on_time', 'within 2 min'],
-  ['late', 'later'],
-  ['undelivered', 'not delivered'],
-  ['waiting', 'still open'],
-  ['untracked', 'untracked'],
+  ['on_time', 'within 2 min', 'Delivered within 2 minutes of being sent'],
+  ['late', 'later', 'Delivered in more than 2 minutes'],
+  ['undelivered', 'not delivered', 'Has a final status that is not Delivered'],
+  ['waiting', 'still open', 'Has no final status yet'],
+  ['untracked', 'untracked', 'Its source has no gateway ids: nobody can ask what became of it'],
 ] as const;
 
 /** What became of an hour's SMS, each in one part. */

@@ -2,16 +2,19 @@
 import type { Config } from '../settings.ts';
 import type { Figures } from '../figures/gauges.ts';
 import type { ErrorCode } from '../errors.ts';
-import type { Facts, Hour, Overdue, Period, Recent, Slot } from '../figures/store.ts';
+import type { Facts, Hour, Leader, Overdue, Period, Recent, Slot } from '../figures/store.ts';
 import type { Health, LoopName, Standing } from '../health.ts';
 import { GATEWAY_TROUBLES, type GatewayTrouble, type Metrics, type MirrorState } from '../metrics.ts';
 import { OPEN_STATUSES, SMS_TYPES, type OpenStatus, type SmsType } from '../status.ts';
 import type { Dates, RecentRequests, Requests } from './requests.ts';
+import type { Settling } from './settling.ts';
 import { judge, type Verdict } from './verdict.ts';
 
 /** What is known, before it is judged. Ages and lags are seconds, times ISO 8601. */
 export interface Known {
   readonly version: string;
+  /** the daemon, which knows what it does itself; or the database alone, as `smslogd status` sees it */
+  readonly seen_from: 'daemon' | 'database';
   readonly ready: boolean;
   /** why it is not ready */
   readonly reason: string | null;
@@ -43,8 +46,14 @@ export interface Known {
   readonly overdue: readonly Overdue[];
   /** SMS whose next status request is due */
   readonly poll_due: number | null;
+  /** of these, SMS of the past: they were past their life when they came into the log, and are asked for slowly */
+  readonly history_due: number | null;
+  /** minutes in which these are asked for, at the rate of the last minute; null: not known */
+  readonly history_minutes: number | null;
   /** hours that are shown as they were counted before, as too many wait to be counted; never of today or yesterday */
   readonly hours_behind: number | null;
+  /** who leads, by the lease in the database; null: nobody ever did */
+  readonly leader: Leader | null;
   readonly slot: Slot | null;
   readonly pipeline: Pipeline;
   readonly gateway: Gateway;
@@ -62,22 +71,24 @@ export interface OpenCount {
 }
 
 interface Pipeline {
-  readonly lag_seconds: number;
-  readonly lag_bytes: number;
-  /** source rows that the last light audit found missing in the log, and filled */
-  readonly missing_rows: number;
+  /** null: only the daemon that streams knows */
+  readonly lag_seconds: number | null;
+  readonly lag_bytes: number | null;
+  /** source rows that the last light audit found missing in the log, and filled; null: only the daemon knows */
+  readonly missing_rows: number | null;
   readonly checkpoint_at: string | null;
 }
 
 interface Gateway {
-  /** this process leaves the gateway alone for a while */
+  /** this process leaves the gateway alone for a while; by the database alone: requests fail, and none has brought news for a minute */
   readonly breaker_open: boolean;
-  readonly concurrency_limit: number;
-  readonly in_flight: number;
-  /** the last answer that could be read, by this process */
+  /** null: only the daemon knows */
+  readonly concurrency_limit: number | null;
+  readonly in_flight: number | null;
+  /** the last answer that could be read, by this process; by the database alone: the last one that brought news */
   readonly last_success_at: string | null;
   readonly last_success_age: number | null;
-  /** requests of this process in the last 20 minutes */
+  /** requests of this process in the last 20 minutes; by the database alone: the last ones for the SMS that are open */
   readonly requests: Requests;
   /** the newest trouble with the gateway; null: it answers */
   readonly trouble: GatewayTrouble | null;
@@ -94,6 +105,7 @@ export interface FactsDeps {
   readonly figures: Figures;
   readonly metrics: Metrics;
   readonly requests: RecentRequests;
+  readonly settling: Settling;
   readonly readiness: () => Promise<string | undefined>;
 }
 
@@ -107,6 +119,7 @@ export async function gatherFacts(deps: FactsDeps): Promise<StatusFacts> {
   const troubles = (await metrics.gatewayTrouble.get()).values;
   const known: Known = {
     version,
+    seen_from: 'daemon',
     ready: notReady === undefined,
     reason: notReady ?? null,
     loops: health.loops,
@@ -115,24 +128,14 @@ export async function gatherFacts(deps: FactsDeps): Promise<StatusFacts> {
     mirror_problem: health.mirrorProblem ?? null,
     database_problem: health.databaseProblem ?? null,
     standing: health.standing,
-    read_at: facts === undefined ? null : isoTime(facts.at),
-    read_age: facts === undefined ? null : figures.ageSeconds,
-    timezone: facts?.timezone ?? null,
     latency_source: deps.config.LATENCY_SOURCE,
-    source_tracked: facts?.tracks ?? null,
-    periods: facts?.periods ?? [],
-    recent: facts?.recent ?? [],
-    hours: hours ?? [],
-    open: facts === undefined ? [] : openCounts(facts),
-    overdue: facts?.overdue ?? [],
-    poll_due: facts?.due ?? null,
-    hours_behind: facts?.behind ?? null,
-    slot: facts?.slot ?? null,
+    ...figuresOf(facts, facts === undefined ? null : figures.ageSeconds, hours),
+    history_minutes: facts === undefined ? null : deps.settling.minutes(facts.history_due, facts.at),
     pipeline: {
       lag_seconds: await valueOf(metrics.mirrorLagSeconds),
       lag_bytes: await valueOf(metrics.mirrorLagBytes),
       missing_rows: await valueOf(metrics.reconcileMissing),
-      checkpoint_at: facts?.checkpoint === undefined || facts.checkpoint === null ? null : isoTime(facts.checkpoint),
+      checkpoint_at: checkpointAt(facts),
     },
     gateway: {
       breaker_open: (await valueOf(metrics.pollBreaker)) === 1,
@@ -150,6 +153,30 @@ export async function gatherFacts(deps: FactsDeps): Promise<StatusFacts> {
   return { ...known, verdict: judge(known) };
 }
 
+/** What is known by the database's figures, whoever reads them. */
+export function figuresOf(facts: Facts | undefined, readAge: number | null, hours: readonly Hour[] | undefined) {
+  return {
+    read_at: facts === undefined ? null : isoTime(facts.at),
+    read_age: readAge,
+    timezone: facts?.timezone ?? null,
+    source_tracked: facts?.tracks ?? null,
+    periods: facts?.periods ?? [],
+    recent: facts?.recent ?? [],
+    hours: hours ?? [],
+    open: facts === undefined ? [] : openCounts(facts),
+    overdue: facts?.overdue ?? [],
+    poll_due: facts?.due ?? null,
+    history_due: facts?.history_due ?? null,
+    hours_behind: facts?.behind ?? null,
+    leader: facts?.leader ?? null,
+    slot: facts?.slot ?? null,
+  } satisfies Partial<Known>;
+}
+
+export function checkpointAt(facts: Facts | undefined): string | null {
+  return facts?.checkpoint === undefined || facts.checkpoint === null ? null : isoTime(facts.checkpoint);
+}
+
 function openCounts({ statuses }: Facts): OpenCount[] {
   return SMS_TYPES.flatMap((type) =>
     OPEN_STATUSES.map((status) => {
@@ -159,7 +186,7 @@ function openCounts({ statuses }: Facts): OpenCount[] {
   );
 }
 
-const isoTime = (seconds: number) => new Date(seconds * 1000).toISOString();
+export const isoTime = (seconds: number) => new Date(seconds * 1000).toISOString();
 
 /** A gauge without labels. */
 async function valueOf(gauge: { get(): Promise<{ values: { value: number }[] }> }): Promise<number> {

@@ -1,12 +1,13 @@
 /** The status page: is the SMS channel well? One HTML document without anything from elsewhere; what may run and style is named by hash. */
 import { createHash } from 'node:crypto';
 import { openTable, typeCards } from './channel.ts';
+import { runbookLink } from './documents.ts';
 import type { StatusFacts } from './facts.ts';
 import { LIVE_SECONDS, SCRIPT } from './live.ts';
-import { gatewayCard, pipelineCard } from './machinery.ts';
+import { gatewayCard, meaningsList, pipelineCard } from './machinery.ts';
 import { STYLE } from './style.ts';
 import type { Level } from './verdict.ts';
-import { clock, escape } from './wording.ts';
+import { clock, count, escape } from './wording.ts';
 
 const hashOf = (text: string) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
 
@@ -20,8 +21,11 @@ export const PAGE_POLICY = [
   "frame-ancestors 'none'",
 ].join('; ');
 
+/** Fewer SMS of the past that are still to be asked for change no figure that anybody looks at. */
+const MANY = 20;
+
 /** Before the verdict, for who sees no colours. */
-const SIGNS: Readonly<Record<Level, string>> = { well: '✓', impaired: '!', failing: '✕', unknown: '?' };
+export const SIGNS: Readonly<Record<Level, string>> = { well: '✓', impaired: '!', failing: '✕', unknown: '?' };
 
 export function statusPage(facts: StatusFacts): string {
   const { verdict } = facts;
@@ -44,13 +48,16 @@ export function statusPage(facts: StatusFacts): string {
 <section class="card verdict ${verdict.level}" id="verdict" data-live aria-label="Verdict">${verdictPart(facts)}</section>
 </header>
 <main id="main" tabindex="-1">
-<div class="notes" id="notes" data-live>${notes(facts)}</div>
+<div class="notes" id="notes" data-live>${notesOf(facts)
+    .map((each) => `<p>${escape(each)}</p>`)
+    .join('')}</div>
 ${facts.read_at === null ? '<div id="channel" data-live class="two"></div>' : `<div id="channel" data-live class="two">${typeCards(facts)}</div>`}
 <div id="machinery" data-live class="three"><section class="card" aria-label="Open SMS">${openTable(facts)}</section>
 ${pipelineCard(facts)}
 ${gatewayCard(facts)}</div>
+${meaningsList()}
 </main>
-<footer><p>smslogd ${escape(facts.version)} <a href="metrics">metrics</a> <a href="status.json">status.json</a></p></footer>
+<footer><p>smslogd ${escape(facts.version)} <a href="metrics">metrics</a> <a href="status.json">status.json</a> <a href="docs/runbook.md">runbook</a></p></footer>
 </div>
 <script>${SCRIPT}</script>
 </body>
@@ -61,7 +68,7 @@ ${gatewayCard(facts)}</div>
 function verdictPart({ verdict }: StatusFacts): string {
   const findings = verdict.findings.map(
     ({ level, sentence, runbook }) =>
-      `<li class="${level}">${escape(sentence)} <span class="soft">runbook: ${runbook}</span></li>`,
+      `<li class="${level}">${escape(sentence)} <a class="soft" href="${runbookLink(runbook)}">runbook: ${runbook}</a></li>`,
   );
   return `<p class="says" role="status"><span aria-hidden="true">${SIGNS[verdict.level]}</span> ${escape(verdict.sentence)}</p>${
     verdict.because === null ? '' : `<p class="because">${escape(verdict.because)}</p>`
@@ -74,9 +81,24 @@ function readLine({ read_at: readAt, timezone }: StatusFacts): string {
   return `Figures of <time datetime="${readAt}">${time}</time>, days and hours of ${escape(timezone ?? '')}`;
 }
 
-/** What a reader of the figures must know, whether or not anything is wrong. */
-function notes({ latency_source: source, source_tracked: tracked, mirror }: StatusFacts): string {
+/** What a reader of the figures must know, whether or not anything is wrong; plain text. */
+export function notesOf(facts: StatusFacts): string[] {
+  const {
+    latency_source: source,
+    source_tracked: tracked,
+    mirror,
+    history_due: history,
+    history_minutes: minutes,
+  } = facts;
   const found: string[] = [];
+  if (mirror === 'snapshot' || (history ?? 0) >= MANY) {
+    const settle =
+      minutes === null
+        ? 'settle as the gateway answers'
+        : `settle within ${minutes} ${minutes === 1 ? 'minute' : 'minutes'}`;
+    const left = mirror === 'snapshot' ? '' : ` (${count(history ?? 0)} SMS are still to be asked for)`;
+    found.push(`Copying history: figures of past days ${settle}${left}.`);
+  }
   if (source === 'unconfirmed') {
     found.push(
       "Latency source unconfirmed: nobody has settled yet whether the gateway's dates are the time of the change or of the reply (LATENCY_SOURCE, see the runbook).",
@@ -90,7 +112,6 @@ function notes({ latency_source: source, source_tracked: tracked, mirror }: Stat
   if (tracked === false) {
     found.push('The source table has no gateway ids: its SMS are logged and not judged, and count as untracked.');
   }
-  if (mirror === 'snapshot') found.push('The first copy is under way: the figures are filling up.');
-  if (mirror === 'standby') found.push('This daemon stands by; another one copies. It asks the gateway all the same.');
-  return found.map((each) => `<p>${each}</p>`).join('');
+  if (mirror === 'standby') found.push('This daemon stands by; another one leads. It asks the gateway all the same.');
+  return found;
 }

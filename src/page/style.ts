@@ -40,6 +40,7 @@ a { color: inherit; }
 .stale { background: var(--failing); color: var(--paper); padding: .5rem 1rem; border-radius: 8px; margin-bottom: .75rem; }
 .two, .three { display: grid; gap: .75rem; margin-bottom: .75rem; }
 @media (min-width: 56rem) { .two { grid-template-columns: 1fr 1fr; } .three { grid-template-columns: 1fr 1fr 1fr; } }
+@media (min-width: 56rem) { .two > .kind:last-child:nth-child(odd):not(:first-child) { grid-column: 1 / -1; grid-template-columns: 1fr 1fr; grid-auto-flow: dense; } .two > .kind:last-child:nth-child(odd):not(:first-child) > :first-child { grid-column: 1 / -1; } .two > .kind:last-child:nth-child(odd):not(:first-child) > .scroll { grid-row: span 3; } }
 .kind { display: grid; grid-template-columns: minmax(0, 1fr); gap: 1rem; align-content: start; }
 .head { display: flex; align-items: center; gap: .9rem; margin-top: .35rem; }
 .head .soft { display: block; }
@@ -53,6 +54,9 @@ thead th, thead td { border-top: 0; color: var(--soft); font-weight: 500; font-s
 th[scope=row] { text-align: left; font-weight: 400; white-space: normal; padding-left: 0; }
 tr.main th, tr.main td { font-weight: 650; }
 td small { display: block; font-size: .78rem; } th small { display: block; }
+@media (hover: hover) { [title]:is(th, dt, li) { text-decoration: underline dotted var(--soft); text-underline-offset: .25em; cursor: help; } }
+.meanings { margin-bottom: .75rem; } .meanings dl { grid-template-columns: minmax(7rem, auto) 1fr; } .meanings dd { text-align: left; }
+.verdict li a { white-space: nowrap; }
 .zero { color: var(--soft); }
 figure svg { display: block; width: 100%; height: auto; margin-top: .35rem; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .1rem .9rem; font-size: .8rem; color: var(--soft); }

@@ -4,6 +4,7 @@
  */
 import { SENTENCES as SENTENCES_OF } from '../errors.ts';
 import { SMS_TYPES, type SmsType } from '../status.ts';
+import type { GatewayTrouble } from '../metrics.ts';
 import type { Known } from './facts.ts';
 import { age, count, percent } from './wording.ts';
 
@@ -14,6 +15,8 @@ export interface Finding {
   readonly sentence: string;
   /** heading of docs/runbook.md */
   readonly runbook: string;
+  /** where it hides the channel from us: why, in a few words without a full stop */
+  readonly cause?: string;
 }
 
 export interface Verdict {
@@ -25,14 +28,15 @@ export interface Verdict {
   readonly findings: readonly Finding[];
 }
 
-const SENTENCES: Readonly<Record<Level, string>> = {
+const SENTENCES: Readonly<Record<Exclude<Level, 'unknown'>, string>> = {
   well: 'The SMS channel is well.',
   impaired: 'The SMS channel works, with trouble.',
   failing: 'The SMS channel is not well.',
-  unknown: 'It is not known how the SMS channel is.',
 };
 /** Where nothing is wrong, and no SMS arrived lately that would show it. */
 const UNPROVEN = 'No trouble is seen.';
+/** While a first copy is under way, young SMS wait for their turn to be copied. */
+const COPYING = 'The first copy of the source is under way.';
 /** What is not seen cannot be said to fail. */
 const WORST_FIRST: readonly Level[] = ['unknown', 'failing', 'impaired'];
 
@@ -56,9 +60,11 @@ export function judge(known: Known): Verdict {
   const blind = asking.some(({ level }) => level === 'unknown');
   const wrong = clock(known);
   const within = wrong.length === 0 ? ' within 2 minutes' : '';
-  const arrivals = blind
-    ? []
-    : SMS_TYPES.map((type) => arrivalOf(type, known, within !== '')).filter((each) => each !== undefined);
+  const copying = known.mirror === 'snapshot';
+  const arrivals =
+    blind || copying
+      ? []
+      : SMS_TYPES.map((type) => arrivalOf(type, known, within !== '')).filter((each) => each !== undefined);
   const findings = [
     ...sight(known),
     ...pipeline(known),
@@ -68,8 +74,20 @@ export function judge(known: Known): Verdict {
     ...wrong,
   ].sort((a, b) => WORST_FIRST.indexOf(a.level) - WORST_FIRST.indexOf(b.level));
   const level = findings[0]?.level ?? 'well';
-  const sentence = level === 'well' && arrivals.length === 0 ? UNPROVEN : SENTENCES[level];
-  return { level, sentence, because: blind || isStale(known) ? null : because(known, arrivals, within), findings };
+  const sentence =
+    level === 'unknown'
+      ? `${findings[0]?.cause ?? 'Something hides it'}: channel status unknown.`
+      : level === 'well' && arrivals.length === 0
+        ? copying
+          ? COPYING
+          : UNPROVEN
+        : SENTENCES[level];
+  return {
+    level,
+    sentence,
+    because: blind || known.read_at === null || isStale(known) ? null : because(known, arrivals, within),
+    findings,
+  };
 }
 
 const isStale = ({ read_age: readAge }: Known) => readAge !== null && readAge > STALE_SECONDS;
@@ -77,80 +95,101 @@ const isStale = ({ read_age: readAge }: Known) => readAge !== null && readAge > 
 function sight(known: Known): Finding[] {
   const { database_problem, read_at, read_age, silent_loops: silent, source_tracked, periods } = known;
   const found: Finding[] = [];
-  const say = (sentence: string, runbook: string) => void found.push({ level: 'unknown', sentence, runbook });
+  const say = (cause: string, effect: string, runbook: string) =>
+    void found.push({ level: 'unknown', sentence: `${cause}${effect}.`, runbook, cause });
   if (database_problem !== null) {
-    say(
-      `${SENTENCES_OF[database_problem] ?? 'PostgreSQL does not answer as it should'}: new SMS are not logged.`,
-      database_problem,
-    );
-  } else if (read_at === null) say('The database has not answered yet.', 'SmslogdFiguresStale');
+    const cause = capital(SENTENCES_OF[database_problem] ?? 'PostgreSQL does not answer as it should');
+    // whether the daemon reaches it is not seen from elsewhere
+    say(cause, known.seen_from === 'daemon' ? ': new SMS are not logged' : '', database_problem);
+  } else if (read_at === null) say('The database has not answered yet', '', 'SmslogdFiguresStale');
   else if (isStale(known)) {
-    say(`The database has not been read for ${age(read_age)}: every figure here is that old.`, 'SmslogdFiguresStale');
+    say(
+      `The database has not been read for ${age(read_age)}`,
+      ': every figure here is that old',
+      'SmslogdFiguresStale',
+    );
   }
-  for (const loop of silent) say(`The ${loop} of this daemon stands still.`, 'SmslogdDown');
+  for (const loop of silent) say(`The ${loop} of this daemon stands still`, '', 'SmslogdDown');
   if (source_tracked === false && !periods.some(isJudged) && periods.some((row) => row.total > 0)) {
-    say('The source has no gateway ids, so nobody can tell whether its SMS arrive.', 'SmslogdNoSmsDelivered');
+    say('The source has no gateway ids', ', so nobody can tell whether its SMS arrive', 'SmslogdNoSmsDelivered');
   }
   return found;
 }
+
+const capital = (text: string) => text.replace(/^./, (first) => first.toUpperCase());
 
 /** Where the source has no gateway ids, nobody knows what became of its SMS. */
 export function isJudged({ total, untracked }: Known['periods'][number]): boolean {
   return total > untracked;
 }
 
-function pipeline({ loops, mirror, mirror_problem, database_problem, slot, read_at, pipeline }: Known): Finding[] {
+function pipeline(known: Known): Finding[] {
+  const { loops, mirror, mirror_problem, database_problem, slot, read_at, leader, pipeline } = known;
   // of a database that does not answer nothing else is known
   if (!loops.includes('mirror') || read_at === null || database_problem !== null) return [];
   const found: Finding[] = [];
-  const say = (level: Finding['level'], sentence: string, runbook: string) =>
-    void found.push({ level, sentence, runbook });
-  // what was not seen is not told: whether another daemon is at work only a lease of its own says
+  const say = (level: Finding['level'], sentence: string, runbook: string, cause?: string) =>
+    void found.push({ level, sentence, runbook, ...(cause === undefined ? {} : { cause }) });
+  // what was not seen is not told: whether another daemon is at work only the lease says
   if (mirror === 'stopped') {
-    const why = mirror_problem === null ? 'no daemon leads' : (SENTENCES_OF[mirror_problem] ?? 'the mirror fails');
-    say('unknown', `New verifications do not reach the log: ${why}.`, mirror_problem ?? 'SmslogdSlotInactive');
+    const nobody =
+      leader?.leads !== true ? 'no daemon leads' : leader.mirrors ? 'the mirror is stopped' : 'no daemon mirrors';
+    const why =
+      mirror_problem === null ? nobody : (SENTENCES_OF[mirror_problem] ?? `the mirror fails (${mirror_problem})`);
+    say(
+      'unknown',
+      `New verifications do not reach the log: ${why}.`,
+      mirror_problem ?? 'SmslogdSlotInactive',
+      capital(why),
+    );
   } else if (mirror === 'standby' && slot?.active !== true) {
     say('impaired', 'Another daemon leads, and does not read the replication slot now.', 'SmslogdSlotInactive');
   } else if (mirror === 'repairing') {
     say('impaired', 'The mirror repairs the log: figures may be incomplete for a while.', 'SmslogdMirrorLag');
   }
-  if (mirror !== 'standby' && mirror !== 'stopped' && pipeline.lag_seconds > LAG_SECONDS) {
+  if (mirror !== 'standby' && mirror !== 'stopped' && (pipeline.lag_seconds ?? 0) > LAG_SECONDS) {
     say('impaired', `The log is ${age(pipeline.lag_seconds)} behind the source.`, 'SmslogdMirrorLag');
   }
   if (slot?.wal_status === 'unreserved' || slot?.wal_status === 'lost') {
     say('impaired', 'The replication slot is about to be lost, or is lost.', 'SmslogdSlotAboutToBeLost');
   }
-  if (pipeline.missing_rows > 0) {
-    say(
-      'impaired',
-      `The log lacked ${count(pipeline.missing_rows)} rows of the source; they are filled in.`,
-      'rows_missing',
-    );
-  }
+  const missing = pipeline.missing_rows ?? 0;
+  if (missing > 0)
+    say('impaired', `The log lacked ${count(missing)} rows of the source; they are filled in.`, 'rows_missing');
   return found;
 }
 
-const finding = (level: Finding['level'], sentence: string, runbook: string): Finding[] => [
-  { level, sentence, runbook },
+const finding = (level: Finding['level'], sentence: string, runbook: string, cause?: string): Finding[] => [
+  { level, sentence, runbook, ...(cause === undefined ? {} : { cause }) },
 ];
 
-function gateway({ loops, gateway, poll_due: due }: Known): Finding[] {
+/** What was seen of the gateway, and its place in the runbook. */
+const TROUBLES: Readonly<Record<GatewayTrouble, readonly [cause: string, runbook: string]>> = {
+  gateway_unauthorized: ['the gateway refuses the login', 'SmslogdGatewayUnauthorized'],
+  gateway_unreachable: ['the gateway cannot be reached', 'gateway_unreachable'],
+  gateway_busy: ['the gateway asks for a pause', 'gateway_busy'],
+};
+
+function gateway({ loops, gateway, poll_due: due, seen_from }: Known): Finding[] {
   if (!loops.includes('poller')) return [];
   const { trouble, last_success_age: silence } = gateway;
-  const since = silence === null ? 'since this daemon started' : `for ${age(silence)}`;
-  if (gateway.breaker_open && trouble === 'gateway_unauthorized') {
-    return finding('unknown', 'No status is learned: the gateway refuses the login.', 'SmslogdGatewayUnauthorized');
-  }
-  if (gateway.breaker_open && (due ?? 0) > 0) {
-    const level = silence !== null && silence < BREAK_SECONDS ? 'impaired' : 'unknown';
+  const since =
+    silence !== null ? `for ${age(silence)}` : seen_from === 'daemon' ? 'since this daemon started' : 'so far';
+  const refused = trouble === 'gateway_unauthorized';
+  if (gateway.breaker_open && (refused || (due ?? 0) > 0)) {
+    const level = !refused && silence !== null && silence < BREAK_SECONDS ? 'impaired' : 'unknown';
     const [why, runbook] =
-      trouble === 'gateway_busy'
-        ? ['the gateway asks for a pause, and no answer came', trouble]
-        : ['no answer of the gateway', 'SmslogdPollStale'];
-    return finding(level, `No status is learned: ${why} ${since}.`, runbook);
+      trouble === null ? (['the gateway does not answer', 'SmslogdPollStale'] as const) : TROUBLES[trouble];
+    return finding(
+      level,
+      `No status is learned: ${why}${refused ? '' : `, and no answer came ${since}`}.`,
+      runbook,
+      capital(why),
+    );
   }
   if ((due ?? 0) > 0 && silence !== null && silence > SILENCE_SECONDS) {
-    return finding('unknown', `SMS wait to be asked for, and none was ${since}.`, 'SmslogdPollStale');
+    const cause = `No answer of the gateway ${since}`;
+    return finding('unknown', `SMS wait to be asked for, and no answer came ${since}.`, 'SmslogdPollStale', cause);
   }
   return [];
 }
@@ -227,8 +266,13 @@ function backlog({ overdue }: Known): Finding[] {
   return finding('impaired', sentence, 'SmslogdBacklogOld');
 }
 
-function because({ periods, poll_due: due }: Known, arrivals: readonly Arrival[], within: string): string | null {
+function because(
+  { periods, poll_due: due, mirror }: Known,
+  arrivals: readonly Arrival[],
+  within: string,
+): string | null {
   if (arrivals.length === 0) {
+    if (mirror === 'snapshot') return 'The figures are filling up; SMS are judged once it is done.';
     if (periods.every(({ total }) => total === 0)) return 'There are no SMS yet.';
     if (due !== null && due >= ENOUGH)
       return `${count(due)} SMS wait to be asked for: too little is known to say more.`;

@@ -65,10 +65,14 @@ export function periodOf(type: SmsType, period: Period['period'], total: number)
   };
 }
 
-const share = (type: SmsType) => (type === 'verification' ? 1 : type === 'medication_request' ? 1 / 3 : 0);
-
-/** A channel that is well, with `weight` verifications an hour at most and a third as many of medication_request; 0: an empty database. */
-export function channelFacts(at: number, weight: number): { facts: Facts; hours: readonly Hour[] } {
+/** A channel that is well, with `weight` verifications an hour at most and a third as many of medication_request; 0: an empty database; `others` have a quarter as many. */
+export function channelFacts(
+  at: number,
+  weight: number,
+  others: readonly SmsType[] = [],
+): { facts: Facts; hours: readonly Hour[] } {
+  const share = (type: SmsType) =>
+    type === 'verification' ? 1 : type === 'medication_request' ? 1 / 3 : others.includes(type) ? 1 / 4 : 0;
   const types = SMS_TYPES.filter((type) => weight * share(type) > 0);
   return {
     hours: types.flatMap((type) => hoursBefore(at, type, weight * share(type))),
@@ -94,7 +98,11 @@ export function channelFacts(at: number, weight: number): { facts: Facts; hours:
       entered: {},
       overdue: [],
       checkpoint: at - 2,
-      slot: { active: true, wal_status: 'reserved', retained: 1_300_000, safe: 20_000_000_000 },
+      slot: { active: true, wal_status: 'reserved', retained: 1_300_000, safe: 20_000_000_000, behind: 0 },
+      history_due: 0,
+      reconcile: null,
+      removed: false,
+      leader: { holder: 'db-host 4711 a1b2', term: 3, mirrors: true, streaming: true, renewed_age: 0.4, leads: true },
     },
   };
 }

@@ -79,7 +79,7 @@ const STATES: Readonly<Record<string, { begin: () => void; says: string; also: s
       metrics.pollRequests.inc({ result: 'unauthorized' }, 3);
       shown = { ...shown!, facts: { ...shown!.facts, due: 812, slot: { ...shown!.facts.slot!, active: false } } };
     },
-    says: 'It is not known how the SMS channel is.',
+    says: 'The mirror is stopped: channel status unknown.',
     also: 'the gateway refuses the login',
   },
   failing: {
@@ -118,8 +118,23 @@ const STATES: Readonly<Record<string, { begin: () => void; says: string; also: s
         },
       };
     },
-    says: 'It is not known how the SMS channel is.',
+    says: 'The source has no gateway ids: channel status unknown.',
     also: 'The source table has no gateway ids',
+  },
+  copied: {
+    begin: () => (shown = { ...shown!, facts: { ...shown!.facts, history_due: 4_000, due: 4_003 } }),
+    says: 'The SMS channel is well.',
+    also: 'Copying history: figures of past days settle as the gateway answers (4,000 SMS are still to be asked for).',
+  },
+  four: {
+    begin: () => (shown = channelFacts(Date.now() / 1000, 480, ['text', '2FA'])),
+    says: 'The SMS channel is well.',
+    also: '2FA',
+  },
+  three: {
+    begin: () => (shown = channelFacts(Date.now() / 1000, 480, ['text'])),
+    says: 'The SMS channel is well.',
+    also: 'text',
   },
   standby: {
     begin: () => health.setMirrorState('standby'),
@@ -237,6 +252,52 @@ test('who hears the page has landmarks, headings, named tables and charts in wor
   await page.context().close();
 });
 
+test('each figure says what it means, to who points at it, to who hears the page, and to who can do neither', async () => {
+  const page = await open();
+  const unexplained = await page.evaluate(
+    `[...document.querySelectorAll('tbody th[scope=row], dl dt')].filter((each) => !each.title && each.closest('#meanings, #open-table, #verification-hours, #medication_request-hours') === null).map((each) => each.textContent)`,
+  );
+  expect(unexplained).toEqual([]);
+  const row = page.getByRole('rowheader', { name: 'On time' }).first();
+  expect(await row.getAttribute('title')).toContain('Delivered within 2 minutes, of all SMS');
+  await page.locator('#meanings-summary').click();
+  expect(await page.locator('#meanings').innerText()).toContain('Delivered within 2 minutes, of all SMS');
+  await page.context().close();
+});
+
+test('a finding leads to its entry of the runbook, which can be read on a phone', async () => {
+  STATES['failing']!.begin();
+  const page = await open({ width: 360, dark: true });
+  await page.getByRole('link', { name: 'runbook: SmslogdOnTimeFastBurn' }).click();
+  await page.waitForURL('**/docs/runbook.md#smslogdontimefastburn');
+  if (SHOTS !== undefined) await page.screenshot({ path: `${SHOTS}/runbook-360-dark.png` });
+  expect(await page.locator(':target').innerText()).toBe('SmslogdOnTimeFastBurn');
+  expect(await page.evaluate("document.querySelector(':target').getBoundingClientRect().top < 200")).toBe(true);
+  expect(await page.evaluate('document.documentElement.scrollWidth - innerWidth')).toBe(0);
+  expect(await page.evaluate(FAINT)).toEqual([]);
+  expect(complaints).toEqual([]);
+  await page.context().close();
+});
+
+test.each([
+  ['three', 3],
+  ['four', 4],
+] as const)('%s kinds of SMS fill their rows', async (name, kinds) => {
+  STATES[name]!.begin();
+  const page = await open();
+  const boxes = await page.evaluate<{ top: number; left: number; right: number }[]>(
+    `[...document.querySelectorAll('.kind, #channel')].map((each) => { const { top, left, right } = each.getBoundingClientRect(); return { top, left, right }; })`,
+  );
+  const [row, ...cards] = boxes;
+  expect(cards).toHaveLength(kinds);
+  for (const { top } of cards) {
+    const beside = cards.filter((each) => each.top === top);
+    expect(Math.min(...beside.map(({ left }) => left))).toBe(row!.left);
+    expect(Math.max(...beside.map(({ right }) => right))).toBe(row!.right);
+  }
+  await page.context().close();
+});
+
 test('all that can be used is reached by keyboard, in its order, and shows the focus', async () => {
   const page = await open();
   const reached: string[] = [];
@@ -256,8 +317,10 @@ test('all that can be used is reached by keyboard, in its order, and shows the f
     'medication_request-periods',
     'medication_request-summary',
     'open-table',
+    'meanings-summary',
     'metrics',
     'status.json',
+    'runbook',
   ]);
   await page.context().close();
 });

@@ -59,7 +59,11 @@ const FACTS: Facts = {
   tables: { sms_log: 0, sms_poll: 0, checkpoint: 0, changed_hour: 0, sms_hourly: 0, sms_refused: 0 },
   entered: {},
   overdue: [{ type: 'verification', age: 7_500 }],
+  history_due: 0,
   checkpoint: null,
+  reconcile: null,
+  removed: false,
+  leader: null,
   slot: null,
 };
 
@@ -274,7 +278,7 @@ describe('the status page', () => {
     health.beat('poller');
     now = 61_000;
     const page = await (await get('/')).text();
-    expect(page).toContain('It is not known how the SMS channel is.');
+    expect(page).toContain('The database has not answered yet: channel status unknown.');
     expect(page).toContain('The database has not answered yet.');
     expect(page).toContain('The mirror of this daemon stands still.');
     expect(page).toContain('The poller of this daemon stands still.');
@@ -295,7 +299,7 @@ describe('the status page', () => {
 
   test('says that a source without gateway ids is not judged', async () => {
     await start();
-    expect(await (await get('/')).text()).not.toContain('no gateway ids');
+    expect(await (await get('/')).text()).not.toContain('The source table has no gateway ids');
     facts = { ...FACTS, tracks: false };
     now += 1_000;
     expect(await (await get('/')).text()).toContain('The source table has no gateway ids');
@@ -338,7 +342,7 @@ describe('the status page', () => {
     now += 2_000;
     const page = await (await get('/')).text();
     expect(page).not.toContain('refuses the login');
-    expect(page).toContain('No status is learned: no answer of the gateway');
+    expect(page).toContain('No status is learned: the gateway cannot be reached, and no answer came');
   });
 
   test('has the same facts as JSON, and what this process does itself', async () => {
@@ -372,8 +376,21 @@ describe('the status page', () => {
   });
 });
 
+describe('the documents', () => {
+  test('the page leads to the entry of the runbook, which is served as the file is, without scripts', async () => {
+    await start();
+    const page = await (await get('/')).text();
+    expect(page).toContain('href="docs/runbook.md#smslogdbacklogold"');
+    const response = await get('/docs/runbook.md');
+    expect(response.status).toBe(200);
+    expect(response.headers.get('content-type')).toBe('text/html; charset=utf-8');
+    expect(response.headers.get('content-security-policy')).not.toContain('script-src');
+    expect(await response.text()).toContain('<h3 id="smslogdbacklogold">SmslogdBacklogOld</h3>');
+  });
+});
+
 describe('every answer', () => {
-  test.each(['/metrics', '/healthz', '/readyz', '/', '/status.json', '/nothing'])(
+  test.each(['/metrics', '/healthz', '/readyz', '/', '/status.json', '/docs/operations.md', '/nothing'])(
     '%s carries the headers and has a HEAD',
     async (path) => {
       await start();

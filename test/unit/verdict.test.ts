@@ -17,6 +17,7 @@ const NO_REQUESTS = {
 };
 const WELL: Known = {
   version: '1.2.3',
+  seen_from: 'daemon',
   ready: true,
   reason: null,
   loops: ['mirror', 'poller'],
@@ -39,8 +40,11 @@ const WELL: Known = {
   open: [{ type: 'verification', status: 'Accepted', sms: 3, oldest_age: 1_200 }],
   overdue: [],
   poll_due: 4,
+  history_due: 0,
+  history_minutes: null,
+  leader: { holder: 'host 1 a', term: 1, mirrors: true, streaming: true, renewed_age: 0.3, leads: true },
   hours_behind: 0,
-  slot: { active: true, wal_status: 'reserved', retained: 1e6, safe: 1e9 },
+  slot: { active: true, wal_status: 'reserved', retained: 1e6, safe: 1e9, behind: 0 },
   pipeline: { lag_seconds: 0, lag_bytes: 0, missing_rows: 0, checkpoint_at: null },
   gateway: {
     breaker_open: false,
@@ -121,6 +125,12 @@ test.for<readonly [string, Partial<Known>, Level, string | undefined]>([
   ],
   ['the mirror repairs', { mirror: 'repairing' }, 'impaired', 'SmslogdMirrorLag'],
   ['the mirror copies for the first time', { mirror: 'snapshot' }, 'well', undefined],
+  [
+    'the mirror copies SMS that nobody has asked for yet',
+    { mirror: 'snapshot', recent: recent(0, 90) },
+    'well',
+    undefined,
+  ],
   ['the mirror is behind', pipeline({ lag_seconds: 61 }), 'impaired', 'SmslogdMirrorLag'],
   ['the slot is in danger', slot({ wal_status: 'unreserved' }), 'impaired', 'SmslogdSlotAboutToBeLost'],
   ['rows were missing', pipeline({ missing_rows: 2 }), 'impaired', 'rows_missing'],
@@ -142,7 +152,7 @@ test.for<readonly [string, Partial<Known>, Level, string | undefined]>([
       last_success_age: 700,
     }),
     'unknown',
-    'SmslogdPollStale',
+    'gateway_unreachable',
   ],
   [
     'the gateway asks for a pause',
@@ -188,6 +198,31 @@ test.for<readonly [string, Partial<Known>, Level, string | undefined]>([
   expect(verdict.level).toBe(level);
   expect(verdict.findings[0]?.runbook).toBe(runbook);
   expect(verdict.findings.length).toBeLessThan(2);
+});
+
+test.for<readonly [string, Partial<Known>]>([
+  ['PostgreSQL cannot be reached', { mirror: 'stopped', database_problem: 'database_unreachable' }],
+  [
+    'The gateway cannot be reached',
+    gateway({ breaker_open: true, trouble: 'gateway_unreachable', last_success_age: 70 }),
+  ],
+  ['The gateway refuses the login', gateway({ breaker_open: true, trouble: 'gateway_unauthorized' })],
+  ['No daemon leads', { mirror: 'stopped', leader: { ...WELL.leader!, leads: false } }],
+  ['No daemon mirrors', { mirror: 'stopped', leader: { ...WELL.leader!, mirrors: false } }],
+  ['The mirror is stopped', { mirror: 'stopped' }],
+  ['The database has not been read for 1 min', { read_age: 61 }],
+])('the cause stands on top: %s', ([cause, more]) => {
+  expect(judge({ ...WELL, ...more }).sentence).toBe(`${cause}: channel status unknown.`);
+});
+
+test('whether the daemon reaches a database that cannot be reached from here is not said', () => {
+  const away = { database_problem: 'database_unreachable', read_at: null } as const;
+  expect(judge({ ...WELL, ...away }).findings[0]?.sentence).toBe(
+    'PostgreSQL cannot be reached: new SMS are not logged.',
+  );
+  expect(judge({ ...WELL, ...away, seen_from: 'database' }).findings.map(({ sentence }) => sentence)).toEqual([
+    'PostgreSQL cannot be reached.',
+  ]);
 });
 
 test('says what it rests on', () => {
