@@ -1,5 +1,5 @@
 /**
- * Gives both clients, postgres.js and `pg`, a socket that is logged in already. Each of them begins with a StartupMessage of its own: that is swallowed, and
+ * Gives both clients, postgres.js and `pg`, a socket that is logged in already. Each of them writes a StartupMessage of its own first: that is swallowed, and
  * what the server said after the login is read again, so that a client finds parameters, process id and the end of the greeting where it expects them.
  */
 import { Socket } from 'node:net';
@@ -70,7 +70,6 @@ function readySocket({ socket, greeting, rest, again }: Session): Socket {
   socket.write = (first: Uint8Array | string, ...more: unknown[]) => {
     socket.write = write;
     const bytes = Buffer.from(first as Uint8Array);
-    const length = bytes.readInt32BE(0);
     if (bytes.readInt32BE(4) === CANCEL_REQUEST) {
       // of postgres.js: a connection of its own, which is not for a session
       const close = () => void socket.destroy();
@@ -78,7 +77,6 @@ function readySocket({ socket, greeting, rest, again }: Session): Socket {
       return true;
     }
     socket.resume();
-    if (bytes.length > length) return write(bytes.subarray(length), ...more);
     for (const done of more) if (typeof done === 'function') (done as () => void)();
     return true;
   };

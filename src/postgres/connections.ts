@@ -6,8 +6,8 @@
  * - `control` runs only statements that no lock on a table can delay: the lease, catalog lookups, the watch itself. While it answers, the path to the server
  *   is alive, and a statement that takes long waits for a lock, or is slow: it is left alone.
  * - A connection whose statement the server does not know of is dead: it alone is cut.
- * - Where `control` gets no answer the path is dead. It alone is cut and opened again; once the server answers, every older session of this process is
- *   terminated there before its socket is cut here, so that no orphaned session waits on beside its successor.
+ * - Where `control` gets no answer the path is dead; a refusal is an answer. It alone is cut and opened again; once the server answers, every older session
+ *   of this process is terminated there before its socket is cut here, so that no orphaned session waits on beside its successor.
  */
 import { randomBytes } from 'node:crypto';
 import type { Config } from '../settings.ts';
@@ -52,6 +52,8 @@ export type Connections = { readonly [P in Purpose]: Sql } & {
 };
 
 const READ_ONLY = '25006';
+/** How a new connection fails where nobody answers. */
+const SILENCE = new Set(['CONNECT_TIMEOUT', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH']);
 const LOOK_MS = 2_000;
 /** A statement that takes longer is looked for on the server. */
 const STALL_MS = 5_000;
@@ -71,20 +73,14 @@ export function openConnections(config: Config, options: Options = {}): Connecti
   const tag = randomBytes(4).toString('hex');
   const waiting = new Map<Purpose, Map<object, number>>();
   const pools = new Map<Purpose, Sql>();
-  const anew = (purpose: Purpose) => openDatabase(config, { max: PURPOSES[purpose], name: `${purpose} ${tag}` });
   const open = (purpose: Purpose): Sql => {
     const statements = new Map<object, number>();
+    const pool = openDatabase(config, { max: PURPOSES[purpose], name: `${purpose} ${tag}` });
     waiting.set(purpose, statements);
-    pools.set(purpose, anew(purpose));
-    return observed(() => pools.get(purpose)!, statements);
+    pools.set(purpose, pool);
+    return observed(pool, statements);
   };
-  /** With a pool of its own in its place: a connection that ends with bytes not sent leaves its place in the pool of postgres.js unable to send any more. */
-  const cut = (purpose: Purpose) => {
-    const pool = pools.get(purpose)!;
-    pools.set(purpose, anew(purpose));
-    dropConnections(pool);
-    pool.end({ timeout: 0 }).catch(() => {});
-  };
+  const cut = (purpose: Purpose) => dropConnections(pools.get(purpose)!);
   const purposes = Object.keys(PURPOSES) as Purpose[];
   const lanes = Object.fromEntries(purposes.map((purpose) => [purpose, open(purpose)])) as Record<Purpose, Sql>;
   const { control } = lanes;
@@ -113,7 +109,12 @@ export function openConnections(config: Config, options: Options = {}): Connecti
       while (!signal.aborted) {
         await pause(lookMs, signal);
         if (signal.aborted) return;
-        const seen = await within(stallMs, active());
+        const seen = await within(
+          stallMs,
+          active().catch((error: unknown) => (SILENCE.has(sqlstateOf(error) ?? '') ? undefined : 'refused')),
+        );
+        // by a server that restarts: what it had of our sessions has ended
+        if (seen === 'refused') continue;
         if (seen === undefined) {
           dead = true;
           cut('control');
@@ -171,8 +172,8 @@ interface Statement {
   reject: (error: unknown) => void;
 }
 
-/** The pool of the moment; `statements` holds those that wait for their answer, and since when. */
-function observed(pool: () => Sql, statements: Map<object, number>): Sql {
+/** The same pool; `statements` holds those that wait for their answer, and since when. */
+function observed(sql: Sql, statements: Map<object, number>): Sql {
   const observe = (made: unknown): unknown => {
     // names and values are no statements, and a fragment of another statement is never sent by itself
     if (!(made instanceof Promise)) return made;
@@ -192,9 +193,9 @@ function observed(pool: () => Sql, statements: Map<object, number>): Sql {
     };
     return made;
   };
-  const unsafe = (...words: Parameters<Sql['unsafe']>) => observe(pool().unsafe(...words));
-  return new Proxy(pool(), {
-    apply: (_, self, words: never) => observe(Reflect.apply(pool(), self, words)),
-    get: (_, name) => (name === 'unsafe' ? unsafe : (Reflect.get(pool(), name) as unknown)),
+  const unsafe = (...words: Parameters<Sql['unsafe']>) => observe(sql.unsafe(...words));
+  return new Proxy(sql, {
+    apply: (_, self, words: never) => observe(Reflect.apply(sql, self, words)),
+    get: (_, name) => (name === 'unsafe' ? unsafe : (Reflect.get(sql, name) as unknown)),
   });
 }

@@ -38,6 +38,11 @@ export function openDatabase(config: Config, options: { max: number; name: strin
     ssl: false,
     keep_alive: null,
     max: options.max,
+    // postgres.js keeps what a connection that closed had not sent, and then writes no message by itself that leaves it under 1 kB: this StartupMessage goes at
+    // once, with all that was kept before it, and the socket swallows it
+    connection: { padding: '-'.repeat(1024) },
+    // the loops have their own
+    backoff: 0,
     fetch_types: false,
     idle_timeout: 60,
     connect_timeout: 10,

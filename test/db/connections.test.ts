@@ -15,7 +15,8 @@ beforeEach(async () => {
   const url = new URL(db.url);
   proxy = await startProxy({ host: url.hostname, port: Number(url.port) });
   url.port = String(proxy.port);
-  connections = openConnections(db.config({ DATABASE_URL: url.href }), { lookMs: 100, stallMs: 1_000 });
+  url.searchParams.set('connect_timeout', '2');
+  connections = openConnections(db.config({ DATABASE_URL: url.href }), { lookMs: 100, stallMs: 3_000 });
   stop = new AbortController();
   watching = Promise.resolve();
 });
@@ -47,7 +48,7 @@ test('a statement that waits for a lock is left alone, however long that takes',
   const answers = Promise.all([waits, behind]);
   watch();
   const began = performance.now();
-  await until('it to have been looked for several times', () => performance.now() - began > 4_000);
+  await until('it to have been looked for several times', () => performance.now() - began > 7_000);
   expect(await pidOf('control')).toBe(control);
   await session.unsafe('rollback');
   session.release();
@@ -67,8 +68,45 @@ test('of two connections the one whose path died is cut, its session ends, and t
   );
 });
 
+test('a server that refuses for a while, as one that restarts, costs nothing that has come back', async () => {
+  const [claim, control] = [await pidOf('claim'), await pidOf('control')];
+  proxy.newcomers = 'refused';
+  watch();
+  const before = proxy.connections;
+  await db.sql`select pg_terminate_backend(${control})`;
+  await until('the watch to be refused several times', () => proxy.connections >= before + 3);
+  proxy.newcomers = 'forwarded';
+  let again: number | undefined;
+  await until('the control connection to be back', async () => {
+    again = await pidOf('control').catch(() => undefined);
+    return again !== undefined;
+  });
+  const back = performance.now();
+  await until('the watch to have looked again', () => performance.now() - back > 500);
+  expect(await pidOf('control')).toBe(again);
+  expect(await pidOf('claim')).toBe(claim);
+});
+
 test('where the whole path dies, what its sessions wait for on the server is ended before others take their place', async () => {
   await pidOf('control');
+  await endWhereTheyWait(() => proxy.stall());
+});
+
+test('a path that dies while there is no control connection is found dead by the attempts to make one', async () => {
+  const control = await pidOf('control');
+  await endWhereTheyWait(async () => {
+    proxy.newcomers = 'ignored';
+    const before = proxy.connections;
+    await db.sql`select pg_terminate_backend(${control})`;
+    await until('an attempt', () => proxy.connections > before);
+    proxy.stall();
+    await until('another one', () => proxy.connections > before + 1);
+    proxy.newcomers = 'forwarded';
+  });
+});
+
+/** Lets a statement of each connection wait on the server while the path dies. */
+async function endWhereTheyWait(die: () => void | Promise<void>): Promise<void> {
   const dead = [await pidOf('verdict'), await pidOf('complete'), await pidOf('claim')];
   const session = await db.sql.reserve();
   await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
@@ -78,11 +116,11 @@ test('where the whole path dies, what its sessions wait for on the server is end
   );
   await until('it to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
   watch();
-  proxy.stall();
+  await die();
   expect(await lost).toMatchObject({ code: 'CONNECTION_CLOSED' });
   await until('their sessions to end', async () => (await sessions()).every(({ pid }) => !dead.includes(pid)));
   expect(await sessions()).toMatchObject([{ name: 'control' }]);
   expect(await pidOf('claim')).toBeGreaterThan(0);
   await session.unsafe('rollback');
   session.release();
-});
+}

@@ -10,6 +10,8 @@ export interface Proxy {
   received(): Buffer;
   /** passes nothing on of every connection of this moment, not even its end; later ones are forwarded */
   stall(): void;
+  /** what becomes of new connections: those that are refused are closed at once, the ignored ones get no answer */
+  newcomers: 'forwarded' | 'refused' | 'ignored';
   close(): Promise<void>;
 }
 
@@ -17,8 +19,14 @@ export async function startProxy(target: { host: string; port: number }): Promis
   const sockets = new Set<Socket>();
   const chunks: Buffer[] = [];
   let connections = 0;
+  let newcomers: Proxy['newcomers'] = 'forwarded';
   const server = createServer((client) => {
     connections += 1;
+    if (newcomers !== 'forwarded') {
+      sockets.add(client.on('error', () => {}));
+      if (newcomers === 'refused') client.destroy();
+      return;
+    }
     const upstream = connect(target);
     for (const socket of [client, upstream]) {
       sockets.add(socket);
@@ -42,6 +50,12 @@ export async function startProxy(target: { host: string; port: number }): Promis
     received: () => Buffer.concat(chunks),
     stall: () => {
       for (const socket of sockets) socket.removeAllListeners('close').unpipe().pause();
+    },
+    get newcomers() {
+      return newcomers;
+    },
+    set newcomers(next) {
+      newcomers = next;
     },
     close: async () => {
       for (const socket of sockets) socket.destroy();
