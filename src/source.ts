@@ -92,7 +92,7 @@ export async function describeSource(sql: Sql, config: Pick<Config, 'SOURCE_TABL
               union select i.inhrelid from pg_inherits i join tree t on i.inhparent = t.inhrelid)
             select coalesce(json_agg(json_build_object('oid', k.oid::text, 'table', format('%I.%I', s.nspname, k.relname)) order by k.oid), '[]')::text
               from tree t join pg_class k on k.oid = t.inhrelid join pg_namespace s on s.oid = k.relnamespace) as children
-      from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = to_regclass(${table})`;
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = ${named.schema} and c.relname = ${named.name}`;
   if (row === undefined)
     throw new SmslogdError('source_missing', `the source table ${config.SOURCE_TABLE} does not exist`);
   if (row.kind !== 'r' && row.kind !== 'p')

@@ -1,6 +1,7 @@
 /** Checks of who may do what: that policies leave smslogd its rows, that its role has what it needs, that nobody else reads personal data, and whose rights ours run with. */
 import type { Sql } from '../postgres/pools.ts';
-import { quoteIdentifier } from '../postgres/quoting.ts';
+import { queryOfPool } from '../schema/objects.ts';
+import { policiesInTheWay } from '../schema/policies.ts';
 import { fail, ok, warn, type Check, type Finding } from './check.ts';
 import { needing, type Found } from './found.ts';
 import { lackingPrivileges } from './privileges.ts';
@@ -11,21 +12,10 @@ export const policyCheck: Check<Found> = needing(
   ['config', 'sql', 'source'],
   async (found): Promise<Finding> => {
     const { sql, source, user = '' } = found;
-    const rows = await sql<{ name: string; ours: boolean }[]>`
-      select c.oid::regclass::text as name, c.oid <> ${source.oid}::text::oid as ours
-        from pg_class c left join pg_namespace n on n.oid = c.relnamespace
-       where c.relkind in ('r', 'p') and row_security_active(c.oid)
-         and (c.oid = ${source.oid}::text::oid or n.nspname = 'smslogd' or n.nspname = 'verification' and c.relname = 'sms_log')
-       order by 2, 1`;
-    if (rows.length === 0) return ok(`applies to nothing that role ${user} uses`);
+    const inTheWay = await policiesInTheWay(queryOfPool(sql), source, [user]);
+    if (inTheWay === undefined) return ok(`applies to nothing that role ${user} uses`);
     found.hidden = true;
-    return fail(
-      `policies of ${rows.map(({ name }) => name).join(', ')} are for role ${user}, too: its statements are refused there`,
-      [
-        ...rows.filter(({ ours }) => ours).map(({ name }) => `alter table ${name} disable row level security;`),
-        ...(rows.some(({ ours }) => !ours) ? [`alter role ${quoteIdentifier(user)} bypassrls;`] : []),
-      ].join(' '),
-    );
+    return fail(inTheWay.message, inTheWay.hint);
   },
 );
 

@@ -77,7 +77,7 @@ export const schemaChecks: readonly Check<Found>[] = [
     // a partitioned table's key has more columns than the id
     const [index] = await sql<{ name: string }[]>`
       select i.indexrelid::regclass::text as name from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attname = 'id'
-       where i.indrelid = ${source.table}::text::regclass and i.indisunique and i.indisvalid and i.indpred is null and i.indkey[0] = a.attnum
+       where i.indrelid = ${source.oid}::text::oid and i.indisunique and i.indisvalid and i.indpred is null and i.indkey[0] = a.attnum
          and (i.indnkeyatts = 1 or exists (select from pg_class c where c.oid = i.indrelid and c.relkind = 'p'))`;
     if (index !== undefined) return ok(index.name);
     return warn(

@@ -10,10 +10,11 @@ import { codeOf, SmslogdError, toSmslogdError, type ErrorCode } from '../errors.
 import { ZERO_LSN, type Lsn } from '../postgres/lsn.ts';
 import { describeSource } from '../source.ts';
 import type { Checkpoint, Due } from './checkpoint.ts';
-import { FIRST_START, nextStep, type Sight, type Step } from './mode.ts';
+import { nextStep, type Sight, type Step } from './mode.ts';
 import { publicationState, repairPublication } from './publication.ts';
 import { warn, type Life, type MirrorDeps } from './life.ts';
 import { logProblem } from '../log.ts';
+import { FIRST_START } from '../schema/steps.ts';
 import { backoff } from '../supervise.ts';
 import { keepByReconciling, makeSlot } from './reconciling.ts';
 import { describeServer, describeSlot, dropSlot, enableFailover, endReader } from './slot.ts';

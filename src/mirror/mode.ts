@@ -18,6 +18,7 @@
  */
 import type { Config } from '../settings.ts';
 import type { ErrorCode } from '../errors.ts';
+import { FIRST_START } from '../schema/steps.ts';
 import type { Server, Slot } from './slot.ts';
 import type { Checkpoint, Due } from './checkpoint.ts';
 
@@ -49,7 +50,6 @@ export type Step =
   | { readonly step: 'stream' }
   | { readonly step: 'reconcile'; readonly why: ErrorCode };
 
-export const FIRST_START = 'first start';
 /** From here on a slot can have a copy on the standbys. */
 const FAILOVER_SLOTS = 170_000;
 
@@ -95,7 +95,7 @@ function whyBegin({
   const { systemId, inFuture } = checkpoint;
   if (systemId === undefined) {
     const horizon = config.SNAPSHOT === 'never';
-    return hasMirrored
+    return hasMirrored && checkpoint.reconcileDue !== FIRST_START
       ? { due: due('checkpoint missing', { horizon }), code: 'checkpoint_missing' }
       : { due: due(FIRST_START, { horizon }), code: undefined };
   }

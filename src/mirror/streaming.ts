@@ -10,11 +10,11 @@ import { pause } from '../supervise.ts';
 import { completeLate } from '../reconcile/gateway-ids.ts';
 import { fillGaps } from './gaps.ts';
 import type { Life } from './life.ts';
-import { FIRST_START } from './mode.ts';
 import { patiently } from '../postgres/briefly.ts';
 import { lacks, publicationState, repairPublication } from './publication.ts';
 import { pump } from './apply-loop.ts';
 import { reconcile } from '../reconcile/copy.ts';
+import { FIRST_START } from '../schema/steps.ts';
 import type { Slot } from './slot.ts';
 
 /**

@@ -6,8 +6,8 @@ import { fill, quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { sqlFile, type Query } from './objects.ts';
 import type { Source } from '../source.ts';
 
-/** The statements that leave the privileges as they must be; the daemons' roles are those of earlier times and `role`. */
-export async function grantStatements(query: Query, source: Source, role: string | undefined): Promise<string[]> {
+/** The daemons' roles: those of earlier times and `role`. */
+export async function daemonRoles(query: Query, role: string | undefined): Promise<string[]> {
   const [noted] = await query(`select where to_regclass('smslogd.installed') is not null`);
   const former =
     noted === undefined
@@ -15,7 +15,11 @@ export async function grantStatements(query: Query, source: Source, role: string
       : await query<{ role: string }>(
           `select rolname::text as role from smslogd.installed join pg_roles on object = 'role ' || rolname order by 1`,
         );
-  const roles = [...new Set([...former.map((row) => row.role), ...(role === undefined ? [] : [role])])];
+  return [...new Set([...former.map((row) => row.role), ...(role === undefined ? [] : [role])])];
+}
+
+/** The statements that leave the privileges as they must be. */
+export function grantStatements(source: Source, roles: readonly string[]): string[] {
   return [
     `delete from smslogd.installed where object like 'role %'`,
     ...roles.map((each) => `insert into smslogd.installed values (${quoteLiteral(`role ${each}`)}, '')`),

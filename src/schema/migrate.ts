@@ -18,7 +18,8 @@ import { addIndexes, requireFit } from './fit.ts';
 import { becomeOwner } from './owner.ts';
 import { describeSource } from '../source.ts';
 import { computedSteps, queryOf, type Session } from './steps.ts';
-import { applyGrants, grantStatements } from './grants.ts';
+import { applyGrants, daemonRoles, grantStatements } from './grants.ts';
+import { policiesInTheWay } from './policies.ts';
 import { pause } from '../supervise.ts';
 import { requireTimezones } from '../timezones.ts';
 
@@ -86,21 +87,36 @@ export async function migrate(config: Config, { role, say }: MigrateOptions): Pr
     for (const name of await addIndexes(client, texts)) say(`index ${name} of the log`);
     await client.query(`set lock_timeout = ${LOCK_TIMEOUT_MS}`);
     const altered = await alteredObjects(queryOf(client));
-    for (const { object, missing } of altered ?? [])
-      say(`${object} ${missing ? 'was dropped' : 'was changed'}: put back`);
+    tellAltered(altered ?? [], say);
     await patiently(say, () => applyMigrations(client, say));
-    if (lacksTables(altered)) await patiently(say, () => inTransaction(client, texts));
+    if (lacksTables(altered)) await patiently(say, async () => void (await inTransaction(client, texts)));
     for (const step of await computedSteps(config, session, altered)) {
-      await patiently(say, () => inTransaction(client, step.statements));
-      if (step.name !== undefined) say(step.name);
+      let rows = 0;
+      await patiently(say, async () => {
+        rows = await inTransaction(client, step.statements);
+      });
+      if (step.name !== undefined && (rows > 0 || step.mayChangeNothing !== true)) say(step.name);
     }
-    const grants = await grantStatements(queryOf(client), source, role);
-    await patiently(say, () => applyGrants(queryOf(client), source, grants, say));
+    const query = queryOf(client);
+    const roles = await daemonRoles(query, role);
+    await patiently(say, () => applyGrants(query, source, grantStatements(source, roles), say));
+    const inTheWay = await policiesInTheWay(query, source, roles);
+    if (inTheWay !== undefined) throw inTheWay;
   } catch (error) {
     throw codeOf(error instanceof SmslogdError ? error.cause : error) === '42501' ? await mayNot(client, error) : error;
   } finally {
     await end(session);
   }
+}
+
+/** More changes than these are told as a number: after a change of the owner all has changed. */
+const TOLD = 5;
+
+function tellAltered(altered: readonly Altered[], say: (line: string) => void): void {
+  const changed = altered.filter(({ missing }) => !missing);
+  for (const { object } of altered.filter(({ missing }) => missing)) say(`${object} was dropped: put back`);
+  if (changed.length > TOLD) say(`${changed[0]!.object} and ${changed.length - 1} more were changed: put back`);
+  else for (const { object } of changed) say(`${object} was changed: put back`);
 }
 
 /** What the files of sql/ make; all else is made by migrations. */
@@ -149,7 +165,7 @@ export async function dryRun(config: Config, role: string | undefined): Promise<
     const again = lacksTables(altered);
     const files = migrationNames().filter((name) => again || !done.includes(name));
     const steps = await computedSteps(config, session, altered);
-    const grants = await grantStatements(query, source, role);
+    const grants = grantStatements(source, await daemonRoles(query, role));
     return [
       ...become,
       ...(done.length === 0 ? [`create schema smslogd;\n${MIGRATIONS_TABLE}`] : []),
@@ -214,11 +230,14 @@ async function applyMigrations(client: Client, say: (line: string) => void): Pro
   for (const { name } of done) say(`migration ${name}`);
 }
 
-async function inTransaction(client: Client, statements: readonly string[]): Promise<void> {
+/** Returns how many rows were written. */
+async function inTransaction(client: Client, statements: readonly string[]): Promise<number> {
   await client.query('begin');
   try {
-    for (const statement of statements) await client.query(statement);
+    let rows = 0;
+    for (const statement of statements) rows += (await client.query(statement)).rowCount ?? 0;
     await client.query('commit');
+    return rows;
   } catch (error) {
     await client.query('rollback').catch(() => {});
     throw error;

@@ -12,18 +12,19 @@ interface Standing {
   readonly who: string;
   readonly member: boolean;
   readonly superuser: boolean;
+  /** the statements that give the owner what it needs */
   readonly lacks: string[];
 }
 
 /**
- * Makes the session that of the source's owner, and returns the statement that did so, if any was needed. Throws privilege_missing with what to run where it cannot, and owner_mismatch where something of
- * ours belongs to somebody else.
+ * Makes the session that of the source's owner, and returns the statement that did so, if any was needed. Throws privilege_missing with what to run where
+ * it cannot, and owner_mismatch where something of ours belongs to somebody else.
  */
 export async function becomeOwner(client: Client, source: Source, publication: string): Promise<string[]> {
   const owner = source.owner;
-  const { rows } = await client.query<Standing>(STANDING, [owner]);
-  const { who, member, superuser, lacks } = rows[0]!;
   const name = quoteIdentifier(owner);
+  const { rows } = await client.query<Standing>(STANDING, [owner, source.schema, name]);
+  const { who, member, superuser, lacks } = rows[0]!;
   if (superuser)
     throw new SmslogdError(
       'privilege_missing',
@@ -45,7 +46,7 @@ export async function becomeOwner(client: Client, source: Source, publication: s
   await refuseForeign(client, owner, publication);
   if (lacks.length > 0)
     throw new SmslogdError('privilege_missing', `${owner} may not create what smslogd needs`, {
-      hint: `As an administrator run: ${lacks.map((each) => `grant ${each} to ${name};`).join(' ')}`,
+      hint: `As an administrator run: ${lacks.join(' ')}`,
     });
   const statements = who === owner ? [] : [`set role ${name};`];
   for (const statement of statements) await client.query(statement);
@@ -56,15 +57,17 @@ const STANDING = `
 select current_user::text as who, o.rolsuper as superuser,
        pg_has_role(current_user, o.oid, case when current_setting('server_version_num')::int >= 160000 then 'SET' else 'MEMBER' end) as member,
        array(
-         select format('create on database %I', current_database())
+         select format('grant create on database %I to %s;', current_database(), $3::text)
           where not has_database_privilege(o.oid, current_database(), 'create')
             and (not exists (select from pg_namespace where nspname in ('smslogd')) or not exists (select from pg_namespace where nspname = 'verification'))
          union all
-         select format('temporary on database %I', current_database()) where not has_database_privilege(o.oid, current_database(), 'temporary')
+         select format('grant temporary on database %I to %s;', current_database(), $3::text) where not has_database_privilege(o.oid, current_database(), 'temporary')
          union all
-         select format('%s on schema %I', privilege, n.nspname)
-           from pg_namespace n cross join unnest('{usage,create}'::text[]) privilege
-          where n.nspname in ('smslogd', 'verification') and not has_schema_privilege(o.oid, n.oid, privilege)
+         -- usage is given on to those who use what is made there
+         select format('grant %s on schema %I to %s%s;', privilege, n.nspname, $3::text, case privilege when 'usage' then ' with grant option' else '' end)
+           from pg_namespace n
+          cross join (values ('usage', 'usage with grant option'), ('create', 'create')) as w (privilege, option)
+          where (n.nspname in ('smslogd', 'verification') or n.nspname = $2 and privilege = 'usage') and not has_schema_privilege(o.oid, n.oid, w.option)
        )::text[] as lacks
   from pg_roles o where o.rolname = $1`;
 

@@ -22,6 +22,8 @@ export function queryOf(client: Client): Query {
 export interface Step {
   /** absent: nothing to tell */
   readonly name?: string;
+  /** true: it is told where it wrote rows alone */
+  readonly mayChangeNothing?: true;
   readonly statements: string[];
 }
 
@@ -43,8 +45,19 @@ export async function computedSteps(
     // so that plans are right before autovacuum comes by
     steps.push({ statements: [ANALYZE] });
   }
+  // else the daemon would take it for one whose checkpoint somebody deleted
+  if (altered === undefined)
+    steps.push({
+      name: 'the log that was there is taken',
+      mayChangeNothing: true,
+      statements: [
+        `insert into smslogd.checkpoint (slot_name, reconcile_due) select ${quoteLiteral(config.SLOT_NAME)}, ${quoteLiteral(FIRST_START)}
+          where exists (select from verification.sms_log) on conflict do nothing`,
+      ],
+    });
   steps.push({
     name: 'settings',
+    mayChangeNothing: true,
     statements: [
       `update smslogd.settings set retention_days = ${config.RETENTION_DAYS} where retention_days <> ${config.RETENTION_DAYS}`,
       `update smslogd.settings set report_timezone = ${quoteLiteral(config.REPORT_TIMEZONE)} where report_timezone <> ${quoteLiteral(config.REPORT_TIMEZONE)}`,
@@ -61,6 +74,9 @@ export async function computedSteps(
   if (publication.length > 0) steps.push({ name: `publication ${config.PUBLICATION_NAME}`, statements: publication });
   return steps;
 }
+
+/** Why a reconcile is due where there was no daemon yet. */
+export const FIRST_START = 'first start';
 
 const ANALYZE = `do $$
 declare

@@ -2,6 +2,8 @@
 import { LogicalReplicationService } from 'pg-logical-replication';
 import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { DAEMON_ROLE } from '../../src/demo/roles.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { connect } from '../support/postgres.ts';
@@ -218,6 +220,18 @@ test.for(['while the source is busy', 'while the source is idle', 'while the dae
     expect(warnings()).toEqual(['checkpoint_missing']);
   },
 );
+
+test('after a removal that kept the log and the slot the next installation warns of nothing', async () => {
+  await (await streaming()).stop();
+  await insertMany(db.sql, 10);
+  await slotFree();
+  await db.owner.sql.unsafe('drop schema smslogd cascade; drop view verification.sms_log_masked');
+  await migrate(db.owner.config(), { role: DAEMON_ROLE, say: () => {} });
+  await streaming();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  expect(warnings()).toEqual([]);
+});
 
 test('a checkpoint in the future is forgotten and the log is reconciled', async () => {
   await tenRowsThenDown();
