@@ -168,6 +168,12 @@ async function begin(
 /** What the server thinks of our certificate comes after the handshake, or in its own words. */
 function named(error: unknown, encrypted: boolean): unknown {
   if (encrypted && /^(?:ERR_SSL|ERR_TLS|EPROTO)/.test(codeOf(error) ?? '')) return tlsFailure(error);
+  if (error instanceof ServerRefusal && error.code === 'F0000')
+    return tlsError(
+      `the server is not set up to check certificates: ${error.message}`,
+      "Set ssl_ca_file in the server's configuration to the authority of the client certificates, or let pg_hba.conf ask for scram-sha-256.",
+      error,
+    );
   const wanted = isNoEntry(error) && error instanceof Error && /client certificate/i.test(error.message);
   return wanted ? tlsError(`the server wants a client certificate: ${error.message}`, CERTIFICATE_HINT, error) : error;
 }

@@ -40,14 +40,22 @@ export function createScram(password: string): Scram {
   };
 }
 
-/** As libpq and the server: what SASLprep forbids is taken as it is. */
+/**
+ * As libpq and the server: what SASLprep forbids is taken as it is. They look for forbidden and unassigned characters before they normalize, RFC 4013 and our
+ * library afterwards.
+ */
 function prepared(password: string): string {
+  if (GONE_WHEN_NORMALIZED.test(password)) return password;
   try {
     return saslprep(password) || password;
   } catch {
     return password;
   }
 }
+
+/** What RFC 3454 forbids, or Unicode 3.2 did not have (tables C.8 and A.1), and NFKC makes another character of; in ranges that hold nothing else but such. */
+const GONE_WHEN_NORMALIZED =
+  /[\u0340\u0341\u03f9\u10fc\u1d2c-\u1dbf\u2090-\u209c\u213b\u213c\u2150-\u2152\u2189\u2c7c\u2c7d\u321d\u321e\u3244-\u3250\u327c-\u327e\u32cc-\u32cf\u32ff\u3377-\u337a\u33de\u33df\u33ff\ua69c-\uab69\ufa2e\ufa2f\ufa6b-\ufad9\ufe10-\ufe19\ufe47\ufe48\u{10781}-\u{1ccf9}\u{1d4c1}\u{1d6a4}\u{1d7ca}\u{1d7cb}\u{1e030}-\u{1fbf9}]/u;
 
 function hmac(key: Buffer, text: string): Buffer {
   return createHmac('sha256', key).update(text).digest();

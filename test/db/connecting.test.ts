@@ -256,6 +256,13 @@ test('a client certificate that is wanted, one that is not taken, and its key', 
     expect(said).toMatchObject({ code: 'database_tls', hint: expect.stringMatching(/sslkey|0600/) });
     expect(JSON.stringify(said)).not.toMatch(/key-secret|another/);
   }
+  await set({ ssl_ca_file: '' });
+  expect(await connect(at(files(good), passwordless))).toMatchObject({
+    code: 'database_tls',
+    message: expect.stringContaining('root certificate store'),
+    hint: expect.stringContaining('ssl_ca_file'),
+  });
+  await set({ ssl_ca_file: ours.caFile });
   chmodSync(good.keyFile, 0o644);
   expect(await connect(at(files(good), passwordless))).toMatchObject({
     code: 'database_tls',
@@ -378,6 +385,12 @@ test.for([
   '😀ﬁ',
   'ﬁ\u0007',
   'אa',
+  // PostgreSQL looks before it normalizes
+  'ᴬx',
+  '🄰x',
+  '℻x',
+  'x\u0340',
+  'x\u0341',
 ])('a password that SASLprep changes or forbids logs in: %j', async (password) => {
   await allow(SCRAM);
   await admin.unsafe(`alter role daemon password '${password}'`);

@@ -89,12 +89,12 @@ test('a server that refuses for a while, as one that restarts, costs nothing tha
 
 test('where the whole path dies, what its sessions wait for on the server is ended before others take their place', async () => {
   await pidOf('control');
-  await endWhereTheyWait(() => proxy.stall());
+  expect(await sessionsAfter(() => proxy.stall())).toMatchObject([{ name: 'control' }]);
 });
 
 test('a path that dies while there is no control connection is found dead by the attempts to make one', async () => {
   const control = await pidOf('control');
-  await endWhereTheyWait(async () => {
+  const left = await sessionsAfter(async () => {
     proxy.newcomers = 'ignored';
     const before = proxy.connections;
     await db.sql`select pg_terminate_backend(${control})`;
@@ -103,10 +103,11 @@ test('a path that dies while there is no control connection is found dead by the
     await until('another one', () => proxy.connections > before + 1);
     proxy.newcomers = 'forwarded';
   });
+  expect(left).toMatchObject([{ name: 'control' }]);
 });
 
-/** Lets a statement of each connection wait on the server while the path dies. */
-async function endWhereTheyWait(die: () => void | Promise<void>): Promise<void> {
+/** Lets a statement wait on the server while the path dies. Returns the sessions that are left once those from before have ended. */
+async function sessionsAfter(die: () => void | Promise<void>): Promise<unknown> {
   const dead = [await pidOf('verdict'), await pidOf('complete'), await pidOf('claim')];
   const session = await db.sql.reserve();
   await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
@@ -119,8 +120,9 @@ async function endWhereTheyWait(die: () => void | Promise<void>): Promise<void> 
   await die();
   expect(await lost).toMatchObject({ code: 'CONNECTION_CLOSED' });
   await until('their sessions to end', async () => (await sessions()).every(({ pid }) => !dead.includes(pid)));
-  expect(await sessions()).toMatchObject([{ name: 'control' }]);
+  const left = await sessions();
   expect(await pidOf('claim')).toBeGreaterThan(0);
   await session.unsafe('rollback');
   session.release();
+  return left;
 }

@@ -154,6 +154,32 @@ test('a connection that is open but dead is given up and replaced, even where th
   await db.sql.unsafe(`drop role ${role}`);
 });
 
+test('where the host of every connection goes away the other host of the address is taken, for the stream too', async () => {
+  const { hostname: host, port } = new URL(db.url);
+  const proxies = [await startProxy({ host, port: Number(port) }), await startProxy({ host, port: Number(port) })];
+  const both = (url: string) =>
+    `${url.replace(/@[^/]+/, `@${proxies.map((proxy) => `${host}:${proxy.port}`).join()}`)}&target_session_attrs=read-write`;
+  const env = db.env();
+  mirror = startMirror(db, {
+    env: {
+      DATABASE_URL: both(db.url),
+      DATABASE_REPLICATION_URL: both(env['DATABASE_REPLICATION_URL']!),
+      SNAPSHOT: 'never',
+    },
+  });
+  await mirror.streaming();
+  const [first, second] = proxies;
+  expect(second!.connections).toBe(0);
+  const before = await consumer();
+  await first!.close();
+  await insertVerification(db.sql);
+  await until('the row', async () => (await logged()) === 1, 40);
+  await until('another stream', async () => ![before, null].includes(await consumer()), 40);
+  expect(second!.connections).toBeGreaterThan(1);
+  await mirror.stop();
+  await second!.close();
+});
+
 test.each([1, 10_000])(
   'when the path of every connection dies in silence while %d rows wait for a lock, and the socket is paused for many, nothing is held up',
   async (count) => {
