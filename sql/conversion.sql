@@ -11,7 +11,6 @@ language plpgsql volatile security definer rows 8
 set search_path = pg_catalog, pg_temp set lock_timeout = '300ms'
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_mergejoin = off as $$
 declare
-  zone constant text := (select report_timezone from smslogd.settings);
   source text;
   expired text;
   verified_sql text;
@@ -23,10 +22,8 @@ declare
   piece interval := '15 minutes';
   n bigint[];
 begin
-  for day in select generate_series(first, last, interval '1 day')::date loop
+  for day, lo, day_end in select d.day, d.lo, d.hi from smslogd.days(first, last) d loop
     total := 0; matched := 0; delivered := 0; delivered_expired := 0; verified := 0; verified_undelivered := 0;
-    lo := day::timestamp at time zone zone;
-    day_end := (day + 1)::timestamp at time zone zone;
     while lo < day_end loop
       hi := least(lo + piece, day_end);
       loop
@@ -76,6 +73,6 @@ comment on function smslogd.otp_conversion(date, date) is 'verification.sms_otp_
 create or replace view verification.sms_otp_conversion as
 select c.day, c.total, c.matched, c.delivered, c.delivered_expired, c.verified, c.verified_undelivered,
        smslogd.ratio(c.delivered, c.matched) as delivered_ratio, smslogd.ratio(c.verified, c.matched) as verified_ratio
-  from (select (smslogd.clock() at time zone (select report_timezone from smslogd.settings))::date as today) s
- cross join lateral smslogd.otp_conversion(s.today - 7, s.today) c;
-comment on view verification.sms_otp_conversion is 'What the codes of verification SMS came to, today and on the 7 days before in REPORT_TIMEZONE; SMS whose verification is gone from the source are only in total. Reads log and source themselves, without making the owner''s DDL wait; for other days call smslogd.otp_conversion(first, last)';
+  from smslogd.moment m cross join lateral smslogd.otp_conversion(m.today - 1, m.today) c
+ order by c.day desc;
+comment on view verification.sms_otp_conversion is 'What the codes of verification SMS came to, today and yesterday in REPORT_TIMEZONE; SMS whose verification is gone from the source are only in total. Reads log and source themselves, without making the owner''s DDL wait; for other days call smslogd.otp_conversion(first, last)';

@@ -1,38 +1,37 @@
--- What the views of the figures are made of. Views are only ever replaced: new columns come last, so that what others built on them stays.
+-- What the views are made of: the stored counters, and for the hours that changed since they were stored a count of the log, in one snapshot.
 --
--- All figures of delivery come from smslogd.hour_counts: the stored counters, and for the hours that changed since they were stored (and for the
--- youngest, whose rows are not yet 2 minutes old) a count of the log in the same snapshot. So they equal a plain count over the log at any
--- moment, also while no daemon runs; and they read few rows of the log while one does. Where very many hours changed, as after a load of old rows, only the
--- youngest are counted so, which today and yesterday are among; verification.sms_behind says how many wait for the daemon. Conditions on `hour` reach
--- the counts. Days come from smslogd.day_counts in the same way.
+-- So the figures equal a plain count over the log at any moment, also while no daemon runs, and they read few rows of the log while one does. Where very many
+-- hours changed, as after a load of old rows, only the youngest are counted so, which today and yesterday are among; verification.sms_behind says how many wait
+-- for the daemon.
 --
 -- No plan may depend on a table's having been analyzed: a table of one row never is, and after pg_restore none. So settings are read by scalar
 -- subqueries or with limit 1, which are one row whatever the statistics say, and what has many rows stands in functions that say how many, with JIT off: to
 -- compile such a plan takes longer than to run it.
---
--- Functions that readers run through views name nothing else of this schema: readers may not look things up here.
-
--- sum() of bigint computes in numeric, which takes three times as long
-create or replace aggregate smslogd.total(bigint) (sfunc = int8pl, combinefunc = int8pl, stype = bigint, initcond = '0', parallel = safe);
 
 -- ratios over nothing are null
-create or replace function smslogd.ratio(part numeric, whole numeric) returns float8 language sql immutable parallel safe
-as $$ select (part / nullif(whole, 0))::float8 $$;
+create or replace function smslogd.ratio(part numeric, whole numeric) returns numeric language sql immutable parallel safe
+return round(part / nullif(whole, 0), 4);
 
--- The one rule of what a status counts as. A row without a status and without a gateway id waits for that id and is open, as Accepted, wherever it is
--- to be judged in the end; it is untracked only where its source has no gateway ids at all.
-create or replace function smslogd.kinds(type text, stored text, sms bigint, source_tracks_gateway boolean)
-returns table (status text, finished bigint, delivered bigint, open bigint, known bigint, untracked bigint, waiting bigint)
-language sql immutable rows 1 parallel safe as $$
-  select s.status,
-         case when s.status not in ('Accepted', 'Enroute', 'untracked') then $3 else 0 end,
-         case when s.status = 'Delivered' then $3 else 0 end,
-         case when s.status in ('Accepted', 'Enroute', 'Pending', 'Unknown') then $3 else 0 end,
-         case when s.status not in ('Accepted', 'Enroute', 'Pending', 'Unknown', 'untracked') then $3 else 0 end,
-         case when s.status = 'untracked' then $3 else 0 end,
-         case when $2 = 'none' and s.status = 'Accepted' then $3 else 0 end
-    from (select case when $2 <> 'none' then $2 when $1 <> 'verification' or $4 then 'Accepted' else 'untracked' end as status) s
-$$;
+-- As Prometheus' histogram_quantile: seconds with one place, evenly spread within a bucket, the highest bound for what is beyond all. Null over nothing. It looks nothing up
+-- and sets nothing, as it is called for each row of a view.
+create or replace function smslogd.percentile(bounds float8[], buckets bigint[], quantile float8) returns float8
+language plpgsql immutable strict parallel safe as $$
+declare
+  rank constant float8 := quantile * buckets[14];
+  -- buckets whose SMS are all before that rank
+  past constant int := width_bucket(ceil(rank)::bigint - 1, buckets);
+  below constant bigint := coalesce(buckets[past], 0);
+  lower constant float8 := case when past = 0 then 0 else bounds[past] end;
+begin
+  return round(10 * (lower + (coalesce(bounds[past + 1], lower) - lower) * (rank - below) / nullif(buckets[past + 1] - below, 0))) / 10;
+end $$;
+create or replace function smslogd.percentile(buckets bigint[], quantile float8) returns float8 language sql immutable parallel safe
+return smslogd.percentile(smslogd.delivery_bounds(), buckets, quantile);
+
+-- Buckets of few rows, those of a day at the least: where rows are many, sums of their elements are ten times as fast.
+create or replace function smslogd.add_buckets(a bigint[], b bigint[]) returns bigint[] language sql immutable strict parallel safe
+return array(select x + y from unnest(a, b) with ordinality as u (x, y, place) order by place);
+create or replace aggregate smslogd.sum_buckets(bigint[]) (sfunc = smslogd.add_buckets, stype = bigint[], parallel = safe);
 
 create or replace function smslogd.stale_hours() returns setof timestamptz
 language sql stable security definer rows 4 set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -52,83 +51,155 @@ select count(*) as hours, min(hour) as oldest_hour
          where hour >= (select frozen_before from smslogd.settings) and hour not in (select s.hour from smslogd.stale_hours() s (hour))) noted;
 comment on view verification.sms_behind is 'How many hours have changed that the views take as they were stored, since too many wait to be counted: 0 but for minutes after a load of old rows. Today and yesterday are always right';
 
-create or replace view smslogd.hour_counts as
-select h.hour, h.quarter, h.type, h.status, h.sms,
-       case when h.hour < smslogd.clock() then h.sms else 0 end as due,
+-- Of an hour that is stored and not stale all SMS are due, unless it is yet to come.
+create or replace view smslogd.stored_hours as
+select h.hour, h.type, h.status, h.sms, case when h.hour < smslogd.clock() then h.sms else 0 end as due,
        case when h.hour < smslogd.clock() then h.le_2m else 0 end as on_time,
        h.le_2m, h.m2_5, h.m5_30, h.gt_30m, h.buckets, h.oldest, h.newest, h.last_changed_at, h.last_answered_at
   from smslogd.sms_hourly h
- where h.hour not in (select s.hour from smslogd.stale_hours() s (hour))
-union all
-select s.hour, c.quarter, c.type, c.status, c.sms, c.due, c.on_time, c.le_2m, c.m2_5, c.m5_30, c.gt_30m, c.buckets, c.oldest, c.newest,
-       c.last_changed_at, c.last_answered_at
+ where h.hour not in (select s.hour from smslogd.stale_hours() s (hour));
+create or replace view smslogd.fresh_hours as
+select s.hour, c.type, c.status, c.sms, c.due, c.on_time, c.le_2m, c.m2_5, c.m5_30, c.gt_30m, c.buckets, c.oldest, c.newest, c.last_changed_at, c.last_answered_at
   from smslogd.stale_hours() s (hour)
  cross join lateral smslogd.count_sms(smslogd.hour_start(s.hour), smslogd.hour_end(s.hour), smslogd.clock()) c;
-comment on view smslogd.hour_counts is 'The hourly counters, right at this moment: stored, or counted now where the stored ones are stale';
+create or replace view smslogd.hour_counts as
+select * from smslogd.stored_hours union all select * from smslogd.fresh_hours;
+comment on view smslogd.stored_hours is 'The stored counters of the hours that have not changed since';
+comment on view smslogd.fresh_hours is 'The counters of the other hours, counted now';
+comment on view smslogd.hour_counts is 'The hourly counters, right at this moment. Conditions on hour reach the counts';
 
-create or replace view smslogd.sms_hourly_now as
-select h.hour, h.quarter, h.type, k.status, h.sms, h.due, h.on_time, h.le_2m, h.m2_5, h.m5_30, h.gt_30m, h.buckets, h.oldest, h.newest,
-       h.last_changed_at, h.last_answered_at, k.finished, k.delivered, k.open, k.known, k.untracked, k.waiting
-  from smslogd.hour_counts h
- cross join (select (select source_tracks_gateway from smslogd.settings) as tracks) s
- cross join lateral smslogd.kinds(h.type, h.status, h.sms, s.tracks) k;
-comment on view smslogd.sms_hourly_now is 'smslogd.hour_counts with what each status counts as';
-
--- A day is taken from sms_daily, hour by hour where one of its hours is stale (or only some of them are frozen), and stale hours are counted.
-create or replace function smslogd.day_counts()
-returns table (day date, type text, status text, sms bigint, due bigint, on_time bigint, le_2m bigint, m2_5 bigint, m5_30 bigint, gt_30m bigint,
-               buckets bigint[], p50 float8, p95 float8, p99 float8, oldest timestamptz, newest timestamptz, last_changed_at timestamptz,
-               last_answered_at timestamptz, frozen boolean)
-language sql stable security definer rows 1000 set search_path = pg_catalog, pg_temp set jit = off as $$
-  with zone as materialized (
-    select report_timezone as zone, frozen_before, (frozen_before at time zone report_timezone)::date as frozen_day,
-           (smslogd.clock() at time zone report_timezone)::date as today
-      from smslogd.settings limit 1
-  ), stale as materialized (
-    select s.hour from smslogd.stale_hours() s (hour)
-  ), split as materialized (
-    select ((s.hour + q * interval '15 minutes') at time zone (select zone from zone))::date as day from stale s cross join generate_series(0, 3) as q
-     union select frozen_day from zone
+-- The days that have SMS, each found by the first hour after the one before; one SMS at a time that is wrong costs one day, and not all those between.
+create or replace function smslogd.counted_days() returns table (day date, lo timestamptz, hi timestamptz)
+language sql stable security definer rows 400 set search_path = pg_catalog, pg_temp set jit = off as $$
+  with recursive zone as materialized (
+    select zone from smslogd.moment
+  ), stored as (
+    select (select min(hour) from smslogd.sms_hourly where hour > '-infinity') as hour
+    union all
+    select (select min(h.hour) from smslogd.sms_hourly h where h.hour >= smslogd.day_start((s.hour at time zone (select zone from zone))::date + 1, (select zone from zone)))
+      from stored s where s.hour < 'infinity'
+  ), found as (
+    select (hour at time zone (select zone from zone))::date as day
+      from (select hour from stored union all select s.hour from smslogd.stale_hours() s (hour)) h where isfinite(hour)
   )
-  select d.day, d.type, d.status, d.sms, case when d.day <= (select today from zone) then d.sms else 0 end,
-         case when d.day <= (select today from zone) then d.le_2m else 0 end, d.le_2m, d.m2_5, d.m5_30, d.gt_30m, d.buckets,
-         d.p50, d.p95, d.p99, d.oldest, d.newest, d.last_changed_at, d.last_answered_at, d.day < (select frozen_day from zone)
-    from smslogd.sms_daily d
-   where d.day not in (select day from split)
-  union all
-  select s.day, h.type, h.status, h.sms, case when h.hour < smslogd.clock() then h.sms else 0 end,
-         case when h.hour < smslogd.clock() then h.le_2m else 0 end, h.le_2m, h.m2_5, h.m5_30, h.gt_30m, h.buckets,
-         null, null, null, h.oldest, h.newest, h.last_changed_at, h.last_answered_at, h.hour < (select frozen_before from zone)
-    from split s
-   cross join lateral (
-     -- a day of any zone lies within these; offset 0: looked up by the index for each day, never joined as a whole
-     select * from smslogd.sms_hourly i
-      where i.hour >= (s.day - 1)::timestamp at time zone 'UTC' and i.hour <= (s.day + 2)::timestamp at time zone 'UTC'
-     offset 0
-   ) h
-   where ((h.hour + h.quarter * interval '15 minutes') at time zone (select zone from zone))::date = s.day
-     and h.hour not in (select hour from stale)
-  union all
-  select ((c.hour + c.quarter * interval '15 minutes') at time zone (select zone from zone))::date, c.type, c.status, c.sms, c.due, c.on_time,
-         c.le_2m, c.m2_5, c.m5_30, c.gt_30m, c.buckets, null, null, null, c.oldest, c.newest, c.last_changed_at, c.last_answered_at, false
-    from stale s cross join lateral smslogd.count_sms(smslogd.hour_start(s.hour), smslogd.hour_end(s.hour), smslogd.clock()) c
+  select f.day, smslogd.day_start(f.day, z.zone), smslogd.day_start(f.day + 1, z.zone) from (select distinct day from found) f cross join zone z
 $$;
-comment on function smslogd.day_counts() is 'The counters by day, right at this moment; several rows of one day, type and status are to be summed, and have no percentiles. frozen: retention has removed the rows';
 
-create or replace view smslogd.sms_daily_now as
-select d.day, d.type, k.status, d.sms, d.due, d.on_time, d.le_2m, d.m2_5, d.m5_30, d.gt_30m, d.buckets, d.p50, d.p95, d.p99,
-       d.oldest, d.newest, d.last_changed_at, d.last_answered_at, d.frozen, k.finished, k.delivered, k.open, k.known, k.untracked, k.waiting
-  from smslogd.day_counts() d
- cross join (select (select source_tracks_gateway from smslogd.settings) as tracks) s
- cross join lateral smslogd.kinds(d.type, d.status, d.sms, s.tracks) k;
-comment on view smslogd.sms_daily_now is 'smslogd.day_counts() with what each status counts as';
+-- The stored counters from lo to before hi, but for some hours; the sums of each type and counted status.
+create or replace function smslogd.stored_counts(lo timestamptz, hi timestamptz, stale timestamptz[])
+returns table (type text, status text, sms bigint, due bigint, on_time bigint, le_2m bigint, m2_5 bigint, m5_30 bigint, gt_30m bigint, buckets bigint[])
+language sql stable security definer rows 30 set search_path = pg_catalog, pg_temp set jit = off as $$
+  select h.type, h.status, smslogd.total(h.sms), smslogd.total(h.sms) filter (where h.hour < smslogd.clock()),
+         smslogd.total(h.le_2m) filter (where h.hour < smslogd.clock()),
+         smslogd.total(h.le_2m), smslogd.total(h.m2_5), smslogd.total(h.m5_30), smslogd.total(h.gt_30m),
+         case when h.status = 'Delivered' then
+           array[smslogd.total(h.buckets[1]), smslogd.total(h.buckets[2]), smslogd.total(h.buckets[3]), smslogd.total(h.buckets[4]), smslogd.total(h.buckets[5]), smslogd.total(h.buckets[6]), smslogd.total(h.buckets[7]),
+                 smslogd.total(h.buckets[8]), smslogd.total(h.buckets[9]), smslogd.total(h.buckets[10]), smslogd.total(h.buckets[11]), smslogd.total(h.buckets[12]), smslogd.total(h.buckets[13]), smslogd.total(h.buckets[14])] end
+    from smslogd.sms_hourly h where h.hour >= $1 and h.hour < $2 and h.hour <> all ($3) group by h.type, h.status
+$$;
 
-create or replace view smslogd.sms_by_status as
-select type, status, sum(sms)::int8 as sms, min(oldest) as oldest, max(last_changed_at) as last_changed_at,
-       max(newest) as newest, max(last_answered_at) as last_answered_at, sum(waiting)::int8 as waiting
-  from (select d.type, d.sms, d.oldest, d.newest, d.last_changed_at, d.last_answered_at, d.waiting,
-               -- what retention removed while it was open is waited for no longer
-               case when d.frozen and d.open > 0 then 'untracked' else d.status end as status
-          from smslogd.sms_daily_now d) d
- group by type, status;
-comment on view smslogd.sms_by_status is 'All SMS that ever were in the log, by type and status; SMS that retention removed while they were open are untracked';
+create or replace view smslogd.day_counts as
+with stale as materialized (
+  select s.hour from smslogd.stale_hours() s (hour)
+)
+select d.day, c.type, k.status, c.sms, c.due, c.on_time, c.le_2m, c.m2_5, c.m5_30, c.gt_30m, c.buckets, k.processed, k.delivered, k.open, k.final, k.untracked, k.waiting
+  from smslogd.moment m
+ cross join smslogd.counted_days() d
+ cross join lateral (
+   select * from smslogd.stored_counts(d.lo, d.hi, array(select hour from stale))
+   union all
+   select n.type, n.status, n.sms, n.due, n.on_time, n.le_2m, n.m2_5, n.m5_30, n.gt_30m, n.buckets
+     from stale s cross join lateral smslogd.count_sms(s.hour, smslogd.hour_end(s.hour), m.at) n where s.hour >= d.lo and s.hour < d.hi
+ ) c
+ cross join lateral smslogd.status_groups(c.type, c.status, c.sms, m.tracks) k;
+comment on view smslogd.day_counts is 'The counters by day, right at this moment; several rows of one day, type and status are to be summed. Conditions on day reach the counts';
+
+create or replace view smslogd.delivery_by_day as
+select c.day, c.type, smslogd.total(c.sms) as total, smslogd.total(c.processed) as processed, smslogd.total(c.delivered) as delivered, smslogd.total(c.due) as due,
+       smslogd.total(c.on_time) as on_time, smslogd.total(c.final) as final, smslogd.total(c.open) as open, smslogd.total(c.untracked) as untracked,
+       smslogd.total(c.waiting) as waiting, smslogd.total(c.le_2m) as le_2m, smslogd.total(c.m2_5) as m2_5, smslogd.total(c.m5_30) as m5_30,
+       smslogd.total(c.gt_30m) as gt_30m, smslogd.sum_buckets(c.buckets) as buckets
+  from smslogd.day_counts c group by c.day, c.type;
+comment on view smslogd.delivery_by_day is 'What verification.sms_delivery_daily shows, with its buckets';
+
+-- SMS that were sent within periods, whose beginnings are those of hours, by type and counted status; the hour in which a period ends is counted up to there. Its
+-- own period `now` has all that is open, and what the hours show that were read for it or for the periods. Each stale hour is counted once for all of them.
+create or replace function smslogd.period_counts(periods text[], los timestamptz[], his timestamptz[])
+returns table (place bigint, period text, type text, status text, sms bigint, due bigint, on_time bigint, le_2m bigint, m2_5 bigint, m5_30 bigint, gt_30m bigint,
+               buckets bigint[], oldest timestamptz, newest timestamptz, last_changed_at timestamptz, last_answered_at timestamptz)
+language sql stable security definer rows 100 set search_path = pg_catalog, pg_temp set jit = off as $$
+  with span as materialized (
+    select p.place, p.period, p.lo, p.hi, smslogd.hour_of(p.hi) as past from unnest($1, $2, $3) with ordinality as p (period, lo, hi, place)
+  ), hours as materialized (
+    select * from smslogd.fresh_hours
+    union all
+    select * from smslogd.stored_hours where hour >= (select min(lo) from span) and hour < (select max(hi) from span)
+    union all
+    select * from smslogd.stored_hours
+     where status = any (smslogd.open_statuses() || 'none'::text) and hour >= (select frozen_before from smslogd.settings)
+       and (hour >= (select min(lo) from span) and hour < (select max(hi) from span)) is not true
+  )
+  select c.place, c.period, c.type, c.status, smslogd.total(c.sms), smslogd.total(c.due), smslogd.total(c.on_time), smslogd.total(c.le_2m), smslogd.total(c.m2_5),
+         smslogd.total(c.m5_30), smslogd.total(c.gt_30m),
+         smslogd.sum_buckets(c.buckets),
+         min(c.oldest), max(c.newest), max(c.last_changed_at), max(c.last_answered_at)
+    from (
+      select s.place, s.period, h.* from span s join hours h on h.hour >= s.lo and h.hour < s.past
+      union all
+      select s.place, s.period, n.* from span s cross join lateral smslogd.count_sms(greatest(s.lo, s.past), s.hi, smslogd.clock()) n where greatest(s.lo, s.past) < s.hi
+      union all
+      select 0, 'now', h.* from hours h
+    ) c
+   group by c.place, c.period, c.type, c.status
+$$;
+
+-- The channel now and in the periods of sms_today_vs_yesterday, by status.
+create or replace view smslogd.today_counts as
+select p.place, p.period, p.type, k.status, smslogd.total(p.sms) as sms, smslogd.total(p.due) as due, smslogd.total(p.on_time) as on_time,
+       smslogd.total(p.le_2m) as le_2m, smslogd.total(p.m2_5) as m2_5, smslogd.total(p.m5_30) as m5_30, smslogd.total(p.gt_30m) as gt_30m,
+       smslogd.total(k.processed) as processed, smslogd.total(k.delivered) as delivered, smslogd.total(k.open) as open, smslogd.total(k.final) as final,
+       smslogd.total(k.untracked) as untracked, smslogd.total(k.waiting) as waiting,
+       min(p.oldest) as oldest, max(p.newest) as newest, max(p.last_changed_at) as last_changed_at, max(p.last_answered_at) as last_answered_at
+  from smslogd.moment m
+ cross join lateral smslogd.period_counts(
+   '{today,yesterday_same_time,yesterday}',
+   array[smslogd.day_start(m.today, m.zone), smslogd.day_start(m.today - 1, m.zone), smslogd.day_start(m.today - 1, m.zone)],
+   array[smslogd.day_start(m.today + 1, m.zone),
+         least((m.at at time zone m.zone - interval '1 day') at time zone m.zone, smslogd.day_start(m.today, m.zone)), smslogd.day_start(m.today, m.zone)]) p
+ cross join lateral smslogd.status_groups(p.type, p.status, p.sms, m.tracks) k
+ group by p.place, p.period, p.type, k.status;
+comment on view smslogd.today_counts is 'SMS of today, of yesterday up to the same time, of all of yesterday and, as period now, all that is open; by type and status';
+
+-- The same by type, with a row for each of them.
+create or replace view smslogd.today_by_type as
+select p.place, p.period, t.type, smslogd.total(c.sms) as total, smslogd.total(c.processed) as processed, smslogd.total(c.delivered) as delivered,
+       smslogd.total(c.processed - c.delivered) as undelivered, smslogd.ratio(smslogd.total(c.delivered), smslogd.total(c.processed)) as success_ratio,
+       smslogd.ratio(smslogd.total(c.on_time), smslogd.total(c.due)) as on_time_ratio, smslogd.ratio(smslogd.total(c.final), smslogd.total(c.sms)) as known_ratio,
+       smslogd.total(c.le_2m) as le_2m, smslogd.total(c.m2_5) as m2_5, smslogd.total(c.m5_30) as m5_30, smslogd.total(c.gt_30m) as gt_30m,
+       smslogd.total(c.open) as open, date_trunc('second', smslogd.clock() - min(c.oldest) filter (where c.open > 0)) as oldest_open_age,
+       p.period in ('yesterday_same_time', 'yesterday') and smslogd.total(c.open) = 0 as settled, smslogd.total(c.untracked) as untracked,
+       max(c.last_changed_at) filter (where c.status = 'Delivered') as last_delivered_at,
+       jsonb_object_agg(c.status, jsonb_build_object('sms', c.sms, 'oldest', date_part('epoch', c.oldest))) filter (where c.status is not null) as statuses
+  from unnest('{now,today,yesterday_same_time,yesterday}'::text[]) with ordinality as p (period, place)
+ cross join unnest(smslogd.types()) with ordinality as t (type, place)
+  left join smslogd.today_counts c on c.period = p.period and c.type = t.type
+ group by p.place, p.period, t.place, t.type
+ order by p.place, t.place;
+comment on view smslogd.today_by_type is 'What verification.sms_today_vs_yesterday shows, with the statuses and with all that is open now: the daemon reads its figures here';
+
+-- When each type and status was last stored with what times. A status changes for as long as SMS are asked for, three days; the rest is margin.
+create or replace view smslogd.last_stored as
+with stale as materialized (
+  select array(select s.hour from smslogd.stale_hours() s (hour)) as hours
+)
+select t.type, s.status, h.newest, h.last_changed_at, h.last_answered_at
+  from stale
+ cross join unnest(smslogd.types()) as t (type)
+ cross join unnest(smslogd.statuses() || 'none'::text) as s (status)
+ cross join lateral (
+   select max(i.hour) as hour from smslogd.sms_hourly i where i.status = s.status and i.type = t.type and i.hour < 'infinity' and i.hour <> all (stale.hours)) l
+ cross join lateral (
+   select max(i.newest) as newest, max(i.last_changed_at) as last_changed_at, max(i.last_answered_at) as last_answered_at
+     from smslogd.sms_hourly i
+    where i.status = s.status and i.type = t.type and i.hour <= l.hour and i.hour > l.hour - interval '8 days' and i.hour <> all (stale.hours)) h;
+comment on view smslogd.last_stored is 'The youngest times of the stored counters, by type and counted status, of the last 8 days that have any';

@@ -33,7 +33,10 @@ language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifi
         from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_language l on l.oid = p.prolang
        where n.nspname = 'smslogd' or n.nspname = 'verification' and p.proname like 'sms\_%'
       union all
-      -- another major version, or a restore, writes the text of a view in its own way
+      select format('body of function %s', p.oid::regprocedure), pg_get_function_sqlbody(p.oid)
+        from pg_proc p where p.pronamespace = 'smslogd'::regnamespace and p.prosqlbody is not null
+      union all
+      -- another major version, or a restore, writes the text of a view or of such a body in its own way
       select 'server', concat_ws('|', current_setting('server_version_num')::int / 10000, 'smslogd.installed'::regclass::oid)
     ) o
 $$;
@@ -44,7 +47,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   select i.object, o.object is null
     from smslogd.installed i left join smslogd.objects() o on o.object = i.object
    where i.state is distinct from o.state and i.object !~ '^(file|role|server)\M'
-     and (i.object not like 'view %' or o.object is null
+     and (i.object !~ '^(view|body) ' or o.object is null
           or exists (select from smslogd.installed s join smslogd.objects() n using (object, state) where s.object = 'server'))
    order by 1
 $$;

@@ -3,7 +3,7 @@
 -- The views that readers read: none of them shows a phone number, a text, a code or a gateway id.
 create or replace function smslogd.views() returns setof regclass language sql stable set search_path = pg_catalog, pg_temp as $$
   select ('verification.' || name)::regclass
-    from unnest('{sms_today_vs_yesterday,sms_delivery_hourly,sms_delivery_daily,sms_status_daily,sms_delivery_drop,sms_backlog,sms_stuck,sms_last_seen,
+    from unnest('{sms_today_vs_yesterday,sms_delivery_hourly,sms_delivery_daily,sms_status_daily,sms_delivery_drop,sms_week_against_week,sms_backlog,sms_stuck,sms_last_seen,
                   sms_resends,sms_delivery_by_prefix,sms_otp_conversion,sms_behind,sms_log_masked}'::text[]) as name
 $$;
 
@@ -11,16 +11,16 @@ $$;
 do $$
 declare
   meaning constant jsonb := '{
-    "period": "today, yesterday_same_time (up to the same wall-clock time as now) or yesterday",
+    "period": "today, yesterday_same_time (up to the same wall-clock time as now) or yesterday; this_week, last_week_same_time or last_week",
     "hour": "Start of the hour, an instant: shown in the session''s time zone",
     "local_hour": "Start of the hour on the clocks of REPORT_TIMEZONE; one comes twice when they are set back",
     "day": "Day in REPORT_TIMEZONE",
     "type": "verification, medication_request, text or 2FA",
     "total": "All SMS",
-    "finished": "SMS whose status is not Accepted or Enroute; those without any status are not among them",
+    "processed": "SMS whose status is neither Accepted nor Enroute; those without any status are not among them",
     "delivered": "SMS that are Delivered",
-    "undelivered": "finished - delivered",
-    "success_ratio": "delivered / finished; null over nothing. Blind to SMS that are stuck: read it beside on_time_ratio",
+    "undelivered": "processed - delivered",
+    "success_ratio": "delivered / processed; null over nothing. Blind to SMS that are stuck: read it beside on_time_ratio",
     "le_2m": "Delivered within 2 minutes: status_changed_at - inserted_at, negative counts as 0",
     "m2_5": "Delivered in more than 2, at most 5 minutes",
     "m5_30": "Delivered in more than 5, at most 30 minutes",
@@ -29,22 +29,12 @@ declare
     "oldest_open_age": "Age of the oldest SMS that is open; null where none is",
     "known_ratio": "SMS with a final status / all; null over nothing",
     "on_time_ratio": "The first figure to look at: Delivered within 2 minutes / all SMS that are at least 2 minutes old, whatever their status; null over nothing",
-    "untracked": "SMS without a status that nobody can ask for, as their source has no gateway ids; in total, on_time_ratio and known_ratio, not in finished and open",
+    "untracked": "SMS without a status that nobody can ask for, as their source has no gateway ids; in total, on_time_ratio and known_ratio, not in processed and open",
     "settled": "True once the period is over and none of its SMS is open: its figures stay",
-    "accepted": "Open: accepted by the gateway, not tried yet; or without a status yet, as the gateway id is waited for (those are also in waiting)",
     "waiting": "SMS without a gateway id, which is waited for until the end of their life: then they are Unaccepted. They are open and count as Accepted",
-    "enroute": "Open: in the delivery process",
-    "pending": "Open: in progress of delivery",
-    "unknown": "Open: the gateway does not know",
-    "expired": "Its time limit was reached at the gateway",
-    "deleted": "Deleted by an administrator of the gateway",
-    "undeliverable": "Cannot be delivered",
-    "rejected": "Rejected because of errors",
-    "unaccepted": "Could not be accepted, or never got a gateway id",
-    "terminated": "Not delivered within its life",
-    "p50": "Half were delivered within so many seconds; approximate, from merged buckets",
-    "p95": "95 of 100 were delivered within so many seconds; approximate, from merged buckets, 3600 at most",
-    "p99": "99 of 100 were delivered within so many seconds; approximate, from merged buckets, 3600 at most",
+    "p50_seconds": "Half were delivered within so many seconds; approximate, from merged buckets",
+    "p95_seconds": "95 of 100 were delivered within so many seconds; approximate, from merged buckets, 3600 at most",
+    "p99_seconds": "99 of 100 were delivered within so many seconds; approximate, from merged buckets, 3600 at most",
     "status": "One of the eleven statuses, or untracked; Accepted where the gateway id is still waited for",
     "sms": "SMS that have this status now",
     "share": "sms / all SMS of the day and type",
@@ -53,6 +43,7 @@ declare
     "on_time_drop": "usual_on_time_ratio - on_time_ratio: 0.2 means 20 of 100 fewer on time than usual; null where either is",
     "usual_success_ratio": "success_ratio of that hour in the 7 days before, taken together",
     "success_drop": "usual_success_ratio - success_ratio; null where either is",
+    "sms_lost": "How many SMS were late or undelivered beyond the usual: total, times the larger of the two drops",
     "hours": "Hours that have changed and are shown as they were counted before; the daemon counts them, the youngest first",
     "oldest_hour": "The oldest of them; null where there is none",
     "oldest_inserted_at": "When the oldest of them was created",

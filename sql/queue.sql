@@ -11,7 +11,7 @@ returns setof smslogd.sms_poll language sql stable as $$
          case when isfinite($5) then least($5, $6) else $6 end, least($5, $6 + interval '10 minutes') + s.life, $6 + s.give_up,
          0, null::text, timestamptz '-infinity'
     from (select * from smslogd.settings limit 1) s
-   where ($3 is null or $3 in ('Accepted', 'Enroute', 'Pending', 'Unknown'))
+   where ($3 is null or smslogd.is_open($3))
      and ($2 is not null or $4 <> 'verification' or s.source_tracks_gateway)
 $$;
 

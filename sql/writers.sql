@@ -6,16 +6,11 @@ begin
   if has_column_privilege(tg_relid, 'status_changed_at', 'update') then
     return null;
   end if;
+  if tg_level = 'ROW' then
+    raise exception 'smslogd: a gateway id and a final status stay as they are' using errcode = 'insufficient_privilege';
+  end if;
   if exists (select from changed where type = 'verification') then
     raise exception 'smslogd: verifications are logged by smslogd alone' using errcode = 'insufficient_privilege';
-  end if;
-  if tg_op = 'UPDATE' then
-    if exists (select from former o join changed n using (id)
-                where o.gateway_id is not null and n.gateway_id is distinct from o.gateway_id
-                   or n.gateway_status is distinct from o.gateway_status
-                  and (n.gateway_status is null or o.gateway_status not in ('Accepted', 'Enroute', 'Pending', 'Unknown'))) then
-      raise exception 'smslogd: a gateway id and a final status stay as they are' using errcode = 'insufficient_privilege';
-    end if;
   end if;
   return null;
 end $$;
@@ -24,4 +19,9 @@ revoke all on function smslogd.guard_writers() from public;
 create or replace trigger smslogd_guard_inserted after insert on verification.sms_log
   referencing new table as changed for each statement execute function smslogd.guard_writers();
 create or replace trigger smslogd_guard_updated after update on verification.sms_log
-  referencing old table as former new table as changed for each statement execute function smslogd.guard_writers();
+  referencing new table as changed for each statement execute function smslogd.guard_writers();
+-- the condition is resolved here: a writer may look nothing up in this schema
+create or replace trigger smslogd_guard_final after update of gateway_id, gateway_status on verification.sms_log
+  for each row when (old.gateway_id is not null and new.gateway_id is distinct from old.gateway_id
+                     or new.gateway_status is distinct from old.gateway_status and (new.gateway_status is null or not smslogd.is_open(old.gateway_status)))
+  execute function smslogd.guard_writers();

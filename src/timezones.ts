@@ -5,6 +5,7 @@
  */
 import { SmslogdError } from './errors.ts';
 import { nearest } from './nearest.ts';
+import { quoteLiteral } from './postgres/quoting.ts';
 
 type Query = <Row extends object>(text: string) => Promise<readonly Row[]>;
 
@@ -31,6 +32,15 @@ export async function requireTimezones(
         : 'PostgreSQL has no such zone in pg_timezone_names';
       return `${setting}: ${is}; the nearest is ${nearestZone(zone, zones)}`;
     });
+  // counters are kept by hours, and days made of them
+  const broken = await query(
+    `select from generate_series(timestamptz '2000-01-01 00:00+00', '2050-01-01 00:00+00', '1 month') as at
+      where extract(minute from (at at time zone ${quoteLiteral(REPORT_TIMEZONE)}) - (at at time zone 'UTC')) <> 0 limit 1`,
+  ).catch(() => []);
+  if (broken.length > 0)
+    problems.push(
+      'REPORT_TIMEZONE: its offset is not always a whole number of hours, and figures are kept by the hour; UTC and Europe/Kyiv are',
+    );
   if (problems.length > 0) throw new SmslogdError('config_invalid', `wrong settings:\n  ${problems.join('\n  ')}`);
 }
 

@@ -135,7 +135,7 @@ async function daemon(
         await runHourly({ sql: upkeep, log, fence, works }, signal);
       });
       if (config.RETENTION_DAYS > 0)
-        lead('retention', (signal, works) => runRetention({ config, sql: upkeep, log, works }, signal));
+        lead('retention', (signal, works) => runRetention({ config, sql: upkeep, log, fence, works }, signal));
       await Promise.race([...loops, once(stop.signal, 'abort')]);
     } finally {
       stop.abort();

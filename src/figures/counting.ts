@@ -12,7 +12,8 @@
  * never replaces a younger one.
  * Hours before settings.frozen_before (retention has removed rows) are left as they are.
  *
- * The net under it: the last days are counted again at each start, in case somebody had disabled the triggers.
+ * The net under it, in case somebody had disabled the triggers: every ten minutes one hour of the last days is counted again, so that each comes within
+ * two days. The cost is that of one hour, however long the leader leads and however often it changes.
  *
  * What it costs: at most a tenth of one connection's time, however much there is to count: the pause is nine times the work, and a turn takes as many hours
  * as it can count in a quarter of a second. Views do not wait for it, they count stale hours themselves, the youngest ones. The hours whose rows are not yet
@@ -21,10 +22,11 @@
 import type { Sql } from '../postgres/pools.ts';
 import type { Log } from '../log.ts';
 import { pause } from '../supervise.ts';
-import { noteRecentHours, recountHours } from './store.ts';
+import { noteRecentHour, recountHours } from './store.ts';
 
 /** An SMS is open for three days at most (SMS_STATUSES_GIVE_UP); the rest is margin. */
 const RECENT_DAYS = 8;
+const NET_MS = 600_000;
 const PAUSE_MS = 5_000;
 const REST = 9;
 const MOVING_REST = 99;
@@ -44,10 +46,14 @@ export interface HourlyDeps {
 
 /** Counts changed hours every few seconds until `signal` aborts. Throws what the database throws; safe to start again. */
 export async function runHourly({ sql, log, fence, works }: HourlyDeps, signal: AbortSignal): Promise<void> {
-  await noteRecentHours(sql, RECENT_DAYS);
   let most = FIRST_HOURS;
   let movingAt = 0;
+  let netAt = 0;
   while (!signal.aborted) {
+    if (performance.now() >= netAt) {
+      await noteRecentHour(sql, RECENT_DAYS, NET_MS / 1_000);
+      netAt = performance.now() + NET_MS;
+    }
     const started = performance.now();
     const done = await recountHours(sql, { wait: false, most, which: 'settled', fence: fence?.() });
     const took = performance.now() - started;

@@ -92,7 +92,7 @@ function applier(metrics: Metrics): (facts: Facts) => void {
   const counted = new Map<SmsType, number>();
   const { slotRetained, slotSafe, slotActive, checkpointTimestamp, figuresTimestamp } = metrics;
 
-  return ({ at, periods, recent, statuses, entered, overdue, due, behind, tables, checkpoint, slot }) => {
+  return ({ at, periods, recent, open, delivered, entered, overdue, due, behind, tables, checkpoint, slot }) => {
     figuresTimestamp.set(at);
     for (const table of TABLES) metrics.tableBytes.set({ table }, tables[table]);
     for (const row of periods) {
@@ -112,21 +112,16 @@ function applier(metrics: Metrics): (facts: Facts) => void {
         const row = recent.find((each) => each.type === type && each.outcome === outcome);
         metrics.recent.set({ type, outcome }, row?.sms ?? 0);
       }
-      const counts = statuses.filter((row) => row.type === type);
-      const open = counts.filter(({ status }) => OPEN_STATUSES.some((each) => each === status));
+      const counts = open.filter((row) => row.type === type);
       for (const status of OPEN_STATUSES) {
-        metrics.open.set({ type, status }, open.find((row) => row.status === status)?.sms ?? 0);
+        metrics.open.set({ type, status }, counts.find((row) => row.status === status)?.sms ?? 0);
       }
-      metrics.oldestOpenAge.set({ type }, Math.max(0, ...open.map((row) => row.oldest_age)));
+      metrics.oldestOpenAge.set({ type }, Math.max(0, ...counts.map((row) => row.oldest_age)));
       const total = entered[type] ?? 0;
       metrics.smsTotal.inc({ type }, Math.max(0, total - (counted.get(type) ?? 0)));
       counted.set(type, total);
       metrics.overdueAge.set({ type }, overdue.find((row) => row.type === type)?.age ?? 0);
-      setOrRemove(
-        metrics.lastDelivered,
-        { type },
-        counts.find((row) => row.status === 'Delivered')?.last_changed ?? null,
-      );
+      setOrRemove(metrics.lastDelivered, { type }, delivered[type] ?? null);
     }
     metrics.pollDue.set(due);
     metrics.hoursBehind.set(behind);

@@ -30,20 +30,25 @@ export interface RetentionDeps {
   readonly config: Pick<Config, 'RETENTION_DAYS'>;
   readonly sql: Sql;
   readonly log: Log;
+  /** SQL that is true while this daemon leads */
+  readonly fence?: (() => string) | undefined;
   /** told after each turn that succeeded */
   readonly works?: () => void;
 }
 
 /** Removes what is past RETENTION_DAYS (more than 0) every few minutes until `signal` aborts. Throws what the database throws; safe to start again. */
-export async function runRetention({ config, sql, log, works }: RetentionDeps, signal: AbortSignal): Promise<void> {
+export async function runRetention(
+  { config, sql, log, fence, works }: RetentionDeps,
+  signal: AbortSignal,
+): Promise<void> {
   let first = true;
   const refused = (id: string, error: unknown) =>
     tellRefused({ log }, id, refusalOf(error, 'It stays in the log; smslogd tries again each hour.'));
   while (!signal.aborted) {
-    const mark = await rested(signal, () => freezeHours(sql, config.RETENTION_DAYS));
+    const mark = await rested(signal, () => freezeHours(sql, config.RETENTION_DAYS, fence?.()));
     if (!mark.frozen) continue;
     if (mark.raised || first) {
-      const rows = await removeBefore(sql, mark.before, refused, signal);
+      const rows = await removeBefore({ sql, fence }, mark.before, refused, signal);
       if (rows > 0) log.info({ rows, before: mark.before }, 'SMS past RETENTION_DAYS are removed');
     }
     first = false;
@@ -54,7 +59,7 @@ export async function runRetention({ config, sql, log, works }: RetentionDeps, s
 
 /** One pass: removes all rows before `before` that nobody holds and no trigger keeps (`refused`); returns how many. */
 async function removeBefore(
-  sql: Sql,
+  { sql, fence }: Pick<RetentionDeps, 'sql' | 'fence'>,
   before: string,
   refused: (id: string, error: unknown) => void,
   signal: AbortSignal,
@@ -65,7 +70,7 @@ async function removeBefore(
     let removed = 0;
     const remove = async (some: readonly { place: string }[]) => {
       const places = some.map(({ place }) => place);
-      removed += await rested(signal, () => removeRows(sql, places, before));
+      removed += await rested(signal, () => removeRows(sql, places, before, fence?.()));
     };
     for (let from = 0; from < rows.length && !signal.aborted; from += BATCH)
       await writeAccepted(rows.slice(from, from + BATCH), remove, async ({ id }, error) => refused(id, error));

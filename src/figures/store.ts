@@ -3,7 +3,7 @@ import type { Sql } from '../postgres/pools.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
 import { arrayLiteral, quoteLiteral } from '../postgres/quoting.ts';
 import { TABLES, type GROUPS, type OUTCOMES, type PollResult, type SLOT_WAL_STATUSES } from '../metrics.ts';
-import type { SmsType, Status } from '../status.ts';
+import { OPEN_STATUSES, STATUSES, type OpenStatus, type SmsType, type Status } from '../status.ts';
 
 /** Any fixed number: two daemons that count exclude each other by it. */
 const LOCK = 7_246_581_904;
@@ -26,7 +26,7 @@ export interface RecountOptions {
   readonly fence?: string | undefined;
 }
 
-const MOVING = `hour between date_bin('1 hour', now() - interval '2 minutes', '2000-01-01 00:00+00') and now()`;
+const MOVING = `hour between smslogd.hour_of(now() - interval '2 minutes') and now()`;
 /** As a condition on `hour`. */
 const WHICH = { all: 'true', settled: `not (${MOVING})`, moving: MOVING };
 
@@ -78,18 +78,17 @@ const recount = (bound: string, most: number) => `
     delete from smslogd.changed_hour n
      where n.hour in (select hour from hours) or n.hour in (select hour from many)
         or current_setting('smslogd.ours')::boolean and n.hour < (select frozen_before from smslogd.settings)
-  ), removed as (
-    delete from smslogd.sms_removed where hour in (select hour from hours) returning type, sms
-  ), settled as (
-    insert into smslogd.sms_removed select null, type, sum(sms) from removed group by type
+     returning type, entered
+  ), entered as (
+    insert into smslogd.sms_entered as e select type, sum(entered) from taken where entered > 0 group by type
+    on conflict (type) do update set sms = e.sms + excluded.sms
   ), gone as (
     delete from smslogd.sms_hourly h using hours
-     where h.hour = hours.hour
-       and not exists (select from counted c where (c.hour, c.quarter, c.type, c.status) = (h.hour, h.quarter, h.type, h.status))
+     where h.hour = hours.hour and not exists (select from counted c where (c.status, c.type, c.hour) = (h.status, h.type, h.hour))
   ), stored as (
-    insert into smslogd.sms_hourly as h (hour, quarter, type, status, ${COUNTS})
-    select hour, quarter, type, status, ${COUNTS} from counted order by hour, quarter, type, status
-    on conflict (hour, quarter, type, status) do update set (${COUNTS}) = row (${COUNTS.replaceAll(/\w+/g, 'excluded.$&')})
+    insert into smslogd.sms_hourly as h (status, type, hour, ${COUNTS})
+    select status, type, hour, ${COUNTS} from counted order by status, type, hour
+    on conflict (status, type, hour) do update set (${COUNTS}) = row (${COUNTS.replaceAll(/\w+/g, 'excluded.$&')})
      where (${COUNTS.replaceAll(/\w+/g, 'h.$&')}) is distinct from (${COUNTS.replaceAll(/\w+/g, 'excluded.$&')})
   )
   select current_setting('smslogd.ours')::boolean as ours, (select count(*) from hours) as hours, (select count(*) from noted) as noted`;
@@ -103,11 +102,13 @@ async function lastRow<Row>(sql: Sql, statements: string): Promise<Row> {
   return results.at(-1)![0]!;
 }
 
-/** Notes the last `days` days, so that they are counted again. */
-export async function noteRecentHours(sql: Sql, days: number): Promise<void> {
+/**
+ * Notes one hour of the last `days` days, so that it is counted again: with each `seconds` of the database's clock the one before, so that whoever calls
+ * this as often comes by every hour in turn.
+ */
+export async function noteRecentHour(sql: Sql, days: number, seconds: number): Promise<void> {
   await sql`insert into smslogd.changed_hour
-            select generate_series(date_bin('1 hour', now(), '2000-01-01 00:00+00') - make_interval(days => ${days}),
-                                   date_bin('1 hour', now(), '2000-01-01 00:00+00'), '1 hour')`;
+            select smslogd.hour_of(now()) - (floor(extract(epoch from now()) / ${seconds}::numeric)::int8 % (24 * ${days}::int4)) * interval '1 hour'`;
 }
 
 /**
@@ -116,8 +117,7 @@ export async function noteRecentHours(sql: Sql, days: number): Promise<void> {
  * clocks set back (a day of now() - N days has the session's time zone), one for statements that are under way; and today_vs_yesterday
  * reads the log itself for the last 25 hours.
  */
-const cutoff = (days: number) =>
-  `date_bin('1 hour', now() - interval '${days} days 2 hours', timestamptz '2000-01-01 00:00+00')`;
+const cutoff = (days: number) => `smslogd.hour_of(now() - interval '${days} days 2 hours')`;
 
 /** Hours counted in one statement before they are frozen. */
 const FREEZE_HOURS = 168;
@@ -133,16 +133,17 @@ export interface Frozen {
 
 /**
  * Counts noted hours before the cutoff and, where none is left, freezes them, in one transaction. Where many hours are noted it takes
- * several calls: `frozen` is false till then. Throws retention_kept where the database keeps rows for longer.
+ * several calls: `frozen` is false till then, and where `fence` is not true. Throws retention_kept where the database keeps rows for longer.
  */
-export async function freezeHours(sql: Sql, days: number): Promise<Frozen> {
+export async function freezeHours(sql: Sql, days: number, fence = 'true'): Promise<Frozen> {
   const before = cutoff(days);
   const frozen = lastRow<Frozen>(
     sql,
-    `select set_config('smslogd.ours', 'true', true) from pg_advisory_xact_lock(${LOCK});
+    `select set_config('smslogd.ours', (${fence})::text, true) from pg_advisory_xact_lock(${LOCK});
      ${recount(`hour < ${before}`, FREEZE_HOURS)};
-     select before::text, raised, raised or (select frozen_before >= before from smslogd.settings) as frozen
-       from (select before, smslogd.freeze_hours(before) as raised from (select ${before} as before offset 0) b) r`,
+     select before::text, raised, ours and (raised or (select frozen_before >= before from smslogd.settings)) as frozen
+       from (select before, ours, case when ours then smslogd.freeze_hours(before) else false end as raised
+               from (select ${before} as before, current_setting('smslogd.ours')::boolean as ours offset 0) b) r`,
   );
   return await frozen.catch((error: unknown) => {
     if (codeOf(error) !== '55000') throw error;
@@ -158,10 +159,13 @@ export async function oldRows(sql: Sql, before: string, limit: number): Promise<
     select id, ctid::text as place from verification.sms_log where inserted_at < ${before}::text::timestamptz order by inserted_at limit ${limit}`;
 }
 
-/** Removes what of these rows is older than `before`, with its queue entries; returns how many rows. What others hold is left. */
-export async function removeRows(sql: Sql, places: readonly string[], before: string): Promise<number> {
+/**
+ * Removes what of these rows is older than `before`, with its queue entries; returns how many rows. What others hold is left, and all of it where `fence` is
+ * not true.
+ */
+export async function removeRows(sql: Sql, places: readonly string[], before: string, fence = 'true'): Promise<number> {
   const [row] = await sql<{ removed: number }[]>`
-    select smslogd.remove_logged(${arrayLiteral(places)}::text::tid[], ${before}::text::timestamptz) as removed`;
+    select case when ${sql.unsafe(fence)} then smslogd.remove_logged(${arrayLiteral(places)}::text::tid[], ${before}::text::timestamptz) else 0 end as removed`;
   return row!.removed;
 }
 
@@ -173,7 +177,8 @@ export interface Period extends StatusCounts, GroupCounts {
   readonly period: 'today' | 'yesterday_same_time' | 'yesterday';
   readonly type: SmsType;
   readonly total: number;
-  readonly finished: number;
+  readonly processed: number;
+  readonly delivered: number;
   readonly undelivered: number;
   readonly success_ratio: number | null;
   readonly open: number;
@@ -184,13 +189,12 @@ export interface Period extends StatusCounts, GroupCounts {
   readonly settled: boolean;
 }
 
-/** A row of smslogd.sms_by_status, what verification.sms_backlog shows the open ones of; the age in seconds, the time in Unix seconds. */
-export interface StatusCount {
+/** A row of verification.sms_backlog: SMS that are open now, the age of the oldest in seconds. */
+export interface OpenCount {
   readonly type: SmsType;
-  readonly status: Status | 'untracked';
+  readonly status: OpenStatus;
   readonly sms: number;
   readonly oldest_age: number;
-  readonly last_changed: number | null;
 }
 
 /** What became of the SMS that were sent 2 to 12 minutes ago: old enough to be judged, young enough to tell how the channel is now. */
@@ -257,7 +261,9 @@ export interface Facts {
   /** only what there is any of */
   readonly recent: readonly Recent[];
   /** likewise */
-  readonly statuses: readonly StatusCount[];
+  readonly open: readonly OpenCount[];
+  /** when the last delivery of a type was, by the gateway's date; only types that have one */
+  readonly delivered: Readonly<Partial<Record<SmsType, number>>>;
   readonly due: number;
   /** of these, SMS that were past their life when they came into the log: they are asked for slowly */
   readonly history_due: number;
@@ -278,18 +284,11 @@ export interface Facts {
   readonly slot: Slot | null;
 }
 
-const LATELY = "hour > smslogd.clock() - interval '1 day' and hour <= smslogd.clock()";
-
-/**
- * SQL for the SMS that ever entered the log, by type: those that are stored as counted, of the last day those that are there now, and those that
- * were removed since their hour was counted and before. It never becomes less: what counting an hour again takes from one part it gives to another.
- */
+/** SQL for the SMS that ever entered the log, by type: those that are counted, and those that are noted and not counted yet. It never becomes less. */
 const ENTERED = `
   select type, sum(sms)::int8 as sms
-    from (select type, sms from smslogd.sms_daily
-          union all select type, sms from smslogd.hour_counts where ${LATELY}
-          union all select type, -sms from smslogd.sms_hourly where ${LATELY}
-          union all select type, sms from smslogd.sms_removed where hour is null or ${LATELY}) s
+    from (select type, sms from smslogd.sms_entered
+          union all select type, entered from smslogd.changed_hour where entered > 0) s
    group by type`;
 
 /**
@@ -309,24 +308,39 @@ export async function countInThisDatabase(sql: Sql, limitMs: number): Promise<vo
   if (!moved) return;
   await lastRow(
     sql,
-    `${limit}
+    `${limit} select pg_advisory_xact_lock(${LOCK});
      with former as materialized (
        select counted_in from smslogd.settings
      ), moved as (
        update smslogd.settings set counted_in = here from (${here}) h where counted_in is distinct from here returning here
-     ), anew as (
-       insert into smslogd.sms_removed
-       select null, type, -sms from (${ENTERED}) e
+     ), reset as (
+       insert into smslogd.sms_entered as e select type, -sms from (${ENTERED}) n
         where exists (select from moved) and (select counted_in from former) is not null
+       on conflict (type) do update set sms = e.sms + excluded.sms
      )
      select count(*) from moved`,
   );
 }
 
+/** As it comes from the database; `period` now: all that is open, and what was counted beside it. */
+interface ByType extends Omit<Period, 'period' | Lowercase<Status>> {
+  readonly period: Period['period'] | 'now';
+  /** of `now` alone */
+  readonly last_delivered_at?: number | null;
+  /** `oldest` in Unix seconds */
+  readonly statuses: Partial<
+    Record<Status | 'untracked', { readonly sms: number; readonly oldest: number | null }>
+  > | null;
+}
+
+interface Read extends Omit<Facts, 'periods' | 'open' | 'delivered'> {
+  readonly channel: readonly ByType[];
+}
+
 /** Reads all facts in one statement, hence one snapshot; PostgreSQL gives it up after `limitMs` milliseconds. */
 export async function readFacts(sql: Sql, slotName: string, limitMs: number): Promise<Facts> {
   const slot = quoteLiteral(slotName);
-  const { facts } = await lastRow<{ facts: Facts }>(
+  const { read } = await lastRow<{ read: Read }>(
     sql,
     `set local statement_timeout = ${Math.round(limitMs)};
      select json_build_object(
@@ -335,19 +349,19 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
        'tracks', (select source_tracks_gateway from smslogd.settings),
        'recent', (select coalesce(json_agg(r), '[]')
                     from (select type, outcome, sum(n)::int8 as sms
-                            from (select source_tracks_gateway from smslogd.settings limit 1) s
+                            from smslogd.moment m
                            cross join smslogd.count_sms(smslogd.clock() - interval '12 minutes', smslogd.clock() - interval '2 minutes', smslogd.clock()) c
-                           cross join lateral smslogd.kinds(c.type, c.status, c.sms, s.source_tracks_gateway) k
+                           cross join lateral smslogd.status_groups(c.type, c.status, c.sms, m.tracks) k
                            cross join lateral (values
                              ('on_time', c.on_time),
                              (case when k.delivered > 0 then 'late' when k.untracked > 0 then 'untracked' when k.open > 0 then 'waiting'
                                    else 'undelivered' end, c.sms - c.on_time)) o (outcome, n)
                            where n > 0 group by type, outcome) r),
-       'periods', (select json_agg(to_jsonb(p) || jsonb_build_object('oldest_open_age', date_part('epoch', p.oldest_open_age)))
-                     from verification.sms_today_vs_yesterday p),
-       'statuses', (select coalesce(json_agg(json_build_object('type', type, 'status', status, 'sms', sms,
-                           'oldest_age', date_part('epoch', smslogd.clock() - oldest), 'last_changed', date_part('epoch', last_changed_at))), '[]')
-                      from smslogd.sms_by_status),
+       'channel', (select json_agg(to_jsonb(p) - '{place,last_delivered_at}'::text[] || jsonb_build_object('oldest_open_age', date_part('epoch', p.oldest_open_age))
+                              || case when p.period = 'now' then jsonb_build_object(
+                                   'last_delivered_at', (select date_part('epoch', greatest(p.last_delivered_at, max(l.last_changed_at)))
+                                                           from smslogd.last_stored l where l.type = p.type and l.status = 'Delivered')) else '{}' end)
+                     from smslogd.today_by_type p),
        'due', (select count(*) from smslogd.sms_poll where lane in (0, 1, 2) and due_at <= now() and leased_until <= now()),
        'history_due', (select count(*) from smslogd.sms_poll where lane = 2 and due_at <= now() and leased_until <= now()),
        'behind', (select hours from verification.sms_behind),
@@ -368,10 +382,37 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
                          'retained', case when pg_is_in_recovery() then null else pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) end,
                          'behind', case when pg_is_in_recovery() then null else pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn) end)
                   from pg_replication_slots where slot_name = ${slot} and database = current_database())
-     ) as facts`,
+     ) as read`,
   );
-  return facts;
+  const { channel, ...facts } = read;
+  const now = channel.filter(({ period }) => period === 'now');
+  return {
+    ...facts,
+    periods: channel.flatMap(({ period, statuses, ...row }) =>
+      period === 'now' ? [] : [{ ...row, period, ...countsOf(statuses) }],
+    ),
+    open: now.flatMap(({ type, statuses }) =>
+      OPEN_STATUSES.flatMap((status) => {
+        const counted = statuses?.[status];
+        if (counted === undefined) return [];
+        return [
+          {
+            type,
+            status,
+            sms: counted.sms,
+            oldest_age: counted.oldest === null ? 0 : Math.max(0, Math.floor(facts.at - counted.oldest)),
+          },
+        ];
+      }),
+    ),
+    delivered: Object.fromEntries(
+      now.flatMap(({ type, last_delivered_at: at }) => (at === null || at === undefined ? [] : [[type, at]])),
+    ),
+  };
 }
+
+const countsOf = (statuses: ByType['statuses']) =>
+  Object.fromEntries(STATUSES.map((status) => [status.toLowerCase(), statuses?.[status]?.sms ?? 0])) as StatusCounts;
 
 /** What the queue tells of the gateway: how the last requests for open SMS ended, and when an answer last brought news (Unix seconds). */
 export interface Asked {
@@ -397,18 +438,20 @@ export async function readHours(sql: Sql, hours: number, limitMs: number): Promi
     `set local statement_timeout = ${Math.round(limitMs)};
      select coalesce(json_agg(h order by h.hour, h.type), '[]') as rows
        from (select date_part('epoch', n.hour) as hour, n.type, n.total, n.delivered, n.open, n.untracked,
-                    smslogd.ratio(n.delivered, n.finished) as success_ratio, smslogd.ratio(n.all_on_time, n.all_due) as on_time_ratio,
-                    n.le_2m, n.m2_5, n.m5_30, n.gt_30m, (n.fast).p50, (n.fast).p95, n.due, n.on_time
-               from (select hour, type, smslogd.total(sms) as total, smslogd.total(finished) as finished, smslogd.total(delivered) as delivered,
-                            smslogd.total(open) as open, smslogd.total(untracked) as untracked,
-                            smslogd.total(due) as all_due, smslogd.total(on_time) as all_on_time,
-                            smslogd.total(due) filter (where status <> 'untracked') as due,
-                            smslogd.total(on_time) filter (where status <> 'untracked') as on_time,
-                            smslogd.total(le_2m) as le_2m, smslogd.total(m2_5) as m2_5, smslogd.total(m5_30) as m5_30, smslogd.total(gt_30m) as gt_30m,
-                            smslogd.percentiles(smslogd.sum_buckets(buckets) filter (where buckets <> '{}')) as fast
-                       from smslogd.sms_hourly_now
-                      where hour > smslogd.clock() - interval '${hours} hours' and isfinite(hour)
-                      group by hour, type) n) h`,
+                    smslogd.ratio(n.delivered, n.processed) as success_ratio, smslogd.ratio(n.all_on_time, n.all_due) as on_time_ratio,
+                    n.le_2m, n.m2_5, n.m5_30, n.gt_30m, smslogd.percentile(n.buckets, 0.5) as p50, smslogd.percentile(n.buckets, 0.95) as p95, n.due, n.on_time
+               from (select h.hour, h.type, smslogd.total(h.sms) as total, smslogd.total(k.processed) as processed, smslogd.total(k.delivered) as delivered,
+                            smslogd.total(k.open) as open, smslogd.total(k.untracked) as untracked,
+                            smslogd.total(h.due) as all_due, smslogd.total(h.on_time) as all_on_time,
+                            smslogd.total(h.due) filter (where k.untracked = 0) as due,
+                            smslogd.total(h.on_time) filter (where k.untracked = 0) as on_time,
+                            smslogd.total(h.le_2m) as le_2m, smslogd.total(h.m2_5) as m2_5, smslogd.total(h.m5_30) as m5_30, smslogd.total(h.gt_30m) as gt_30m,
+                            max(h.buckets) as buckets
+                       from smslogd.moment m
+                      cross join smslogd.hour_counts h
+                      cross join lateral smslogd.status_groups(h.type, h.status, h.sms, m.tracks) k
+                      where h.hour > smslogd.clock() - interval '${hours} hours' and isfinite(h.hour)
+                      group by h.hour, h.type) n) h`,
   );
   return rows;
 }

@@ -177,10 +177,10 @@ export function checkpointAt(facts: Facts | undefined): string | null {
   return facts?.checkpoint === undefined || facts.checkpoint === null ? null : isoTime(facts.checkpoint);
 }
 
-function openCounts({ statuses }: Facts): OpenCount[] {
+function openCounts({ open }: Facts): OpenCount[] {
   return SMS_TYPES.flatMap((type) =>
     OPEN_STATUSES.map((status) => {
-      const row = statuses.find((each) => each.type === type && each.status === status);
+      const row = open.find((each) => each.type === type && each.status === status);
       return { type, status, sms: row?.sms ?? 0, oldest_age: row?.oldest_age ?? null };
     }),
   );

@@ -82,6 +82,7 @@ export async function migrate(config: Config, { role, say }: MigrateOptions): Pr
   try {
     await requireRole(client, role);
     await client.query('select pg_advisory_lock($1)', [LOCK]);
+    await appliedMigrations(queryOf(client));
     const texts = migrationNames().map(migrationText);
     await requireFit(client, texts);
     for (const name of await addIndexes(client, texts)) say(`index ${name} of the log`);
@@ -120,7 +121,7 @@ function tellAltered(altered: readonly Altered[], say: (line: string) => void): 
 }
 
 /** What the files of sql/ make; all else is made by migrations. */
-const REPEATABLE = /^(?:function|trigger|view) /;
+const REPEATABLE = /^(?:body|function|trigger|view) /;
 
 /** The migrations are to be run once more: they make what is missing, and leave what is there. */
 function lacksTables(altered: readonly Altered[] | undefined): boolean {
@@ -201,12 +202,26 @@ export async function requireSchema(sql: Sql): Promise<string[]> {
   return done.filter((name) => !mine.includes(name));
 }
 
+/** Throws schema_older where the database was made before 1.0.0, which had other migrations: only the log can be kept. */
 async function appliedMigrations(query: Query): Promise<string[]> {
   const [there] = await query<{ name: string }>(
     `select to_regclass('smslogd.migrations')::text as name where to_regclass('smslogd.migrations') is not null`,
   );
   if (there === undefined) return [];
-  return (await query<{ name: string }>('select name from smslogd.migrations order by id')).map((row) => row.name);
+  const names = (await query<{ name: string }>('select name from smslogd.migrations order by id')).map(
+    (row) => row.name,
+  );
+  if (names.length > 0 && names[0] !== migrationNames()[0])
+    throw new SmslogdError(
+      'schema_older',
+      'the schema smslogd was made by a version before 1.0.0, which cannot be upgraded',
+      {
+        hint:
+          'Stop the daemons. As the owner of the source table run: drop schema smslogd cascade; drop function if exists verification.sms_delivery_between(date, date); ' +
+          'then run `smslogd migrate`. The log stays, and queue and counters are filled again from it; counters of SMS that are no longer in it are lost.',
+      },
+    );
+  return names;
 }
 
 const nothing = () => {};

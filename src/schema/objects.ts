@@ -15,8 +15,9 @@ const FOLDER = fileURLToPath(new URL('../../sql/', import.meta.url));
 /** In the order in which they need each other. */
 const FILES = [
   'objects',
+  'statuses',
+  'calendar',
   'counting',
-  'days',
   'queue',
   'writers',
   'retention',

@@ -93,6 +93,5 @@ function catchUp(altered: readonly Altered[] | undefined): string[] {
   return [
     `insert into smslogd.changed_hour
      select distinct smslogd.hour_of(inserted_at) from verification.sms_log union select distinct hour from smslogd.sms_hourly`,
-    'select smslogd.sum_days(null)',
   ];
 }

@@ -4,7 +4,7 @@ import { loadConfig } from '../../src/settings.ts';
 import { createCluster, type Cluster } from '../../src/demo/cluster.ts';
 import { createSource } from '../../src/demo/source-table.ts';
 import { refreshHourly } from '../../src/figures/counting.ts';
-import { noteRecentHours, oldRows, readFacts, readHours, recountHours } from '../../src/figures/store.ts';
+import { noteRecentHour, oldRows, readFacts, readHours, recountHours } from '../../src/figures/store.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { openHours, requeueHour, resetStuck } from '../../src/poller/queue.ts';
 import { createPollerStore } from '../../src/poller/store.ts';
@@ -22,6 +22,7 @@ const VIEWS = [
   'sms_delivery_daily',
   'sms_status_daily',
   'sms_delivery_drop',
+  'sms_week_against_week',
   'sms_backlog',
   'sms_stuck',
   'sms_last_seen',
@@ -47,7 +48,7 @@ const STATEMENTS: readonly Statement[] = [
   ['daemon: hours of the page', (sql) => readHours(sql, 24, 60_000)],
   [
     'daemon: count what is moving',
-    (sql) => noteRecentHours(sql, 0).then(() => recountHours(sql, { wait: true, most: 168, which: 'moving' })),
+    (sql) => noteRecentHour(sql, 1, 1e12).then(() => recountHours(sql, { wait: true, most: 168, which: 'moving' })),
   ],
   ['daemon: nothing to count', (sql) => recountHours(sql, { wait: true, most: 0 })],
   ['daemon: rows past retention', (sql) => oldRows(sql, '2000-01-01 00:00+00', 50_000)],

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { hoursAfter, refreshHourly, pauseAfter, runHourly } from '../../src/figures/counting.ts';
-import { recountHours } from '../../src/figures/store.ts';
+import { noteRecentHour, recountHours } from '../../src/figures/store.ts';
 import { silentLog } from '../../src/log.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 
@@ -235,15 +235,17 @@ test('hours that retention has frozen stay as they were counted', async () => {
   expect(view!['sms']).toBe(1000);
 });
 
-test('the loop counts what changes, and at its start also what changed behind the triggers of the last days', async () => {
+test('the loop counts what changes, and of what changed behind the triggers of the last days an hour at a time', async () => {
   await sql`alter table verification.sms_log disable trigger smslogd_note_inserted`;
-  await insert(100, 100);
+  await insert(20_000, 300);
   await sql`alter table verification.sms_log enable always trigger smslogd_note_inserted`;
   const stop = new AbortController();
   let turns = 0;
   const loop = runHourly({ sql: db.daemon, log: silentLog, works: () => (turns += 1) }, stop.signal);
   await until('the first turn', () => turns > 0);
-  expect([...(await stored())]).toEqual([...(await byHand())]);
+  const counted = [...(await stored())];
+  expect(new Set(counted.map((row) => String(row['hour']))).size).toBe(1);
+  expect(await byHand()).toEqual(expect.arrayContaining(counted));
   stop.abort();
   await Promise.race([
     loop,
@@ -251,6 +253,16 @@ test('the loop counts what changes, and at its start also what changed behind th
       throw new Error('the loop does not stop');
     }),
   ]);
+});
+
+test('every hour of the last days comes by in turn to be counted again, and no other', async () => {
+  await until('each hour to be noted', async () => {
+    await noteRecentHour(db.daemon, 1, 0.003);
+    return (await notes()) >= 24;
+  });
+  const [row] = await sql`
+    select count(distinct hour)::int as hours, min(hour) >= now() - interval '25 hours' and max(hour) <= now() as recent from smslogd.changed_hour`;
+  expect(row).toEqual({ hours: 24, recent: true });
 });
 
 test('a loop rests nine times as long as it worked, five seconds at least', () => {

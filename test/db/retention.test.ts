@@ -33,9 +33,7 @@ beforeAll(async () => {
 });
 beforeEach(async () => {
   await db.sql`update smslogd.settings set frozen_before = '-infinity', retention_days = ${DAYS}`;
-  await db.sql`truncate verification.sms_log, smslogd.sms_hourly, smslogd.sms_poll, smslogd.changed_hour, verification.verifications`;
-  // what was removed so far goes last: to empty the log notes it
-  await db.sql`truncate smslogd.sms_removed`;
+  await db.sql`truncate verification.sms_log, smslogd.sms_hourly, smslogd.sms_poll, smslogd.changed_hour, smslogd.sms_entered, verification.verifications`;
 });
 afterAll(async () => {
   await sql.end();

@@ -84,6 +84,21 @@ test('the SQL that --dry-run prints does by hand what migrate does, which then f
   await empty.drop();
 });
 
+test('a database that a version before 1.0.0 made is refused, with what to run', async () => {
+  const old = await createDatabase();
+  await old.sql`insert into verification.sms_log (phone_number, type) values ('+380000000001', 'text')`;
+  await old.sql`update smslogd.migrations set name = '0001_log'`;
+  const refused = { code: 'schema_older', message: expect.stringContaining('before 1.0.0') };
+  await expect(requireSchema(old.daemon)).rejects.toMatchObject(refused);
+  const refusal = await migrate(old.owner.config(), { say: () => {} }).catch((error: unknown) => error as SmslogdError);
+  expect(refusal).toMatchObject(refused);
+  const statements = /run: (.*); then run/.exec((refusal as SmslogdError).hint)?.[1];
+  await old.owner.sql.unsafe(statements!);
+  await migrate(old.owner.config(), { say: () => {} });
+  expect([...(await old.sql`select total from verification.sms_delivery_hourly`)]).toEqual([{ total: '1' }]);
+  await old.drop();
+});
+
 describe('what somebody dropped or changed is told, and put back', () => {
   test.each([
     ['a view', 'drop view verification.sms_backlog', 'view verification.sms_backlog was dropped'],
@@ -105,8 +120,13 @@ describe('what somebody dropped or changed is told, and put back', () => {
     ],
     [
       'a trigger that no longer fires always',
-      'alter table smslogd.sms_hourly enable trigger smslogd_follow_updated',
-      'trigger smslogd_follow_updated on smslogd.sms_hourly was changed',
+      'alter table verification.sms_log enable trigger smslogd_note_updated',
+      'trigger smslogd_note_updated on verification.sms_log was changed',
+    ],
+    [
+      'a function that is an expression',
+      'create or replace function smslogd.is_open(status text) returns boolean language sql immutable parallel safe return false',
+      'body of function smslogd.is_open(text) was changed',
     ],
     [
       'a function with another body',

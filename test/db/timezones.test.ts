@@ -45,7 +45,18 @@ test.for(['europe/kyiv', 'utc', 'PST', 'JST', 'posix/Europe/Kyiv', 'Europe/Kyev'
   },
 );
 
-test.for(['UTC', 'Europe/Kyiv', 'Europe/Kiev', 'Asia/Kolkata', 'EST5EDT', 'Etc/GMT+2', 'Japan', 'Etc/UTC'])(
+test.for(['Asia/Kolkata', 'Asia/Kathmandu', 'Australia/Lord_Howe', 'America/St_Johns'])(
+  'days that do not begin with an hour are refused, and read all the same: %s',
+  async (zone) => {
+    expect(await refusal({ REPORT_TIMEZONE: zone })).toMatchObject({
+      code: 'config_invalid',
+      message: expect.stringContaining('REPORT_TIMEZONE: its offset is not always a whole number of hours'),
+    });
+    expect(await refusal({ SOURCE_TIMEZONE: zone })).toBeUndefined();
+  },
+);
+
+test.for(['UTC', 'Europe/Kyiv', 'Europe/Kiev', 'America/Santiago', 'EST5EDT', 'Etc/GMT+2', 'Japan', 'Etc/UTC'])(
   'a name of pg_timezone_names is taken: %s',
   async (name) => {
     expect(await refusal({ SOURCE_TIMEZONE: name, REPORT_TIMEZONE: name })).toBeUndefined();

@@ -119,14 +119,17 @@ async function scraped(url: string, series: readonly string[]): Promise<Numbers>
 /** The same series from the views. */
 async function viewed(): Promise<Numbers> {
   const numbers: Numbers = {};
+  for (const row of await db.sql`select * from smslogd.today_counts where period in ('today', 'yesterday')`)
+    numbers[`smslogd_period_sms{type="${row['type']}",period="${row['period']}",status="${row['status']}"}`] = Number(
+      row['sms'],
+    );
   for (const row of await db.sql`select * from verification.sms_today_vs_yesterday where period <> 'yesterday_same_time'`) {
     const labels = `type="${row['type']}",period="${row['period']}"`;
-    for (const status of [...STATUSES, 'untracked'])
-      numbers[`smslogd_period_sms{${labels},status="${status}"}`] = Number(row[status.toLowerCase()]);
+    for (const status of [...STATUSES, 'untracked']) numbers[`smslogd_period_sms{${labels},status="${status}"}`] ??= 0;
     for (const group of ['le_2m', 'm2_5', 'm5_30', 'gt_30m'])
       numbers[`smslogd_period_delivered{${labels},group="${group}"}`] = Number(row[group]);
     for (const ratio of ['success_ratio', 'known_ratio', 'on_time_ratio'])
-      numbers[`smslogd_period_${ratio}{${labels}}`] = row[ratio] as number | null;
+      numbers[`smslogd_period_${ratio}{${labels}}`] = row[ratio] === null ? null : Number(row[ratio]);
   }
   for (const row of await db.sql`select * from verification.sms_backlog`)
     numbers[`smslogd_sms_open{type="${row['type']}",status="${row['status']}"}`] = Number(row['open']);
@@ -163,9 +166,9 @@ async function recounted(tracks: boolean): Promise<Numbers> {
       left join sms m on m.type = t.type and m.ago = p.days and m.status = 'Delivered' and m.seconds > above and m.seconds <= upto group by 1
     union all
     select format('smslogd_period_%s_ratio{type="%s",period="%s"}', r.ratio, t.type, period),
-           case ratio when 'success' then count(m) filter (where m.status = 'Delivered')::float8 / nullif(count(m) filter (where m.status not in ('Accepted', 'Enroute', 'untracked')), 0)
-                      when 'known' then count(m) filter (where m.status not in (select status from open) and m.status <> 'untracked')::float8 / nullif(count(m), 0)
-                      else count(m) filter (where m.status = 'Delivered' and m.seconds <= 120 and m.due)::float8 / nullif(count(m) filter (where m.due), 0) end
+           round(case ratio when 'success' then count(m) filter (where m.status = 'Delivered')::numeric / nullif(count(m) filter (where m.status not in ('Accepted', 'Enroute', 'untracked')), 0)
+                            when 'known' then count(m) filter (where m.status not in (select status from open) and m.status <> 'untracked')::numeric / nullif(count(m), 0)
+                            else count(m) filter (where m.status = 'Delivered' and m.seconds <= 120 and m.due)::numeric / nullif(count(m) filter (where m.due), 0) end, 4)::float8
       from types t cross join periods p cross join (values ('success'), ('known'), ('on_time')) as r (ratio)
       left join sms m on m.type = t.type and m.ago = p.days group by r.ratio, t.type, period
     union all
@@ -173,7 +176,7 @@ async function recounted(tracks: boolean): Promise<Numbers> {
       from types t cross join open o left join sms m on m.type = t.type and m.status = o.status group by 1
     union all
     select format('smslogd_sms_oldest_open_age_seconds{type="%s"}', t.type),
-           coalesce(extract(epoch from smslogd.clock() - min(m.inserted_at) filter (where m.status in (select status from open))), 0)
+           trunc(coalesce(extract(epoch from smslogd.clock() - min(m.inserted_at) filter (where m.status in (select status from open))), 0))
       from types t left join sms m using (type) group by 1
     union all
     select format('smslogd_sms_last_delivered_timestamp_seconds{type="%s"}', t.type), extract(epoch from max(m.status_changed_at) filter (where m.status = 'Delivered'))

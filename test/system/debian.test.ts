@@ -45,7 +45,7 @@ test('SMS are copied, streamed, asked for and counted, and every view answers', 
   expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
   await refreshHourly(db.daemon);
   const facts = await readFacts(db.daemon, db.name, 10_000);
-  expect(facts.statuses).toMatchObject([{ type: 'verification', status: 'Delivered', sms: SMS }]);
+  expect(facts.entered).toEqual({ verification: SMS });
   const [stored] = await db.sql`select sum(sms)::int as n from smslogd.sms_hourly where status = 'Delivered'`;
   expect(stored).toEqual({ n: SMS });
   const views = await db.sql<{ view: string }[]>`select smslogd.views()::text as view`;

@@ -94,7 +94,7 @@ const STATES: Readonly<Record<string, { begin: () => void; says: string; also: s
     begin: () => {
       const { facts, hours } = channelFacts(Date.now() / 1000, 480);
       const verdictless = {
-        finished: 0,
+        processed: 0,
         delivered: 0,
         undelivered: 0,
         le_2m: 0,
@@ -112,7 +112,8 @@ const STATES: Readonly<Record<string, { begin: () => void; says: string; also: s
           ...facts,
           tracks: false,
           recent: [],
-          statuses: [],
+          open: [],
+          delivered: {},
           due: 0,
           periods: facts.periods.map((row) => ({ ...row, ...verdictless, ...none, untracked: row.total })),
         },

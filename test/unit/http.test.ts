@@ -9,7 +9,7 @@ import { silentLog } from '../../src/log.ts';
 import { createMetrics, type Metrics } from '../../src/metrics.ts';
 
 const NUMBERS = {
-  finished: 100,
+  processed: 100,
   undelivered: 2,
   le_2m: 90,
   m2_5: 5,
@@ -50,10 +50,8 @@ const FACTS: Facts = {
     period('verification', 'yesterday', 2_000),
     period('text', 'today', 0),
   ],
-  statuses: [
-    { type: 'verification', status: 'Accepted', sms: 4, oldest_age: 7_500, last_changed: null },
-    { type: 'verification', status: 'Delivered', sms: 98, oldest_age: 9_000, last_changed: null },
-  ],
+  open: [{ type: 'verification', status: 'Accepted', sms: 4, oldest_age: 7_500 }],
+  delivered: {},
   due: 3,
   behind: 0,
   tables: { sms_log: 0, sms_poll: 0, checkpoint: 0, changed_hour: 0, sms_hourly: 0, sms_refused: 0 },
