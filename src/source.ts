@@ -172,11 +172,11 @@ export function statusOfSource(
 }
 
 /**
- * Common table expressions that give rows of the log the gateway id that their source rows have by now, and its status where they have none: `found`
- * (locked in id order) and `wrote`. A gateway id that is there stays, and so does a row that somebody holds. `ids`: SQL of a uuid[].
- * Each id is looked up by the keys, one after the other, whatever the planner thinks of the tables: with another plan a few thousand took seconds.
+ * Common table expressions that fill in the missing gateway id of log rows from the source, and a missing status with it: `found` (locked in id order)
+ * and `updated`. Existing gateway ids and locked rows stay as they are. `ids`: SQL of a uuid[].
+ * Lateral joins force one index lookup per id whatever the planner's statistics say: with another plan a few thousand ids took seconds.
  */
-export function completionSql(source: Source, ids: string): string {
+export function gatewayIdSql(source: Source, ids: string): string {
   const gatewayId = columnSql(source, 's', 'gateway_id');
   return `
 asked as materialized (
@@ -188,7 +188,7 @@ found as materialized (
   select l.id, l.gateway_status as was, a.gateway_id, a.status from asked a cross join lateral (
     select l.id, l.gateway_status from verification.sms_log l
      where l.id = a.id and l.gateway_id is null and l.type = 'verification' limit 1 for update skip locked) l),
-wrote as (
+updated as (
   update verification.sms_log l
      set gateway_id = f.gateway_id, gateway_status = coalesce(l.gateway_status, f.status), updated_at = now()
     from found f where l.id = f.id

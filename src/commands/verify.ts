@@ -56,7 +56,7 @@ export const command: Command = {
         source,
         {
           sinceSeconds,
-          patienceMs: PATIENCE_MS,
+          mirrorTimeoutMs: PATIENCE_MS,
           progress: (rows, table) =>
             say(table === 'source' ? `${rows} source rows compared` : `${rows} rows of the log looked up`),
         },
@@ -85,7 +85,7 @@ async function repair(sql: Sql, config: Config, source: Source, say: (line: stri
   let written = 0;
   for (;;) {
     const chunk = await patiently(never, () => store.reconcileChunk(source, after, REPAIR_CHUNK));
-    looked += chunk.looked;
+    looked += chunk.scanned;
     written += chunk.inserted + chunk.completed;
     if (chunk.last === undefined) {
       await store.forgetRefused();

@@ -10,9 +10,9 @@ import { logProblem, type Log } from '../log.ts';
 import type { Lsn } from '../postgres/lsn.ts';
 import type { Metrics } from '../metrics.ts';
 import { MIRRORED_COLUMNS, statusOfSource, type Source } from '../source.ts';
-import { createBell } from './wakeup.ts';
+import { createWakeup } from './wakeup.ts';
 import { FULL, gather, type Batch } from './batch.ts';
-import type { Due } from './checkpoint.ts';
+import type { ReconcileDue } from './checkpoint.ts';
 import { createDecoder } from '../replication/pgoutput.ts';
 import { patiently } from '../postgres/briefly.ts';
 import { pause } from '../supervise.ts';
@@ -35,7 +35,7 @@ export interface Failpoints {
   readonly answerKeepalives?: boolean;
 }
 
-export interface Pump {
+export interface ApplyLoop {
   readonly config: Config;
   readonly store: Store;
   readonly log: Log;
@@ -76,14 +76,14 @@ export interface Start {
   readonly senderTimeoutMs: number;
 }
 
-const COLUMN_GONE: Due = { reason: 'a needed column was gone', fresh: false, horizon: false };
+const COLUMN_GONE: ReconcileDue = { reason: 'a needed column was gone', fresh: false, horizon: false };
 
 /**
  * Streams until `outer` aborts or something fails. What `beside` starts runs beside it once the server streams; it must end when its signal aborts.
  * On abort the write in hand is finished and acknowledged, unless it waits for somebody's lock.
  */
-export async function pump(
-  deps: Pump,
+export async function runApplyLoop(
+  deps: ApplyLoop,
   start: Start,
   outer: AbortSignal,
   beside: (signal: AbortSignal) => Promise<void>[],
@@ -98,7 +98,7 @@ export async function pump(
     (column) => start.source.columns.has(column) && (column !== 'code' || config.SMS_BODY !== 'masked'),
   );
   const decode = createDecoder({ ...start.source, needed }, gathering);
-  const bell = createBell();
+  const wakeup = createWakeup();
   let stream: Stream | undefined;
   let paused = false;
   /** what is being written */
@@ -127,7 +127,7 @@ export async function pump(
     handlers: {
       message(bytes, at) {
         decode(bytes, at);
-        if (gathering.ready) bell.ring();
+        if (gathering.ready) wakeup.notify();
         if (gathering.size >= FULL) makeRoom();
       },
       // a keepalive's position may be acknowledged only if all that was received is durable; in a transaction it is that transaction's own
@@ -159,7 +159,7 @@ export async function pump(
       health.beat('mirror');
       if (next === undefined && !gathering.ready) {
         health.waits('mirror');
-        await bell.wait(signal);
+        await wakeup.wait(signal);
         continue;
       }
       if (gathers) await pause(GATHER_MS, signal);
@@ -239,7 +239,7 @@ export async function pump(
   }
 }
 
-function count({ metrics, log }: Pump, batch: Batch, written: Written): void {
+function count({ metrics, log }: ApplyLoop, batch: Batch, written: Written): void {
   for (const id of written.refused) reportRefused(log, metrics, id);
   metrics.mirrorTransactions.inc(batch.commitTimes.length);
   metrics.mirrorDuplicates.inc(written.duplicates);
@@ -248,14 +248,14 @@ function count({ metrics, log }: Pump, batch: Batch, written: Written): void {
   if (newest !== undefined) metrics.mirrorLagSeconds.set(secondsSince(newest, written.at));
 }
 
-function reportUnreadable({ log, metrics }: Pump): void {
+function reportUnreadable({ log, metrics }: ApplyLoop): void {
   metrics.errors.inc({ code: 'source_column' });
   const was =
     'rows could not be read from the stream, which lacks a column, nor from the source: the mirror reconciles';
   logProblem(log, 'warn', new SmslogdError('source_column', was));
 }
 
-function statusesOf({ metrics, log }: Pump, { rows }: Batch): (string | null)[] {
+function statusesOf({ metrics, log }: ApplyLoop, { rows }: Batch): (string | null)[] {
   return rows.map((row) => {
     const { status, unknownWord } = statusOfSource(row.gatewayId, row.gatewayStatus);
     if (unknownWord !== undefined) {

@@ -87,7 +87,7 @@ export function createApply(sql: Sql, config: Config, quarantine: Quarantine) {
     const refused =
       inserted === offered
         ? []
-        : await quarantine.passedOver(
+        : await quarantine.setAsideSkipped(
             batch.rows.map((row) => row.id),
             term,
           );
@@ -127,7 +127,7 @@ export function createApply(sql: Sql, config: Config, quarantine: Quarantine) {
       if (large.length > 0) {
         // a source without a key can have a row without an id, or two with the same one
         const ids = [...new Set(large.map((row) => row.id as string | null))].filter((id) => id !== null);
-        if (ids.length > 0) await quarantine.large(ids, term);
+        if (ids.length > 0) await quarantine.setAsideLarge(ids, term);
         const usual = [...rows.keys()].filter((i) => !rows[i]!.large);
         const rest = { ...batch, rows: usual.map((i) => rows[i]!) };
         const written = await this.write(
@@ -157,7 +157,7 @@ export function createApply(sql: Sql, config: Config, quarantine: Quarantine) {
         done = ends;
       };
       await writeAccepted([...rows.keys()], sink, async (i, error) => {
-        await quarantine.refuse(rows[i]!.id, error, term);
+        await quarantine.setAsideRejected(rows[i]!.id, error, term);
         sum.refused.push(rows[i]!.id);
       });
       // the checkpoint last, once every row is in the log or set aside

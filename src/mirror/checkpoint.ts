@@ -1,4 +1,4 @@
-/** The checkpoint's row: up to where the log has the source's transactions, under which term, and what is due. */
+/** The checkpoint row: the WAL position up to which the log has the source's transactions, the term that may write, and the reconcile that is due. */
 import { codeOf, SmslogdError } from '../errors.ts';
 import { steppedDown } from '../leader/stepped-down.ts';
 import { parseLsn, type Lsn } from '../postgres/lsn.ts';
@@ -12,7 +12,7 @@ export interface Checkpoint {
   readonly term: bigint;
   /** end_lsn of the last source transaction in the log */
   readonly lsn: Lsn | undefined;
-  /** true where `lsn` is beyond the server's own position: it is another history's */
+  /** `lsn` is ahead of the server's own position: it belongs to another history */
   readonly inFuture: boolean;
   readonly systemId: string | undefined;
   readonly sourceTimezone: string | undefined;
@@ -21,20 +21,20 @@ export interface Checkpoint {
   readonly reconcileDue: string | undefined;
 }
 
-/** Why a reconcile is due. `fresh`: the positions so far are worthless. `horizon`: what is older than now is not the mirror's. */
-export interface Due {
+/** A reconcile to mark as due. `fresh`: the saved positions are invalid. `horizon`: rows older than now are not mirrored. */
+export interface ReconcileDue {
   readonly reason: string;
   readonly fresh: boolean;
   readonly horizon: boolean;
 }
 
-/** `sql`: for the writes of the stream; `copy`: for what reads, so that neither waits for the other. */
+/** `sql` is for the stream's writes; `copy` is for the rest, so that neither waits for the other. */
 export function createCheckpointStore(sql: Sql, config: Config, copy: Sql) {
   const slot = config.SLOT_NAME;
   const fields = sql`term::text, lsn::text, lsn > pg_current_wal_lsn() as in_future, system_id, source_timezone, removed_at is not null as removed, reconcile_due`;
 
   return {
-    /** The checkpoint as it is; makes the row at the very first start. */
+    /** Reads the checkpoint; creates its row at the first start. */
     async read(): Promise<Checkpoint> {
       await copy`insert into smslogd.checkpoint (slot_name) values (${slot}) on conflict do nothing`;
       const [row] = await copy<CheckpointRow[]>`select ${fields} from smslogd.checkpoint where slot_name = ${slot}`;
@@ -42,23 +42,22 @@ export function createCheckpointStore(sql: Sql, config: Config, copy: Sql) {
     },
 
     /**
-     * Makes `term` the one that may write: no statement of an earlier one does from now on. Returns the checkpoint as that one left it. Throws stepped_down
-     * where there is a later one.
+     * Makes `term` the one that may write: statements of earlier terms write nothing from now on. Returns the checkpoint and the ctid of its row. Throws
+     * stepped_down if there is a later term.
      */
-    async acquire(term: bigint): Promise<Checkpoint & { readonly place: string }> {
-      const [row] = await sql<(CheckpointRow & { place: string })[]>`
+    async acquire(term: bigint): Promise<Checkpoint & { readonly ctid: string }> {
+      const [row] = await sql<(CheckpointRow & { ctid: string })[]>`
         update smslogd.checkpoint set term = ${String(term)}::text::int8 where slot_name = ${slot} and term <= ${String(term)}::text::int8
-        returning ctid::text as place, ${fields}`;
+        returning ctid::text, ${fields}`;
       if (row === undefined) throw steppedDown();
-      return { place: row.place, ...checkpointOf(row) };
+      return { ctid: row.ctid, ...checkpointOf(row) };
     },
 
     /**
-     * Commits that a reconcile is due, before what makes it necessary is done: a crash in between leaves no gap. `term` is the one that may write from now
-     * on: under a later one than before whatever is under way steps down, and keeps no position of its own. Throws stepped_down where there is a later
-     * one yet, and where there is no row to mark.
+     * Commits that a reconcile is due, before the step that makes it necessary: a crash in between leaves no gap. `term` becomes the one that may write, so
+     * that a reconcile of an earlier term stops and saves no position. Throws stepped_down if there is a later term, or no row to mark.
      */
-    async markReconcile(term: bigint, due: Due): Promise<void> {
+    async markReconcile(term: bigint, due: ReconcileDue): Promise<void> {
       try {
         await sql.unsafe(this.markStatements(term, due).join(';\n')).simple();
       } catch (error) {
@@ -67,8 +66,8 @@ export function createCheckpointStore(sql: Sql, config: Config, copy: Sql) {
       }
     },
 
-    /** The same as statements for a transaction that does something else, too; with nothing to mark it fails. */
-    markStatements(term: bigint, { reason, fresh, horizon }: Due): string[] {
+    /** markReconcile as statements for a larger transaction, which they fail if there is no row to mark. */
+    markStatements(term: bigint, { reason, fresh, horizon }: ReconcileDue): string[] {
       const row = `slot_name = ${quoteLiteral(slot)}`;
       return [
         `update smslogd.checkpoint
@@ -80,25 +79,25 @@ export function createCheckpointStore(sql: Sql, config: Config, copy: Sql) {
       ];
     },
 
-    /** Notes whose cluster and which time zone the log was filled from. */
+    /** Records the cluster and the time zone that the log is filled from. */
     async identify(systemId: string, term: bigint): Promise<void> {
       await sql`update smslogd.checkpoint set system_id = ${systemId}, source_timezone = ${config.SOURCE_TIMEZONE}
                  where slot_name = ${slot} and term = ${String(term)}::text::int8`;
     },
 
-    /** True where the log has rows that a mirror wrote. */
-    async hasMirrored(): Promise<boolean> {
+    /** True if the log has rows that a mirror wrote. */
+    async hasMirroredRows(): Promise<boolean> {
       const [row] = await copy`select from verification.sms_log where type = 'verification' limit 1`;
       return row !== undefined;
     },
 
-    /** Tells the queue's trigger whether mirrored rows without a gateway id are to be judged. */
+    /** Stores whether the source has gateway ids: the queue's trigger queues mirrored rows without an id only if so. */
     async noteSource(source: Source): Promise<void> {
       await copy`update smslogd.settings set source_tracks_gateway = ${source.tracksGateway}
                  where source_tracks_gateway <> ${source.tracksGateway}`;
     },
 
-    /** True where somebody has changed the publication, or the source's place in it, since the last light audit: for a moment it may not have had all. */
+    /** True if the publication, or the source's entry in it, changed since the last light audit: for a moment it may have lacked something. */
     async republished(source: Source): Promise<boolean> {
       const [row] = await copy`
         select exists (select from pg_publication p left join pg_publication_rel r on r.prpubid = p.oid and r.prrelid = ${source.oid}::text::oid

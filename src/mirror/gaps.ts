@@ -1,23 +1,23 @@
-/** What a light audit finds missing in the log, filled in. */
+/** Fills gaps: a light audit finds source rows that the log lacks, and copies them. */
 import { lightAudit } from '../reconcile/audit.ts';
-import { complete } from '../reconcile/gateway-ids.ts';
-import { warn, type Life } from './life.ts';
+import { fillGatewayIds } from '../reconcile/gateway-ids.ts';
+import { warn, type MirrorContext } from './context.ts';
 import { reportRefused } from '../reconcile/quarantine.ts';
 
-/** Rows that were there at the last audit and on their way, and twice its interval and more. */
+/** Several audit intervals: a row that was only late at one audit is checked again. */
 const SINCE_SECONDS = 900;
 
-export interface Filling {
-  /** how long to wait for the stream to bring what is missing; milliseconds. undefined: nothing streams */
-  readonly patienceMs: number | undefined;
-  /** of the time that the reading may take */
+export interface FillOptions {
+  /** how long to wait for the stream to deliver missing rows; milliseconds. undefined: there is no stream */
+  readonly mirrorTimeoutMs: number | undefined;
+  /** the fraction of the time that may be spent reading */
   readonly share: number;
 }
 
-/** One light audit: what the log lacks is written, row by row found by key; while streaming that should not happen, and is told. */
+/** One light audit, which copies what the log lacks. While streaming there should be no gap, so one is logged. */
 export async function fillGaps(
-  { deps, store, source, term }: Life,
-  { patienceMs, share }: Filling,
+  { deps, store, source, term }: MirrorContext,
+  { mirrorTimeoutMs, share }: FillOptions,
   signal: AbortSignal,
 ): Promise<void> {
   const { config, connections, metrics, log } = deps;
@@ -28,7 +28,7 @@ export async function fillGaps(
     source,
     {
       sinceSeconds: SINCE_SECONDS,
-      patienceMs,
+      mirrorTimeoutMs,
       share,
       missing: async (ids) => {
         const { inserted, refused } = await store.copyRows(source, ids, term);
@@ -37,17 +37,17 @@ export async function fillGaps(
         metrics.reconcileRows.inc(inserted);
       },
       incomplete: async (ids) => {
-        for (const id of await complete({ store, source, term }, ids, signal)) reportRefused(log, metrics, id);
+        for (const id of await fillGatewayIds({ store, source, term }, ids, signal)) reportRefused(log, metrics, id);
       },
     },
     signal,
   );
-  // the mirror is behind: what it lacks is on its way
+  // the mirror is behind, and the stream still has to deliver the rows
   if (signal.aborted || auditedXid === undefined) return;
-  if (patienceMs !== undefined) {
+  if (mirrorTimeoutMs !== undefined) {
     metrics.reconcileMissing.set(missing);
     if (missing > 0)
-      warn({ log, metrics }, 'rows_missing', 'the audit found rows that the log lacks', { missing, filled });
+      warn({ log, metrics }, 'rows_missing', 'the audit found source rows missing from the log', { missing, filled });
   }
-  await store.keepAudited(auditedXid, term);
+  await store.saveAuditedXid(auditedXid, term);
 }

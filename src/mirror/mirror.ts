@@ -1,33 +1,33 @@
 /**
- * One life of the leader's mirror: it looks, takes the steps that src/mirror/mode.ts decides, and then streams or reconciles until something ends that.
+ * One run of the leader's mirror: it observes, takes the steps that mode.ts decides, and then streams or reconciles until something ends that.
  *
- * Whatever fails ends the life, everything it opened is closed, and the supervisor begins the next one with new connections and under a new term: what an
- * earlier life still has under way on the server writes nothing. Nothing is acknowledged that is not durable; what was not acknowledged comes again, and the
- * log's key sorts it out.
+ * Any failure ends the run and closes what it opened. The supervisor starts the next run with new connections and a new term, so that statements of an
+ * earlier run that are still active on the server write nothing. Only durable changes are acknowledged; the others are sent again, and the log's primary key
+ * ignores duplicates.
  */
 import type { Config } from '../settings.ts';
 import { codeOf, SmslogdError, toSmslogdError, type ErrorCode } from '../errors.ts';
 import { ZERO_LSN, type Lsn } from '../postgres/lsn.ts';
 import { describeSource } from '../source.ts';
-import type { Checkpoint, Due } from './checkpoint.ts';
-import { nextStep, type Sight, type Step } from './mode.ts';
+import type { Checkpoint, ReconcileDue } from './checkpoint.ts';
+import { nextStep, type Observed, type Step } from './mode.ts';
 import { publicationState, repairPublication } from './publication.ts';
-import { warn, type Life, type MirrorDeps } from './life.ts';
+import { warn, type MirrorContext, type MirrorDeps } from './context.ts';
 import { logProblem } from '../log.ts';
 import { FIRST_START } from '../schema/steps.ts';
 import { backoff } from '../supervise.ts';
-import { keepByReconciling, makeSlot } from './reconciling.ts';
-import { describeServer, describeSlot, dropSlot, enableFailover, endReader } from './slot.ts';
+import { runReconciling, createSlotWhileReconciling } from './reconciling.ts';
+import { describeServer, describeSlot, dropSlot, enableFailover, terminateReader } from './slot.ts';
 import { createStore } from './store.ts';
-import { stream } from './streaming.ts';
+import { runStreaming } from './streaming.ts';
 
-/** They take about half a minute. */
+/** About half a minute, with the supervisor's backoff. */
 const DECODE_TRIES = 10;
-/** So often the stream may fail to begin, where it fails for nothing that lasts, before the log is kept by reconciling in between. */
+/** Transient failures to start the stream before the mirror reconciles between the attempts. */
 const STREAM_TRIES = 3;
 const REMOVED = 'smslogd was removed from this database';
 
-/** Returns the loop for the supervisor: `works` is called once it has streamed for a while and all that the server has sent is in the log. */
+/** Returns the loop for the supervisor. It calls `works` once it has streamed for a while and everything that the server has sent is in the log. */
 export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () => void) => Promise<void> {
   const { config, connections, lead, metrics, log, health, decodeTries = DECODE_TRIES } = deps;
   const { control } = connections;
@@ -35,9 +35,9 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
   const undecodable = { at: ZERO_LSN, times: 0 };
   let streams = 0;
   let failures = 0;
-  /** why the stream did not begin, and until when no other attempt is made; and what was told of it */
-  let refusal: { readonly code: ErrorCode; readonly until: number } | undefined;
-  let told: ErrorCode | undefined;
+  /** why the stream did not start, until when there is no other attempt, and what was logged of it */
+  let streamFailure: { readonly code: ErrorCode; readonly until: number } | undefined;
+  let logged: ErrorCode | undefined;
   let unreadable: string | undefined;
   let caughtUpAt = performance.now();
 
@@ -47,117 +47,120 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
   };
 
   /** Takes the steps up to a mode, and returns it. */
-  const begin = async (
+  const prepare = async (
     signal: AbortSignal,
     works: () => void,
     opening: () => void,
-  ): Promise<{ step: Step; sight: Sight; life: Life }> => {
+  ): Promise<{ step: Step; observed: Observed; context: MirrorContext }> => {
     const server = await describeServer(control);
     if (server.walLevel !== 'logical')
       throw new SmslogdError('wal_level', `wal_level is ${server.walLevel}, it must be logical`);
     const source = await describeSource(control, config);
-    // the row, at the very first start
-    requireOurs(await store.read(), config);
+    // this creates the row at the first start
+    requireUsable(await store.read(), config);
     const term = await lead.raiseTerm();
-    requireOurs(await store.acquire(term), config);
+    requireUsable(await store.acquire(term), config);
     await store.noteSource(source);
     const failed = new Set<Step['step']>();
-    let marked: Due | undefined;
+    let marked: ReconcileDue | undefined;
     const taken = new Map<Step['step'], number>();
-    const mark = async (due: Due | undefined, code?: ErrorCode) => {
+    const mark = async (due: ReconcileDue | undefined, code?: ErrorCode) => {
       if (due === undefined) return;
-      if (code !== undefined) warn(deps, code, MADE_GOOD[code] ?? 'the mirror reconciles', { reason: due.reason });
+      if (code !== undefined) warn(deps, code, REPAIRED[code] ?? 'the mirror reconciles', { reason: due.reason });
       health.setMirrorState(due.reason === FIRST_START ? 'snapshot' : 'repairing');
       await store.markReconcile(term, due);
       marked = due;
     };
-    const look = async (): Promise<Sight> => {
+    const observe = async (): Promise<Observed> => {
       const checkpoint = await store.read();
-      requireOurs(checkpoint, config);
+      requireUsable(checkpoint, config);
       return {
         config,
         server,
         checkpoint,
-        hasMirrored: checkpoint.systemId === undefined && (await store.hasMirrored()),
+        hasMirroredRows: checkpoint.systemId === undefined && (await store.hasMirroredRows()),
         publication: await publicationState(control, config, source),
         slot: await describeSlot(control, config.SLOT_NAME),
         unreadable,
         marked,
         failed,
-        streamFailure: refusal !== undefined && performance.now() < refusal.until ? refusal.code : undefined,
+        streamFailure:
+          streamFailure !== undefined && performance.now() < streamFailure.until ? streamFailure.code : undefined,
       };
     };
     for (;;) {
       signal.throwIfAborted();
-      const sight = await look();
-      const step = nextStep(sight);
-      log.debug({ step: step.step }, 'the next step of the mirror');
+      const observed = await observe();
+      const step = nextStep(observed);
+      log.debug({ step: step.step }, 'mirror step');
       taken.set(step.step, (taken.get(step.step) ?? 0) + 1);
-      const again = taken.get(step.step)! > 1;
-      const life = { deps, store, server, source, term, checkpoint: sight.checkpoint, look, works, caughtUp };
+      const repeated = taken.get(step.step)! > 1;
+      const context = { deps, store, server, source, term, checkpoint: observed.checkpoint, observe, works, caughtUp };
       switch (step.step) {
-        case 'begin':
+        case 'identify':
           await mark(step.due, step.code);
           await store.identify(server.systemId, term);
           break;
-        case 'repair':
-          // in one transaction with its mark: where our role may not repair it, nothing is marked
+        case 'repair publication':
+          // in one transaction with its mark: if our role may not repair it, nothing is marked
           if (await repairPublication({ ...deps, source, before: step.due && store.markStatements(term, step.due) })) {
             marked = step.due ?? marked;
-            // somebody reverts it at once
-            if (again) failed.add('repair');
-          } else failed.add('repair');
+            // somebody reverts the repair at once
+            if (repeated) failed.add('repair publication');
+          } else failed.add('repair publication');
           break;
-        case 'end reader':
-          if (!(await endReader(control, config, step.pid).catch(() => false)) || again) failed.add('end reader');
+        case 'terminate reader':
+          if (!(await terminateReader(control, config, step.pid).catch(() => false)) || repeated)
+            failed.add('terminate reader');
           break;
-        case 'drop':
-          if (again) throw new SmslogdError('slot_lost', 'the slot that was made cannot be read either');
+        case 'drop slot':
+          if (repeated) throw new SmslogdError('slot_lost', 'the new replication slot is unusable, too');
           opening();
           await dropSlot(config, () => mark(step.due, step.code));
           unreadable = undefined;
           break;
-        case 'make':
-          if (again) throw new SmslogdError('slot_missing', `the slot ${config.SLOT_NAME} is gone again`);
+        case 'create slot':
+          if (repeated)
+            throw new SmslogdError('slot_missing', `the new replication slot ${config.SLOT_NAME} was dropped`);
           opening();
-          await makeSlot(life, signal, async () => {
+          await createSlotWhileReconciling(context, signal, async () => {
             await mark(step.due, step.code);
-            log.info({ slot: config.SLOT_NAME, reason: marked?.reason }, 'a replication slot is made');
+            log.info({ slot: config.SLOT_NAME, reason: marked?.reason }, 'creating the replication slot');
           });
-          // a teardown marks the checkpoint before it looks for the slot: it found this one, or we find its mark
+          // a teardown marks the checkpoint before it drops the slot: either it drops this one, or its mark is seen here
           if ((await store.read()).removed) await dropSlot(config);
           break;
-        case 'failover':
-          failed.add('failover');
+        case 'enable failover':
+          failed.add('enable failover');
           await enableFailover(config).catch((error: unknown) => {
             log.info(
               { slot: config.SLOT_NAME, code: codeOf(error) },
-              'the slot has no copy on standbys: see `smslogd doctor`',
+              'failover cannot be enabled for the replication slot: see `smslogd doctor`',
             );
           });
           break;
         case 'stream':
         case 'reconcile':
-          return { step, sight, life };
+          return { step, observed, context };
       }
     }
   };
 
   return async (signal, works) => {
-    let phase: 'looking' | 'opening' | 'on' = 'looking';
+    let phase: 'preparing' | 'opening' | 'streaming' = 'preparing';
     health.waits('mirror');
     try {
-      const { step, sight, life } = await begin(signal, works, () => (phase = 'opening'));
+      const { step, observed, context } = await prepare(signal, works, () => (phase = 'opening'));
       if (step.step === 'reconcile') {
-        await keepByReconciling(life, step.why, signal);
+        await runReconciling(context, step.why, signal);
         return;
       }
       phase = 'opening';
-      await stream(life, sight.slot!, signal, {
+      await runStreaming(context, observed.slot!, signal, {
         opened: () => {
-          phase = 'on';
+          phase = 'streaming';
           failures = 0;
-          refusal = told = undefined;
+          streamFailure = logged = undefined;
           if (streams > 0) metrics.mirrorReconnects.inc();
           streams += 1;
           lead.streams(true);
@@ -172,30 +175,30 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
       const problem = toSmslogdError(error);
       const { code, reaction } = problem;
       connections.refresh(error);
-      const reason = whyUnreadable(error);
-      if (reason !== undefined) unreadable = await triedInVain(reason);
+      const reason = unreadableReason(error);
+      if (reason !== undefined) unreadable = await afterDecodeTries(reason);
       if (phase === 'opening' && !signal.aborted && (reaction === 'slow' || reaction === 'retry')) {
         failures += 1;
         if (reaction === 'slow' || failures >= STREAM_TRIES) {
-          refusal = { code, until: performance.now() + backoff('slow', failures) };
+          streamFailure = { code, until: performance.now() + backoff('slow', failures) };
           metrics.errors.inc({ code });
-          if (told !== code || failures % 10 === 0) logProblem(log, 'warn', problem, { loop: 'mirror', failures });
-          told = code;
-          // the next life keeps the log meanwhile, at once
+          if (logged !== code || failures % 10 === 0) logProblem(log, 'warn', problem, { loop: 'mirror', failures });
+          logged = code;
+          // the next run reconciles meanwhile, without a backoff
           return;
         }
       }
       throw error;
     } finally {
       health.waits('mirror');
-      // what is unread is another one's now, and so is how far that one is behind
+      // another daemon may lead from now on, and reports its own lag
       if (signal.aborted) for (const lag of [metrics.mirrorLagSeconds, metrics.mirrorLagBytes]) lag.set(0);
       log.debug('mirror connection closed');
     }
   };
 
-  /** What the server could not decode once, it may the next time: counts how often it could not at the same place. */
-  async function triedInVain(reason: string): Promise<string | undefined> {
+  /** Decoding may succeed the next time: returns `reason` only after it failed several times at the same position. */
+  async function afterDecodeTries(reason: string): Promise<string | undefined> {
     if (reason !== UNDECODABLE) return reason;
     const at: Lsn | undefined = (await describeSlot(control, config.SLOT_NAME).catch(() => undefined))?.confirmed;
     if (at !== undefined && at !== undecodable.at) Object.assign(undecodable, { at, times: 0 });
@@ -207,10 +210,10 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
 const UNDECODABLE = 'WAL not decodable';
 
 /**
- * Why the slot can never be read again, though it looks whole; undefined: it may. Up to PostgreSQL 17 a slot from before the publication's
- * re-creation never finds it: it reads the catalogue of its time. A slot whose WAL files were taken away by hand is not called lost.
+ * Why a slot that looks intact can never be read again; undefined: it may be. Before PostgreSQL 18 a slot that is older than a recreated publication never
+ * finds it, because it reads the catalog as of its own position. A slot whose WAL files were removed by hand is not reported as lost.
  */
-function whyUnreadable(error: unknown): string | undefined {
+function unreadableReason(error: unknown): string | undefined {
   if (!(error instanceof SmslogdError)) return undefined;
   const cause = codeOf(error.cause);
   if (error.code === 'publication_missing' && cause === '42704') return 'publication recreated';
@@ -218,16 +221,16 @@ function whyUnreadable(error: unknown): string | undefined {
   return error.code === 'slot_lost' && cause === '58P01' ? 'WAL missing' : undefined;
 }
 
-/** What is said of what the mirror makes good by itself. */
-const MADE_GOOD: Partial<Record<ErrorCode, string>> = {
-  checkpoint_missing: 'the checkpoint is gone: it is made again',
-  checkpoint_future: 'the checkpoint is ahead of the server: it is forgotten',
-  database_changed: 'the database is another one than the log was filled from',
-  slot_missing: 'the replication slot is made again',
-  slot_lost: 'the replication slot is made again',
+/** Messages for what the mirror repairs by itself. */
+const REPAIRED: Partial<Record<ErrorCode, string>> = {
+  checkpoint_missing: 'the checkpoint row was deleted: it is created again',
+  checkpoint_future: 'the checkpoint is ahead of the server: it is reset',
+  database_changed: 'system identifier changed: the log was filled from another cluster',
+  slot_missing: 'the replication slot is missing: it is created again',
+  slot_lost: 'the replication slot is unusable: it is created again',
 };
 
-function requireOurs(checkpoint: Checkpoint, config: Config): void {
+function requireUsable(checkpoint: Checkpoint, config: Config): void {
   if (checkpoint.removed) throw new SmslogdError('removed', REMOVED);
   if (checkpoint.sourceTimezone !== undefined && checkpoint.sourceTimezone !== config.SOURCE_TIMEZONE) {
     throw new SmslogdError(

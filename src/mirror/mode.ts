@@ -1,101 +1,108 @@
 /**
- * What the leader's mirror does next, decided over what it sees and nothing else. Every life of the mirror takes these steps, one at a time, and looks again
- * after each; so no beginning, repair or mode skips what another one does.
+ * The state machine of the leader's mirror: a pure function from what the mirror observes to its next step. Each run of the mirror takes one step at a time
+ * and observes again, so no start, repair or mode skips a step.
  *
- *   begin       the log is not this cluster's yet, or the checkpoint is worthless: a reconcile is marked as due (with SNAPSHOT=never the horizon is set), and
- *               the cluster is noted
- *   repair      the publication lacks something that the stream needs: a reconcile is marked as due, then the publication is repaired
- *   end reader  a dead or frozen daemon of ours still holds the slot: its session is terminated
- *   drop, make  the slot is useless, or missing: a reconcile is marked as due, then the slot is dropped and made
- *   failover    the slot was made without failover, and the server knows it
+ *   identify            the log was filled from another cluster, or the checkpoint is unusable: mark a reconcile as due (SNAPSHOT=never sets the
+ *                       horizon) and record the cluster
+ *   repair publication  it lacks something that the stream needs: mark a reconcile as due and repair it
+ *   terminate reader    a dead or frozen daemon of ours still reads the slot: terminate its session
+ *   drop slot           it is unusable (slot-health.ts): mark a reconcile as due and drop it
+ *   create slot         it is missing: mark a reconcile as due and create it
+ *   enable failover     the slot was created without failover, and the server supports it
  *
- * and ends in one of two modes:
+ * A run ends in one of two modes:
  *
  *   stream      everything is in place
- *   reconcile   it cannot stream: the log is kept by reconciling alone, every few seconds, until it can
+ *   reconcile   streaming is not possible: reconcile every few seconds until it is
  *
- * That a reconcile is due is committed before the step that makes it necessary, so that no crash leaves a gap.
+ * A reconcile is marked as due before the step that makes it necessary, and committed, so that a crash leaves no gap.
  */
 import type { Config } from '../settings.ts';
 import type { ErrorCode } from '../errors.ts';
 import { FIRST_START } from '../schema/steps.ts';
 import type { Server, Slot } from './slot.ts';
-import type { Checkpoint, Due } from './checkpoint.ts';
+import { slotHealth, UNUSABLE } from './slot-health.ts';
+import type { Checkpoint, ReconcileDue } from './checkpoint.ts';
 
-export interface Sight {
+export interface Observed {
   readonly config: Pick<Config, 'SNAPSHOT'>;
   readonly server: Pick<Server, 'systemId' | 'version' | 'database'>;
   readonly checkpoint: Checkpoint;
-  /** the log has rows that a mirror wrote; asked for only where the checkpoint knows no cluster */
-  readonly hasMirrored: boolean;
-  /** lacking: the stream would miss something; excess: it publishes more than is needed, which can make the owner's statements fail */
-  readonly publication: 'right' | 'excess' | 'lacking';
+  /** the log has rows that a mirror wrote; read only if the checkpoint names no cluster */
+  readonly hasMirroredRows: boolean;
+  /** incomplete: the stream would miss something; excess: it publishes more than needed, which can make the owner's statements fail */
+  readonly publication: 'correct' | 'excess' | 'incomplete';
   readonly slot: Slot | undefined;
-  /** why the server could send nothing from a slot that looks whole */
+  /** why the server could not read from a slot that looks intact */
   readonly unreadable: string | undefined;
-  /** the reconcile that was marked as due in this life */
-  readonly marked: Due | undefined;
-  /** steps of this life that our role may not take, or that changed nothing */
+  /** the reconcile that this run marked as due */
+  readonly marked: ReconcileDue | undefined;
+  /** steps of this run that our role may not take, or that changed nothing */
   readonly failed: ReadonlySet<Step['step']>;
-  /** why the last attempt to stream did not begin; the next life reconciles, and the one after it tries again */
+  /** why the last attempt to stream failed to start; the next run reconciles, and the one after it tries to stream again */
   readonly streamFailure: ErrorCode | undefined;
 }
 
 export type Step =
-  | { readonly step: 'begin'; readonly due: Due; readonly code: ErrorCode | undefined }
-  | { readonly step: 'repair'; readonly due: Due | undefined }
-  | { readonly step: 'end reader'; readonly pid: number }
-  | { readonly step: 'drop' | 'make'; readonly due: Due | undefined; readonly code: ErrorCode | undefined }
-  | { readonly step: 'failover' }
+  | { readonly step: 'identify'; readonly due: ReconcileDue; readonly code: ErrorCode | undefined }
+  | { readonly step: 'repair publication'; readonly due: ReconcileDue | undefined }
+  | { readonly step: 'terminate reader'; readonly pid: number }
+  | {
+      readonly step: 'drop slot' | 'create slot';
+      readonly due: ReconcileDue | undefined;
+      readonly code: ErrorCode | undefined;
+    }
+  | { readonly step: 'enable failover' }
   | { readonly step: 'stream' }
   | { readonly step: 'reconcile'; readonly why: ErrorCode };
 
-/** From here on a slot can have a copy on the standbys. */
+/** server_version_num of the first version with failover slots. */
 const FAILOVER_SLOTS = 170_000;
 
-export function nextStep(sight: Sight): Step {
-  const { server, checkpoint, slot, publication, marked, failed, streamFailure, unreadable } = sight;
-  const reason = whyBegin(sight);
-  if (reason !== undefined) return { step: 'begin', ...reason };
-  if (publication !== 'right' && !failed.has('repair'))
+export function nextStep(observed: Observed): Step {
+  const { server, checkpoint, slot, publication, marked, failed, streamFailure, unreadable } = observed;
+  const identification = identifyDue(observed);
+  if (identification !== undefined) return { step: 'identify', ...identification };
+  if (publication !== 'correct' && !failed.has('repair publication'))
     return {
-      step: 'repair',
-      due: publication === 'lacking' ? due('publication repaired', { fresh: false }) : undefined,
+      step: 'repair publication',
+      due: publication === 'incomplete' ? due('publication repaired', { fresh: false }) : undefined,
     };
-  if (publication === 'lacking') return { step: 'reconcile', why: 'publication_missing' };
+  if (publication === 'incomplete') return { step: 'reconcile', why: 'publication_missing' };
   if (streamFailure !== undefined) return { step: 'reconcile', why: streamFailure };
-  /** a slot that is made anew knows nothing of what was before it */
-  const anew = (why: string, code: ErrorCode) => {
+  /** a new slot has no changes from before its creation */
+  const newSlotDue = (why: string, code: ErrorCode) => {
     if (marked?.fresh === true) return { due: undefined, code: undefined };
-    // a first start that was interrupted
+    // the first start was interrupted
     return checkpoint.reconcileDue === FIRST_START
       ? { due: due(FIRST_START), code: undefined }
       : { due: due(why), code };
   };
-  if (slot === undefined) return { step: 'make', ...anew('slot missing', 'slot_missing') };
-  if (slot.database !== server.database || slot.plugin !== 'pgoutput')
-    return { step: 'reconcile', why: 'slot_foreign' };
+  const health = slotHealth(slot, server);
+  if (slot === undefined) return { step: 'create slot', ...newSlotDue('slot missing', 'slot_missing') };
+  if (health === 'foreign') return { step: 'reconcile', why: 'slot_foreign' };
   if (slot.reader !== undefined) {
-    return slot.reader.ours && !failed.has('end reader')
-      ? { step: 'end reader', pid: slot.reader.pid }
+    return slot.reader.ours && !failed.has('terminate reader')
+      ? { step: 'terminate reader', pid: slot.reader.pid }
       : { step: 'reconcile', why: 'slot_busy' };
   }
-  const useless = unreadable ?? whyUseless(slot);
-  if (useless !== undefined) return { step: 'drop', ...anew(useless, 'slot_lost') };
-  if (server.version >= FAILOVER_SLOTS && !slot.failover && !failed.has('failover')) return { step: 'failover' };
+  const unusable = unreadable ?? (UNUSABLE.has(health) ? `slot ${health}` : undefined);
+  if (unusable !== undefined) return { step: 'drop slot', ...newSlotDue(unusable, 'slot_lost') };
+  if (server.version >= FAILOVER_SLOTS && !slot.failover && !failed.has('enable failover'))
+    return { step: 'enable failover' };
   return { step: 'stream' };
 }
 
-function whyBegin({
+function identifyDue({
   config,
   server,
   checkpoint,
-  hasMirrored,
-}: Sight): { due: Due; code: ErrorCode | undefined } | undefined {
+  hasMirroredRows,
+}: Observed): { due: ReconcileDue; code: ErrorCode | undefined } | undefined {
   const { systemId, inFuture } = checkpoint;
   if (systemId === undefined) {
     const horizon = config.SNAPSHOT === 'never';
-    return hasMirrored && checkpoint.reconcileDue !== FIRST_START
+    return hasMirroredRows && checkpoint.reconcileDue !== FIRST_START
       ? { due: due('checkpoint missing', { horizon }), code: 'checkpoint_missing' }
       : { due: due(FIRST_START, { horizon }), code: undefined };
   }
@@ -103,12 +110,9 @@ function whyBegin({
   return systemId === server.systemId ? undefined : { due: due('another database'), code: 'database_changed' };
 }
 
-function whyUseless({ walStatus, inFuture, twoPhase }: Slot): string | undefined {
-  if (walStatus === 'lost') return 'slot lost';
-  if (inFuture) return 'slot in the future';
-  return twoPhase ? 'slot of two phases' : undefined;
-}
-
-function due(reason: string, { fresh = true, horizon = false }: { fresh?: boolean; horizon?: boolean } = {}): Due {
+function due(
+  reason: string,
+  { fresh = true, horizon = false }: { fresh?: boolean; horizon?: boolean } = {},
+): ReconcileDue {
   return { reason, fresh, horizon };
 }

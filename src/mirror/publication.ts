@@ -1,4 +1,4 @@
-/** The mirror's look at its publication, and the repair that its role may make. What a publication must be stands in src/schema/publication.ts. */
+/** Checks and repairs the mirror's publication. src/schema/publication.ts defines what it must be. */
 import type { Config } from '../settings.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
 import { logProblem, type Log } from '../log.ts';
@@ -7,16 +7,16 @@ import type { Sql } from '../postgres/pools.ts';
 import type { Connections } from '../postgres/connections.ts';
 import { describePublication, publicationStatements, type PublicationState } from '../schema/publication.ts';
 import type { Source } from '../source.ts';
-import type { Sight } from './mode.ts';
+import type { Observed } from './mode.ts';
 
-export async function publicationState(sql: Sql, config: Config, source: Source): Promise<Sight['publication']> {
+export async function publicationState(sql: Sql, config: Config, source: Source): Promise<Observed['publication']> {
   const now = await describePublication(sql, config, source);
-  if (lacks(config, source, now)) return 'lacking';
-  return publicationStatements(config, source, now).length > 0 ? 'excess' : 'right';
+  if (isIncomplete(config, source, now)) return 'incomplete';
+  return publicationStatements(config, source, now).length > 0 ? 'excess' : 'correct';
 }
 
-/** True where the stream would miss something; what is published in excess is the owner's trouble, not the stream's. */
-export function lacks(config: Config, source: Source, now: PublicationState): boolean {
+/** True if the stream would miss something. What is published in excess does no harm to the stream. */
+export function isIncomplete(config: Config, source: Source, now: PublicationState): boolean {
   return publicationStatements(config, source, { ...now, update: false, delete: false, generated: true }).length > 0;
 }
 
@@ -24,13 +24,13 @@ export interface Repair {
   readonly config: Config;
   readonly connections: Pick<Connections, 'control' | 'copy'>;
   readonly source: Source;
-  /** statements of the same transaction */
+  /** statements to run first, in the same transaction */
   readonly before?: readonly string[] | undefined;
   readonly log: Log;
   readonly metrics: Pick<Metrics, 'errors'>;
 }
 
-/** Makes the publication what it must be. False where our role may not: the SQL to run is said then. */
+/** Repairs the publication. False if our role may not: the SQL to run is logged then. */
 export async function repairPublication({
   config,
   connections,
@@ -49,12 +49,12 @@ export async function repairPublication({
   metrics.errors.inc({ code: 'publication_missing' });
   try {
     await connections.copy.unsafe(['set local lock_timeout = 400', ...before, ...statements].join(';\n')).simple();
-    const repaired = new SmslogdError('publication_missing', 'the publication was not as it must be; it is repaired');
+    const repaired = new SmslogdError('publication_missing', 'the publication was misconfigured and has been repaired');
     logProblem(log, 'warn', repaired, { publication: name });
     return true;
   } catch (error) {
     if (codeOf(error) !== '42501') throw error;
-    const problem = new SmslogdError('publication_missing', `the publication ${name} is not as it must be`, {
+    const problem = new SmslogdError('publication_missing', `the publication ${name} is misconfigured`, {
       cause: error,
       hint: `Run as the owner of the source table: ${statements.join('; ')};`,
     });

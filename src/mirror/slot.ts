@@ -1,4 +1,4 @@
-/** The replication slot as the server knows it: look, create, drop. Never probed with pg_logical_slot_peek_*: that decodes everything each time. */
+/** The replication slot: describe, create, drop. Never probed with pg_logical_slot_peek_*, which decodes everything each time. */
 import { Client } from 'pg';
 import type { Config } from '../settings.ts';
 import { pgConfig } from '../postgres/clients.ts';
@@ -9,26 +9,31 @@ import type { Log } from '../log.ts';
 import { parseLsn, type Lsn } from '../postgres/lsn.ts';
 import { oldestTransaction } from '../postgres/transactions.ts';
 
-/** After so long the wait for others' transactions is told of, and again. */
+/** When a wait for other transactions is logged first, and again. */
 const WAITING_MS = { first: 1_000, again: 30_000 };
-/** A session that is told to end may be in the middle of something. */
-const FREE_MS = 5_000;
-const WAITING = 'creating the slot waits for the transactions that were open when it began; the oldest is named here';
+/** How long a terminated session may take to release the slot. */
+const RELEASE_MS = 5_000;
+const WAITING = 'creating the slot waits for transactions that were open when it started; this is the oldest';
 
 export interface Slot {
-  /** the session that reads it, and whether it is a daemon's; undefined: nobody does */
+  /** the session that reads it, and whether it is a daemon's; undefined: none */
   readonly reader: { readonly pid: number; readonly ours: boolean } | undefined;
   /** reserved, extended, unreserved or lost; a slot that the server invalidated counts as lost */
   readonly walStatus: string;
+  readonly invalidationReason: string | undefined;
   readonly confirmed: Lsn;
-  /** true where the confirmed position is beyond the server's own: the slot is another history's */
+  /** the confirmed position is ahead of the server's own */
   readonly inFuture: boolean;
-  /** the database that it belongs to, and its plugin */
+  /** bytes of WAL that are not confirmed */
+  readonly behindBytes: number;
+  /** the size of the WAL that it retains, as pg_size_pretty writes it */
+  readonly retained: string | undefined;
+  /** logical or physical; a physical one has no database and no plugin ('') */
+  readonly type: string;
   readonly database: string;
   readonly plugin: string;
-  /** true where it was made to send prepared transactions before their commit, in messages that the mirror does not ask for */
   readonly twoPhase: boolean;
-  /** true where the standbys keep a copy of it; servers before PostgreSQL 17 know none */
+  /** standbys keep a copy of it (PostgreSQL 17 and later) */
   readonly failover: boolean;
 }
 
@@ -37,7 +42,7 @@ export interface Server {
   readonly version: number;
   readonly database: string;
   readonly walLevel: string;
-  /** 0: the server never hangs up */
+  /** wal_sender_timeout; 0: none */
   readonly senderTimeoutMs: number;
 }
 
@@ -65,23 +70,34 @@ export async function describeSlot(sql: Sql, name: string): Promise<Slot | undef
       status: string | null;
       confirmed: string | null;
       future: boolean | null;
+      reason: string | null;
+      behind: number;
+      retained: string | null;
+      type: string;
       database: string;
       plugin: string;
       two_phase: boolean;
     }[]
   >`
-    select active_pid as reader, coalesce((to_jsonb(s) ->> 'failover')::bool, false) as failover,
+    select active_pid as reader, coalesce((to_jsonb(s) ->> 'enable failover')::bool, false) as failover,
            exists (select from pg_stat_activity a where a.pid = s.active_pid and a.application_name like 'smslogd %') as ours,
            case when to_jsonb(s) ->> 'invalidation_reason' is not null or (to_jsonb(s) ->> 'conflicting')::bool then 'lost'
                         else wal_status end as status,
-           confirmed_flush_lsn::text as confirmed, confirmed_flush_lsn > pg_current_wal_lsn() as future, coalesce(database, '') as database, coalesce(plugin, '') as plugin, two_phase
+           to_jsonb(s) ->> 'invalidation_reason' as reason, confirmed_flush_lsn::text as confirmed, confirmed_flush_lsn > pg_current_wal_lsn() as future,
+           coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::float8 as behind,
+           pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)) as retained, slot_type as type,
+           coalesce(database, '') as database, coalesce(plugin, '') as plugin, two_phase
       from pg_replication_slots s where slot_name = ${name}`;
   if (row === undefined) return undefined;
   return {
     reader: row.reader === null ? undefined : { pid: row.reader, ours: row.ours },
     walStatus: row.status ?? 'lost',
     confirmed: parseLsn(row.confirmed ?? '0/0'),
+    invalidationReason: row.reason ?? undefined,
     inFuture: row.future === true,
+    behindBytes: row.behind,
+    retained: row.retained ?? undefined,
+    type: row.type,
     database: row.database,
     plugin: row.plugin,
     twoPhase: row.two_phase,
@@ -89,7 +105,7 @@ export async function describeSlot(sql: Sql, name: string): Promise<Slot | undef
   };
 }
 
-/** Runs `work` on a connection of its own with the role that may replicate: it owns the slot and its reader, and nothing else. */
+/** Runs `work` on a new connection as the replication role, which alone may manage the slot and its reader. */
 async function withReplication<T>(
   config: Config,
   work: (sql: Sql) => Promise<T>,
@@ -106,9 +122,8 @@ async function withReplication<T>(
 }
 
 /**
- * Creates the slot; from PostgreSQL 17 on a failover slot. The server waits for every transaction that is open at this moment: the oldest one is named in
- * the log while it does. That can take hours, so it ends when `signal` aborts: a server left alone would go on waiting and keep the next daemon from the
- * slot. `control` is asked for the oldest transaction meanwhile.
+ * Creates the slot; on PostgreSQL 17 and later with failover. The server waits for all transactions that are open now, which can take hours: the oldest one
+ * is logged meanwhile, read over `control`. An abort of `signal` cancels the statement, since the server would go on waiting and block the next daemon.
  */
 export async function createSlot(
   control: Sql,
@@ -128,17 +143,17 @@ export async function createSlot(
           : sql`select pg_create_logical_replication_slot(${name}, 'pgoutput')`;
       const cancel = () => creation.cancel();
       signal.addEventListener('abort', cancel);
-      const tell = () => {
-        waiting = setTimeout(tell, WAITING_MS.again);
+      const logWaiting = () => {
+        waiting = setTimeout(logWaiting, WAITING_MS.again);
         oldestTransaction(control)
           .then((oldest) => log.info({ slot: name, ...oldest }, WAITING))
           .catch(() => {});
       };
-      let waiting = setTimeout(tell, WAITING_MS.first);
+      let waiting = setTimeout(logWaiting, WAITING_MS.first);
       try {
         await creation;
       } catch (error) {
-        // another one was quicker
+        // another session created it first
         if (codeOf(error) !== '42710') throw error;
       } finally {
         clearTimeout(waiting);
@@ -149,12 +164,12 @@ export async function createSlot(
   );
 }
 
-/** Ends the session that reads the slot, and waits until the slot is free; false where it is not after a few seconds. */
-export async function endReader(control: Sql, config: Config, pid: number): Promise<boolean> {
+/** Terminates the session that reads the slot and waits until the slot is released; false if it is not after a few seconds. */
+export async function terminateReader(control: Sql, config: Config, pid: number): Promise<boolean> {
   await withReplication(config, async (sql) => {
     await sql`select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = ${config.SLOT_NAME} and active_pid = ${pid}`;
   });
-  const deadline = performance.now() + FREE_MS;
+  const deadline = performance.now() + RELEASE_MS;
   while (performance.now() < deadline) {
     if ((await describeSlot(control, config.SLOT_NAME))?.reader?.pid !== pid) return true;
     await new Promise((resolve) => setTimeout(resolve, 50));
@@ -168,7 +183,7 @@ export async function dropSlot(config: Config, before?: () => Promise<void>): Pr
   await withReplication(config, drop, before);
 }
 
-/** Makes it a failover slot, as one that was made by hand or before an upgrade is not. Only the replication protocol can. */
+/** Makes it a failover slot: one created by hand or before an upgrade is none. Only the replication protocol has a command for it. */
 export async function enableFailover(config: Config): Promise<void> {
   const url = config.DATABASE_REPLICATION_URL ?? '';
   const client = new Client(await pgConfig(url, { name: 'slot', replication: true }));

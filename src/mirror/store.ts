@@ -1,4 +1,4 @@
-/** What the mirror writes with: the sink, the checkpoint, and a reconcile's chunks. */
+/** The mirror's SQL together: the sink, the checkpoint, the quarantine, and the reconcile. */
 import type { Sql } from '../postgres/pools.ts';
 import { createQuarantine } from '../reconcile/quarantine.ts';
 import { createReconcileStore } from '../reconcile/store.ts';
@@ -8,7 +8,7 @@ import { createCheckpointStore, type Checkpoint } from './checkpoint.ts';
 
 export type Store = ReturnType<typeof createStore>;
 
-/** `sql`: for the writes of the stream; `copy`: for what reads the source and for the rest, so that neither waits for the other. */
+/** `sql` is for the stream's writes; `copy` is for reading the source and the rest, so that neither waits for the other. */
 export function createStore(sql: Sql, config: Config, copy: Sql = sql) {
   const quarantine = createQuarantine(sql, config.SLOT_NAME);
   const apply = createApply(sql, config, quarantine);
@@ -19,13 +19,10 @@ export function createStore(sql: Sql, config: Config, copy: Sql = sql) {
     ...createReconcileStore(copy, config, quarantine),
     ...quarantine,
 
-    /**
-     * Makes `term` the one that may write: no statement of an earlier one does from now on. Returns the checkpoint as that one left it. Throws stepped_down
-     * where there is a later one.
-     */
+    /** As in checkpoint.ts; the sink starts with the row's ctid. */
     async acquire(term: bigint): Promise<Checkpoint> {
-      const { place, ...acquired } = await checkpoint.acquire(term);
-      apply.begin(place);
+      const { ctid, ...acquired } = await checkpoint.acquire(term);
+      apply.begin(ctid);
       return acquired;
     },
   };

@@ -1,13 +1,13 @@
-/** One waiter, any number of rings; a ring before the wait is not lost, since the waiter looks first. */
-export interface Bell {
-  ring(): void;
+/** Wakes one waiter. A notification before the wait is not lost, because the waiter checks for work first. */
+export interface Wakeup {
+  notify(): void;
   wait(signal: AbortSignal): Promise<void>;
 }
 
-export function createBell(): Bell {
+export function createWakeup(): Wakeup {
   let waiting: (() => void) | undefined;
   return {
-    ring: () => waiting?.(),
+    notify: () => waiting?.(),
     wait: (signal) =>
       new Promise((resolve) => {
         const done = () => {

@@ -11,7 +11,7 @@ import type { PollResult, RejectReason } from '../metrics.ts';
 import { briefly } from '../postgres/briefly.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { arrayLiteral } from '../postgres/quoting.ts';
-import { columnSql, completionSql, type Source } from '../source.ts';
+import { columnSql, gatewayIdSql, type Source } from '../source.ts';
 import { OPEN_STATUSES, type SmsType, type Status } from '../status.ts';
 import { CLOCK, clockOf, NOW } from './clock.ts';
 import type { Claimed } from './queue.ts';
@@ -130,10 +130,10 @@ export function createVerdicts(judging: Sql, completing: Sql, verdict: Sql) {
   async function fillFromSource(source: Source, ids: readonly string[]): Promise<Change[]> {
     return await briefly<Change>(
       verdict,
-      `with ${completionSql(source, '$1::text::uuid[]')}
+      `with ${gatewayIdSql(source, '$1::text::uuid[]')}
        select id, type, coalesce(was, 'none') as "from", gateway_status as "to", null::float8 as seconds,
-              coalesce((select ${HISTORY} from smslogd.sms_poll p where p.id = wrote.id), false) as history
-         from wrote where was is distinct from gateway_status`,
+              coalesce((select ${HISTORY} from smslogd.sms_poll p where p.id = updated.id), false) as history
+         from updated where was is distinct from gateway_status`,
       [arrayLiteral(ids)],
     );
   }

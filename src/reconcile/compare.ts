@@ -1,44 +1,44 @@
-/** The looks of an audit: each one short statement that compares a piece of the source with the log, or of the log with the source. */
+/** The SQL of an audit: each statement compares one chunk of the source with the log, or of the log with the source. */
 import type { Config } from '../settings.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { arrayLiteral } from '../postgres/quoting.ts';
 import { bodySql, columnSql, instantSql, largeSql, type Source } from '../source.ts';
 import { briefly } from '../postgres/briefly.ts';
-import type { Piece } from './chunks.ts';
+import type { ChunkQuery } from './chunks.ts';
 
-/** Which source rows an audit is about. */
+/** The source rows that an audit covers. */
 export interface Scope {
-  /** rows inserted since then */
+  /** rows with inserted_at from here on */
   readonly since: string;
-  /** and those of this transaction or a later one, whatever time they say; null: none */
+  /** and rows of this transaction or a later one, whatever their inserted_at; null: none */
   readonly xid: string | null;
-  /** but none older than this: what SNAPSHOT=never or the retention left out */
+  /** but no older rows, which SNAPSHOT=never or the retention excludes */
   readonly horizon: string;
-  /** every transaction before this one had ended when the audit began */
+  /** all earlier transactions had ended when the audit started */
   readonly now: string;
 }
 
-export interface SourceLook {
-  /** the last id of the piece, found by the bytes of its text, which sort as ids do; null: it was empty */
+export interface SourceComparison {
+  /** the last id of the chunk, by the bytes of its text, which sort as uuids do; null: the chunk was empty */
   readonly last: string | null;
   /** rows that the log must have */
-  readonly looked: number;
+  readonly rows: number;
   readonly differing: number;
-  /** ids of rows that are not in the log, or there without the gateway id that the source has; JSON */
+  /** ids of rows that are not in the log, or lack the source's gateway id there; JSON */
   readonly lacking: string;
-  /** the earliest time that was seen so far */
+  /** the earliest inserted_at so far */
   readonly oldest: string | null;
 }
 
-export interface LogLook {
+export interface LogComparison {
   readonly last: string | null;
-  readonly looked: number;
+  readonly rows: number;
   readonly orphaned: number;
   /** ids that the log has more than once; JSON */
   readonly doubled: string;
 }
 
-export interface Lacking {
+export interface Rechecked {
   /** ids of the missing ones that are not refused; JSON */
   readonly missing: string;
   readonly refused: number;
@@ -49,15 +49,15 @@ export interface Lacking {
 export const LOG = 'verification.sms_log';
 
 /**
- * `young`: also the rows of transactions since the last light audit, all rows where there was none that is near enough to compare, or where the source
- * got a partition since, which may have brought rows of any age.
+ * `sinceAudit`: also rows of transactions since the last light audit. That is all rows if there was none within reach of age(), or if the source got a
+ * partition since, which may have added rows of any age.
  */
 export async function scopeOf(
   sql: Sql,
   config: Config,
   source: Source,
   sinceSeconds: number | undefined,
-  young: boolean,
+  sinceAudit: boolean,
 ): Promise<Scope> {
   const [scope] = await briefly<Scope & { known: boolean }>(
     sql,
@@ -77,75 +77,75 @@ export async function scopeOf(
     ],
   );
   const { since, xid, horizon, now, known } = scope!;
-  if (!young) return { since, horizon, now, xid: null };
+  if (!sinceAudit) return { since, horizon, now, xid: null };
   return known ? { since, horizon, now, xid } : { since: '-infinity', horizon, now, xid: null };
 }
 
-/** `only`: nothing but the rows in question is read, which is quicker; `oldest` is then theirs. */
-export async function lookAtSource(
+/** `onlyScope`: reads the rows in scope alone, which is faster; `oldest` is then theirs. */
+export async function compareSource(
   sql: Sql,
   config: Config,
   source: Source,
-  { scope, piece, oldest, only }: { scope: Scope; piece: Piece; oldest: string | null; only: boolean },
-): Promise<SourceLook> {
+  { scope, chunk, oldest, onlyScope }: { scope: Scope; chunk: ChunkQuery; oldest: string | null; onlyScope: boolean },
+): Promise<SourceComparison> {
   const t = (name: string) => columnSql(source, 't', name);
   const instant = instantSql('t.inserted_at', config.SOURCE_TIMEZONE);
-  // a row without a time is not too old for anything
-  const asked = `(coalesce(${instant} >= $1::text::timestamptz, true) or age(t.xmin) <= age($2::text::xid8::xid))`;
-  const [look] = await briefly<SourceLook>(
+  // a row without a time is never too old
+  const inScope = `(coalesce(${instant} >= $1::text::timestamptz, true) or age(t.xmin) <= age($2::text::xid8::xid))`;
+  const [compared] = await briefly<SourceComparison>(
     sql,
     `with chunk as materialized (
-       select t.id, ${instant} as inserted_at, ${asked} as asked, ${t('phone_number')} as phone, ${t('code')} as code, ${t('gateway_id')} as gateway_id, ${largeSql(source, 't', config.SMS_BODY)} as large
-         from ${source.table} t where ${piece.filter}${only ? ` and ${asked}` : ''} ${piece.tail}),
-     seen as (
-       select c.*, l.id as logged, l.gateway_id is null as bare,
+       select t.id, ${instant} as inserted_at, ${inScope} as in_scope, ${t('phone_number')} as phone, ${t('code')} as code, ${t('gateway_id')} as gateway_id, ${largeSql(source, 't', config.SMS_BODY)} as large
+         from ${source.table} t where ${chunk.filter}${onlyScope ? ` and ${inScope}` : ''} ${chunk.tail}),
+     compared as (
+       select c.*, l.id as logged, l.gateway_id is null as incomplete,
               case when l.id is null then false when c.large then true
                    else (l.phone_number, l.inserted_at) is distinct from (c.phone, c.inserted_at)
                         or (l.body is distinct from ${bodySql('$4::text', 'c.code', 'full')} and l.body is distinct from ${bodySql('$4::text', 'c.code', 'masked')}) end as differs
          from chunk c left join lateral (select * from ${LOG} l where l.id = c.id limit 1) l on true
-        where c.asked and (c.inserted_at >= $3::text::timestamptz) is not false)
+        where c.in_scope and (c.inserted_at >= $3::text::timestamptz) is not false)
      select (select max(id::text collate "C") from chunk) as last,
-            (select least(min(inserted_at), $5::text::timestamptz)::text from chunk) as oldest, count(*)::int as looked,
+            (select least(min(inserted_at), $5::text::timestamptz)::text from chunk) as oldest, count(*)::int as rows,
             count(*) filter (where differs)::int as differing,
-            coalesce(json_agg(id) filter (where logged is null or (bare and gateway_id is not null)), '[]')::text as lacking
-       from seen`,
-    [scope.since, scope.xid, scope.horizon, config.OTP_CODE_TEXT, oldest, ...piece.parameters],
-    piece.limited,
+            coalesce(json_agg(id) filter (where logged is null or (incomplete and gateway_id is not null)), '[]')::text as lacking
+       from compared`,
+    [scope.since, scope.xid, scope.horizon, config.OTP_CODE_TEXT, oldest, ...chunk.parameters],
+    chunk.limited,
   );
-  return look!;
+  return compared!;
 }
-/** The number of the first parameter that a piece may use in `lookAtSource`. */
-export const SOURCE_PIECE = 6;
+/** The number of the first parameter that a chunk may use in `compareSource`. */
+export const SOURCE_CHUNK_PARAMETER = 6;
 
-/** `oldest`: of the source; a mirrored row from before it may have been deleted there in the course of things. */
-export async function lookAtLog(
+/** `oldest`: of the source; it may have deleted older rows by its own retention. */
+export async function compareLog(
   sql: Sql,
   source: Source,
-  { scope, piece, oldest }: { scope: Scope; piece: Piece; oldest: string | null },
-): Promise<LogLook> {
-  const [look] = await briefly<LogLook>(
+  { scope, chunk, oldest }: { scope: Scope; chunk: ChunkQuery; oldest: string | null },
+): Promise<LogComparison> {
+  const [compared] = await briefly<LogComparison>(
     sql,
     `with chunk as materialized (
-       select t.id, t.ctid as place, t.inserted_at, t.type = 'verification' and t.inserted_at >= greatest($1::text::timestamptz, $2::text::timestamptz) as asked
-         from ${LOG} t where ${piece.filter} ${piece.tail})
-     select (select max(id::text collate "C") from chunk) as last, count(*)::int as looked,
+       select t.id, t.ctid, t.inserted_at, t.type = 'verification' and t.inserted_at >= greatest($1::text::timestamptz, $2::text::timestamptz) as in_scope
+         from ${LOG} t where ${chunk.filter} ${chunk.tail})
+     select (select max(id::text collate "C") from chunk) as last, count(*)::int as rows,
             count(*) filter (where c.inserted_at > $3::text::timestamptz and s.id is null)::int as orphaned,
             coalesce(json_agg(c.id) filter (where other.id is not null), '[]')::text as doubled
        from chunk c
        left join lateral (select s.id from ${source.table} s where s.id = c.id limit 1) s on true
-       left join lateral (select k.id from ${LOG} k where k.id = c.id and k.ctid <> c.place limit 1) other on true
-      where c.asked`,
-    [scope.since, scope.horizon, oldest, ...piece.parameters],
-    piece.limited,
+       left join lateral (select k.id from ${LOG} k where k.id = c.id and k.ctid <> c.ctid limit 1) other on true
+      where c.in_scope`,
+    [scope.since, scope.horizon, oldest, ...chunk.parameters],
+    chunk.limited,
   );
-  return look!;
+  return compared!;
 }
-/** The number of the first parameter that a piece may use in `lookAtLog`. */
-export const LOG_PIECE = 4;
+/** The number of the first parameter that a chunk may use in `compareLog`. */
+export const LOG_CHUNK_PARAMETER = 4;
 
-/** Which of the rows `ids`, not many, are missing, refused or incomplete now; a row that the source has no more is none of these. */
-export async function stillLacking(sql: Sql, source: Source, ids: readonly string[]): Promise<Lacking> {
-  const [row] = await briefly<Lacking>(
+/** Which of the rows `ids` (a few hundred at most) are missing, refused or incomplete now; a row that the source no longer has is none of these. */
+export async function recheck(sql: Sql, source: Source, ids: readonly string[]): Promise<Rechecked> {
+  const [row] = await briefly<Rechecked>(
     sql,
     `select coalesce(json_agg(c.id) filter (where l.id is null and not refused), '[]')::text as missing,
             count(*) filter (where l.id is null and refused)::int as refused,
@@ -160,8 +160,7 @@ export async function stillLacking(sql: Sql, source: Source, ids: readonly strin
 }
 
 /**
- * Pages of a table, of its biggest partition or child where it has some, and how many tables share them. `files` changes where the rows get other places,
- * as VACUUM FULL and CLUSTER do it.
+ * The pages of a table or of its largest partition, and the number of partitions. `files` changes when a table is rewritten, as by VACUUM FULL or CLUSTER.
  */
 export async function pagesOf(sql: Sql, table: string): Promise<{ pages: number; leaves: number; files: string }> {
   const [row] = await briefly<{ pages: number; leaves: number; files: string }>(

@@ -1,7 +1,7 @@
 /**
- * Gateway ids that come after the row: some versions of the OTP service insert the row before the gateway has answered and fill the id in by an
- * UPDATE. No publication has those UPDATEs (src/schema/publication.ts says why), so the source is asked for the SMS that wait for their id, by key: new
- * ones each second, others less often, none past its life. The queue knows which ones wait, and takes those that are completed.
+ * Backfill of gateway ids. Some versions of the OTP service insert a row before the gateway has answered, and set the id by an UPDATE. The publication
+ * omits UPDATEs (src/schema/publication.ts says why), so this loop reads the source by key for queued SMS without an id: new ones each second, older ones
+ * less often, none past its deadline.
  */
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
@@ -11,16 +11,16 @@ import { patiently } from '../postgres/briefly.ts';
 import { reportRefused } from './quarantine.ts';
 import type { ReconcileStore } from './store.ts';
 
-/** How often those are looked for that came in the last so many seconds (undefined: all). */
-const LOOKS: readonly { readonly everyMs: number; readonly seconds: number | undefined }[] = [
+/** How often SMS of the last `seconds` are looked up (undefined: all). */
+const SCANS: readonly { readonly everyMs: number; readonly seconds: number | undefined }[] = [
   { everyMs: 1_000, seconds: 60 },
   { everyMs: 10_000, seconds: 600 },
   { everyMs: 60_000, seconds: undefined },
 ];
-/** Rows that one statement completes: it holds their locks, and the source's, to its end. */
-const PIECE = 500;
+/** Rows in one statement, which bounds how long it holds its locks. */
+const CHUNK = 500;
 
-export interface Late {
+export interface BackfillDeps {
   readonly store: ReconcileStore;
   readonly source: Source;
   readonly term: bigint;
@@ -28,36 +28,39 @@ export interface Late {
   readonly metrics: Pick<Metrics, 'errors'>;
 }
 
-/** Gives the rows `ids` of the log the gateway ids that the source has by now; returns those that the log refuses. */
-export async function complete(
-  { store, source, term }: Pick<Late, 'store' | 'source' | 'term'>,
+/** Fills in the gateway ids of the log rows `ids` from the source; returns the ids that the log rejects. */
+export async function fillGatewayIds(
+  { store, source, term }: Pick<BackfillDeps, 'store' | 'source' | 'term'>,
   ids: readonly string[],
   signal: AbortSignal,
 ): Promise<string[]> {
   const refused: string[] = [];
-  for (let from = 0; from < ids.length && !signal.aborted; from += PIECE) {
-    const piece = ids.slice(from, from + PIECE);
-    refused.push(...(await patiently(signal, () => store.complete(source, piece, term))).refused);
+  for (let from = 0; from < ids.length && !signal.aborted; from += CHUNK) {
+    const chunk = ids.slice(from, from + CHUNK);
+    refused.push(...(await patiently(signal, () => store.fillGatewayIds(source, chunk, term))).refused);
   }
   return refused;
 }
 
-/** Looks until `signal` aborts. Throws what the database throws, but for what it has against single rows: that is said once. */
-export async function completeLate({ store, source, term, log, metrics }: Late, signal: AbortSignal): Promise<void> {
-  const look = async (seconds: number | undefined) => {
+/** Runs until `signal` aborts. Throws what the database throws; rejected rows are only logged, once. */
+export async function backfillGatewayIds(
+  { store, source, term, log, metrics }: BackfillDeps,
+  signal: AbortSignal,
+): Promise<void> {
+  const scan = async (seconds: number | undefined) => {
     let after: string | undefined;
     do {
-      const ids = await store.waiting(seconds, after, PIECE);
-      for (const id of await complete({ store, source, term }, ids, signal)) reportRefused(log, metrics, id);
-      after = ids.length < PIECE ? undefined : ids.at(-1);
+      const ids = await store.waitingForGatewayId(seconds, after, CHUNK);
+      for (const id of await fillGatewayIds({ store, source, term }, ids, signal)) reportRefused(log, metrics, id);
+      after = ids.length < CHUNK ? undefined : ids.at(-1);
     } while (after !== undefined && !signal.aborted);
   };
-  const again = async (everyMs: number, seconds: number | undefined) => {
+  const repeat = async (everyMs: number, seconds: number | undefined) => {
     while (!signal.aborted) {
       const began = performance.now();
-      await look(seconds);
+      await scan(seconds);
       await pause(restAfter(everyMs, performance.now() - began), signal);
     }
   };
-  await Promise.all(LOOKS.map(({ everyMs, seconds }) => again(everyMs, seconds)));
+  await Promise.all(SCANS.map(({ everyMs, seconds }) => repeat(everyMs, seconds)));
 }

@@ -1,10 +1,10 @@
 /**
- * The SQL of a reconcile: chunks of the source are written where the log lacks them, gateway ids are filled in, and the position is kept.
+ * The SQL of a reconcile: it copies source rows that the log lacks, fills in gateway ids, and saves its position.
  *
- * - A chunk reads the checkpoint's row, where it is ours, and does not lock it: the lock would hold the stream's writes up to its end. What it writes
- *   the source has at that moment, whoever finds it there.
- * - What is in the log stays. Only a missing gateway id is filled in, and the status with it.
- * - Rows are written in id order, as everywhere: two statements never wait for each other in a circle.
+ * - A chunk checks the term in the checkpoint's row but does not lock it: a lock would block the stream's writes until the chunk commits. That is safe,
+ *   because a chunk writes only what the source has at that moment.
+ * - Existing log rows stay as they are, except that a missing gateway id is filled in, together with a missing status.
+ * - Rows are written in id order, as everywhere, so that two statements cannot deadlock.
  */
 import { codeOf } from '../errors.ts';
 import { steppedDown } from '../leader/stepped-down.ts';
@@ -15,31 +15,33 @@ import { faultOf, UNIQUE_VIOLATION, writeAccepted } from '../postgres/refusal.ts
 import { withRetry } from '../postgres/retry.ts';
 import { allEndedBefore, currentTransaction, oldestTransaction } from '../postgres/transactions.ts';
 import type { Config } from '../settings.ts';
-import { bodySql, columnSql, completionSql, instantSql, largeSql, statusSql, type Source } from '../source.ts';
+import { bodySql, columnSql, gatewayIdSql, instantSql, largeSql, statusSql, type Source } from '../source.ts';
 import type { Quarantine, Term } from './quarantine.ts';
 
-export interface Chunk {
-  /** the last source id that was looked at; undefined: the end is reached */
+export interface CopiedChunk {
+  /** the last source id of the chunk; undefined: no rows are left */
   readonly last: string | undefined;
-  readonly looked: number;
+  readonly scanned: number;
   readonly inserted: number;
+  /** rows whose gateway id was filled in */
   readonly completed: number;
-  /** ids of rows that a constraint or a trigger of the log refuses; they are kept in smslogd.sms_refused */
+  /** ids of rows that a constraint or a trigger of the log rejects; they are set aside in smslogd.sms_refused */
   readonly refused: readonly string[];
 }
 
-interface ChunkResult {
+interface ChunkRow {
   readonly last: string | null;
-  readonly looked: number;
+  readonly scanned: number;
   readonly inserted: number;
   readonly written: number;
   /** rows that are in the log without the gateway id that the source has */
-  readonly bare: number;
+  readonly incomplete: number;
   /** ids of rows that the log lacked and that were not inserted; JSON */
-  readonly left: string;
+  readonly skipped: string;
   /** ids of rows that the log lacks, with a value that is too large; JSON */
   readonly large: string;
-  readonly held: number;
+  /** 0: the term is no longer ours */
+  readonly fenced: number;
 }
 
 export interface ChunkOptions {
@@ -49,58 +51,63 @@ export interface ChunkOptions {
 
 export type ReconcileStore = ReturnType<typeof createReconcileStore>;
 
-/** What a reconcile may change: a row without a gateway id takes the source's, and the status with it where it has none. A status stays as it is. */
-const COMPLETE = `on conflict (id) do update
+/** The only change to an existing row: a missing gateway id is taken from the source, and a missing status with it. */
+const FILL_GATEWAY_ID = `on conflict (id) do update
      set gateway_id = excluded.gateway_id, gateway_status = coalesce(l.gateway_status, excluded.gateway_status), updated_at = now()
    where l.gateway_id is null and excluded.gateway_id is not null
   returning id, (xmax = 0) as inserted`;
 
 export function createReconcileStore(sql: Sql, config: Config, quarantine: Quarantine) {
   const slot = config.SLOT_NAME;
-  const kept = config.RETENTION_DAYS === 0 ? `'-infinity'` : `now() - interval '${config.RETENTION_DAYS} days'`;
+  const retainedSince =
+    config.RETENTION_DAYS === 0 ? `'-infinity'` : `now() - interval '${config.RETENTION_DAYS} days'`;
 
-  const chunkOnce = async (source: Source, range: ChunkRange, { limited, term }: ChunkOptions): Promise<Chunk> => {
+  const chunkOnce = async (
+    source: Source,
+    range: ChunkRange,
+    { limited, term }: ChunkOptions,
+  ): Promise<CopiedChunk> => {
     const { filter, limit, parameter } = rangeSql(range);
     const parameters = [config.OTP_CODE_TEXT, slot, term === undefined ? null : String(term), parameter];
-    const look = async (careful: boolean) => {
-      const text = chunkStatement(config, kept, source, { filter, limit, careful });
-      const [result] = await withRetry(() => briefly<ChunkResult>(sql, text, parameters, limited));
-      if (result!.held === 0) throw steppedDown();
+    const run = async (onConflict: 'fail' | 'fill gateway id') => {
+      const text = chunkStatement(config, retainedSince, source, { filter, limit, onConflict });
+      const [result] = await withRetry(() => briefly<ChunkRow>(sql, text, parameters, limited));
+      if (result!.fenced === 0) throw steppedDown();
       return result!;
     };
-    let chunk: ChunkResult | undefined;
+    let chunk: ChunkRow | undefined;
     try {
-      chunk = await look(false);
+      chunk = await run('fail');
     } catch (error) {
-      // the stream has written one of them in this moment
+      // the stream inserted one of the rows meanwhile
       if (codeOf(error) !== UNIQUE_VIOLATION) throw error;
     }
     let inserted = chunk?.inserted ?? 0;
     let completed = 0;
-    if (chunk === undefined || chunk.bare > 0) {
-      chunk = await look(true);
+    if (chunk === undefined || chunk.incomplete > 0) {
+      chunk = await run('fill gateway id');
       inserted += chunk.inserted;
       completed = chunk.written - chunk.inserted;
     }
-    const left = JSON.parse(chunk.left) as string[];
+    const skipped = JSON.parse(chunk.skipped) as string[];
     const large = JSON.parse(chunk.large) as string[];
-    if (large.length > 0) await quarantine.large(large, term);
-    const refused = left.length === 0 ? [] : await quarantine.passedOver(left, term);
+    if (large.length > 0) await quarantine.setAsideLarge(large, term);
+    const refused = skipped.length === 0 ? [] : await quarantine.setAsideSkipped(skipped, term);
     return {
       last: chunk.last ?? undefined,
-      looked: chunk.looked,
+      scanned: chunk.scanned,
       inserted,
       completed,
       refused: [...large, ...refused],
     };
   };
 
-  /** A chunk of these rows; the ones that the log refuses keep no other from it. */
+  /** Copies these rows; a row that the log rejects does not block the others. */
   const copyIds = async (
     source: Source,
     ids: readonly string[],
     options: ChunkOptions,
-  ): Promise<Pick<Chunk, 'inserted' | 'completed' | 'refused'>> => {
+  ): Promise<Pick<CopiedChunk, 'inserted' | 'completed' | 'refused'>> => {
     const sum = { inserted: 0, completed: 0, refused: [] as string[] };
     const write = async (some: readonly string[]) => {
       const { inserted, completed, refused } = await chunkOnce(source, { ids: some }, options);
@@ -109,7 +116,7 @@ export function createReconcileStore(sql: Sql, config: Config, quarantine: Quara
       sum.refused.push(...refused);
     };
     await writeAccepted(ids, write, async (id, error) => {
-      await quarantine.refuse(id, error, options.term);
+      await quarantine.setAsideRejected(id, error, options.term);
       sum.refused.push(id);
     });
     return sum;
@@ -117,16 +124,16 @@ export function createReconcileStore(sql: Sql, config: Config, quarantine: Quara
 
   return {
     /**
-     * One chunk of a reconcile: of the `size` source rows that follow `after` in id order those that the log lacks are written, and those
-     * without a gateway id in the log are completed. Safe to repeat, to resume and to run beside the stream. Throws 55P03 where a lock is not to
-     * be had soon, where it is `limited` 57014 when it takes too long, and stepped_down where the term is no longer ours.
+     * One chunk of a reconcile: of the `size` source rows that follow `after` in id order, inserts those that the log lacks and fills in missing gateway
+     * ids. Safe to repeat, to resume and to run beside the stream. Throws 55P03 on a lock timeout, 57014 on a statement timeout (only if `limited`), and
+     * stepped_down if the term is no longer ours.
      */
     async reconcileChunk(
       source: Source,
       after: string | undefined,
       size: number,
       options: ChunkOptions = {},
-    ): Promise<Chunk> {
+    ): Promise<CopiedChunk> {
       try {
         return await chunkOnce(source, { after, size }, options);
       } catch (error) {
@@ -138,16 +145,20 @@ export function createReconcileStore(sql: Sql, config: Config, quarantine: Quara
         [after ?? null],
       );
       const ids = rows.map(({ id }) => id);
-      return { last: ids.at(-1), looked: ids.length, ...(await copyIds(source, ids, options)) };
+      return { last: ids.at(-1), scanned: ids.length, ...(await copyIds(source, ids, options)) };
     },
 
-    /** Writes the source rows `ids`, not many, where the log lacks them: as a chunk of a reconcile, found by key. Returns those that the log refuses. */
-    async copyRows(source: Source, ids: readonly string[], term: bigint): Promise<Pick<Chunk, 'inserted' | 'refused'>> {
+    /** Copies the source rows `ids` (a few hundred at most) that the log lacks; `refused`: those that the log rejects. */
+    async copyRows(
+      source: Source,
+      ids: readonly string[],
+      term: bigint,
+    ): Promise<Pick<CopiedChunk, 'inserted' | 'refused'>> {
       return await copyIds(source, ids, { term });
     },
 
-    /** At most `size` ids that follow `after` of SMS that wait for their gateway id, in id order; of those queued in the last `seconds` (undefined: all). */
-    async waiting(seconds: number | undefined, after: string | undefined, size: number): Promise<string[]> {
+    /** At most `size` ids after `after`, in id order, of queued SMS without a gateway id that were queued in the last `seconds` (undefined: all). */
+    async waitingForGatewayId(seconds: number | undefined, after: string | undefined, size: number): Promise<string[]> {
       const rows = await sql<{ id: string }[]>`
         select p.id::text as id from smslogd.sms_poll p
          where p.gateway_id is null
@@ -159,11 +170,10 @@ export function createReconcileStore(sql: Sql, config: Config, quarantine: Quara
     },
 
     /**
-     * Gives the rows `ids` of the log the gateway id that the source has by now, where they have none. A row that somebody holds is left for the next
-     * time; one that the log refuses (`refused`) keeps nobody else from it. Throws 55P03 where a lock of the source is not to be had soon, and
-     * stepped_down where the term is no longer ours.
+     * Fills in the gateway ids of the log rows `ids` from the source, where they are missing. Locked rows are skipped; a row that the log rejects
+     * (`refused`) does not block the others. Throws 55P03 on a lock timeout, and stepped_down if the term is no longer ours.
      */
-    async complete(
+    async fillGatewayIds(
       source: Source,
       ids: readonly string[],
       term: bigint,
@@ -171,20 +181,20 @@ export function createReconcileStore(sql: Sql, config: Config, quarantine: Quara
       const sum = { completed: 0, refused: [] as string[] };
       if (ids.length === 0) return sum;
       const text = `
-with held as materialized (select from smslogd.checkpoint c where c.slot_name = $2::text and c.term = $3::text::int8 and c.removed_at is null),
-${completionSql(source, '(select $1::text::uuid[] from held)')}
-select (select count(*) from held)::int as held, count(*)::int as completed from wrote`;
+with fence as materialized (select from smslogd.checkpoint c where c.slot_name = $2::text and c.term = $3::text::int8 and c.removed_at is null),
+${gatewayIdSql(source, '(select $1::text::uuid[] from fence)')}
+select (select count(*) from fence)::int as fenced, count(*)::int as completed from updated`;
       const write = async (some: readonly string[]) => {
         const parameters = [arrayLiteral(some), slot, String(term)];
-        const [row] = await withRetry(() => briefly<{ held: number; completed: number }>(sql, text, parameters));
-        if (row!.held === 0) throw steppedDown();
+        const [row] = await withRetry(() => briefly<{ fenced: number; completed: number }>(sql, text, parameters));
+        if (row!.fenced === 0) throw steppedDown();
         sum.completed += row!.completed;
       };
       await writeAccepted(ids, write, async (id) => void sum.refused.push(id));
       return sum;
     },
 
-    /** The first and the last source id: between them a reconcile's position is a share of its way. */
+    /** The first and the last source id: a reconcile's progress is its position between them. */
     async sourceEnds(source: Source): Promise<readonly [string, string] | undefined> {
       const [row] = await briefly<{ first: string; last: string }>(
         sql,
@@ -195,22 +205,22 @@ select (select count(*) from held)::int as held, count(*)::int as completed from
       return row === undefined ? undefined : [row.first, row.last];
     },
 
-    /** Where a reconcile stands: the source id it has passed, and the transaction that must have ended before its first look. */
+    /** A reconcile's position: the last source id it has passed, and the transaction that must end before its second pass. */
     async reconcilePosition(): Promise<{ after: string | undefined; xid: string | undefined }> {
       const [row] =
         await sql`select reconcile_after::text as after, reconcile_xid::text as xid from smslogd.checkpoint where slot_name = ${slot}`;
       return { after: row?.['after'] ?? undefined, xid: row?.['xid'] ?? undefined };
     },
 
-    /** Keeps the position, so that a restart resumes there. Throws stepped_down where the term is no longer ours. */
-    async keepReconcile(after: string | undefined, xid: string | undefined, term: bigint): Promise<void> {
+    /** Saves the position, so that a restart resumes there. Throws stepped_down if the term is no longer ours. */
+    async saveReconcilePosition(after: string | undefined, xid: string | undefined, term: bigint): Promise<void> {
       const done =
         await sql`update smslogd.checkpoint set reconcile_after = ${after ?? null}, reconcile_xid = ${xid ?? null}::text::xid8
                               where slot_name = ${slot} and term = ${String(term)}::int8 returning 1`;
       if (done.length === 0) throw steppedDown();
     },
 
-    /** The reconcile is done; what it could write after all is no longer refused. Throws stepped_down where the term is no longer ours. */
+    /** Marks the reconcile as done and forgets refused rows that are in the log now. Throws stepped_down if the term is no longer ours. */
     async clearReconcile(term: bigint): Promise<void> {
       const done =
         await sql`update smslogd.checkpoint set reconcile_due = null, reconcile_after = null, reconcile_xid = null
@@ -219,8 +229,8 @@ select (select count(*) from held)::int as held, count(*)::int as completed from
       await quarantine.forgetRefused();
     },
 
-    /** Keeps how far a light audit has found the log whole. */
-    async keepAudited(xid: string, term: bigint): Promise<void> {
+    /** Saves the transaction up to which a light audit found the log complete. */
+    async saveAuditedXid(xid: string, term: bigint): Promise<void> {
       await sql`update smslogd.checkpoint set audited_xid = ${xid}::text::xid8
                  where slot_name = ${slot} and term = ${String(term)}::int8 and reconcile_due is null`;
     },
@@ -231,7 +241,7 @@ select (select count(*) from held)::int as held, count(*)::int as completed from
   };
 }
 
-/** Which source rows a chunk is: `size` that follow an id, or these. */
+/** The source rows of a chunk: `size` rows after an id, or these. */
 type ChunkRange = { readonly after: string | undefined; readonly size: number } | { readonly ids: readonly string[] };
 
 function rangeSql(range: ChunkRange): { filter: string; limit: string; parameter: string | null } {
@@ -242,46 +252,48 @@ function rangeSql(range: ChunkRange): { filter: string; limit: string; parameter
 }
 
 /**
- * A chunk of a reconcile: $1 text before the code, $2 slot, $3 the term or null, $4 the id to go on after, or the ids. Rows that the log lacks are inserted;
- * `careful`: though they may come from elsewhere at the same moment, and those that wait for their gateway id are completed. A trigger of somebody's
- * that gives a row another id would let each reconcile add a copy: the chunk divides by zero then, which undoes it. A row without a time is older than
- * nothing: the log refuses it, and it is kept aside.
+ * A chunk of a reconcile: $1 the text before the code, $2 the slot, $3 the term or null, $4 the id to continue after, or the ids. Inserts the rows that the
+ * log lacks. `onConflict`: a row that another session inserts at the same time fails the chunk, or has its gateway id filled in.
+ *
+ * If a user's trigger changed the id of a row, each reconcile would add a copy: the chunk then divides by zero, which rolls it back. A row without a time
+ * passes the time filter, is rejected by the log, and is set aside.
  */
 function chunkStatement(
   config: Config,
-  kept: string,
+  retainedSince: string,
   source: Source,
-  { filter, limit, careful }: { filter: string; limit: string; careful: boolean },
+  { filter, limit, onConflict }: { filter: string; limit: string; onConflict: 'fail' | 'fill gateway id' },
 ): string {
   const s = (name: string) => columnSql(source, 's', name);
   const instant = instantSql('s.inserted_at', config.SOURCE_TIMEZONE);
+  const fill = onConflict === 'fill gateway id';
   return `
 with durable as materialized (select set_config('synchronous_commit', 'on', true)),
 chunk as materialized (
-  select c.*, k.known
+  select c.*, k.complete
     from (select s.id, ${s('phone_number')} as phone, ${s('code')} as code, ${instant} as inserted_at,
                  ${s('gateway_id')} as gateway_id, ${statusSql(s('gateway_id'), s('gateway_status'))} as gateway_status,
                  ${largeSql(source, 's', config.SMS_BODY)} as large
             from ${source.table} s where ${filter} order by s.id ${limit}) c
-    left join lateral (select l.gateway_id is not null as known from verification.sms_log l where l.id = c.id limit 1) k on true),
-ours as materialized (
-  select greatest(${kept}, coalesce(c.horizon, '-infinity')) as since
+    left join lateral (select l.gateway_id is not null as complete from verification.sms_log l where l.id = c.id limit 1) k on true),
+fence as materialized (
+  select greatest(${retainedSince}, coalesce(c.horizon, '-infinity')) as since
     from (select) one left join smslogd.checkpoint c on c.slot_name = $2::text
    where $3::text is null or (c.term = $3::text::int8 and c.removed_at is null)),
 written as (
   insert into verification.sms_log as l (id, phone_number, type, body, gateway_id, gateway_status, inserted_at)
   select c.id, c.phone, 'verification', ${bodySql('$1::text', 'c.code', config.SMS_BODY)}, c.gateway_id, c.gateway_status, c.inserted_at
-    from chunk c cross join durable cross join ours
-   where (c.inserted_at >= ours.since) is not false and not c.large and (c.known is null${careful ? ' or (not c.known and c.gateway_id is not null)' : ''})
+    from chunk c cross join durable cross join fence
+   where (c.inserted_at >= fence.since) is not false and not c.large and (c.complete is null${fill ? ' or (not c.complete and c.gateway_id is not null)' : ''})
    order by c.id
-  ${careful ? COMPLETE : 'returning id, true as inserted'})
-select (select id::text from chunk order by id desc limit 1) as last, (select count(*) from chunk)::int as looked,
-       (select count(*) from chunk c cross join ours where not c.known and c.gateway_id is not null and not c.large and (c.inserted_at >= ours.since) is not false)::int as bare,
-       (select coalesce(json_agg(c.id), '[]')::text from chunk c cross join ours
-         where c.known is null and c.large and (c.inserted_at >= ours.since) is not false) as large,
+  ${fill ? FILL_GATEWAY_ID : 'returning id, true as inserted'})
+select (select id::text from chunk order by id desc limit 1) as last, (select count(*) from chunk)::int as scanned,
+       (select count(*) from chunk c cross join fence where not c.complete and c.gateway_id is not null and not c.large and (c.inserted_at >= fence.since) is not false)::int as incomplete,
+       (select coalesce(json_agg(c.id), '[]')::text from chunk c cross join fence
+         where c.complete is null and c.large and (c.inserted_at >= fence.since) is not false) as large,
        (select coalesce(json_agg(id), '[]')::text from (
-          select c.id from chunk c cross join ours where c.known is null and not c.large and (c.inserted_at >= ours.since) is not false except select id from written) e) as left,
+          select c.id from chunk c cross join fence where c.complete is null and not c.large and (c.inserted_at >= fence.since) is not false except select id from written) e) as skipped,
        1 / (not exists (select id from written except select id from chunk))::int as undo,
-       count(*) filter (where inserted)::int as inserted, count(*)::int as written, (select count(*) from ours)::int as held
+       count(*) filter (where inserted)::int as inserted, count(*)::int as written, (select count(*) from fence)::int as fenced
   from written`;
 }

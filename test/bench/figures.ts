@@ -58,7 +58,7 @@ const STATEMENTS: readonly Statement[] = [
   ['daemon: stuck entries', (sql) => resetStuck(sql, 'true')],
   ['daemon: hours with open SMS', openHours],
   ['daemon: queue an hour', async (sql) => requeueHour(sql, (await openHours(sql))[0] ?? '-infinity', 'true')],
-  ['daemon: late ids', (sql) => mirror(sql).waiting(undefined, undefined, 500)],
+  ['daemon: SMS without a gateway id', (sql) => mirror(sql).waitingForGatewayId(undefined, undefined, 500)],
   ['daemon: is the publication changed', async (sql) => mirror(sql).republished(await describeSource(sql, config))],
 ];
 /** What is not under 200 ms, and why: it reads the source for each SMS of eight days, or gives more than 25,000 rows. */

@@ -53,7 +53,7 @@ async function firstCopy(stage: Stage, db: BenchDatabase, rows: number): Promise
   await empty(db);
   const slot = `copy_${randomBytes(4).toString('hex')}`;
   const daemon = stage.daemon(db.env({ SLOT_NAME: slot }));
-  await daemon.line('the reconcile begins', (line) => line.includes('"reconcile begins'));
+  await daemon.line('the reconcile begins', (line) => line.includes('"reconcile started'));
   const began = performance.now();
   const live = newRows(db);
   await daemon.line('the reconcile is done', (line) => line.includes('"reconcile done"'));

@@ -113,7 +113,7 @@ test('a commit that waits for a stand-by, which a reconcile cannot see yet and t
   await db.sql`select pg_replication_slot_advance(${db.name}, pg_current_wal_insert_lsn())`;
   await db.sql`update smslogd.checkpoint set reconcile_due = 'by hand'`;
   const { mirror, said } = talkative();
-  await said('reconcile looks a second time');
+  await said('reconcile waits with its second pass');
   const has = async (id: string) => (await db.sql`select from verification.sms_log where id = ${id}`).length === 1;
   await reload('reset synchronous_standby_names');
   const { id } = await committed;

@@ -78,7 +78,7 @@ test(
     const own = openDatabase(db.config(), { max: 2, name: 'audit' });
     const audited = {
       sinceSeconds: 900,
-      patienceMs: 100,
+      mirrorTimeoutMs: 100,
       share: 1,
       missing: async () => {},
       incomplete: async () => {},

@@ -174,7 +174,7 @@ test.each(['light audit', 'verify'])('a %s calls nothing missing that is on its 
   const audit = async () => {
     const options = {
       sinceSeconds: 900,
-      patienceMs: 60_000,
+      mirrorTimeoutMs: 60_000,
       share: 1,
       missing: async () => {},
       incomplete: async () => {},
@@ -226,7 +226,7 @@ test.each([
   const release = await hold('lock verification.sms_log in access exclusive mode');
   const options = {
     sinceSeconds: 900,
-    patienceMs: 1_000,
+    mirrorTimeoutMs: 1_000,
     share: 1,
     missing: async () => {},
     incomplete: async () => {},

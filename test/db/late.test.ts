@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { openDatabase } from '../../src/postgres/pools.ts';
 import { lightAudit } from '../../src/reconcile/audit.ts';
-import { complete } from '../../src/reconcile/gateway-ids.ts';
+import { fillGatewayIds } from '../../src/reconcile/gateway-ids.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { migrate } from '../../src/schema/migrate.ts';
 import { describeSource, type Source } from '../../src/source.ts';
@@ -112,9 +112,9 @@ test('one that comes when the queue knows the SMS no more is filled in by the au
   const told: string[] = [];
   const incomplete = async (ids: readonly string[]) => {
     told.push(...ids);
-    expect(await complete({ store, source, term }, ids, never)).toEqual([]);
+    expect(await fillGatewayIds({ store, source, term }, ids, never)).toEqual([]);
   };
-  const options = { sinceSeconds: 3600, patienceMs: 1_000, share: 1, missing: async () => {}, incomplete };
+  const options = { sinceSeconds: 3600, mirrorTimeoutMs: 1_000, share: 1, missing: async () => {}, incomplete };
   expect(await lightAudit(sql, db.config(), source, options, never)).toMatchObject({ missing: 0 });
   expect(told).toEqual([first]);
   expect((await db.sql`select gateway_id, gateway_status from verification.sms_log where id = ${first}`)[0]).toEqual({
@@ -136,20 +136,20 @@ test('however many come at once, no statement completes more than five hundred',
   const sizes: number[] = [];
   const counting = {
     ...store,
-    complete: (of: Source, ids: readonly string[]) => {
+    fillGatewayIds: (of: Source, ids: readonly string[]) => {
       sizes.push(ids.length);
-      return store.complete(of, ids, term);
+      return store.fillGatewayIds(of, ids, term);
     },
   };
   const never = new AbortController().signal;
   const incomplete = async (ids: readonly string[]) => {
-    await complete({ store: counting, source, term }, ids, never);
+    await fillGatewayIds({ store: counting, source, term }, ids, never);
   };
   await lightAudit(
     sql,
     db.config(),
     source,
-    { sinceSeconds: 3600, patienceMs: 1_000, share: 1, missing: async () => {}, incomplete },
+    { sinceSeconds: 3600, mirrorTimeoutMs: 1_000, share: 1, missing: async () => {}, incomplete },
     never,
   );
   expect(await db.sql`select from verification.sms_log where gateway_id is null`).toHaveLength(0);

@@ -58,7 +58,7 @@ for (const [timeout, blocked] of [
     blocker.release();
     await until('the rows', async () => (await logged()) === 10_000);
     expect(await consumer()).toBe(before);
-    await until('its end to be told', () => told('the lock is free').length > 0);
+    await until('its end to be told', () => told('the lock was released').length > 0);
     expect(told('log_locked').map((line) => (JSON.parse(line) as { holderPid: number }).holderPid)).toEqual([
       holder?.['pid'],
     ]);

@@ -227,7 +227,7 @@ test('an older daemon cannot write behind its successor: not the checkpoint, and
   const older = await store.acquire(await nextTerm(db.sql));
   const newer = await store.acquire(await nextTerm(db.sql));
   await stepsDown(store.write(batchOf(randomUUID()), ['Accepted'], older.term));
-  await stepsDown(store.keepReconcile(undefined, undefined, older.term));
+  await stepsDown(store.saveReconcilePosition(undefined, undefined, older.term));
   expect(await logged()).toBe(0);
   expect(await checkpoint()).toBeNull();
   const known = randomUUID();
@@ -252,7 +252,7 @@ test('an older daemon copies and completes nothing behind its successor, and kee
   expect(await logged()).toBe(0);
   await db.sql`insert into verification.sms_log (id, phone_number, type) values (${id}, '+380000000001', 'verification')`;
   await copied();
-  await stepsDown(store.complete(source, [id], term));
+  await stepsDown(store.fillGatewayIds(source, [id], term));
   expect(await db.sql`select from verification.sms_log where gateway_id is not null`).toHaveLength(0);
 
   // the successor comes between a refusal and what is made of it
@@ -335,7 +335,7 @@ test.each(['40P01', '40001'])(
     await db.sql
       .unsafe(`alter table verification.sms_log disable trigger lose; update verification.sms_log set gateway_id = null;
     alter table verification.sms_log enable trigger lose`);
-    expect(await store.complete(source, [id], term)).toMatchObject({ completed: 1 });
+    expect(await store.fillGatewayIds(source, [id], term)).toMatchObject({ completed: 1 });
     expect(await tries()).toBe(6);
     await sql.end();
   },
@@ -421,7 +421,7 @@ test('a row that the stream writes while a reconcile does so too is written once
   const commits = [await write(0, null, 'Unaccepted'), await write(1, '7777777', 'Delivered')];
   const chunk = patiently(new AbortController().signal, () => store.reconcileChunk(source, undefined, 100));
   for (const commit of commits) await commit();
-  expect(await chunk).toMatchObject({ looked: 20, inserted: 18, completed: 1 });
+  expect(await chunk).toMatchObject({ scanned: 20, inserted: 18, completed: 1 });
   expect(await logged()).toBe(20);
   const [first, second] = await db.sql`select gateway_id, gateway_status from verification.sms_log order by id limit 2`;
   expect(first?.['gateway_id']).toMatch(/^66140/);
@@ -443,17 +443,17 @@ test('a copy says how far it is, in the log and as a metric', async () => {
     { level: 'info' },
     {
       write: (line) => {
-        const { msg, share, looked } = JSON.parse(line) as { msg: string; share: number; looked: number };
-        if (msg === 'reconcile goes on') shares.push(share, looked / 5_000);
+        const { msg, share, scanned } = JSON.parse(line) as { msg: string; share: number; scanned: number };
+        if (msg === 'reconcile in progress') shares.push(share, scanned / 5_000);
       },
     },
   );
   const progress: (number | undefined)[] = [];
   const watched = {
     ...store,
-    keepReconcile: async (...position: Parameters<typeof store.keepReconcile>) => {
+    saveReconcilePosition: async (...position: Parameters<typeof store.saveReconcilePosition>) => {
       progress.push((await metrics.reconcileProgress.get()).values[0]?.value);
-      await store.keepReconcile(...position);
+      await store.saveReconcilePosition(...position);
     },
   };
   await reconcile(
@@ -521,13 +521,13 @@ test('a reconcile that is under way keeps no position once another one is due', 
   await store.read();
   const { term } = await store.acquire(await nextTerm(db.sql));
   await store.markReconcile(term, due('by the one who works'));
-  await store.keepReconcile(randomUUID(), undefined, term);
+  await store.saveReconcilePosition(randomUUID(), undefined, term);
   const next = await nextTerm(db.sql);
   await store.markReconcile(next, due('by the next one'));
-  await stepsDown(store.keepReconcile(randomUUID(), undefined, term));
+  await stepsDown(store.saveReconcilePosition(randomUUID(), undefined, term));
   await stepsDown(store.markReconcile(term, due('by the former one, late')));
   await stepsDown(store.clearReconcile(term));
-  await store.keepAudited('1', term);
+  await store.saveAuditedXid('1', term);
   const [kept] =
     await db.sql`select reconcile_due, reconcile_after, audited_xid > '1' as audited from smslogd.checkpoint`;
   expect(kept).toEqual({ reconcile_due: 'by the next one', reconcile_after: null, audited: true });

@@ -173,7 +173,7 @@ async function lacking(): Promise<number> {
   const source = await describeSource(sql, db.config());
   const options = {
     sinceSeconds: 1e9,
-    patienceMs: 20_000,
+    mirrorTimeoutMs: 20_000,
     share: 1,
     missing: async () => {},
     incomplete: async () => {},

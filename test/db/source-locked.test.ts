@@ -71,7 +71,7 @@ test('an audit gives up the size of the source, and is tried again', async () =>
   await expect(pagesOf(sql, source.table)).rejects.toMatchObject({ code: '55P03' });
   const options = {
     sinceSeconds: 900,
-    patienceMs: 1_000,
+    mirrorTimeoutMs: 1_000,
     share: 1,
     missing: async () => {},
     incomplete: async () => {},

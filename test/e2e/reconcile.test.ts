@@ -29,10 +29,10 @@ test('a copy that was killed goes on where it stopped, and every row is in the l
   expect(row?.['copied']).toBeGreaterThan(0);
   expect(row?.['copied']).toBeLessThan(60_000);
   daemon = startDaemon(db.env({ LOOPS: 'mirror' }));
-  await daemon.line('the copy to go on', (line) => line.includes('"reconcile resumes'));
+  await daemon.line('the copy to go on', (line) => line.includes('"reconcile resumed'));
   const done = await daemon.line('the copy to end', (line) => line.includes('"reconcile done"'));
   // what was copied before is not looked at again
-  expect((JSON.parse(done) as { looked: number }).looked).toBeLessThan(60_000);
+  expect((JSON.parse(done) as { scanned: number }).scanned).toBeLessThan(60_000);
   await until('every row', async () => (await difference(db.sql)).missing === 0);
   expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
 });
@@ -67,7 +67,7 @@ test('a daemon that is killed while its slot is made anew leaves the reconcile d
   daemon = startDaemon(db.env({ LOOPS: 'mirror' }));
   await daemon.line(
     'the reconcile to begin',
-    (line) => line.includes('"reconcile begins') && line.includes('"slot missing"'),
+    (line) => line.includes('"reconcile started') && line.includes('"slot missing"'),
   );
   await daemon.line('it to end', (line) => line.includes('"reconcile done"'));
   expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });

@@ -8,7 +8,7 @@ import type { Cluster } from '../../src/demo/cluster.ts';
 import { openDatabase } from '../../src/postgres/pools.ts';
 import { silentLog } from '../../src/log.ts';
 import { createMetrics } from '../../src/metrics.ts';
-import { pump } from '../../src/mirror/apply-loop.ts';
+import { runApplyLoop } from '../../src/mirror/apply-loop.ts';
 import { describeSlot } from '../../src/mirror/slot.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { describeSource } from '../../src/source.ts';
@@ -68,7 +68,7 @@ async function idleStream(): Promise<{ ended: Promise<unknown> }> {
   const start = { source, term: 0n, durable: confirmed, resumeAt: confirmed, senderTimeoutMs: 0 };
   let ended!: Promise<unknown>;
   await new Promise<void>((streams) => {
-    ended = pump({ ...deps, ...ignored }, start, new AbortController().signal, () => (streams(), []))
+    ended = runApplyLoop({ ...deps, ...ignored }, start, new AbortController().signal, () => (streams(), []))
       .catch(() => {})
       .then(() => sql.end({ timeout: 1 }));
   });
@@ -116,7 +116,7 @@ test('a stand-by that is away, and that the server waits for, is told of, and it
   mirror = startMirror(db, { log: talking });
   await until('it to be told', () => told('standby_missing').length > 0);
   await set('synchronous_standby_names', '');
-  await until('its end to be told', () => told('writes go on').length > 0);
+  await until('its end to be told', () => told('writes continue').length > 0);
   const expected: object[] = [{ standbyNames: 'absent' }];
   const [known] = await db.sql`select from pg_settings where name = 'synchronized_standby_slots'`;
   if (known !== undefined) {
@@ -125,7 +125,7 @@ test('a stand-by that is away, and that the server waits for, is told of, and it
     await insertMany(db.sql, 10);
     await until('it to be told', () => told('standby_missing').length > 1);
     await set('synchronized_standby_slots', '');
-    await until('its end to be told', () => told('it sends again').length > 0);
+    await until('its end to be told', () => told('streaming continues').length > 0);
     expected.push({ standbySlots: 'absent' });
   }
   await insertMany(db.sql, 10);

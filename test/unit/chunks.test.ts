@@ -1,16 +1,16 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { inTime, walkByPlace, type Piece } from '../../src/reconcile/chunks.ts';
+import { withAdaptiveSize, scanByCtid, type ChunkQuery } from '../../src/reconcile/chunks.ts';
 
 const tooLong = () => Object.assign(new Error('canceling statement due to statement timeout'), { code: '57014' });
-const SIZES = { least: 100, most: 10_000 };
+const SIZES = { min: 100, max: 10_000 };
 
-// how long a piece takes decides the size of the next one: time passes only where a test says so
+// how long a chunk takes decides the size of the next one: time passes only where a test says so
 beforeEach(() => void vi.useFakeTimers({ toFake: ['performance'] }));
 afterEach(() => void vi.useRealTimers());
 
-test('a piece that takes too long is tried smaller, and the least one without a limit', async () => {
+test('a chunk that takes too long is retried smaller, and the smallest one without a limit', async () => {
   const tried: [number, boolean][] = [];
-  const { result, next } = await inTime(6_400, SIZES, async (size, limited) => {
+  const { result, next } = await withAdaptiveSize(6_400, SIZES, async (size, limited) => {
     tried.push([size, limited]);
     if (limited) throw tooLong();
     return 'done';
@@ -30,26 +30,26 @@ test.each([
   [120, 1_000],
   [240, 500],
   [10_000, 100],
-])('after a piece of 1,000 that took %i ms the next one has %i', async (ms, size) => {
-  const { next } = await inTime(1_000, SIZES, async () => void vi.advanceTimersByTime(ms));
+])('after a chunk of 1,000 that took %i ms the next one has %i', async (ms, size) => {
+  const { next } = await withAdaptiveSize(1_000, SIZES, async () => void vi.advanceTimersByTime(ms));
   expect(next).toBe(size);
 });
 
 test('what fails otherwise, or without a limit, is thrown', async () => {
-  await expect(inTime(6_400, SIZES, () => Promise.reject(new Error('another')))).rejects.toThrow('another');
-  await expect(inTime(100, SIZES, () => Promise.reject(tooLong()))).rejects.toMatchObject({ code: '57014' });
+  await expect(withAdaptiveSize(6_400, SIZES, () => Promise.reject(new Error('another')))).rejects.toThrow('another');
+  await expect(withAdaptiveSize(100, SIZES, () => Promise.reject(tooLong()))).rejects.toMatchObject({ code: '57014' });
 });
 
-test('a walk by place reads each page once, though some pieces are given up', async () => {
+test('a scan by ctid reads each page once, even if some chunks time out', async () => {
   const read: [number, number][] = [];
   let times = 0;
-  const look = async ({ parameters, limited }: Piece) => {
+  const look = async ({ parameters, limited }: ChunkQuery) => {
     times += 1;
     if (limited && times % 3 === 0) throw tooLong();
     const [from, to] = parameters.map((place) => Number(/\d+/.exec(place)![0]));
     read.push([from!, to!]);
   };
-  await walkByPlace(1_234, 800, { parameter: 1, share: 1 }, look, new AbortController().signal);
+  await scanByCtid(1_234, 800, { parameter: 1, share: 1 }, look, new AbortController().signal);
   expect(times).toBeGreaterThan(read.length);
   // each begins where the one before it ended
   expect(read.map(([from]) => from)).toEqual([0, ...read.slice(0, -1).map(([, to]) => to)]);

@@ -1,4 +1,4 @@
-/** What one life of the mirror has: what it was given, and what it found at its beginning. Both modes work with it. */
+/** The context of one run of the mirror: its dependencies, and what it found at its start. Both modes use it. */
 import type { Config } from '../settings.ts';
 import { SmslogdError, type ErrorCode } from '../errors.ts';
 import type { Health } from '../health.ts';
@@ -7,7 +7,7 @@ import { logProblem, type Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import type { Connections } from '../postgres/connections.ts';
 import type { Source } from '../source.ts';
-import type { Sight } from './mode.ts';
+import type { Observed } from './mode.ts';
 import type { Failpoints } from './apply-loop.ts';
 import type { Server } from './slot.ts';
 import type { Checkpoint } from './checkpoint.ts';
@@ -21,36 +21,36 @@ export interface MirrorDeps {
   readonly log: Log;
   readonly health: Pick<Health, 'beat' | 'waits' | 'setMirrorState'>;
   readonly failpoints?: Failpoints;
-  /** told when all that the server has sent is in the log */
+  /** called when everything that the server has sent is in the log */
   readonly onCaughtUp?: () => void;
   /** wal_sender_timeout of the replication connection; milliseconds */
   readonly senderTimeoutMs?: number;
-  /** how often publication and checkpoint are looked at; milliseconds */
+  /** between two checks of publication and checkpoint; milliseconds */
   readonly watchMs?: number;
   /** between two light audits; milliseconds */
   readonly auditMs?: number;
-  /** between two reconciles where nothing can be streamed; milliseconds */
+  /** between two reconciles while streaming is not possible; milliseconds */
   readonly reconcileMs?: number;
-  /** how often the server may fail to decode at one place before the slot is given up */
+  /** how often decoding may fail at one WAL position before the slot is dropped */
   readonly decodeTries?: number;
 }
 
-/** What a mode works with. */
-export interface Life {
+export interface MirrorContext {
   readonly deps: MirrorDeps;
   readonly store: Store;
   readonly server: Server;
   readonly source: Source;
   readonly term: bigint;
   readonly checkpoint: Checkpoint;
-  /** what the life sees now, as at its beginning */
-  readonly look: () => Promise<Sight>;
+  /** observes again, as at the start of the run */
+  readonly observe: () => Promise<Observed>;
+  /** resets the supervisor's backoff */
   readonly works: () => void;
-  /** all that the source had a moment ago is in the log */
+  /** called when everything that the source had a moment ago is in the log */
   readonly caughtUp: () => void;
 }
 
-/** Says what was repaired by itself, and counts it. */
+/** Logs and counts what the mirror repairs by itself. */
 export function warn(
   { log, metrics }: Pick<MirrorDeps, 'log' | 'metrics'>,
   code: ErrorCode,
