@@ -124,7 +124,7 @@ async function daemon(
       // it may wait for a lock
       await Promise.race([databaseAtStart(config, upkeep, log, stop.signal), once(stop.signal, 'abort')]);
       run('leader', (signal, works) => leader.run(signal, works));
-      run('waits', (signal) => watchWaits({ control, tag: connections.tag, config, log, metrics }, signal));
+      run('waits', (signal) => watchWaits({ ...connections, config, log, metrics }, signal));
       if (mirrors)
         lead('mirror', createMirror({ config, connections, lead: leader, metrics, log, health, onCaughtUp }));
       if (config.LOOPS.includes('poller')) run('poller', createPoller({ config, connections, metrics, log, health }));

@@ -1,6 +1,6 @@
 /**
  * Logs when the mirror's writes wait for a lock or for a synchronous standby: nothing fails then, only the lag grows. It polls pg_stat_activity, so that the
- * writes themselves cost nothing more.
+ * writes themselves cost nothing more; and only while a statement of ours waits, so that a daemon at rest costs nothing.
  */
 import type { Config } from '../settings.ts';
 import { SmslogdError, type ErrorCode } from '../errors.ts';
@@ -10,6 +10,8 @@ import type { Sql } from '../postgres/pools.ts';
 import { pause } from '../supervise.ts';
 
 const CHECK_MS = 2_000;
+/** The server's sender is checked every so many times: no statement of ours waits while it does. */
+const SENDER_CHECKS = 3;
 /** Shorter waits are normal: statements with a lock timeout are retried. */
 const MIN_WAIT_SECONDS = 2;
 
@@ -18,11 +20,15 @@ interface Wait {
   readonly check: () => Promise<{ readonly waitedSeconds: number } | undefined>;
   readonly message: string;
   readonly resolved: string;
+  /** of a statement that was sent: it is checked only while one waits */
+  readonly ofStatement: boolean;
 }
 
 export interface WaitsDeps {
   /** a connection that never waits for a table lock */
   readonly control: Sql;
+  /** how long the oldest statement on another connection has waited for its answer; milliseconds */
+  readonly waitedMs: () => number;
   /** the end of the application_name of the sessions that are watched */
   readonly tag: string;
   readonly config: Pick<Config, 'SLOT_NAME'>;
@@ -68,6 +74,7 @@ function waitsOf({ control, tag, config }: WaitsDeps): readonly Wait[] {
       },
       message: 'a write waits for a lock that another session holds',
       resolved: 'the lock was released: writes continue',
+      ofStatement: true,
     },
     {
       code: 'standby_missing',
@@ -82,6 +89,7 @@ function waitsOf({ control, tag, config }: WaitsDeps): readonly Wait[] {
       },
       message: 'a commit waits for a synchronous standby',
       resolved: 'commits no longer wait for a standby: writes continue',
+      ofStatement: true,
     },
     {
       code: 'standby_missing',
@@ -94,11 +102,12 @@ function waitsOf({ control, tag, config }: WaitsDeps): readonly Wait[] {
         const unchanged = wait?.at === lastPosition;
         lastPosition = wait?.at;
         return wait !== undefined && unchanged
-          ? { waitedSeconds: CHECK_MS / 1_000, standbySlots: wait.standbySlots }
+          ? { waitedSeconds: (SENDER_CHECKS * CHECK_MS) / 1_000, standbySlots: wait.standbySlots }
           : undefined;
       },
       message: 'the server sends nothing before a standby has it',
       resolved: 'the server no longer waits for a standby: streaming continues',
+      ofStatement: false,
     },
   ];
 }
@@ -108,15 +117,17 @@ function waitsOf({ control, tag, config }: WaitsDeps): readonly Wait[] {
  * writes then fail, too.
  */
 export async function watchWaits(deps: WaitsDeps, signal: AbortSignal): Promise<void> {
-  const { log, metrics } = deps;
+  const { log, metrics, waitedMs } = deps;
   const waits = waitsOf(deps);
   const since = new Map<Wait, number>();
-  for (;;) {
+  for (let checks = 1; ; checks += 1) {
     await pause(CHECK_MS, signal);
     if (signal.aborted) return;
     for (const wait of waits) {
-      const { code, check, message, resolved } = wait;
-      const found = await check().catch(() => undefined);
+      const { code, check, message, resolved, ofStatement } = wait;
+      if (!ofStatement && checks % SENDER_CHECKS > 0) continue;
+      const due = !ofStatement || waitedMs() > MIN_WAIT_SECONDS * 1_000;
+      const found = due ? await check().catch(() => undefined) : undefined;
       if (signal.aborted) return;
       const began = since.get(wait);
       if (found !== undefined && began === undefined) {

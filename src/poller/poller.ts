@@ -37,6 +37,9 @@ export interface PollerDeps {
 export type Poller = (signal: AbortSignal) => Promise<void>;
 
 const IDLE_MS = 250;
+/** Where nothing was due for QUIET_MS: an SMS that is queued then is first due after more than that. */
+const QUIET_IDLE_MS = 1_000;
+const QUIET_MS = 30_000;
 /** Under load: a claim waits so long for more free places, unless half of them are. */
 const GATHER_MS = 10;
 /** For what surrounds a request within its lease: the claim's way back, the immediate second try, the wait for the batch, its writing. */
@@ -145,6 +148,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
   };
 
   let claimedAt = -Infinity;
+  let dueAt = performance.now();
   const claim = async (free: number): Promise<{ rows: number; pastLimited: boolean }> => {
     const size = conduct.size();
     const wanted = lanes.share(free, size, Math.random());
@@ -159,6 +163,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
       conduct.unused(free - rows.length);
     }
     lanes.claimed(rows, wanted, performance.now());
+    if (rows.length > 0) dueAt = claimedAt;
     const late = performance.now() - claimedAt > LEASE_MARGIN_MS / 2;
     for (const row of rows) {
       if (row.gatewayId !== null && !late) {
@@ -193,7 +198,8 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
       const claimed = await claim(free);
       if (claimed.rows === free) continue;
       // nothing live is due; where SMS past their life had no more places the next one is worth asking for as soon as it is free
-      if (!claimed.pastLimited) await pause(IDLE_MS, stop);
+      const quiet = claimedAt - dueAt > QUIET_MS;
+      if (!claimed.pastLimited) await pause(quiet ? QUIET_IDLE_MS : IDLE_MS, stop);
       else await rest(lanes.pastIsFull(conduct.size()) ? IDLE_MS : GATHER_MS);
     }
   } catch (error) {

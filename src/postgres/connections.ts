@@ -42,6 +42,8 @@ export const DAEMON_CONNECTIONS = Object.values(PURPOSES).reduce<number>((sum, e
 export type Connections = { readonly [P in Purpose]: Sql } & {
   /** names this process among the daemons: the end of the application_name of its sessions */
   readonly tag: string;
+  /** How long the oldest statement has waited for its answer, those of `control` aside; milliseconds. */
+  waitedMs(): number;
   /** Watches until `signal` aborts; never rejects. */
   watch(signal: AbortSignal): Promise<void>;
   /** Cancels the statement that a purpose waits for: nobody needs its result any more. */
@@ -102,6 +104,10 @@ export function openConnections(config: Config, options: Options = {}): Connecti
   return {
     ...lanes,
     tag,
+    waitedMs() {
+      const since = others.flatMap((purpose) => [...waiting.get(purpose)!.values()]);
+      return since.length === 0 ? 0 : performance.now() - Math.min(...since);
+    },
     async watch(signal) {
       /** statements that the server did not know of at the last look */
       let unknown = new Set<object>();

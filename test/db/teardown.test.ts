@@ -23,7 +23,7 @@ const run = async (): Promise<string[]> => {
 
 /** Streams from the slot; resolves with the checkpoint's mark as it is when the server ends the stream. */
 async function startReader(): Promise<{ markWhenEnded: Promise<unknown> }> {
-  const reader = new Client(await pgConfig(db.url, { name: 'reader', replication: true }));
+  const reader = new Client(await pgConfig(db.replicationUrl, { name: 'reader', replication: true }));
   reader.on('error', () => {});
   await reader.connect();
   // a stream's query ends only with its connection

@@ -65,14 +65,14 @@ export async function createDatabase({
     if (search !== undefined) url.search = search;
     return url.href;
   };
+  /** the same way to the server, as the role that streams where it is the daemon's */
+  const streaming = (of: string) => of.replace(`//${DAEMON_ROLE}:`, `//${REPLICATION_ROLE}:`);
   const as = (user?: string, search?: string): Login => {
     const url = address(user, search);
-    const replicationUrl = user === DAEMON_ROLE ? address(REPLICATION_ROLE, search) : url;
+    const replicationUrl = user === DAEMON_ROLE ? streaming(url) : url;
     const env = (more: Record<string, string> = {}) => ({
       DATABASE_URL: url,
-      ...(user === DAEMON_ROLE && more['DATABASE_URL'] === undefined
-        ? { DATABASE_REPLICATION_URL: replicationUrl }
-        : {}),
+      ...(user === DAEMON_ROLE ? { DATABASE_REPLICATION_URL: streaming(more['DATABASE_URL'] ?? url) } : {}),
       SLOT_NAME: name,
       HTTP_PORT: '0',
       IP2SMS_URL: 'http://127.0.0.1:9/ip2sms/',

@@ -47,7 +47,7 @@ export function startMirror(
 ): RunningMirror {
   const config = db.config(env);
   const connections = openConnections(config, { lookMs: WATCH_MS, stallMs: 2_000 });
-  const { control, tag } = connections;
+  const { tag } = connections;
   const metrics = createMetrics('test');
   const health = createHealth(metrics, ['mirror'], now);
   const controller = new AbortController();
@@ -78,7 +78,7 @@ export function startMirror(
   const beside = [
     supervise({ name: 'leader', log }, (until, works) => lead.run(until, works), signal),
     connections.watch(signal),
-    watchWaits({ control, tag, config, log, metrics }, signal),
+    watchWaits({ ...connections, config, log, metrics }, signal),
   ];
   return {
     metrics,

@@ -1,0 +1,28 @@
+import { test } from 'vitest';
+import { readFileSync } from 'node:fs';
+import { createServer, connect } from '../support/postgres.ts';
+import { createDatabase } from '../support/database.ts';
+import { startProcess } from '../support/daemon.ts';
+import { debianBinaries } from '../support/debian.ts';
+const cpu = (p: number) => { const s = readFileSync(`/proc/${p}/stat`, 'utf8'); const a = s.slice(s.lastIndexOf(')') + 2).split(' '); return (Number(a[11]) + Number(a[12])) * 10; };
+test('rest', async () => {
+  const s = await createServer({ autovacuum: 'off', shared_preload_libraries: 'pg_stat_statements', 'pg_stat_statements.track': 'top' }, { binaries: debianBinaries() });
+  const d = await createDatabase({ adminUrl: s.url('postgres') });
+  await d.sql`create extension if not exists pg_stat_statements`;
+  const p = startProcess(['run'], d.env({ LOG_LEVEL: 'info' }), ['/tmp/w/m/dist/cli.js']);
+  await p.line('streams', (l) => l.includes('streams'));
+  const SEC = Number(process.env.REST_SECONDS ?? 60);
+  await new Promise((r) => setTimeout(r, 45_000));
+  await d.sql`select pg_stat_statements_reset()`;
+  const sessions = await d.sql<{ pid: number; name: string }[]>`select pid, application_name || '/' || backend_type as name from pg_stat_activity where pid <> pg_backend_pid()`;
+  const a = sessions.map(({ pid }) => { try { return cpu(pid); } catch { return 0; } }), n = cpu(p.child.pid!), t = Date.now();
+  await new Promise((r) => setTimeout(r, SEC * 1000));
+  const el = Date.now() - t;
+  let total = 0;
+  const out: string[] = [];
+  sessions.forEach(({ pid, name }, i) => { let c = 0; try { c = cpu(pid) - a[i]!; } catch {} total += c; out.push(`${((c / el) * 100).toFixed(2)} % ${name}`); });
+  console.log(`node ${(((cpu(p.child.pid!) - n) / el) * 100).toFixed(2)} %, server ${((total / el) * 100).toFixed(2)} %\n${out.sort().reverse().join('\n')}`);
+  const st = await d.sql`select calls, round((total_exec_time+total_plan_time)::numeric,1) as ms, left(regexp_replace(query, '\\s+', ' ', 'g'), 100) as q from pg_stat_statements order by total_exec_time desc limit 25`;
+  for (const r of st) console.log(r.calls, r.ms, r.q);
+  p.kill('SIGTERM'); await p.exited; await d.drop(); await s.remove();
+}, 600_000);
