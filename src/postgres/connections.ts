@@ -75,12 +75,14 @@ export function openConnections(config: Config, options: Options = {}): Connecti
   const tag = randomBytes(4).toString('hex');
   const waiting = new Map<Purpose, Map<object, number>>();
   const pools = new Map<Purpose, Sql>();
+  /** when a purpose had its last answer */
+  const answered = new Map<Purpose, number>();
   const open = (purpose: Purpose): Sql => {
     const statements = new Map<object, number>();
     const pool = openDatabase(config, { max: PURPOSES[purpose], name: `${purpose} ${tag}` });
     waiting.set(purpose, statements);
     pools.set(purpose, pool);
-    return observed(pool, statements);
+    return observed(pool, statements, () => answered.set(purpose, performance.now()));
   };
   const cut = (purpose: Purpose) => dropConnections(pools.get(purpose)!);
   const purposes = Object.keys(PURPOSES) as Purpose[];
@@ -93,6 +95,7 @@ export function openConnections(config: Config, options: Options = {}): Connecti
     const now = performance.now();
     return [...waiting.get(purpose)!].filter(([, since]) => now - since > ms).map(([statement]) => statement);
   };
+  const longest = () => Math.max(0, ...others.flatMap((purpose) => [...waiting.get(purpose)!.values()].map(since)));
   const active = async () =>
     await control<{ name: string; n: number }[]>`
       select application_name as name, count(*)::int as n from pg_stat_activity
@@ -104,10 +107,7 @@ export function openConnections(config: Config, options: Options = {}): Connecti
   return {
     ...lanes,
     tag,
-    waitedMs() {
-      const since = others.flatMap((purpose) => [...waiting.get(purpose)!.values()]);
-      return since.length === 0 ? 0 : performance.now() - Math.min(...since);
-    },
+    waitedMs: longest,
     async watch(signal) {
       /** statements that the server did not know of at the last look */
       let unknown = new Set<object>();
@@ -115,6 +115,8 @@ export function openConnections(config: Config, options: Options = {}): Connecti
       while (!signal.aborted) {
         await pause(lookMs, signal);
         if (signal.aborted) return;
+        // the renewal of the lease had its answer just now, and nobody else misses one
+        if (!dead && since(answered.get('control')) < lookMs && longest() < stallMs) continue;
         const seen = await within(
           stallMs,
           active().catch((error: unknown) => (SILENCE.has(sqlstateOf(error) ?? '') ? undefined : 'refused')),
@@ -163,6 +165,11 @@ export function openConnections(config: Config, options: Options = {}): Connecti
   };
 }
 
+/** Milliseconds since a moment of the monotonic clock; undefined: there was none. */
+function since(moment = -Infinity): number {
+  return performance.now() - moment;
+}
+
 /** What `work` returns; undefined where it fails or takes longer than `ms`. */
 async function within<T>(ms: number, work: Promise<T>): Promise<T | undefined> {
   const limit = new AbortController();
@@ -179,7 +186,7 @@ interface Statement {
 }
 
 /** The same pool; `statements` holds those that wait for their answer, and since when. */
-function observed(sql: Sql, statements: Map<object, number>): Sql {
+function observed(sql: Sql, statements: Map<object, number>, answered: () => void): Sql {
   const observe = (made: unknown): unknown => {
     // names and values are no statements, and a fragment of another statement is never sent by itself
     if (!(made instanceof Promise)) return made;
@@ -191,6 +198,7 @@ function observed(sql: Sql, statements: Map<object, number>): Sql {
     };
     statement.resolve = (value) => {
       statements.delete(made);
+      answered();
       resolve(value);
     };
     statement.reject = (error) => {
