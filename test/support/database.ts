@@ -65,8 +65,6 @@ export async function createDatabase({
     if (search !== undefined) url.search = search;
     return url.href;
   };
-  /** the same way to the server, as the role that streams where it is the daemon's */
-  const streaming = (of: string) => of.replace(`//${DAEMON_ROLE}:`, `//${REPLICATION_ROLE}:`);
   const as = (user?: string, search?: string): Login => {
     const url = address(user, search);
     const replicationUrl = user === DAEMON_ROLE ? streaming(url) : url;
@@ -120,6 +118,11 @@ export async function createDatabase({
       await admin.end();
     },
   };
+}
+
+/** The same address of the role that streams, where it is the daemon's. */
+function streaming(address: string): string {
+  return address.replace(`//${DAEMON_ROLE}:`, `//${REPLICATION_ROLE}:`);
 }
 
 /** Adds to pg_hba.conf as an administrator would, and waits until the server has read it. */
