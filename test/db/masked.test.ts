@@ -13,7 +13,7 @@ let proxy: Proxy;
 beforeEach(async () => {
   db = await createDatabase();
   url = new URL((await db.withoutTls()).url);
-  proxy = await startProxy({ host: url.hostname, port: Number(url.port) });
+  proxy = await startProxy({ host: url.hostname, port: Number(url.port) }, { keeps: true });
 });
 afterEach(async () => {
   await proxy.close();

@@ -50,10 +50,11 @@ export interface Less {
 export async function createDatabase({
   empty = false,
   locale,
-  adminUrl = inject('postgresUrl'),
+  adminUrl: another,
   superuser: why,
 }: Less = {}): Promise<TestDatabase> {
   const name = `test_${randomBytes(6).toString('hex')}`;
+  const adminUrl = another ?? inject('postgresUrl');
   const admin = connect(adminUrl, { max: 1 });
   const sorted = locale === undefined ? '' : `locale_provider icu icu_locale '${locale}'`;
   await admin.unsafe(`create database ${name} template ${empty ? 'template0' : TEMPLATE} strategy file_copy ${sorted}`);
@@ -83,7 +84,7 @@ export async function createDatabase({
   const superuser = as();
   const mine = why === undefined ? as(DAEMON_ROLE) : superuser;
   // on a server of its own, which the test crashes, the client must not be in the middle of reading array types
-  const sql = connect(superuser.url, { max: 4, fetch_types: adminUrl === inject('postgresUrl') });
+  const sql = connect(superuser.url, { max: 4, fetch_types: another === undefined });
   const owner = as(OWNER);
   let [daemon, owners]: (Sql | undefined)[] = [];
   return {

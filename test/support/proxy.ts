@@ -1,66 +1,112 @@
-/** A TCP proxy that can stop forwarding without closing anything: what a dead network path looks like from both ends. */
+/** A TCP proxy whose connections can be cut, held, slowed or stalled: what a network path that fails looks like from both ends. */
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 
 export interface Proxy {
   readonly port: number;
   /** connections so far */
   readonly connections: number;
-  /** all that the target has sent */
+  /** all that the target has sent, where the proxy keeps it */
   received(): Buffer;
-  /** passes nothing on of every connection of this moment, not even its end; later ones are forwarded */
+  /** passes nothing on of every connection of this moment, for ever, not even its end; later ones are forwarded */
   stall(): void;
+  /** while true nothing is passed on of any connection, not even an end */
+  holds: boolean;
+  /** resets every connection of this moment */
+  cut(): void;
+  /** milliseconds that each piece takes longer */
+  delayMs: number;
   /** what becomes of new connections: those that are refused are closed at once, the ignored ones get no answer */
   newcomers: 'forwarded' | 'refused' | 'ignored';
   close(): Promise<void>;
 }
 
-export async function startProxy(target: { host: string; port: number }): Promise<Proxy> {
-  const sockets = new Set<Socket>();
+interface Connection {
+  readonly client: Socket;
+  readonly upstream: Socket;
+  stalled: boolean;
+}
+
+/** `keeps`: for `received`. */
+export async function startProxy(target: { host: string; port: number }, { keeps = false } = {}): Promise<Proxy> {
+  const open = new Set<Connection>();
+  const ignored = new Set<Socket>();
   const chunks: Buffer[] = [];
+  const waiting = new Set<() => void>();
+  let holds = false;
   let connections = 0;
-  let newcomers: Proxy['newcomers'] = 'forwarded';
+
+  /** Resolves when this connection may pass something on; for one that stalled never. */
+  const passable = async (connection: Connection) => {
+    for (;;) {
+      if (!connection.stalled && !holds) return;
+      await new Promise<void>((resolve) => waiting.add(resolve));
+    }
+  };
+  const forward = async (connection: Connection, from: Socket, to: Socket) => {
+    try {
+      for await (const chunk of from as AsyncIterable<Buffer>) {
+        if (keeps && from === connection.upstream) chunks.push(chunk);
+        if (proxy.delayMs > 0) await delay(proxy.delayMs);
+        await passable(connection);
+        if (!to.write(chunk)) await once(to, 'drain');
+      }
+    } catch {
+      // either end was reset
+    }
+    await passable(connection);
+    open.delete(connection);
+    from.destroy();
+    to.destroySoon();
+  };
+
   const server = createServer((client) => {
     connections += 1;
-    if (newcomers !== 'forwarded') {
-      sockets.add(client.on('error', () => {}));
-      if (newcomers === 'refused') client.destroy();
+    client.on('error', () => {});
+    if (proxy.newcomers !== 'forwarded') {
+      if (proxy.newcomers === 'refused') client.destroy();
+      else ignored.add(client);
       return;
     }
     const upstream = connect(target);
-    for (const socket of [client, upstream]) {
-      sockets.add(socket);
-      socket.on('error', () => {});
-      socket.on('close', () => {
-        sockets.delete(socket);
-        client.destroy();
-        upstream.destroy();
-      });
-    }
-    upstream.on('data', (chunk: Buffer) => chunks.push(chunk));
-    client.pipe(upstream);
-    upstream.pipe(client);
+    upstream.on('error', () => client.destroy());
+    const connection: Connection = { client, upstream, stalled: false };
+    open.add(connection);
+    void forward(connection, client, upstream);
+    void forward(connection, upstream, client);
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
-  return {
+
+  const proxy: Proxy = {
     port: (server.address() as { port: number }).port,
     get connections() {
       return connections;
     },
     received: () => Buffer.concat(chunks),
     stall: () => {
-      for (const socket of sockets) socket.removeAllListeners('close').unpipe().pause();
+      for (const connection of open) connection.stalled = true;
     },
-    get newcomers() {
-      return newcomers;
+    get holds() {
+      return holds;
     },
-    set newcomers(next) {
-      newcomers = next;
+    set holds(next) {
+      holds = next;
+      const woken = [...waiting];
+      waiting.clear();
+      for (const wake of woken) wake();
     },
+    cut: () => {
+      for (const { client, upstream } of open) for (const socket of [client, upstream]) socket.resetAndDestroy();
+    },
+    delayMs: 0,
+    newcomers: 'forwarded',
     close: async () => {
-      for (const socket of sockets) socket.destroy();
+      for (const { client, upstream } of open) for (const socket of [client, upstream]) socket.destroy();
+      for (const socket of ignored) socket.destroy();
       server.close();
       await once(server, 'close');
     },
   };
+  return proxy;
 }

@@ -1,0 +1,39 @@
+/** What a campaign came to, in lines. */
+import type { FaultName } from './plan.ts';
+import type { Figures } from './watch.ts';
+
+export interface Report {
+  readonly minutes: number;
+  readonly rounds: number;
+  /** server_version_num */
+  readonly version: number;
+  readonly faults: ReadonlyMap<FaultName, { readonly done: number; readonly failed: number }>;
+  /** invariants that were looked at in calms */
+  readonly checks: number;
+  /** seconds of the calm after which each had come true, at most */
+  readonly slowest: ReadonlyMap<string, number>;
+  readonly workload: Readonly<Record<string, number>>;
+  readonly figures: Figures;
+  readonly breaches: readonly string[];
+  /** directory with the logs, where there were breaches */
+  readonly kept: string | undefined;
+}
+
+const list = (entries: Iterable<readonly [string, number]>) =>
+  [...entries].map(([name, n]) => `${name} ${n}`).join(', ');
+
+export function describeReport(report: Report): string {
+  const { minutes, rounds, version, faults, checks, slowest, workload, figures, breaches, kept } = report;
+  const sum = (of: 'done' | 'failed') => [...faults.values()].reduce((all, each) => all + each[of], 0);
+  return [
+    `${minutes.toFixed(1)} minutes, ${rounds} rounds, PostgreSQL ${Math.trunc(version / 10_000)}: ${sum('done')} faults of ${faults.size} kinds (${sum('failed')} could not be done), ${checks} checks`,
+    `faults: ${list([...faults].map(([name, { done }]) => [name, done] as const))}`,
+    `workload: ${list(Object.entries(workload))}`,
+    `calm: ${[...slowest].map(([name, s]) => `${name} after ${s.toFixed(1)} s`).join('; ')}`,
+    `log lines ${figures.lines}, scrapes ${figures.scrapes}, most sessions of a daemon ${figures.mostSessions}, most sockets ${figures.mostSockets}, most memory ${Math.round(figures.mostMemory / 1024 / 1024)} MiB`,
+    `codes: ${list(figures.codes)}`,
+    breaches.length === 0
+      ? 'every invariant held'
+      : `${breaches.length} breaches; logs in ${kept}:\n${breaches.join('\n')}`,
+  ].join('\n');
+}

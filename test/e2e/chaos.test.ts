@@ -1,0 +1,23 @@
+/** A short campaign of test/chaos with a fixed seed: two rounds of overlapping faults, and every invariant after each. `npm run chaos` plays longer ones. */
+import { expect, test } from 'vitest';
+import { runCampaign } from '../chaos/campaign.ts';
+import { describePlan, planOf } from '../chaos/plan.ts';
+import { describeReport } from '../chaos/report.ts';
+
+const SEED = 874;
+
+test('a plan is repeated by its seed, and fills its minutes', () => {
+  const plan = planOf({ seed: SEED, minutes: 10 });
+  expect(describePlan(planOf({ seed: SEED, minutes: 10 }))).toBe(describePlan(plan));
+  expect(describePlan(planOf({ seed: SEED + 1, minutes: 10 }))).not.toBe(describePlan(plan));
+  expect(plan.length).toBeGreaterThan(8);
+});
+
+test('two rounds of faults leave nothing missing, doubled or untrue', { timeout: 600_000 }, async () => {
+  const rounds = planOf({ seed: SEED, minutes: 1 }).slice(0, 2);
+  const said: string[] = [];
+  const report = await runCampaign({ rounds, seed: SEED, daemons: 2, say: (line) => void said.push(line) });
+  expect(report.breaches, [...said, describeReport(report)].join('\n')).toEqual([]);
+  expect(report.rounds).toBe(2);
+  expect(report.workload['confirmed']).toBeGreaterThan(50);
+});
