@@ -40,6 +40,8 @@ export interface Source {
   readonly children: readonly Child[];
   /** column name → type name as format_type gives it */
   readonly columns: ReadonlyMap<string, string>;
+  /** column name → pg_type.oid */
+  readonly types: ReadonlyMap<string, number>;
   /** those whose type others made, an enum or a domain: a cast of such may run code of theirs */
   readonly ownTypes: ReadonlySet<string>;
   /** those of MIRRORED_COLUMNS that are generated: no stream has them, but stored ones from PostgreSQL 18 on */
@@ -129,6 +131,7 @@ export async function describeSource(sql: Sql, config: Pick<Config, 'SOURCE_TABL
     owner: row.owner,
     children: JSON.parse(row.children) as Child[],
     columns,
+    types: ids,
     ownTypes: new Set(names.filter((name) => (ids.get(name) ?? 0) >= OWN_TYPES)),
     replicaIdentity: row.identity,
     publishesUpdates: row.identity === 'f' || row.key,

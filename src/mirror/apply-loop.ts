@@ -9,7 +9,7 @@ import type { Health } from '../health.ts';
 import { logProblem, type Log } from '../log.ts';
 import type { Lsn } from '../postgres/lsn.ts';
 import type { Metrics } from '../metrics.ts';
-import { MIRRORED_COLUMNS, statusOfSource, type Source } from '../source.ts';
+import { MIRRORED_COLUMNS, type Source } from '../source.ts';
 import { createWakeup } from './wakeup.ts';
 import { FULL, gather, type Batch } from './batch.ts';
 import type { ReconcileDue } from './checkpoint.ts';
@@ -19,7 +19,7 @@ import { pause } from '../supervise.ts';
 import { openStream, type Stream } from '../replication/connection.ts';
 import { nowMicros } from '../replication/frames.ts';
 import { reportRefused } from '../reconcile/quarantine.ts';
-import { literalsOf, type Written } from './apply.ts';
+import type { Form, Written } from './apply.ts';
 import type { Store } from './store.ts';
 
 /** Rows; a batch of this size or more is written while much else waits. */
@@ -51,13 +51,6 @@ export interface ApplyLoop {
   readonly failpoints?: Failpoints | undefined;
 }
 
-/** A batch in the form that is written. */
-interface Sealed {
-  readonly batch: Batch;
-  readonly statuses: readonly (string | null)[];
-  readonly literals: string[];
-}
-
 /** Rows that one statement reads by key, and how often and after what time one that is not seen is looked for again: a commit is sent before it can be seen. */
 const BY_KEY = { rows: 500, tries: 8, againMs: 250 };
 /** How long a write is waited for once the stream has ended, or is to end. */
@@ -67,6 +60,7 @@ const GATHER_MS = 250;
 
 export interface Start {
   readonly source: Source;
+  readonly form: Form;
   /** under which it writes */
   readonly term: bigint;
   /** what may be acknowledged from the start */
@@ -89,31 +83,29 @@ export async function runApplyLoop(
   beside: (signal: AbortSignal) => Promise<void>[],
 ): Promise<void> {
   const { config, store, log, metrics, health, failpoints } = deps;
-  const { term } = start;
+  const { source, term, form } = start;
+  const { binary } = form;
   const stop = new AbortController();
   const signal = AbortSignal.any([outer, stop.signal]);
-  const gathering = gather(start.resumeAt);
+  const unknownWord = (id: string, word: string) => reportUnknown(deps, id, word);
+  const gathering = gather(start.resumeAt, { binary, unknownWord });
   // in masked mode the code is not published
   const needed = MIRRORED_COLUMNS.filter(
-    (column) => start.source.columns.has(column) && (column !== 'code' || config.SMS_BODY !== 'masked'),
+    (column) => source.columns.has(column) && (column !== 'code' || config.SMS_BODY !== 'masked'),
   );
-  const decode = createDecoder({ ...start.source, needed }, gathering);
+  const decode = createDecoder({ ...source, needed, binary: binary ? source.types : undefined }, gathering);
+  store.takes(form);
   const wakeup = createWakeup();
   let stream: Stream | undefined;
   let paused = false;
   /** what is being written */
   let inHand: Batch | undefined;
   /** what is written after it, made ready meanwhile: the database then waits for nothing */
-  let next: Sealed | undefined;
+  let next: Batch | undefined;
 
-  const seal = (): Sealed => {
-    const batch = gathering.take();
-    const statuses = statusesOf(deps, batch);
-    return { batch, statuses, literals: literalsOf(batch, statuses) };
-  };
   /** Keeps no more than a full batch gathered beside the one in hand and the next one. */
   const makeRoom = () => {
-    if (inHand !== undefined && gathering.size >= FULL) next ??= seal();
+    if (inHand !== undefined && gathering.size >= FULL) next ??= gathering.take();
     const full = gathering.size >= FULL;
     if (full === paused) return;
     paused = full;
@@ -124,6 +116,7 @@ export async function runApplyLoop(
   const opened = await openStream(config, {
     durable: start.durable,
     senderTimeoutMs: start.senderTimeoutMs,
+    binary,
     handlers: {
       message(bytes, at) {
         decode(bytes, at);
@@ -164,7 +157,7 @@ export async function runApplyLoop(
       }
       if (gathers) await pause(GATHER_MS, signal);
       gathers = false;
-      const { batch, statuses, literals } = next ?? seal();
+      const batch: Batch = next ?? gathering.take();
       next = undefined;
       inHand = batch;
       // behind a large batch there is time; a small one is over at once, and what comes meanwhile is for the very next one
@@ -174,7 +167,7 @@ export async function runApplyLoop(
       const unreadable = (await readByKey(partial)) ? batch.unreadable : [...batch.unreadable, 'gone'];
       // before the checkpoint passes them, so that no crash forgets it
       if (unreadable.length > 0) await store.markReconcile(term, COLUMN_GONE);
-      const writing = batch.rows.length > 0 ? store.write(batch, statuses, term, literals) : undefined;
+      const writing = batch.rows.length + batch.large.length > 0 ? store.write(batch, term) : undefined;
       makeRoom();
       if (writing !== undefined) {
         // the database answers, or the write fails: to restart the process would help neither
@@ -190,6 +183,7 @@ export async function runApplyLoop(
       // such rows come again in no other way: the next life reconciles them at once, or says which column the table lacks
       if (unreadable.length > 0) return reportUnreadable(deps);
       inHand = undefined;
+      gathering.reuse(batch.rows);
       opened.leisure(false);
       if (next === undefined && !gathering.ready) deps.caughtUp();
       makeRoom();
@@ -206,7 +200,7 @@ export async function runApplyLoop(
       const absent: string[] = [];
       for (let from = 0; from < left.length; from += BY_KEY.rows) {
         const some = left.slice(from, from + BY_KEY.rows);
-        const { inserted, refused } = await patiently(signal, () => store.copyRows(start.source, some, term));
+        const { inserted, refused } = await patiently(signal, () => store.copyRows(source, some, term));
         metrics.reconcileRows.inc(inserted);
         for (const id of refused) reportRefused(log, metrics, id);
         absent.push(...(await store.absent(some)));
@@ -255,23 +249,10 @@ function reportUnreadable({ log, metrics }: ApplyLoop): void {
   logProblem(log, 'warn', new SmslogdError('source_column', was));
 }
 
-function statusesOf({ metrics, log }: ApplyLoop, { rows }: Batch): (string | null)[] {
-  return rows.map((row) => {
-    const { status, unknownWord } = statusOfSource(row.gatewayId, row.gatewayStatus);
-    if (unknownWord !== undefined) {
-      metrics.unknownWords.inc();
-      logProblem(
-        log,
-        'warn',
-        new SmslogdError('unknown_status_word', 'the source has a status word that is not known'),
-        {
-          id: row.id,
-          word: unknownWord,
-        },
-      );
-    }
-    return status;
-  });
+function reportUnknown({ metrics, log }: ApplyLoop, id: string, word: string): void {
+  metrics.unknownWords.inc();
+  const problem = new SmslogdError('unknown_status_word', 'the source has a status word that is not known');
+  logProblem(log, 'warn', problem, { id, word });
 }
 
 function secondsSince(time: bigint, now: bigint): number {

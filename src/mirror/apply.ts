@@ -9,97 +9,94 @@
  */
 import { codeOf } from '../errors.ts';
 import { steppedDown } from '../leader/stepped-down.ts';
+import type { Direct } from '../postgres/direct.ts';
 import { formatLsn } from '../postgres/lsn.ts';
-import type { Sql } from '../postgres/pools.ts';
-import { arrayLiteral } from '../postgres/quoting.ts';
+import { quoteLiteral } from '../postgres/quoting.ts';
 import { UNIQUE_VIOLATION, writeAccepted } from '../postgres/refusal.ts';
 import { withRetry } from '../postgres/retry.ts';
 import type { Quarantine } from '../reconcile/quarantine.ts';
 import { nowMicros } from '../replication/frames.ts';
+import { readsBinary } from '../replication/pgoutput.ts';
 import type { Config } from '../settings.ts';
-import { bodySql, instantSql } from '../source.ts';
+import { bodySql, instantSql, type Source } from '../source.ts';
 import type { Batch } from './batch.ts';
+import { Rows } from './rows.ts';
 
 export interface Written {
   /** new rows in the log */
   readonly inserted: number;
   /** rows that were there already */
   readonly duplicates: number;
-  /** ids of rows that a constraint or a trigger of the log refuses; they are kept in smslogd.sms_refused */
-  readonly refused: readonly string[];
+  /** ids of rows that a constraint or a trigger of the log refuses; they are kept in smslogd.sms_refused, but for one that has none */
+  readonly refused: readonly (string | null)[];
   /** the database's clock at the write; microseconds since 2000-01-01 UTC */
   readonly at: bigint;
 }
 
-interface SinkResult {
-  /** of the checkpoint's row (ctid); null: it is not ours, or not there any more */
-  readonly place: string | null;
-  readonly inserted: number;
-  readonly at: string;
-}
-
 const EPOCH_2000 = `timestamptz '2000-01-01 00:00:00+00'`;
+
+const PLACE = `select ctid::text from smslogd.checkpoint where slot_name = $1::text and term = $2::text::int8 and removed_at is null`;
 
 /** So many batches in a row without a row that was there already: then rows are inserted without looking first. */
 const CLEAN = 4;
 
-export function createApply(sql: Sql, config: Config, quarantine: Quarantine) {
+/** How a stream sends values: as text, or in binary form, then with the zone of times that are sent without one. */
+export type Form = { readonly binary: false } | { readonly binary: true; readonly zone: string };
+
+export const AS_TEXT: Form = { binary: false };
+const WITH_ZONE = 1184;
+
+/** Binary where it can be read of each column. A time with a zone is sent in UTC. */
+export function formOf({ types }: Source, { SOURCE_TIMEZONE }: Config): Form {
+  if (!readsBinary(types)) return AS_TEXT;
+  return { binary: true, zone: types.get('inserted_at') === WITH_ZONE ? 'UTC' : SOURCE_TIMEZONE };
+}
+
+/** `sink`: the connection of the one statement that writes rows. */
+export function createApply(sink: Pick<Direct, 'row'>, config: Config, quarantine: Quarantine) {
   const slot = config.SLOT_NAME;
-  const careful = sinkStatement(config, 'on conflict (id) do nothing');
-  const plain = sinkStatement(config, '');
+  let statements = sinkStatements(config, AS_TEXT);
   let clean = 0;
   let failed = false;
   /** where the checkpoint's row is, as far as is known */
   let place: string | undefined;
 
-  const sinkOnce = async (batch: Batch, literals: readonly string[], term: bigint): Promise<Written> => {
-    const offered = batch.rows.length;
-    const parameters = [
-      slot,
-      String(term),
-      batch.end === undefined ? null : formatLsn(batch.end),
-      String(batch.commitTimes.at(-1) ?? ''),
-      ...literals,
-      config.OTP_CODE_TEXT,
-    ];
-    const sink = async (text: string): Promise<SinkResult> => {
+  const sinkOnce = async ({ rows, end, commitTimes }: Batch, term: bigint): Promise<Written> => {
+    const position = end === undefined ? null : formatLsn(end);
+    const committed = String(commitTimes.at(-1) ?? '');
+    const parameters = [slot, String(term), position, committed, ...rows.arrays(), config.OTP_CODE_TEXT];
+    const write = async (statement: string): Promise<{ inserted: number; at: bigint }> => {
       for (;;) {
-        const at = place ?? (await placeOfCheckpoint(term));
-        const [result] = await withRetry(() => sql.unsafe<SinkResult[]>(text, [...parameters, at], { prepare: true }));
+        const from = place ?? (await placeOfCheckpoint(term));
+        const [to, inserted, at] = await withRetry(() => sink.row(statement, [...parameters, from]));
         // it is not there any more where somebody else has written the checkpoint in between
-        place = result!.place ?? undefined;
-        if (place !== undefined) return result!;
+        place = to ?? undefined;
+        if (place !== undefined) return { inserted: Number(inserted), at: BigInt(at ?? 0) };
       }
     };
-    let result: SinkResult | undefined;
+    let result: { inserted: number; at: bigint } | undefined;
     // looking for each row first costs a fifth of the whole; what comes again comes after a restart or beside a reconcile
     if (clean >= CLEAN) {
       try {
-        result = await sink(plain);
+        result = await write(statements.plain);
       } catch (error) {
         if (codeOf(error) !== UNIQUE_VIOLATION) throw error;
         clean = 0;
       }
     }
-    result ??= await sink(careful);
-    const { inserted, at } = result;
-    clean = inserted === offered ? clean + 1 : 0;
-    const refused =
-      inserted === offered
-        ? []
-        : await quarantine.setAsideSkipped(
-            batch.rows.map((row) => row.id),
-            term,
-          );
-    return { inserted, duplicates: offered - inserted - refused.length, refused, at: BigInt(at) };
+    const { inserted, at } = result ?? (await write(statements.careful));
+    clean = inserted === rows.length ? clean + 1 : 0;
+    const offered = inserted === rows.length ? [] : rows.ids().filter((id) => id !== null);
+    const refused = offered.length === 0 ? [] : await quarantine.setAsideSkipped(offered, term);
+    return { inserted, duplicates: rows.length - inserted - refused.length, refused, at };
   };
 
   /** Throws stepped_down where the term is no longer ours. */
   const placeOfCheckpoint = async (term: bigint): Promise<string> => {
-    const [row] = await sql<{ place: string }[]>`
-      select ctid::text as place from smslogd.checkpoint where slot_name = ${slot} and term = ${String(term)}::int8 and removed_at is null`;
-    if (row === undefined) throw steppedDown();
-    return row.place;
+    // not over the pool, where what waits for a lock on the rows set aside would hold up the stream
+    const [at] = await sink.row(PLACE, [slot, String(term)]);
+    if (typeof at !== 'string') throw steppedDown();
+    return at;
   };
 
   return {
@@ -109,70 +106,52 @@ export function createApply(sql: Sql, config: Config, quarantine: Quarantine) {
       clean = 0;
     },
 
+    /** How the values of the batches come from now on. */
+    takes(form: Form): void {
+      statements = sinkStatements(config, form);
+    },
+
     /** True where the last batch could not be written. */
     lastFailed: () => failed,
 
-    /**
-     * Writes a batch and its checkpoint; durable when it returns. `literals`: from literalsOf. Throws stepped_down where the term is no longer
-     * ours.
-     */
-    async write(
-      batch: Batch,
-      statuses: readonly (string | null)[],
-      term: bigint,
-      literals = literalsOf(batch, statuses),
-    ): Promise<Written> {
+    /** Writes a batch and its checkpoint; durable when it returns. Throws stepped_down where the term is no longer ours. */
+    async write(batch: Batch, term: bigint): Promise<Written> {
       const { rows } = batch;
-      const large = rows.filter((row) => row.large);
-      if (large.length > 0) {
-        // a source without a key can have a row without an id, or two with the same one
-        const ids = [...new Set(large.map((row) => row.id as string | null))].filter((id) => id !== null);
-        if (ids.length > 0) await quarantine.setAsideLarge(ids, term);
-        const usual = [...rows.keys()].filter((i) => !rows[i]!.large);
-        const rest = { ...batch, rows: usual.map((i) => rows[i]!) };
-        const written = await this.write(
-          rest,
-          usual.map((i) => statuses[i]!),
-          term,
-        );
-        return { ...written, refused: [...written.refused, ...ids] };
-      }
       failed = true;
-      const sum = { inserted: 0, duplicates: 0, refused: [] as string[], at: nowMicros() };
+      // a source without a key can have a row without an id, or two with the same one
+      const large = [...new Set(batch.large)].filter((id) => id !== null);
+      if (large.length > 0) await quarantine.setAsideLarge(large, term);
+      const sum = { inserted: 0, duplicates: 0, refused: [...large] as (string | null)[], at: nowMicros() };
       let done = false;
-      const sink = async (some: readonly number[]) => {
-        const ends = some.length === rows.length;
-        const part = ends ? batch : { ...batch, rows: some.map((i) => rows[i]!), end: undefined };
-        const partLiterals = ends
-          ? literals
-          : literalsOf(
-              part,
-              some.map((i) => statuses[i]!),
-            );
-        const { inserted, duplicates, refused, at } = await sinkOnce(part, partLiterals, term);
+      let ids: readonly (string | null)[] | undefined;
+      const some = async (indexes: readonly number[]) => {
+        const ends = indexes.length === rows.length;
+        const part = ends ? batch : { ...batch, rows: rows.pick(indexes), end: undefined };
+        const { inserted, duplicates, refused, at } = await sinkOnce(part, term);
         sum.inserted += inserted;
         sum.duplicates += duplicates;
         sum.refused.push(...refused);
         sum.at = at;
         done = ends;
       };
-      await writeAccepted([...rows.keys()], sink, async (i, error) => {
-        await quarantine.setAsideRejected(rows[i]!.id, error, term);
-        sum.refused.push(rows[i]!.id);
+      await writeAccepted([...Array(rows.length).keys()], some, async (i, error) => {
+        const id = (ids ??= rows.ids())[i]!;
+        await quarantine.setAsideRejected(id, error, term);
+        sum.refused.push(id);
       });
       // the checkpoint last, once every row is in the log or set aside
-      const rest = { ...batch, rows: [] };
-      if (!done) await sinkOnce(rest, literalsOf(rest, []), term);
+      if (!done) await sinkOnce({ ...batch, rows: new Rows(rows.binary) }, term);
       failed = false;
       return sum;
     },
   };
 }
 
-/** The columns of a batch in the form that the sink takes them. */
-export function literalsOf({ rows }: Batch, statuses: readonly (string | null)[]): string[] {
-  const names = ['id', 'phone', 'code', 'insertedAt', 'gatewayId'] as const;
-  return [...names.map((name) => arrayLiteral(rows.map((row) => row[name]))), arrayLiteral(statuses)];
+function sinkStatements(config: Config, form: Form): { readonly careful: string; readonly plain: string } {
+  return {
+    careful: sinkStatement(config, form, 'on conflict (id) do nothing'),
+    plain: sinkStatement(config, form, ''),
+  };
 }
 
 /**
@@ -180,9 +159,12 @@ export function literalsOf({ rows }: Batch, statuses: readonly (string | null)[]
  * leads to each of them, one for every batch. `conflict`: what to do with rows that are there already; without it the first one refuses the batch
  * with a unique violation.
  */
-function sinkStatement(config: Config, conflict: string): string {
-  // read as timestamps at once where a zone in the text can be passed over: the stream's session is in UTC, and so is the source
-  const utc = config.SOURCE_TIMEZONE === 'UTC';
+function sinkStatement(config: Config, form: Form, conflict: string): string {
+  const { SOURCE_TIMEZONE } = config;
+  // text is read as a timestamp at once where a zone in it can be passed over: the stream's session is in UTC, and so is the source
+  const time = form.binary || SOURCE_TIMEZONE === 'UTC' ? 'timestamp' : 'text';
+  const array = (parameter: number, type: string) =>
+    form.binary ? `unnest($${parameter}::${type}[])` : `unnest($${parameter}::text[])::${type}`;
   // arrays are unnested in the select list: in FROM each of them would be stored once more
   return `
 with durable as materialized (select set_config('synchronous_commit', 'on', true)),
@@ -196,10 +178,9 @@ held as (
 written as (
   insert into verification.sms_log (id, phone_number, type, body, gateway_id, gateway_status, inserted_at)
   select o.id, o.phone, 'verification', ${bodySql('$11::text', 'o.code', config.SMS_BODY)}, o.gateway_id, o.gateway_status,
-         ${instantSql('o.inserted_at', config.SOURCE_TIMEZONE)}
-    from (select unnest($5::text::uuid[]) as id, unnest($6::text::text[]) as phone, unnest($7::text::text[]) as code,
-                 unnest($8::text::${utc ? 'timestamp' : 'text'}[]) as inserted_at, unnest($9::text::text[]) as gateway_id,
-                 unnest($10::text::text[]) as gateway_status) o cross join held
+         ${form.binary ? `o.inserted_at at time zone ${quoteLiteral(form.zone)}` : instantSql('o.inserted_at', SOURCE_TIMEZONE)}
+    from (select ${array(5, 'uuid')} as id, ${array(6, 'text')} as phone, ${array(7, 'text')} as code, ${array(8, time)} as inserted_at,
+                 ${array(9, 'text')} as gateway_id, ${array(10, 'text')} as gateway_status) o cross join held
    order by o.id
   ${conflict}
   returning 1)

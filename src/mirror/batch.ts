@@ -7,10 +7,14 @@
  *         └─ else ──> open: rows are gathered ── commit ──> `end` moves
  */
 import type { Lsn } from '../postgres/lsn.ts';
-import type { Receiver, Row } from '../replication/pgoutput.ts';
+import { GATEWAY_ID, GATEWAY_STATUS, ID, idOf, textOf, type Receiver, type Tuple } from '../replication/pgoutput.ts';
+import { statusOfSource } from '../source.ts';
+import { Rows } from './rows.ts';
 
 export interface Batch {
-  readonly rows: readonly Row[];
+  readonly rows: Rows;
+  /** ids of rows with a value that is too large, which are set aside */
+  readonly large: readonly (string | null)[];
   /** end_lsn of the last whole transaction; undefined: no transaction ended */
   readonly end: Lsn | undefined;
   /** commit times of the transactions with new rows that ended in this batch; microseconds since 2000-01-01 UTC */
@@ -33,19 +37,32 @@ export interface Gathering extends Receiver {
   /** commit time of the oldest transaction that waits to be taken */
   readonly oldestCommit: bigint | undefined;
   take(): Batch;
+  /** `rows` of a batch that is written: their memory is used again. */
+  reuse(rows: Rows): void;
   /** the log holds everything before `position`: transactions that begin from now on are compared with it */
   resumeAt(position: Lsn): void;
 }
 
 /** Rows that are worth a write of their own. */
 export const FULL = 2_500;
-/** Characters of a row's values up to which it counts as one. */
+/** Bytes of a row's values up to which it counts as one. */
 const USUAL = 1_024;
 
-/** `resumeAt`: end_lsn of the last transaction that the log holds. A transaction whose commit_lsn is below it is skipped, strictly. */
-export function gather(resumeAt: Lsn): Gathering {
+/**
+ * `resumeAt`: end_lsn of the last transaction that the log holds. A transaction whose commit_lsn is below it is skipped, strictly. `binary`: the form of
+ * the values. `unknownWord` is told a status word of the source that no table knows, as it may be logged.
+ */
+export function gather(
+  resumeAt: Lsn,
+  {
+    binary = false,
+    unknownWord = () => {},
+  }: { binary?: boolean; unknownWord?: (id: string, word: string) => void } = {},
+): Gathering {
   let held = resumeAt;
-  let rows: Row[] = [];
+  let rows = new Rows(binary);
+  const spare: Rows[] = [];
+  let large: (string | null)[] = [];
   let end: Lsn | undefined;
   let commitTimes: bigint[] = [];
   let skipped = 0;
@@ -54,6 +71,18 @@ export function gather(resumeAt: Lsn): Gathering {
   let state: 'outside' | 'open' | 'skipping' = 'outside';
   let newRows = 0;
   let size = 0;
+  /** the last word and what it means: nearly all have the same one */
+  let known: { word: string | null; status: string | null } | undefined;
+
+  const statusOf = (tuple: Tuple): string | null => {
+    if (tuple.begins[GATEWAY_ID] === -1) return null;
+    const word = textOf(tuple, GATEWAY_STATUS);
+    if (known?.word === word) return known.status;
+    const { status, unknownWord: said } = statusOfSource('', word);
+    if (said === undefined) known = { word, status };
+    else unknownWord(idOf(tuple.bytes.subarray(tuple.begins[ID], tuple.ends[ID]), binary), said);
+    return status;
+  };
 
   return {
     get size() {
@@ -72,11 +101,16 @@ export function gather(resumeAt: Lsn): Gathering {
       state = commitLsn < held ? 'skipping' : 'open';
       newRows = 0;
     },
-    insert(row) {
+    insert(tuple) {
       if (state === 'skipping') return;
       newRows += 1;
-      rows.push(row);
-      size += 1 + Math.trunc(((row.code?.length ?? 0) + (row.phone?.length ?? 0)) / USUAL);
+      size += 1 + Math.trunc(rows.add(tuple, statusOf(tuple)) / USUAL);
+    },
+    large(id) {
+      if (state === 'skipping') return;
+      newRows += 1;
+      size += 1;
+      large.push(id);
     },
     partial(id) {
       if (state === 'skipping') return;
@@ -101,6 +135,7 @@ export function gather(resumeAt: Lsn): Gathering {
     take() {
       const batch = {
         rows,
+        large,
         end,
         commitTimes,
         skipped,
@@ -108,13 +143,18 @@ export function gather(resumeAt: Lsn): Gathering {
         unreadable: end === undefined ? [] : unreadable,
       };
       if (end !== undefined) unreadable = [];
-      rows = [];
+      rows = spare.pop() ?? new Rows(binary);
+      large = [];
       partial = [];
       size = 0;
       end = undefined;
       commitTimes = [];
       skipped = 0;
       return batch;
+    },
+    reuse(written) {
+      written.clear();
+      spare.push(written);
     },
   };
 }

@@ -8,6 +8,7 @@ import type { Metrics } from '../metrics.ts';
 import type { Connections } from '../postgres/connections.ts';
 import type { Source } from '../source.ts';
 import type { Observed } from './mode.ts';
+import type { Form } from './apply.ts';
 import type { Failpoints } from './apply-loop.ts';
 import type { Server } from './slot.ts';
 import type { Checkpoint } from './checkpoint.ts';
@@ -15,7 +16,7 @@ import type { Store } from './store.ts';
 
 export interface MirrorDeps {
   readonly config: Config;
-  readonly connections: Pick<Connections, 'control' | 'apply' | 'copy' | 'cancel' | 'refresh'>;
+  readonly connections: Pick<Connections, 'control' | 'apply' | 'sink' | 'copy' | 'cancel' | 'refresh'>;
   readonly lead: Pick<Leadership, 'raiseTerm' | 'streams'>;
   readonly metrics: Metrics;
   readonly log: Log;
@@ -40,6 +41,8 @@ export interface MirrorContext {
   readonly store: Store;
   readonly server: Server;
   readonly source: Source;
+  /** of the values that it streams */
+  readonly form: Form;
   readonly term: bigint;
   readonly checkpoint: Checkpoint;
   /** observes again, as at the start of the run */

@@ -8,7 +8,9 @@
 import type { Config } from '../settings.ts';
 import { codeOf, SmslogdError, toSmslogdError, type ErrorCode } from '../errors.ts';
 import { ZERO_LSN, type Lsn } from '../postgres/lsn.ts';
+import { OtherType } from '../replication/pgoutput.ts';
 import { describeSource } from '../source.ts';
+import { AS_TEXT, formOf } from './apply.ts';
 import type { Checkpoint, ReconcileDue } from './checkpoint.ts';
 import { nextStep, type Observed, type Step } from './mode.ts';
 import { publicationState, repairPublication } from './publication.ts';
@@ -31,7 +33,7 @@ const REMOVED = 'smslogd was removed from this database';
 export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () => void) => Promise<void> {
   const { config, connections, lead, metrics, log, health, decodeTries = DECODE_TRIES } = deps;
   const { control } = connections;
-  const store = createStore(connections.apply, config, connections.copy);
+  const store = createStore(connections.apply, config, connections.copy, connections.sink);
   const undecodable = { at: ZERO_LSN, times: 0 };
   let streams = 0;
   let failures = 0;
@@ -40,6 +42,9 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
   let logged: ErrorCode | undefined;
   let unreadable: string | undefined;
   let caughtUpAt = performance.now();
+  /** the types of the source's columns, and those for which the stream had values of others: they are asked for as text */
+  let types = '';
+  let mixed: string | undefined;
 
   const caughtUp = () => {
     caughtUpAt = performance.now();
@@ -56,6 +61,8 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
     if (server.walLevel !== 'logical')
       throw new SmslogdError('wal_level', `wal_level is ${server.walLevel}, it must be logical`);
     const source = await describeSource(control, config);
+    types = JSON.stringify([...source.types]);
+    const form = types === mixed ? AS_TEXT : formOf(source, config);
     // this creates the row at the first start
     requireUsable(await store.read(), config);
     const term = await lead.raiseTerm();
@@ -95,7 +102,8 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
       log.debug({ step: step.step }, 'mirror step');
       taken.set(step.step, (taken.get(step.step) ?? 0) + 1);
       const repeated = taken.get(step.step)! > 1;
-      const context = { deps, store, server, source, term, checkpoint: observed.checkpoint, observe, works, caughtUp };
+      const { checkpoint } = observed;
+      const context = { deps, store, server, source, form, term, checkpoint, observe, works, caughtUp };
       switch (step.step) {
         case 'identify':
           await mark(step.due, step.code);
@@ -168,6 +176,11 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
         ended: () => lead.streams(false),
       });
     } catch (error) {
+      if (error instanceof OtherType) {
+        log.info({ slot: config.SLOT_NAME }, `${error.message}: the mirror restarts and reads text`);
+        mixed = types;
+        return;
+      }
       if (!signal.aborted) {
         health.setMirrorState('stopped', toSmslogdError(error).code);
         metrics.mirrorLagSeconds.set((performance.now() - caughtUpAt) / 1_000);

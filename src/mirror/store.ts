@@ -1,4 +1,5 @@
 /** The mirror's SQL together: the sink, the checkpoint, the quarantine, and the reconcile. */
+import { openDirect, type Direct } from '../postgres/direct.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { createQuarantine } from '../reconcile/quarantine.ts';
 import { createReconcileStore } from '../reconcile/store.ts';
@@ -8,10 +9,15 @@ import { createCheckpointStore, type Checkpoint } from './checkpoint.ts';
 
 export type Store = ReturnType<typeof createStore>;
 
-/** `sql` is for the stream's writes; `copy` is for reading the source and the rest, so that neither waits for the other. */
-export function createStore(sql: Sql, config: Config, copy: Sql = sql) {
+/** `sql` and `sink` are for the stream's writes; `copy` is for reading the source and the rest, so that neither waits for the other. */
+export function createStore(
+  sql: Sql,
+  config: Config,
+  copy: Sql = sql,
+  sink: Pick<Direct, 'row'> = openDirect(config, 'apply'),
+) {
   const quarantine = createQuarantine(sql, config.SLOT_NAME);
-  const apply = createApply(sql, config, quarantine);
+  const apply = createApply(sink, config, quarantine);
   const checkpoint = createCheckpointStore(sql, config, copy);
   return {
     ...checkpoint,

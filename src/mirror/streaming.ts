@@ -48,7 +48,7 @@ export async function runStreaming(
   outer: AbortSignal,
   events: StreamEvents,
 ): Promise<void> {
-  const { deps, store, source, term, checkpoint, works } = context;
+  const { deps, store, source, form, term, checkpoint, works } = context;
   const { config, connections, metrics, log, health, failpoints, senderTimeoutMs = SENDER_TIMEOUT_MS } = deps;
   const resumeAt = checkpoint.lsn ?? ZERO_LSN;
   const { reconcileDue } = checkpoint;
@@ -101,7 +101,7 @@ export async function runStreaming(
       failpoints,
       raiseTerm: deps.lead.raiseTerm,
     },
-    { source, term, durable: maxLsn(slot.confirmed, resumeAt), resumeAt, senderTimeoutMs },
+    { source, form, term, durable: maxLsn(slot.confirmed, resumeAt), resumeAt, senderTimeoutMs },
     outer,
     (signal) => {
       events.opened();

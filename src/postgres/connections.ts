@@ -13,6 +13,7 @@ import { randomBytes } from 'node:crypto';
 import type { Config } from '../settings.ts';
 import { sqlstateOf } from '../errors.ts';
 import { pause } from '../supervise.ts';
+import { openDirect, type Direct } from './direct.ts';
 import { isPooled } from './pooler.ts';
 import { dropConnections, openDatabase, type Sql } from './pools.ts';
 
@@ -20,8 +21,8 @@ import { dropConnections, openDatabase, type Sql } from './pools.ts';
 const PURPOSES = {
   /** the lease, catalog lookups, the watch */
   control: 1,
-  /** the mirror's writes from the stream */
-  apply: 1,
+  /** the mirror's writes from the stream: a pool of one, and beside it the sink, which is direct */
+  apply: 2,
   /** reads of the source: reconcile, audit, gateway ids that come late */
   copy: 1,
   claim: 1,
@@ -40,6 +41,7 @@ export type Purpose = keyof typeof PURPOSES;
 export const DAEMON_CONNECTIONS = Object.values(PURPOSES).reduce<number>((sum, each) => sum + each, 1);
 
 export type Connections = { readonly [P in Purpose]: Sql } & {
+  readonly sink: Pick<Direct, 'row'>;
   /** names this process among the daemons: the end of the application_name of its sessions */
   readonly tag: string;
   /** How long the oldest statement has waited for its answer, those of `control` aside; milliseconds. */
@@ -77,14 +79,19 @@ export function openConnections(config: Config, options: Options = {}): Connecti
   const pools = new Map<Purpose, Sql>();
   /** when a purpose had its last answer */
   const answered = new Map<Purpose, number>();
+  const direct = openDirect(config, `apply ${tag}`);
   const open = (purpose: Purpose): Sql => {
     const statements = new Map<object, number>();
-    const pool = openDatabase(config, { max: PURPOSES[purpose], name: `${purpose} ${tag}` });
+    const max = purpose === 'apply' ? 1 : PURPOSES[purpose];
+    const pool = openDatabase(config, { max, name: `${purpose} ${tag}` });
     waiting.set(purpose, statements);
     pools.set(purpose, pool);
     return observed(pool, statements, () => answered.set(purpose, performance.now()));
   };
-  const cut = (purpose: Purpose) => dropConnections(pools.get(purpose)!);
+  const cut = (purpose: Purpose) => {
+    dropConnections(pools.get(purpose)!);
+    if (purpose === 'apply') direct.drop();
+  };
   const purposes = Object.keys(PURPOSES) as Purpose[];
   const lanes = Object.fromEntries(purposes.map((purpose) => [purpose, open(purpose)])) as Record<Purpose, Sql>;
   const { control } = lanes;
@@ -108,6 +115,18 @@ export function openConnections(config: Config, options: Options = {}): Connecti
     ...lanes,
     tag,
     waitedMs: longest,
+    sink: {
+      async row(...words) {
+        const statement = {};
+        waiting.get('apply')!.set(statement, performance.now());
+        try {
+          return await direct.row(...words);
+        } finally {
+          waiting.get('apply')!.delete(statement);
+          answered.set('apply', performance.now());
+        }
+      },
+    },
     async watch(signal) {
       /** statements that the server did not know of at the last look */
       let unknown = new Set<object>();
@@ -161,6 +180,7 @@ export function openConnections(config: Config, options: Options = {}): Connecti
     },
     async end() {
       await Promise.all(purposes.map(async (purpose) => await lanes[purpose].end({ timeout: 1 })));
+      direct.end();
     },
   };
 }

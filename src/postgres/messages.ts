@@ -42,14 +42,19 @@ export class Incoming {
   /** The next message that is no notice. Throws ServerRefusal for an error of the server. */
   async message(): Promise<Message> {
     for (;;) {
-      const head = await this.take(5);
-      const length = head.readUInt32BE(1);
-      if (length < 4 || length > LONGEST) throw failure('PROTOCOL_VIOLATION', 'no message of PostgreSQL');
-      const body = await this.take(length - 4);
-      const type = String.fromCharCode(head[0] ?? 0);
-      if (type === 'E') throw refusalOf(body);
-      if (type !== 'N') return { type, body, whole: Buffer.concat([head, body]) };
+      const message = await this.any();
+      if (message.type === 'E') throw refusalOf(message.body);
+      if (message.type !== 'N') return message;
     }
+  }
+
+  /** The next message, whatever it is. */
+  async any(): Promise<Message> {
+    const head = await this.take(5);
+    const length = head.readUInt32BE(1);
+    if (length < 4 || length > LONGEST) throw failure('PROTOCOL_VIOLATION', 'no message of PostgreSQL');
+    const body = await this.take(length - 4);
+    return { type: String.fromCharCode(head[0] ?? 0), body, whole: Buffer.concat([head, body]) };
   }
 
   /** Stops reading and pauses the socket. Returns what nobody asked for. */
@@ -71,13 +76,14 @@ export class Incoming {
   private readonly ended = (): void => this.failed(failure('CONNECTION_CLOSED', 'the server closed the connection'));
 }
 
+/** The fields of an error, by their letters. */
+export function fieldsOf(body: Buffer): ReadonlyMap<string | undefined, string> {
+  const fields = body.toString().split('\0');
+  return new Map(fields.map((field) => [field[0], field.slice(1)]));
+}
+
 function refusalOf(body: Buffer): ServerRefusal {
-  const fields = new Map(
-    body
-      .toString()
-      .split('\0')
-      .map((field) => [field[0], field.slice(1)]),
-  );
+  const fields = fieldsOf(body);
   return new ServerRefusal(fields.get('C') ?? 'XX000', fields.get('M') ?? '');
 }
 

@@ -105,15 +105,15 @@ export function refusalOf(error: unknown, hint: string): SmslogdError {
 
 /** Rows of which it is remembered that they were told. */
 const REMEMBERED = 10_000;
-const told = new WeakMap<Log, Set<string>>();
+const told = new WeakMap<Log, Set<string | null>>();
 
 /** Tells of a refused row, and counts it, once: it is met again by each retry, each second pass and each new life. */
 export function tellRefused(
   { log, metrics }: { log: Log; metrics?: Pick<Metrics, 'errors'> },
-  id: string,
+  id: string | null,
   problem: SmslogdError,
 ): void {
-  const ids = told.get(log) ?? new Set();
+  const ids = told.get(log) ?? new Set<string | null>();
   if (ids.has(id)) return;
   if (ids.size >= REMEMBERED) ids.clear();
   told.set(log, ids.add(id));

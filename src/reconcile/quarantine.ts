@@ -92,6 +92,6 @@ export function createQuarantine(sql: Sql, slot: string) {
 }
 
 /** Logs and counts a refused row, once. */
-export function reportRefused(log: Log, metrics: Pick<Metrics, 'errors'>, id: string): void {
+export function reportRefused(log: Log, metrics: Pick<Metrics, 'errors'>, id: string | null): void {
   tellRefused({ log, metrics }, id, new SmslogdError('row_refused', 'a source row cannot be logged'));
 }

@@ -14,6 +14,7 @@ const SMALL = 1_024;
 const TOGETHER = 1_048_576;
 
 const TEXT = 0x74;
+const BINARY = 0x62;
 const INSERT = 0x49;
 
 export interface Condenser {
@@ -35,6 +36,7 @@ export function createCondenser(length: number, head: number): Condenser {
   let wanted = head + 8;
   let skip = false;
   let field: Buffer[] = [];
+  let kind = Buffer.alloc(0);
 
   const next = () => {
     [part, wanted] = columns > 0 ? ['kind', 1] : ['rest', left];
@@ -55,14 +57,15 @@ export function createCondenser(length: number, head: number): Condenser {
       columns = bytes[head] === INSERT ? bytes.readInt16BE(head + 6) : 0;
       return next();
     }
-    if (part === 'kind' && bytes[0] === TEXT) {
+    if (part === 'kind' && (bytes[0] === TEXT || bytes[0] === BINARY)) {
+      kind = bytes;
       [part, wanted] = ['length', 4];
       return;
     }
     if (part === 'length') {
       const size = bytes.readInt32BE(0);
       skip = !valueOf(size);
-      kept.push(skip ? Buffer.of(LEFT_OUT) : Buffer.concat([Buffer.of(TEXT), bytes]));
+      kept.push(skip ? Buffer.of(LEFT_OUT) : Buffer.concat([kind, bytes]));
       [part, wanted] = ['value', size];
       return;
     }

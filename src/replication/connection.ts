@@ -58,12 +58,12 @@ const LARGE = 32_768;
 
 /**
  * Opens the stream at the slot's own position. `durable` is what may be acknowledged from the start: the slot's confirmed position or more.
- * `senderTimeoutMs` is this connection's wal_sender_timeout, whatever the server's is.
+ * `senderTimeoutMs` is this connection's wal_sender_timeout, whatever the server's is. `binary`: values come in binary form where their type has one.
  * Resolves once the server streams; messages may arrive from then on. Throws slot_busy where another consumer has the slot.
  */
 export async function openStream(
   config: Config,
-  options: { durable: Lsn; senderTimeoutMs: number; handlers: StreamHandlers },
+  options: { durable: Lsn; senderTimeoutMs: number; binary: boolean; handlers: StreamHandlers },
 ): Promise<Stream> {
   const { socket, ...client } = await pgConfig(config.DATABASE_REPLICATION_URL ?? '', {
     name: `mirror ${config.SLOT_NAME}`,
@@ -123,7 +123,7 @@ export async function openStream(
   });
   let toClient: (bytes: Buffer) => void;
   let pid: number | undefined;
-  const plugin = pgoutput(config.PUBLICATION_NAME, (client) => {
+  const plugin = pgoutput(config.PUBLICATION_NAME, options.binary, (client) => {
     // the connection is silent before its query: a message begins with the next byte
     pid = (client as { processID?: number }).processID;
     connection = (client as unknown as { connection: Connection }).connection;
@@ -207,7 +207,7 @@ export async function openStream(
 }
 
 /** The plug-in starts the stream; `beforeStart` gets the connected client. The publication's name is quoted twice: as an identifier in the list, and the list as a literal. */
-function pgoutput(publication: string, beforeStart: (client: Client) => void): Plugin {
+function pgoutput(publication: string, binary: boolean, beforeStart: (client: Client) => void): Plugin {
   const list = quoteLiteral(quoteIdentifier(publication));
   return {
     options: {},
@@ -217,7 +217,7 @@ function pgoutput(publication: string, beforeStart: (client: Client) => void): P
       // known from PostgreSQL 17 on; a role's would end the sending of a transaction that takes longer, and so again with each new connection
       await client.query("select set_config(name, '0', false) from pg_settings where name = 'transaction_timeout'");
       beforeStart(client);
-      const options = `proto_version '1', publication_names ${list}`;
+      const options = `proto_version '1', publication_names ${list}, binary '${binary}'`;
       return client.query(`START_REPLICATION SLOT ${quoteIdentifier(slot)} LOGICAL ${lsn} (${options})`);
     },
   };

@@ -1,6 +1,7 @@
 /**
- * Reads pgoutput, protocol version 1, and keeps only what the mirror needs: transaction borders and, of the source table's INSERTs, six columns as
- * the text that the server sent. Other tables, UPDATE, DELETE, TRUNCATE and messages change nothing in the log and are passed over.
+ * Reads pgoutput, protocol version 1, and keeps only what the mirror needs: transaction borders and, of the source table's INSERTs, where six columns
+ * lie in the message. Other tables, UPDATE, DELETE, TRUNCATE and messages change nothing in the log and are passed over.
+ * Values are text, or binary where the types of those six are known here; but for that both are read alike.
  * Message formats: PostgreSQL's documentation, "Logical Replication Message Formats".
  */
 import { SmslogdError } from '../errors.ts';
@@ -8,29 +9,32 @@ import type { Lsn } from '../postgres/lsn.ts';
 import { LARGEST_VALUE } from '../source.ts';
 import { LEFT_OUT } from './condense.ts';
 
-/** The columns that the mirror reads, in the order of a Row's fields. */
+/** The columns that the mirror reads, in the order of a tuple's places. */
 const COLUMNS = ['id', 'phone_number', 'code', 'inserted_at', 'gateway_id', 'gateway_status'] as const;
+export const [ID, PHONE, CODE, INSERTED_AT, GATEWAY_ID, GATEWAY_STATUS] = [0, 1, 2, 3, 4, 5] as const;
 
 /** pg_type.oid of character(n); its spaces at the end mean nothing, and a cast to text takes them off */
 const CHARACTER = 1042;
-/** bytes of a tuple that is read as one text */
-const SMALL = 2_048;
+/** pg_type.oid of the types whose binary form is their text, and of integers with their bytes */
+const TEXTS: readonly number[] = [25, CHARACTER, 1043];
+const WIDTHS: Readonly<Record<number, number>> = { 20: 8, 21: 2, 23: 4 };
+const OF_COLUMN: Readonly<Record<string, readonly number[]>> = { id: [2950], inserted_at: [1114, 1184] };
 
-/** A source row as text; null: SQL null, or no such column. */
-export interface Row {
-  readonly id: string;
-  readonly phone: string | null;
-  readonly code: string | null;
-  readonly insertedAt: string | null;
-  readonly gatewayId: string | null;
-  readonly gatewayStatus: string | null;
-  /** a value is larger than what is read: but for the id it has none */
-  readonly large: boolean;
+/** A source row as it lies in the server's message, for the time of the call. */
+export interface Tuple {
+  bytes: Buffer;
+  /** where the value of each column begins and ends; begin -1: null, or no such column */
+  readonly begins: Int32Array;
+  readonly ends: Int32Array;
+  /** bytes of a binary integer; 0: it is none */
+  widths: Int8Array;
 }
 
 export interface Receiver {
   begin(commitLsn: Lsn): void;
-  insert(row: Row): void;
+  insert(tuple: Tuple): void;
+  /** a row with a value that is larger than what is read */
+  large(id: string | null): void;
   /** a row of which the stream lacks needed columns: they are generated, or the table was without them when it was written */
   partial(id: string): void;
   /** a row that cannot even be told from others: the table was without these needed columns when it was written */
@@ -39,13 +43,27 @@ export interface Receiver {
   commit(endLsn: Lsn, committedAt: bigint): void;
 }
 
+/** A column had another type when a row was written: its values can be read as text alone. */
+export class OtherType extends Error {}
+
+/** True where each of the columns has a type whose binary form is read. `types`: pg_type.oid by column. */
+export function readsBinary(types: ReadonlyMap<string, number>): boolean {
+  return COLUMNS.every((column) => !types.has(column) || isRead(column, types.get(column)!));
+}
+
+function isRead(column: string, type: number): boolean {
+  const known = OF_COLUMN[column];
+  return known === undefined ? TEXTS.includes(type) || type in WIDTHS : known.includes(type);
+}
+
 interface Relation {
   /** for each column of the relation the index in COLUMNS, or -1 */
   readonly places: Int8Array;
   /** needed columns that it has not */
   readonly absent: readonly string[];
-  /** places in a Row of those that are a character(n), which the server sends with spaces up to its length */
+  /** places of those that are a character(n), which the server sends with spaces up to its length */
   readonly padded: readonly number[];
+  readonly widths: Int8Array;
 }
 
 /** The table that is read: by its name, and by its oid whatever its name was when a row was written. */
@@ -57,16 +75,18 @@ export interface Decoded {
   readonly children: readonly { readonly oid: string }[];
   /** a row without one of these is told as partial, one without an id as unreadable */
   readonly needed: readonly (typeof COLUMNS)[number][];
+  /** the types of its columns when the stream began, if that sends values in binary form */
+  readonly binary?: ReadonlyMap<string, number> | undefined;
 }
 
-/** Returns a function that decodes the message that begins at `at` of `bytes` and tells `receiver`. It throws protocol. */
+/** Returns a function that decodes the message that begins at `at` of `bytes` and tells `receiver`. It throws protocol and OtherType. */
 export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buffer, at?: number) => void {
   const oids = new Set([source.oid, ...source.children.map((child) => child.oid)]);
   const relations = new Map<number, Relation | undefined>();
-  const values: (string | null)[] = Array.from({ length: COLUMNS.length }, () => null);
-  /** where each column's value begins and ends; begin -1: null or not sent */
   const begins = new Int32Array(COLUMNS.length);
   const ends = new Int32Array(COLUMNS.length);
+  const tuple: Tuple = { bytes: Buffer.alloc(0), begins, ends, widths: new Int8Array(COLUMNS.length) };
+  const binary = source.binary !== undefined;
 
   const readRelation = (bytes: Buffer, start: number) => {
     const oid = bytes.readUInt32BE(start + 1);
@@ -79,69 +99,60 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
     const count = bytes.readInt16BE(afterName + 1);
     const places = new Int8Array(count);
     const padded: number[] = [];
+    const widths = new Int8Array(COLUMNS.length);
     let at = afterName + 3;
     for (let i = 0; i < count; i += 1) {
       const [column, afterColumn] = text(bytes, at + 1);
       const place = COLUMNS.indexOf(column as (typeof COLUMNS)[number]);
       places[i] = place;
-      if (place >= 0 && bytes.readUInt32BE(afterColumn) === CHARACTER) padded.push(place);
+      const type = bytes.readUInt32BE(afterColumn);
+      if (place >= 0 && type === CHARACTER) padded.push(place);
+      if (place >= 0 && binary) {
+        // a time with a zone and one without look alike
+        const other = place === INSERTED_AT && type !== source.binary.get(column);
+        if (other || !isRead(column, type)) throw new OtherType(`the column ${column} had another type`);
+        widths[place] = WIDTHS[type] ?? 0;
+      }
       at = afterColumn + 8;
     }
     const absent = source.needed.filter((column) => !places.includes(COLUMNS.indexOf(column)));
-    relations.set(oid, { places, absent, padded });
+    relations.set(oid, { places, absent, padded, widths });
   };
 
-  /** Reads the tuple at `at` into `values`; true: one of them is too large, and nothing but the id is read. */
-  const readTuple = (bytes: Buffer, at: number, places: Int8Array): boolean => {
+  /** Finds the values of the tuple at `at`; true: one of them is too large. */
+  const readTuple = (bytes: Buffer, at: number, { places, padded, widths }: Relation): boolean => {
     const count = bytes.readInt16BE(at);
     let position = at + 2;
     let large = false;
     begins.fill(-1);
+    tuple.bytes = bytes;
+    tuple.widths = widths;
     for (let i = 0; i < count; i += 1) {
       const kind = bytes[position];
       position += 1;
       if (kind === 0x6e || kind === 0x75) continue; // n null, u unchanged
+      const place = places[i] ?? -1;
       if (kind === LEFT_OUT) {
-        large ||= (places[i] ?? -1) >= 0;
+        large ||= place >= 0;
         continue;
       }
-      if (kind !== 0x74) throw new SmslogdError('protocol', `unknown kind of column value ${kind}`);
-      const end = position + 4 + bytes.readInt32BE(position);
-      const place = places[i] ?? -1;
-      if (place >= 0) {
-        begins[place] = position + 4;
-        ends[place] = end;
-        large ||= end - position - 4 > LARGEST_VALUE;
-      }
-      position = end;
+      // t text, b binary
+      if (kind !== 0x74 && kind !== 0x62) throw new SmslogdError('protocol', `unknown kind of column value ${kind}`);
+      const begin = position + 4;
+      position = begin + bytes.readInt32BE(position);
+      if (place < 0) continue;
+      begins[place] = begin;
+      ends[place] = position;
+      large ||= position - begin > LARGEST_VALUE;
     }
-    if (large) begins.fill(-1, 1);
-    // one text for the whole tuple, cut into values, is cheaper than a text for each. As long as its bytes, it is ASCII all through, but for
-    // what stands between the values, and positions in it are positions in the bytes.
-    // Of a large one the values would keep the whole alive, big columns that nobody asked for too.
-    const whole = position - at <= SMALL ? bytes.toString('utf8', at, position) : '';
-    const plain = whole.length === position - at;
-    for (let place = 0; place < values.length; place += 1) {
-      const begin = begins[place]!;
-      const end = ends[place]!;
-      if (begin === -1) values[place] = null;
-      else values[place] = plain ? whole.slice(begin - at, end - at) : bytes.toString('utf8', begin, end);
-    }
+    for (const place of padded)
+      while (ends[place]! > begins[place]! && bytes[ends[place]! - 1] === 0x20) ends[place]! -= 1;
+    // an empty gateway id is none
+    if (ends[GATEWAY_ID] === begins[GATEWAY_ID]) begins[GATEWAY_ID] = -1;
     return large;
   };
 
-  const row = (large: boolean): Row => {
-    const [id, phone, code, insertedAt, gatewayId, gatewayStatus] = values as [string, ...(string | null)[]];
-    return {
-      id,
-      phone: phone ?? null,
-      code: code ?? null,
-      insertedAt: insertedAt ?? null,
-      gatewayId: gatewayId || null,
-      gatewayStatus: gatewayStatus ?? null,
-      large,
-    };
-  };
+  const id = () => (begins[ID] === -1 ? null : idOf(tuple.bytes.subarray(begins[ID], ends[ID]), binary));
 
   return (bytes, start = 0) => {
     const kind = bytes[start] ?? 0;
@@ -151,10 +162,9 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
         const relation = relations.get(bytes.readUInt32BE(start + 1));
         if (relation === undefined) return;
         if (relation.absent.includes('id')) return receiver.unreadable(relation.absent);
-        const large = readTuple(bytes, start + 6, relation.places);
-        if (relation.absent.length > 0) return receiver.partial(values[0]!);
-        for (const place of relation.padded) values[place] = values[place]?.replace(/ +$/, '') ?? null;
-        return receiver.insert(row(large));
+        const large = readTuple(bytes, start + 6, relation);
+        if (relation.absent.length > 0) return receiver.partial(id()!);
+        return large ? receiver.large(id()) : receiver.insert(tuple);
       }
       case 0x42: // Begin
         receiver.begin(bytes.readBigUInt64BE(start + 1) as Lsn);
@@ -176,6 +186,20 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
         throw new SmslogdError('protocol', `unknown kind of replication message ${kind}`);
     }
   };
+}
+
+/** A value as text; null: SQL null, or no such column. */
+export function textOf({ bytes, begins, ends, widths }: Tuple, place: number): string | null {
+  const begin = begins[place]!;
+  if (begin === -1) return null;
+  const width = widths[place]!;
+  if (width === 0) return bytes.toString('utf8', begin, ends[place]);
+  return String(width === 8 ? bytes.readBigInt64BE(begin) : bytes.readIntBE(begin, width));
+}
+
+/** An id, which is 16 bytes in binary form, as text. */
+export function idOf(value: Buffer, binary: boolean): string {
+  return binary ? value.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-') : value.toString();
 }
 
 /** The zero-ended text at `at`, and the position after it. */

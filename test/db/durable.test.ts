@@ -44,7 +44,7 @@ test('a batch with its checkpoint, a chunk of a reconcile and a row kept aside a
   await store.read();
   const { term } = await store.acquire(await nextTerm(db.sql));
   await hurried();
-  await store.write(batchOf(randomUUID()), ['Accepted'], term);
+  await store.write(batchOf(randomUUID()), term);
   expect(await onDisk()).toBe(true);
   await hurried();
   const source = await describeSource(sql, db.config());
@@ -52,7 +52,7 @@ test('a batch with its checkpoint, a chunk of a reconcile and a row kept aside a
   expect(await onDisk()).toBe(true);
   await db.sql`alter table verification.sms_log add constraint one_alone check (phone_number <> '+380000000001') not valid`;
   await hurried();
-  expect((await store.write(batchOf(randomUUID()), ['Accepted'], term)).refused).toHaveLength(1);
+  expect((await store.write(batchOf(randomUUID()), term)).refused).toHaveLength(1);
   expect(await onDisk()).toBe(true);
 });
 

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Batch } from '../../src/mirror/batch.ts';
+import { openDirect } from '../../src/postgres/direct.ts';
 import { openDatabase } from '../../src/postgres/pools.ts';
 import { formatLsn, type Lsn } from '../../src/postgres/lsn.ts';
 import { createMetrics } from '../../src/metrics.ts';
@@ -226,15 +227,15 @@ test('an older daemon cannot write behind its successor: not the checkpoint, and
   await store.read();
   const older = await store.acquire(await nextTerm(db.sql));
   const newer = await store.acquire(await nextTerm(db.sql));
-  await stepsDown(store.write(batchOf(randomUUID()), ['Accepted'], older.term));
+  await stepsDown(store.write(batchOf(randomUUID()), older.term));
   await stepsDown(store.saveReconcilePosition(undefined, undefined, older.term));
   expect(await logged()).toBe(0);
   expect(await checkpoint()).toBeNull();
   const known = randomUUID();
-  await store.write(batchOf(known), ['Accepted'], newer.term);
+  await store.write(batchOf(known), newer.term);
   expect(await logged()).toBe(1);
   expect(await checkpoint()).toBe('0/10');
-  await stepsDown(store.write(batchOf(known), ['Accepted'], older.term));
+  await stepsDown(store.write(batchOf(known), older.term));
   await sql.end();
 });
 
@@ -274,10 +275,10 @@ test('an older daemon copies and completes nothing behind its successor, and kee
   await db.sql.unsafe(`
     create function pass_over() returns trigger language plpgsql as $$ begin return null; end $$;
     create trigger pass_over before insert on verification.sms_log for each row execute function pass_over()`);
-  await stepsDown(overtaken.write(batchOf(randomUUID()), ['Accepted'], await mine()));
+  await stepsDown(overtaken.write(batchOf(randomUUID()), await mine()));
   await db.sql`drop trigger pass_over on verification.sms_log`;
   await db.sql`alter table verification.sms_log add constraint none check (phone_number = '')`;
-  await stepsDown(overtaken.write(batchOf(randomUUID()), ['Accepted'], await mine()));
+  await stepsDown(overtaken.write(batchOf(randomUUID()), await mine()));
   await stepsDown(overtaken.reconcileChunk(source, undefined, 1, { term: await mine() }));
   expect(await db.sql`select from smslogd.sms_refused`).toHaveLength(0);
   await sql.end();
@@ -291,11 +292,10 @@ test('stream and reconcile write in id order, so that two statements never wait 
   const { term } = await store.acquire(await nextTerm(db.sql));
   const ids = Array.from({ length: 9 }, () => randomUUID()).toSorted();
   const backwards = ids.toReversed();
-  const many = { ...batchOf(''), rows: backwards.flatMap((id) => batchOf(id).rows) };
-  const accepted = backwards.map(() => 'Accepted');
+  const many = batchOf(...backwards);
   const written = async (table: string) =>
     (await db.sql`select id from ${db.sql(table)} order by ctid`).map(({ id }) => id as string);
-  await store.write(many, accepted, term);
+  await store.write(many, term);
   expect(await written('verification.sms_log')).toEqual(ids);
   await db.sql`truncate verification.sms_log`;
   for (const id of backwards) await insertVerification(db.sql, { id });
@@ -305,7 +305,7 @@ test('stream and reconcile write in id order, so that two statements never wait 
   await db.sql.unsafe(`
     create function pass_over() returns trigger language plpgsql as $$ begin return null; end $$;
     create trigger pass_over before insert on verification.sms_log for each row execute function pass_over()`);
-  await store.write(many, accepted, term);
+  await store.write(many, term);
   expect(await written('smslogd.sms_refused')).toEqual(ids);
   await sql.end();
 });
@@ -328,7 +328,7 @@ test.each(['40P01', '40001'])(
     const source = await describeSource(sql, db.config());
     await store.read();
     const { term } = await store.acquire(await nextTerm(db.sql));
-    expect(await store.write(batchOf(randomUUID()), ['Accepted'], term)).toMatchObject({ inserted: 1 });
+    expect(await store.write(batchOf(randomUUID()), term)).toMatchObject({ inserted: 1 });
     expect(await tries()).toBe(2);
     expect(await store.reconcileChunk(source, undefined, 100, { term })).toMatchObject({ inserted: 1 });
     expect(await tries()).toBe(4);
@@ -344,12 +344,16 @@ test.each(['40P01', '40001'])(
 test('a batch is one statement: its rows, their entries in the queue and the checkpoint', async () => {
   const statements: string[] = [];
   const sql = connect(db.url, { max: 1, fetch_types: false, debug: (_, text) => void statements.push(text) });
-  const store = createStore(sql, db.config());
+  const direct = openDirect(db.config(), 'test');
+  const row: typeof direct.row = async (text, parameters) => {
+    statements.push(text);
+    return await direct.row(text, parameters);
+  };
+  const store = createStore(sql, db.config(), sql, { row });
   await store.read();
   const { term } = await store.acquire(await nextTerm(db.sql));
   const before = statements.length;
-  const rows = [randomUUID(), randomUUID(), randomUUID()].flatMap((id) => batchOf(id).rows);
-  await store.write({ ...batchOf(''), rows }, ['Accepted', 'Accepted', 'Accepted'], term);
+  await store.write(batchOf(randomUUID(), randomUUID(), randomUUID()), term);
   expect(statements.slice(before)).toHaveLength(1);
   expect(await db.sql`select from smslogd.sms_poll`).toHaveLength(3);
   const written =
@@ -385,11 +389,9 @@ test('rows that are there already stop no batch, although rows are inserted with
   await store.read();
   const { term } = await store.acquire(await nextTerm(db.sql));
   const known = randomUUID();
-  const one = batchOf(known);
-  expect(await store.write(one, ['Accepted'], term)).toMatchObject({ inserted: 1, duplicates: 0 });
-  for (let i = 0; i < 10; i += 1) await store.write(batchOf(randomUUID()), ['Accepted'], term);
-  const both = { ...one, rows: [...batchOf(randomUUID()).rows, ...one.rows, ...batchOf(randomUUID()).rows] };
-  const written = await store.write(both, ['Accepted', 'Accepted', 'Accepted'], term);
+  expect(await store.write(batchOf(known), term)).toMatchObject({ inserted: 1, duplicates: 0 });
+  for (let i = 0; i < 10; i += 1) await store.write(batchOf(randomUUID()), term);
+  const written = await store.write(batchOf(randomUUID(), known, randomUUID()), term);
   expect(written).toMatchObject({ inserted: 2, duplicates: 1, refused: [] });
   expect(await logged()).toBe(13);
   await sql.end();

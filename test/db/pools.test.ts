@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { openDirect } from '../../src/postgres/direct.ts';
 import { dropConnections, openDatabase } from '../../src/postgres/pools.ts';
-import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 
 let db: TestDatabase;
 beforeAll(async () => {
@@ -32,4 +33,37 @@ test('an address where nobody listens is the failure of each query', async () =>
     for (let tries = 0; tries < 3; tries += 1) await expect(sql`select 1`).rejects.toMatchObject({ code });
     await sql.end({ timeout: 1 });
   }
+});
+
+test('a direct connection takes bytes as they are, tells why a statement failed, and goes on after each failure', async () => {
+  const direct = openDirect(db.config(), 'test');
+  const say = async (text: string) =>
+    await direct.row('select $1::bytea = $2::text::bytea, $3::text', [Buffer.from(text), text, null]);
+  expect(await say('a')).toEqual(['t', null]);
+  const check = `insert into verification.sms_log (phone_number, type) values ('+380000000001', 'none')`;
+  await expect(direct.row(check, [])).rejects.toMatchObject({
+    code: '23514',
+    severity: 'ERROR',
+    constraint_name: 'sms_log_type_check',
+  });
+  // a transaction pooler that nobody found forgets what was prepared
+  await direct.row('deallocate all', []);
+  const both = await Promise.all([say('b'), say('c')]);
+  expect(both).toEqual([
+    ['t', null],
+    ['t', null],
+  ]);
+  const end = direct.row('select pg_terminate_backend(pg_backend_pid())', []);
+  await expect(end).rejects.toMatchObject({ code: '57P01', severity: 'FATAL' });
+  expect(await say('d')).toEqual(['t', null]);
+  const cut = direct.row('select pg_sleep(600)', []);
+  await until(
+    'it to be sent',
+    async () =>
+      (await db.sql`select from pg_stat_activity where wait_event = 'PgSleep' and datname = ${db.name}`).length > 0,
+  );
+  direct.drop();
+  await expect(cut).rejects.toMatchObject({ code: 'CONNECTION_CLOSED' });
+  expect(await say('e')).toEqual(['t', null]);
+  direct.end();
 });

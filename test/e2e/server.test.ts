@@ -8,6 +8,7 @@ import type { Cluster } from '../../src/demo/cluster.ts';
 import { openDatabase } from '../../src/postgres/pools.ts';
 import { silentLog } from '../../src/log.ts';
 import { createMetrics } from '../../src/metrics.ts';
+import { formOf } from '../../src/mirror/apply.ts';
 import { runApplyLoop } from '../../src/mirror/apply-loop.ts';
 import { describeSlot } from '../../src/mirror/slot.ts';
 import { createStore } from '../../src/mirror/store.ts';
@@ -65,7 +66,14 @@ async function idleStream(): Promise<{ ended: Promise<unknown> }> {
     cancelWrite: () => {},
     raiseTerm: () => Promise.resolve(0n),
   };
-  const start = { source, term: 0n, durable: confirmed, resumeAt: confirmed, senderTimeoutMs: 0 };
+  const start = {
+    source,
+    form: formOf(source, config),
+    term: 0n,
+    durable: confirmed,
+    resumeAt: confirmed,
+    senderTimeoutMs: 0,
+  };
   let ended!: Promise<unknown>;
   await new Promise<void>((streams) => {
     ended = runApplyLoop({ ...deps, ...ignored }, start, new AbortController().signal, () => (streams(), []))

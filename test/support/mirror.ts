@@ -7,11 +7,13 @@ import { createMetrics, type Metrics } from '../../src/metrics.ts';
 import type { Batch } from '../../src/mirror/batch.ts';
 import { watchWaits } from '../../src/mirror/locks.ts';
 import { createMirror } from '../../src/mirror/mirror.ts';
+import { Rows } from '../../src/mirror/rows.ts';
 import type { Failpoints } from '../../src/mirror/apply-loop.ts';
 import type { Sql } from '../../src/postgres/pools.ts';
 import { openConnections } from '../../src/postgres/connections.ts';
 import { supervise } from '../../src/supervise.ts';
 import { until, type TestDatabase } from './database.ts';
+import { tupleOf } from './pgoutput.ts';
 
 /** A tenth of the daemon's: tests wait for what it finds. */
 const WATCH_MS = 1_000;
@@ -114,24 +116,11 @@ export async function nextTerm(sql: Sql): Promise<bigint> {
   return BigInt(row!.term);
 }
 
-/** A batch of one row, whose transaction ends at `end`. */
-export function batchOf(id: string, end = '0/10'): Batch {
-  return {
-    rows: [
-      {
-        id,
-        phone: '+380000000001',
-        code: '1',
-        insertedAt: '2026-01-01 00:00:00',
-        gatewayId: '1',
-        gatewayStatus: null,
-        large: false,
-      },
-    ],
-    end: parseLsn(end),
-    commitTimes: [0n],
-    skipped: 0,
-    partial: [],
-    unreadable: [],
-  };
+/** A batch of rows with these ids, whose transaction ends at 0/10. */
+export function batchOf(...ids: string[]): Batch {
+  const rows = new Rows(false);
+  const values = { phone: '+380000000001', code: '1', insertedAt: '2026-01-01 00:00:00', gatewayId: '1' };
+  for (const id of ids) rows.add(tupleOf({ id, ...values, gatewayStatus: null }), 'Accepted');
+  const none = { large: [], skipped: 0, partial: [], unreadable: [] };
+  return { rows, end: parseLsn('0/10'), commitTimes: [0n], ...none };
 }

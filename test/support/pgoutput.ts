@@ -1,4 +1,28 @@
-/** Writes pgoutput messages, protocol version 1, the way the server does. */
+/** Writes pgoutput messages, protocol version 1, the way the server does; and rows as they are read. */
+import { textOf, type Receiver, type Tuple } from '../../src/replication/pgoutput.ts';
+
+/** The places of a tuple. */
+const FIELDS = ['id', 'phone', 'code', 'insertedAt', 'gatewayId', 'gatewayStatus'] as const;
+export type Row = Readonly<Record<(typeof FIELDS)[number], string | null>>;
+
+export function rowOf(tuple: Tuple): Row {
+  return Object.fromEntries(FIELDS.map((field, place) => [field, textOf(tuple, place)])) as Row;
+}
+
+export function tupleOf(row: Row): Tuple {
+  const values = FIELDS.map((field) => Buffer.from(row[field] ?? ''));
+  const ends = new Int32Array(FIELDS.length);
+  for (let i = 0, end = 0; i < ends.length; i += 1) ends[i] = end += values[i]!.length;
+  const begins = ends.map((end, i) => (row[FIELDS[i]!] === null ? -1 : end - values[i]!.length));
+  return { bytes: Buffer.concat(values), begins, ends, widths: new Int8Array(FIELDS.length) };
+}
+
+/** Tells nothing but what `some` says. */
+export function receiver(some: Partial<Receiver>): Receiver {
+  const ignored = { begin() {}, insert() {}, large() {}, partial() {}, unreadable() {}, commit() {} };
+  return { ...ignored, ...some };
+}
+
 /** A text, SQL null, or undefined: unchanged and not sent. */
 export type Column = string | null | undefined;
 

@@ -2,17 +2,18 @@ import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { ZERO_LSN, type Lsn } from '../../src/postgres/lsn.ts';
 import { FULL, gather } from '../../src/mirror/batch.ts';
-import type { Row } from '../../src/replication/pgoutput.ts';
+import type { Tuple } from '../../src/replication/pgoutput.ts';
+import { tupleOf } from '../support/pgoutput.ts';
 
-const row = (id: string, gatewayId: string | null = '1'): Row => ({
-  id,
-  phone: '+380000000001',
-  code: '1234',
-  insertedAt: '2026-11-20 10:00:00',
-  gatewayId,
-  gatewayStatus: gatewayId === null ? null : 'Accepted',
-  large: false,
-});
+const row = (id: string, code = '1234'): Tuple =>
+  tupleOf({
+    id,
+    phone: '+380000000001',
+    code,
+    insertedAt: '2026-11-20 10:00:00',
+    gatewayId: '1',
+    gatewayStatus: 'Accepted',
+  });
 const lsn = (value: number) => BigInt(value) as Lsn;
 
 test('a transaction is skipped iff its commit_lsn is below the held position, strictly', () => {
@@ -40,7 +41,8 @@ test('the end that is taken is always that of a whole transaction, and no row is
       const take = () => {
         const batch = gathering.take();
         expect(ends.has(batch.end)).toBe(true);
-        taken.push(...batch.rows.map((each) => each.id));
+        taken.push(...batch.rows.ids().map(String));
+        gathering.reuse(batch.rows);
       };
       let position = 10;
       let serial = 0;
@@ -73,7 +75,7 @@ test('rows of a transaction that is still coming are ready only when they are ma
   expect(gathering.ready).toBe(true);
   expect(gathering.take().end).toBeUndefined();
   gathering.commit(lsn(2), 0n);
-  expect(gathering.take()).toMatchObject({ rows: [], end: lsn(2), commitTimes: [0n] });
+  expect(gathering.take()).toMatchObject({ rows: { length: 0 }, end: lsn(2), commitTimes: [0n] });
 });
 
 test('rows of many bytes fill a batch sooner', () => {
@@ -81,7 +83,7 @@ test('rows of many bytes fill a batch sooner', () => {
   gathering.begin(lsn(1));
   const code = '1'.repeat(65_536);
   let rows = 0;
-  for (; !gathering.ready; rows += 1) gathering.insert({ ...row(String(rows)), code });
+  for (; !gathering.ready; rows += 1) gathering.insert(row(String(rows), code));
   expect(rows * code.length).toBeLessThan(4 * 1024 * 1024);
   expect(gathering.take().rows).toHaveLength(rows);
   expect(gathering.size).toBe(0);
