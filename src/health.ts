@@ -1,4 +1,4 @@
-/** What the process knows of itself: which loops turn, and what the mirror is doing. Read by /healthz, /readyz and the status page. */
+/** The state of this process: which loops run, and what the mirror is doing. Read by /healthz, /readyz and the status page. */
 import type { ErrorCode } from './errors.ts';
 import { MIRROR_STATES, type Metrics, type MirrorState } from './metrics.ts';
 
@@ -6,32 +6,46 @@ export type LoopName = 'mirror' | 'poller';
 /** Does this daemon lead? */
 export type Standing = 'leading' | 'standby' | 'unknown';
 
-/** A loop that neither turned for this long nor waits is taken for dead: each of its own steps takes milliseconds. */
+/** A loop without a beat for this long that does not wait is stuck: each of its own steps takes milliseconds. */
 const SILENCE_MS = 60_000;
 
 export interface Health {
   readonly loops: readonly LoopName[];
   readonly mirrorState: MirrorState;
-  /** unknown: as while the database cannot be reached */
+  /** unknown: for example while the database cannot be reached */
   readonly standing: Standing;
-  /** the loop turned: its own step begins */
+  /** the loop starts a step of its own */
   beat(loop: LoopName): void;
-  /** the loop waits for the database, for a lock, or for its turn: no restart would help it */
+  /** the loop waits for the database, for a lock, or for the leadership: a restart would not help */
   waits(loop: LoopName): void;
-  /** why the control connection got no answer the last time; undefined: it got one */
+  /** why the last statement of the control connection failed; undefined: it succeeded */
   databaseProblem: ErrorCode | undefined;
   /** why the mirror is stopped */
   readonly mirrorProblem: ErrorCode | undefined;
-  /** told by the leadership: also sets the state of a mirror that waits for its turn */
+  /** called by the leadership; also sets the state of a mirror that does not run */
   stand(standing: Standing): void;
-  /** also sets smslogd_mirror_state */
-  setMirrorState(state: MirrorState, problem?: ErrorCode): void;
-  /** loops that neither turned in time nor wait; none: the process is alive */
+  /** called by the mirror; also sets smslogd_mirror_state */
+  setMirrorState(state: RunState, problem?: ErrorCode): void;
+  /** loops that neither beat in time nor wait; none: the process is alive */
   silentLoops(): LoopName[];
 }
 
-/** What a mirror that does not run is doing. */
-const MIRROR_OF = { leading: 'starting', standby: 'standby', unknown: 'stopped' } as const;
+/** The states that the mirror sets itself; only the leadership sets `starting` and `standby`. */
+type RunState = Exclude<MirrorState, 'starting' | 'standby'>;
+
+const BY_LEADERSHIP = { leading: 'starting', standby: 'standby', unknown: 'stopped' } as const;
+
+/**
+ * The mirror's next state after the leadership's or the mirror's own event; undefined: the event is ignored.
+ *
+ *   leading ──> starting      standby ──> standby      unknown ──> stopped        (from each state)
+ *   starting | snapshot | repairing | streaming | stopped ──> snapshot | repairing | streaming | stopped
+ *   standby ──> none: a run of the mirror that ends because another daemon leads changes nothing
+ */
+export function nextMirrorState(state: MirrorState, event: Standing | RunState): MirrorState | undefined {
+  if (event === 'leading' || event === 'standby' || event === 'unknown') return BY_LEADERSHIP[event];
+  return state === 'standby' ? undefined : event;
+}
 
 /** `now` is a monotonic clock in milliseconds. */
 export function createHealth(
@@ -39,16 +53,17 @@ export function createHealth(
   loops: readonly LoopName[],
   now: () => number = () => performance.now(),
 ): Health {
-  /** undefined: it waits, as before its first turn */
+  /** undefined: it waits, as before its first step */
   const beats = new Map<LoopName, number | undefined>();
   let mirrorState: MirrorState = 'starting';
   let mirrorProblem: ErrorCode | undefined;
-  const show = (state: MirrorState, problem?: ErrorCode) => {
+  const enter = (state: MirrorState | undefined, problem?: ErrorCode) => {
+    if (state === undefined) return;
     mirrorState = state;
     mirrorProblem = problem;
     for (const each of MIRROR_STATES) metrics.mirrorState.set({ state: each }, each === state ? 1 : 0);
   };
-  show(loops.includes('mirror') ? 'starting' : 'stopped');
+  enter(loops.includes('mirror') ? 'starting' : 'stopped');
   let standing: Standing = 'unknown';
   return {
     loops,
@@ -66,12 +81,9 @@ export function createHealth(
     },
     stand(now) {
       standing = now;
-      if (loops.includes('mirror')) show(MIRROR_OF[now]);
+      if (loops.includes('mirror')) enter(nextMirrorState(mirrorState, now));
     },
-    // a life that ends because another daemon leads has nothing to say any more
-    setMirrorState: (state, problem) => {
-      if (standing !== 'standby') show(state, problem);
-    },
+    setMirrorState: (state, problem) => enter(nextMirrorState(mirrorState, state), problem),
     silentLoops: () => loops.filter((loop) => now() - (beats.get(loop) ?? Infinity) > SILENCE_MS),
   };
 }

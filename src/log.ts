@@ -4,12 +4,12 @@ import { createLines, outputOf } from './output.ts';
 
 export type Log = Logger;
 
-/** Time for the last lines at the end of the process. */
+/** How long the end of the process waits for the last lines. */
 const FLUSH_MS = 500;
 
 /**
- * JSON lines on stdout; a line about one SMS carries its `id` and nothing else of it. Where stdout cannot be written the daemon goes on without: `lost`
- * is told of each line that is lost, and the log says how many these were once it can be written again. `flush` before the process ends.
+ * JSON lines on stdout; a line about one SMS has its `id` and nothing else of it. If stdout cannot be written the daemon goes on: `lost` is called for each
+ * lost line, and the log states their number once it can be written again. Call `flush` before the process ends.
  */
 export function createLog(level: string, lost: () => void): { readonly log: Log; readonly flush: () => Promise<void> } {
   const lines = createLines(outputOf(process.stdout), { lost, notice: (count) => lostNotice(level, count) });
@@ -28,7 +28,7 @@ function logTo(level: string, destination: DestinationStream): Log {
   );
 }
 
-/** The line in the place of those that were lost. */
+/** The line that replaces lost lines. */
 function lostNotice(level: string, lines: number): string {
   let notice = '';
   const log = logTo(level, { write: (line) => (notice += line) });
@@ -39,8 +39,8 @@ function lostNotice(level: string, lines: number): string {
 export const silentLog: Log = pino({ level: 'silent' });
 
 /**
- * Logs a failure once, where it is handled: sentence, code, hint and runbook heading. Of the original only the kind and, for a fault of
- * ours, the stack are shown: server messages and request texts can hold personal data.
+ * Logs a failure once, where it is handled: message, code, hint and runbook heading. Of the original error only the stack is logged, and only for a bug in
+ * smslogd: messages of servers and request texts can contain personal data.
  */
 export function logProblem(
   log: Log,
@@ -63,7 +63,7 @@ export function logProblem(
   return problem;
 }
 
-/** The stack without its first lines, which repeat the message. */
+/** The stack without its first lines, which contain the message. */
 export function framesOf(error: unknown): string[] | undefined {
   if (!(error instanceof Error) || error.stack === undefined) return undefined;
   return error.stack

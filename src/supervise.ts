@@ -5,23 +5,23 @@ import { logProblem, type Log } from './log.ts';
 export interface Supervision {
   readonly name: string;
   readonly log: Log;
-  /** told of each failure; `standby` is no failure */
+  /** called for each failure; `standby` is no failure */
   readonly onProblem?: (problem: SmslogdError) => void;
 }
 
-/** Milliseconds before the next try: the first wait of a row of failures and the longest. */
+/** Milliseconds before a retry: after the first failure, and at most. */
 const WAITS: Readonly<Record<Exclude<Reaction, 'fatal'>, { first: number; longest: number }>> = {
   retry: { first: 100, longest: 4_000 },
   slow: { first: 1_000, longest: 30_000 },
   standby: { first: 500, longest: 1_000 },
 };
 
-/** A loop that ran for so long worked, whether it said so or not. */
-const STEADY_MS = 60_000;
+/** A loop that ran this long worked, even if it did not call `works`. */
+const STABLE_MS = 60_000;
 
 /**
- * Runs `loop` again and again until `signal` aborts: at once after it ends well, after a backoff with jitter where it fails with the
- * reaction retry, slow or standby. A fatal error is thrown to the caller. The loop calls `works` when it does: that resets the backoff.
+ * Repeats `loop` until `signal` aborts: at once after a normal end, after a backoff with jitter if it fails with the reaction retry, slow or standby. Throws a
+ * fatal error. The loop calls `works` once it works, which resets the backoff.
  */
 export async function supervise(
   { name, log, onProblem }: Supervision,
@@ -29,10 +29,10 @@ export async function supervise(
   signal: AbortSignal,
 ): Promise<void> {
   let failures = 0;
-  let said: string | undefined;
+  let logged: string | undefined;
   const works = () => {
     failures = 0;
-    said = undefined;
+    logged = undefined;
   };
   while (!signal.aborted) {
     const began = performance.now();
@@ -40,16 +40,16 @@ export async function supervise(
       await loop(signal, works);
     } catch (error) {
       if (signal.aborted) return;
-      if (performance.now() - began > STEADY_MS) works();
+      if (performance.now() - began > STABLE_MS) works();
       const problem = toSmslogdError(error);
       failures += 1;
-      // the same failure again and again is said once, and then every tenth time; what is only waited for, once
-      if (said !== problem.code || (problem.reaction !== 'standby' && failures % 10 === 0)) {
+      // a repeated failure is logged once, and then every tenth time; a standby only once
+      if (logged !== problem.code || (problem.reaction !== 'standby' && failures % 10 === 0)) {
         if (problem.reaction === 'standby')
           log.info({ loop: name, code: problem.code, hint: problem.hint }, problem.message);
         else logProblem(log, problem.reaction === 'fatal' ? 'error' : 'warn', problem, { loop: name, failures });
       }
-      said = problem.code;
+      logged = problem.code;
       if (problem.reaction !== 'standby') onProblem?.(problem);
       if (problem.reaction === 'fatal') throw problem;
       await pause(backoff(problem.reaction, failures), signal);
@@ -57,7 +57,7 @@ export async function supervise(
   }
 }
 
-/** Full jitter over the upper half of a doubling wait; milliseconds. */
+/** Exponential backoff, with jitter over the upper half; milliseconds. */
 export function backoff(
   reaction: Exclude<Reaction, 'fatal'>,
   failures: number,
@@ -68,15 +68,15 @@ export function backoff(
   return Math.round(wait * (0.5 + random() / 2));
 }
 
-/** Waits `ms` milliseconds or until `signal` aborts, whichever is first; never rejects. */
+/** Waits `ms` milliseconds or until `signal` aborts; never rejects. */
 export async function pause(ms: number, signal: AbortSignal): Promise<void> {
   await delay(ms, undefined, { signal }).catch(() => {});
 }
 
 /**
- * How long to rest before the next look of one each `everyMs` that took `tookMs`; milliseconds. A look of up to half of `everyMs` takes a twentieth of
- * the time at most. What takes longer may only have waited for somebody's lock: the rest is ten times `everyMs` at most.
+ * Milliseconds to pause between periodic queries: `everyMs`, longer after a query that took `tookMs`, so that queries take 5 % of the time at most. The pause
+ * is at most ten times `everyMs`, because a slow query may only have waited for a lock.
  */
-export function restAfter(everyMs: number, tookMs: number): number {
+export function pauseAfter(everyMs: number, tookMs: number): number {
   return Math.min(Math.max(everyMs, 20 * tookMs), 10 * everyMs);
 }

@@ -1,4 +1,4 @@
-/** The acts of the demo, one after the other, each with what it says of itself on the screen. */
+/** The steps of the demo and their output. */
 import { pause } from '../supervise.ts';
 import type { Daemon } from './daemon.ts';
 import { planHistory, writeHistory } from './history.ts';
@@ -14,15 +14,15 @@ const VERIFICATIONS_PER_SECOND = 60;
 const REIMBURSEMENTS_PER_SECOND = 15;
 export const TRAFFIC = `${VERIFICATIONS_PER_SECOND} verifications a second with all that follows, ${REIMBURSEMENTS_PER_SECOND} medication_request`;
 
-/** Of the seconds that the demo may run, the part that the settling of the history may take before live traffic begins anyway. */
+/** The fraction of the demo's time after which live traffic starts even if the history is not final yet. */
 const SETTLE_SHARE = 0.45;
 const SETTLE_SECONDS = 60;
 const DOWN_SECONDS = 1.5;
 const SCORE_SECONDS = 0.4;
-/** Waits for the daemon that should end long before: for the copy, for catching up after the kill and at the end. */
+/** Generous timeouts: for the copy, for catching up after the kill, and at the end. */
 export const PATIENCE_SECONDS = 60;
 
-/** Draws the history and writes it. */
+/** Generates the history and writes it. */
 export async function writePast(
   stage: Stage,
   size: number,
@@ -47,7 +47,7 @@ export async function writePast(
   return past;
 }
 
-/** Where to look while it runs. */
+/** The addresses to open while it runs. */
 export function sayAddresses(stage: Stage, screen: Screen): void {
   screen.phase('daemon', 'starts: copies the verifications into the log and asks the gateway about every SMS');
   screen.line();
@@ -76,7 +76,7 @@ export async function watchProgress(
   await every(
     SCORE_SECONDS,
     async () => {
-      // read before the log is: what it has more is no error
+      // read before the log, which may have more rows by then
       const writtenNow = written();
       const [score, lagSeconds] = await Promise.all([scoreNow(), readLag(stage.web)]);
       if (signal.aborted) return;
@@ -100,7 +100,7 @@ interface Settling extends Omit<Watch, 'written'> {
   readonly seconds: number | undefined;
 }
 
-/** Until the history is copied, and then until no SMS past its life is open, or the time for that is over: false. */
+/** Waits until the history is copied, and then until no SMS past its deadline is open; false on a timeout. */
 export async function settle(
   { scoreNow, elapsed, screen, past, seconds }: Settling,
   signal: AbortSignal,
@@ -124,7 +124,7 @@ export async function settle(
   return false;
 }
 
-/** Until no SMS past its life is open; false where that takes longer than `patience` seconds. */
+/** Waits until no SMS past its deadline is open; false if that takes longer than `patience` seconds. */
 export async function finishSettling(
   { scoreNow, elapsed, screen }: Omit<Watch, 'written'>,
   patience: number,
@@ -135,7 +135,7 @@ export async function finishSettling(
   return settled;
 }
 
-/** Both services at work until `signal` aborts; throws the first failure of one. `written` is told of each SMS that is committed. */
+/** Runs both services until `signal` aborts; throws the first failure. Calls `written` for each committed SMS. */
 export async function runTraffic(
   { owner, writer, simulator, config }: Stage,
   { written, random }: { readonly written: (sms: Sms) => void; readonly random: () => number },
@@ -149,7 +149,7 @@ export async function runTraffic(
   ]);
 }
 
-/** What is measured: from the restart until the log holds every verification that stood in the source at that moment. */
+/** The time from the restart until the log has all verifications that the source has now. */
 export async function killAndRestart(
   daemon: Daemon,
   stage: Stage,

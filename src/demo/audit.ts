@@ -1,12 +1,12 @@
 /**
- * The final comparison of the log with what was sent. The SQL brings both sides together: what is missing, what is there that should not be,
- * and which fields differ; judgement.ts decides whether the status is true. Nothing here trusts the key of the log: every row counts.
+ * The final comparison of the log with what was sent. The SQL joins both sides: missing rows, unexpected rows, and fields that differ; correctness.ts decides
+ * whether the status is correct. It does not rely on the log's primary key: every row counts.
  */
 import type { Sql } from '../postgres/pools.ts';
 import { arrayLiteral } from '../postgres/quoting.ts';
 import type { Fate } from '../simulator/fate.ts';
 import { STATUSES, type Status } from '../status.ts';
-import { judge, trueStatus, type Flaw } from './judgement.ts';
+import { checkRow, trueStatus, type Flaw } from './correctness.ts';
 import { DEMO_TYPES, type DemoType, type Sms } from './sms.ts';
 
 /** Counts of one type and one status. */
@@ -112,7 +112,7 @@ export async function auditLog({ sql, sent, fate, lifeMs }: AuditInput): Promise
           continue;
         }
         const logged = { status: row.status, changedAt: row.changed, updatedAt: row.updated ?? 0 };
-        const { flaw, behindMs } = judge(logged, courses[row.sms]!, clock);
+        const { flaw, behindMs } = checkRow(logged, courses[row.sms]!, clock);
         const found = fieldFlaw(row) ?? flaw;
         if (found !== undefined) {
           tally.differing += 1;
@@ -132,7 +132,7 @@ export async function auditLog({ sql, sent, fate, lifeMs }: AuditInput): Promise
   };
 }
 
-/** True where every SMS is in the log once and every row is true. An audit of nothing proves nothing. */
+/** True if each SMS is in the log once and each row is correct, and there is at least one. */
 export function isRight({ totals }: Pick<Audit, 'totals'>): boolean {
   return DEMO_TYPES.every((type) => {
     const { written, logged, missing, doubled, differing } = totals[type];

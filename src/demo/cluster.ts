@@ -36,7 +36,7 @@ export interface ClusterOptions {
   readonly settings?: Readonly<Record<string, string | number>>;
   /** the server takes TCP connections by TLS alone, as `localhost`; PEM texts */
   readonly tls?: { readonly authority: string; readonly certificate: string; readonly key: string };
-  /** told each line of the server's log */
+  /** called for each line of the server's log */
   readonly onLine?: (line: string) => void;
 }
 
@@ -51,12 +51,12 @@ const SETTINGS = {
   lc_messages: 'C',
 };
 
-/** Makes a cluster and starts it. Throws embedded_postgres where the binaries are missing or do not run. */
+/** Creates a cluster and starts it. Throws embedded_postgres if the binaries are missing or do not run. */
 export async function createCluster(options: ClusterOptions = {}): Promise<Cluster> {
   const account = process.getuid?.() === 0 ? ordinaryAccount() : undefined;
   const directory = mkdtempSync(join(tmpdir(), 'smslogd-postgres-'));
   if (account !== undefined) chownSync(directory, account.uid, account.gid);
-  // a server that was told to stop may still write for a moment
+  // a server that is stopping may still write for a moment
   const remains = () => rmSync(directory, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
   process.once('exit', remains);
   try {
@@ -112,7 +112,7 @@ interface Plan {
 
 async function launch(bin: Binaries, plan: Plan): Promise<Cluster> {
   const port = await freePort();
-  // in the file, as an administrator would: ALTER SYSTEM has the last word
+  // in the file, as an administrator would do it: ALTER SYSTEM takes precedence
   const lines = Object.entries(plan.settings).map(([name, value]) => `${name} = '${value}'\n`);
   appendFileSync(join(plan.dataDirectory, 'postgresql.conf'), lines.join(''));
   let server: ChildProcess | undefined;
@@ -136,7 +136,7 @@ async function launch(bin: Binaries, plan: Plan): Promise<Cluster> {
     child.kill(mode === 'fast' ? 'SIGINT' : 'SIGQUIT');
     await gone;
   };
-  // a server must not outlive the process that made it, whatever ends that
+  // stop the server however this process ends
   const lastResort = () => void server?.kill('SIGQUIT');
   process.prependOnceListener('exit', lastResort);
 
@@ -161,7 +161,7 @@ async function launch(bin: Binaries, plan: Plan): Promise<Cluster> {
   };
 }
 
-/** Resolves when the server says that it is ready; rejects with its last words when it ends before. */
+/** Resolves when the server is ready; rejects with its last log lines if it exits before. */
 async function readyToAccept(child: ChildProcess, onLine: ClusterOptions['onLine']): Promise<void> {
   const lines = createInterface({ input: child.stderr! });
   if (onLine !== undefined) lines.on('line', onLine);
@@ -177,7 +177,7 @@ async function readyToAccept(child: ChildProcess, onLine: ClusterOptions['onLine
       failed(new SmslogdError('embedded_postgres', `PostgreSQL did not start:\n${words.join('\n')}`)),
     );
   });
-  // the pipe is read to its end, so that the server never blocks on it, and does not keep this process alive
+  // read the pipe to its end, so that the server never blocks on it; it does not keep this process alive
   child.unref();
   (child.stderr as unknown as { unref(): void }).unref();
 }
@@ -186,7 +186,7 @@ const OTHER_USER =
   'As root the server runs as another user, who must be able to reach the temporary directory: set TMPDIR to one.';
 
 async function runOnce(bin: Binaries, program: string, flags: string[]): Promise<void> {
-  // a group of its own: Ctrl-C in a terminal is for this process, which then decides
+  // in its own process group: Ctrl-C in a terminal goes to this process alone
   const child = spawn(join(bin.directory, program), flags, {
     env: bin.env,
     ...bin.account,
@@ -208,7 +208,7 @@ async function runOnce(bin: Binaries, program: string, flags: string[]): Promise
   );
 }
 
-/** A port of 127.0.0.1 that nobody listens on now. */
+/** A free port of 127.0.0.1. */
 export async function freePort(): Promise<number> {
   const probe = createServer().listen(0, '127.0.0.1');
   await once(probe, 'listening');

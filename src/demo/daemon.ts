@@ -1,26 +1,26 @@
-/** `smslogd run` as a process of its own: started like this very process, its lines in a file, killed and started again. */
+/** `smslogd run` as a child process: started like this process, with its log in a file, killed and restarted. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { settingNames } from '../settings.ts';
 
-/** The contract gives it 10 s after SIGTERM. */
+/** It must exit within 10 s after SIGTERM. */
 const STOP_MS = 12_000;
 
 export interface Daemon {
   start(): void;
-  /** SIGKILL: no goodbye */
+  /** SIGKILL */
   kill(): Promise<void>;
-  /** SIGTERM; returns the exit code, null where it had to be killed after the time that it has */
+  /** SIGTERM; returns the exit code, null if it had to be killed after the timeout */
   stop(): Promise<number | null>;
-  /** sentences of its warnings and errors, oldest first, at most 20; they hold no personal data by its contract */
+  /** messages of its warnings and errors, oldest first, at most 20; they contain no personal data */
   problems(): string[];
 }
 
 export interface DaemonOptions {
   readonly env: NodeJS.ProcessEnv;
   readonly logFile: string;
-  /** it ended though nobody asked it to */
+  /** it exited unexpectedly */
   readonly onLost: (how: string) => void;
 }
 
@@ -45,7 +45,7 @@ export function createDaemon({ env, logFile, onLost }: DaemonOptions): Daemon {
   return {
     start: () => {
       const out = openSync(logFile, 'a');
-      // a session of its own: Ctrl-C in the terminal is for the demo, which stops the daemon in its turn
+      // in its own session: Ctrl-C in the terminal goes to the demo, which stops the daemon
       const started = spawn(process.execPath, [...process.execArgv, process.argv[1] ?? '', 'run'], {
         env,
         stdio: ['ignore', out, out],
@@ -65,13 +65,13 @@ export function createDaemon({ env, logFile, onLost }: DaemonOptions): Daemon {
   };
 }
 
-/** The daemon's settings, and nothing of the settings of the shell that the demo was started from. */
+/** The daemon's settings alone, without those of the shell that started the demo. */
 export function daemonEnv(shell: NodeJS.ProcessEnv, settings: Readonly<Record<string, string>>): NodeJS.ProcessEnv {
   const own = new Set<string>(settingNames().flatMap((name) => [name, `${name}_FILE`]));
   return { ...Object.fromEntries(Object.entries(shell).filter(([name]) => !own.has(name))), ...settings };
 }
 
-/** Warnings and errors among JSON lines; a line that is no JSON is a crash's last words. */
+/** Warnings and errors among JSON lines; a line that is not JSON comes from a crash. */
 export function problemsIn(lines: string): string[] {
   const found: string[] = [];
   for (const line of lines.split('\n')) {

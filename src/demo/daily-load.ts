@@ -1,4 +1,4 @@
-/** When SMS are sent: many by day, few by night, as clinics and pharmacies work. */
+/** The daily load curve: many SMS by day, few by night. */
 
 /** SMS of each hour of the day, as shares of the busiest. */
 const HOURS = [
@@ -14,7 +14,7 @@ export function hourIn(timezone: string): (at: number) => number {
   return (at) => Number(format.format(at));
 }
 
-/** Draws `count` moments (epoch ms, oldest first) from `from` up to `to`, as dense as the hours of the day want it. */
+/** Draws `count` times (epoch ms, oldest first) from `from` up to `to`, distributed by the load curve. */
 export function drawMoments(
   count: number,
   { from, to }: { readonly from: number; readonly to: number },

@@ -1,6 +1,6 @@
 /**
- * The whole of smslogd on one screen: two days of history, a daemon that copies and settles it, live traffic, a kill -9 in the middle, the
- * comparison with the truth. Acquire, act, report; then everything goes back in reverse order, however it ended.
+ * The demo: two days of history, a daemon that copies it and polls its statuses, live traffic, a kill -9, and a comparison of the log with what was sent.
+ * Whatever it acquired is released in reverse order, however it ends.
  */
 import { SmslogdError } from '../errors.ts';
 import { seededRandom } from '../simulator/random.ts';
@@ -31,9 +31,9 @@ import { setStage } from './stage.ts';
 export const HISTORY = 20_000;
 const SEED = 20_170_926;
 
-/** Live traffic has at least this long, however few seconds are given. */
+/** The shortest time for live traffic. */
 const LEAST_LIVE_SECONDS = 6;
-/** When the daemon is killed: a share of the live part, or seconds where it has no end. */
+/** When the daemon is killed: a fraction of the live traffic's time, or seconds if the demo has no time limit. */
 const KILL_SHARE = 0.4;
 const KILL_SECONDS = 20;
 
@@ -48,7 +48,7 @@ export interface DemoOptions {
   readonly interrupt: AbortSignal;
 }
 
-/** Returns true where the log is right at the end; undefined where it was interrupted before there was anything to compare. */
+/** Returns true if the log is correct at the end; undefined if it was interrupted before there was anything to compare. */
 export async function runDemo(options: DemoOptions): Promise<boolean | undefined> {
   const releases: (() => Promise<void>)[] = [];
   try {
@@ -75,7 +75,7 @@ async function perform(
   const sent: Sms[] = [...past];
   if (interrupt.aborted) return undefined;
 
-  // what fails beside the main line, the services or the daemon, ends it like an interruption, and then says so
+  // a failure of the services or the daemon ends the demo like an interruption, and is thrown then
   const trouble = new AbortController();
   const ending = AbortSignal.any([interrupt, trouble.signal]);
   const fail = (error: unknown) => trouble.abort(error);
@@ -126,7 +126,7 @@ async function perform(
     const liveSeconds = seconds === undefined ? Infinity : Math.max(LEAST_LIVE_SECONDS, seconds - elapsed());
     const liveBegan = elapsed();
     await pause(1000 * (seconds === undefined ? KILL_SECONDS : liveSeconds * KILL_SHARE), ending);
-    // what a killed daemon was asking about past its life is asked again a quarter of an hour later: too late for this demo's end
+    // an SMS past its deadline that the killed daemon had claimed is claimed again after its lease: too late for the end of the demo
     if (!settled) await finishSettling({ scoreNow, elapsed, screen }, PATIENCE_SECONDS, ending);
     if (!ending.aborted) await killAndRestart(daemon, stage, { elapsed, screen }, trouble.signal);
     await pauseWhile(() => liveBegan + liveSeconds - elapsed(), ending);

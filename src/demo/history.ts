@@ -1,7 +1,7 @@
 /**
- * What lay in the database before smslogd came: two days of SMS with their true outcomes, known to the gateway and not yet to the log.
- * Verifications stand in their own table only; reimbursement SMS stand in the log, as Accepted, the way their service left them.
- * Beside them a few verifications that turn 30 days old while the demo runs: the owner's job will delete them.
+ * The contents of the database before smslogd is installed: two days of SMS with their final delivery status, known to the gateway and not yet to the log.
+ * Verifications are only in the source table; reimbursement SMS are in the log, as Accepted, as their service wrote them. A few verifications turn 30 days old
+ * while the demo runs: the owner's job deletes them.
  */
 import type { Sql } from '../postgres/pools.ts';
 import { arrayLiteral } from '../postgres/quoting.ts';
@@ -21,7 +21,7 @@ const PEOPLE = 9_000;
 const CODE_LIFE_MS = 15 * MINUTE;
 const CHUNK = 4_000;
 
-/** What can become of an SMS at the gateway. Terminated is our own word, for those that never end. */
+/** The last status of an SMS at the gateway. Terminated is ours, for SMS that never become final. */
 const FATES: readonly (Status | 'no id')[] = [...STATUSES.filter((status) => status !== 'Terminated'), 'no id'];
 
 export interface PastSms extends Sms {
@@ -41,7 +41,7 @@ export interface HistoryOptions {
   readonly codeText: string;
 }
 
-/** Draws the history, oldest first. Every status of the gateway occurs in it, for both types, and each open one also among the SMS that still live. */
+/** Generates the history, oldest first. It contains each status of the gateway for both types, and each open status also before the deadline. */
 export function planHistory({ count, now, random, timezone, codeText }: HistoryOptions): PastSms[] {
   const known = new Set<string>();
   const one = (type: DemoType, sentAt: number, wanted?: Status | 'no id'): PastSms => {
@@ -60,12 +60,12 @@ export function planHistory({ count, now, random, timezone, codeText }: HistoryO
   };
   const moments = drawMoments(count, { from: now - DAYS * DAY, to: now - 1_000 }, hourIn(timezone), random);
   const past = moments.map((at, i) => {
-    // the first show each fate once for each type, whatever is drawn later
+    // the first SMS show each fate once for each type
     const type =
       i < 2 * FATES.length ? DEMO_TYPES[i % 2]! : random() < VERIFICATION_SHARE ? 'verification' : 'medication_request';
     return one(type, at, FATES[i >> 1]);
   });
-  // the youngest give way to some whose way is not over, at night too
+  // the newest SMS are replaced by open ones, so that there are some at night, too
   const living = DEMO_TYPES.flatMap((type) =>
     OPEN_STATUSES.map((status) => one(type, Math.floor(now - (1 + random() * 20) * MINUTE), status)),
   );
@@ -94,7 +94,7 @@ function freshId(phone: string, sentAt: number, random: () => number, known: Set
 export interface HistoryStores {
   /** as the owner of the source */
   readonly sql: Sql;
-  /** tells the gateway what is to become of an SMS */
+  /** sets the fate of an SMS at the gateway */
   readonly load: (gatewayId: string, fate: Fate) => void;
   readonly onProgress: (written: number) => void;
 }

@@ -1,19 +1,19 @@
 /**
- * The owner of verification.verifications at work. For each verification: the SMS is sent, the phone's older ones are deactivated and the
- * row is inserted with the gateway's id; some rows come first and get the id by an UPDATE. Then attempts, wrong and right. Beside them
- * two jobs: one marks what has expired with one UPDATE over many rows, the other deletes what is older than 30 days.
+ * A simulated OTP service, the owner of verification.verifications. For each verification it sends the SMS, deactivates the phone's older verifications and
+ * inserts the row with the gateway's id; some rows are inserted first and get the id by an UPDATE. Then come wrong and right attempts. Two jobs run beside it:
+ * one marks expired verifications with an UPDATE over many rows, the other deletes those older than 30 days.
  */
 import type { Sql } from '../postgres/pools.ts';
 import { pause } from '../supervise.ts';
 import { every, pace } from './pace.ts';
 import { drawCode, makeSms, testPhone, type Sms } from './sms.ts';
 
-/** Seconds that a code is valid; in the field 300 or 900, here short, so that the job that looks for expired ones finds many. */
+/** Seconds that a code is valid; 300 or 900 in production, here short, so that the expiry job finds many. */
 const CODE_LIFE_SECONDS = 20;
-/** In the field it runs each minute. */
+/** In production it runs each minute. */
 const EXPIRY_JOB_SECONDS = 5;
 const DELETE_JOB_SECONDS = 7;
-/** Few people ask often: the deactivation of older rows has work to do. */
+/** A few phones request often, so that there are older rows to deactivate. */
 const PEOPLE = 2_500;
 const LATE_ID_SHARE = 0.03;
 const REFUSED_SHARE = 0.005;
@@ -22,14 +22,14 @@ export interface OtpService {
   readonly sql: Sql;
   /** sends an SMS and returns its gateway id */
   readonly send: (phone: string) => string;
-  /** told of each SMS once its row is committed */
+  /** called for each SMS once its row is committed */
   readonly written: (sms: Sms) => void;
   readonly random: () => number;
   readonly codeText: string;
   readonly perSecond: number;
 }
 
-/** Works until `signal` aborts; then no row is left without a gateway id that is on its way. Throws the first failure. */
+/** Runs until `signal` aborts, then finishes the rows that wait for their gateway id. Throws the first failure. */
 export async function runOtpService(service: OtpService, signal: AbortSignal): Promise<void> {
   const { sql, perSecond } = service;
   const busyPhones = new Set<string>();
@@ -63,7 +63,7 @@ async function oneVerification(service: OtpService, busyPhones: Set<string>, sig
   await useCode(sql, sms.id, random, signal);
 }
 
-/** A phone that no other verification of this moment has: two inserts for one phone would hit its unique index, here as in the field. */
+/** A phone without a concurrent verification: two inserts for one phone would violate its unique index, as in production. */
 function takePhone(busy: Set<string>, random: () => number): string {
   for (;;) {
     const phone = testPhone(9_000_000 + Math.floor(random() * PEOPLE));
@@ -84,7 +84,7 @@ async function insert(sql: Sql, sms: Sms, code: number): Promise<void> {
   });
 }
 
-/** The patient types the code: often right at once, sometimes wrong, sometimes never. */
+/** The patient enters the code: often right at once, sometimes wrong, sometimes never. */
 async function useCode(sql: Sql, id: string, random: () => number, signal: AbortSignal): Promise<void> {
   const wrong = random() < 0.8 ? 0 : 1 + Math.floor(random() * 3);
   for (let attempt = 1; attempt <= wrong; attempt += 1) {

@@ -1,4 +1,4 @@
-/** The beat of the demo's services: work begun so many times a second, jobs every few seconds. */
+/** The pace of the demo's services: work at a constant rate, and periodic jobs. */
 import { setMaxListeners } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { pause } from '../supervise.ts';
@@ -6,18 +6,18 @@ import { pause } from '../supervise.ts';
 const TICK_MS = 40;
 
 export interface Pace {
-  /** begun each second */
+  /** starts per second */
   readonly perSecond: number;
-  /** under way at once, at the most: a database that is slow is not buried */
+  /** the most that run at once, so that a slow database is not overloaded */
   readonly limit: number;
 }
 
 /**
- * Begins `work` again and again until `signal` aborts, then waits for what is under way. `work` sees the same signal and ends soon after it.
- * The first failure ends it and is thrown.
+ * Starts `work` at a constant rate until `signal` aborts, then waits for what still runs. `work` gets the same signal and must end soon after it aborts. Throws
+ * the first failure.
  */
 export async function pace({ perSecond, limit }: Pace, work: () => Promise<void>, signal: AbortSignal): Promise<void> {
-  // each work under way may listen to it
+  // each running `work` may listen to it
   setMaxListeners(0, signal);
   const underWay = new Set<Promise<void>>();
   const failures: unknown[] = [];
@@ -25,7 +25,7 @@ export async function pace({ perSecond, limit }: Pace, work: () => Promise<void>
   let last = performance.now();
   while (!signal.aborted && failures.length === 0) {
     const now = performance.now();
-    // what a pause of the process left undone is not made up for
+    // starts that were missed while the process was paused are skipped
     owed = Math.min(owed + ((now - last) * perSecond) / 1000, perSecond);
     last = now;
     for (; owed >= 1 && underWay.size < limit; owed -= 1) {
@@ -40,7 +40,7 @@ export async function pace({ perSecond, limit }: Pace, work: () => Promise<void>
   if (failures.length > 0) throw failures[0];
 }
 
-/** Does `work` every `seconds` until `signal` aborts; less often where it takes long, so that it never takes more than a fifth of the time. */
+/** Runs `work` every `seconds` until `signal` aborts, less often if it takes long, so that it takes a fifth of the time at most. */
 export async function every(seconds: number, work: () => Promise<void>, signal: AbortSignal): Promise<void> {
   let took = 0;
   for (;;) {
@@ -52,14 +52,14 @@ export async function every(seconds: number, work: () => Promise<void>, signal: 
   }
 }
 
-/** Pauses until `left` gives no more seconds, or `signal` aborts. */
+/** Waits until `left` returns 0 seconds, or `signal` aborts. */
 export async function pauseWhile(left: () => number, signal: AbortSignal): Promise<void> {
   while (left() > 0 && !signal.aborted) await pause(Math.min(left() * 1000, 1_000), signal);
 }
 
 /**
- * Asks `condition` again and again until it holds, the time is over or `signal` aborts. True where it held. A dear condition is asked less
- * often: at most a fifth of the time goes into it.
+ * Polls `condition` until it is true, the time is over or `signal` aborts. Returns true if it was true. An expensive condition is polled less often: it takes a
+ * fifth of the time at most.
  */
 export async function waitFor(
   condition: () => Promise<boolean>,

@@ -1,15 +1,15 @@
-/** What the demo shows while it runs: lines that stay, and one live line, rewritten on a terminal and printed every 2 s elsewhere. */
+/** The demo's output while it runs: permanent lines, and one live line, rewritten on a terminal and printed every 2 s elsewhere. */
 const PRINT_EVERY_MS = 2_000;
 const CLEAR = '\r\u001b[2K';
 
 export interface Screen {
   /** a line that stays */
   line(text?: string): void;
-  /** a line that stays: what happens now */
+  /** a permanent line: the current step */
   phase(name: string, text: string): void;
   /** the live line */
   live(text: string): void;
-  /** a live line that is not worth printing where there is no terminal */
+  /** a live line that is printed only on a terminal */
   passing(text: string): void;
 }
 
@@ -80,7 +80,7 @@ function duration(seconds: number | undefined): string {
   return seconds < 1 ? `${Math.round(seconds * 1000)} ms` : `${seconds.toFixed(1)} s`;
 }
 
-/** A whole number with its thousands apart. */
+/** An integer with separated thousands. */
 export function count(value: number, width = 0): string {
   return String(value)
     .replaceAll(/\B(?=(\d{3})+$)/g, ',')

@@ -1,4 +1,4 @@
-/** Another service: it sends its own SMS (`medication_request`) and writes them straight into the log, as the role sms_writer. */
+/** Another service: it sends its own SMS (`medication_request`) and writes them directly to the log, as the role sms_writer. */
 import type { Sql } from '../postgres/pools.ts';
 import { pace } from './pace.ts';
 import { makeSms, reimbursementText, testPhone, type Sms } from './sms.ts';
@@ -9,13 +9,13 @@ export interface ReimbursementService {
   readonly sql: Sql;
   /** sends an SMS and returns its gateway id */
   readonly send: (phone: string) => string;
-  /** told of each SMS once its row is committed */
+  /** called for each SMS once its row is committed */
   readonly written: (sms: Sms) => void;
   readonly random: () => number;
   readonly perSecond: number;
 }
 
-/** Works until `signal` aborts. Throws the first failure. */
+/** Runs until `signal` aborts. Throws the first failure. */
 export async function runReimbursementService(service: ReimbursementService, signal: AbortSignal): Promise<void> {
   const { sql, send, written, random, perSecond } = service;
   const one = async () => {

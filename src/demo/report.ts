@@ -1,6 +1,6 @@
 /** The demo's last screen: two tables and a sentence. Pure: figures in, lines out, at most 100 columns. */
 import { isRight, STATUS_LINES, type Audit, type Tally } from './audit.ts';
-import { FLAWS } from './judgement.ts';
+import { FLAWS } from './correctness.ts';
 import { count } from './progress.ts';
 import { DEMO_TYPES, type DemoType } from './sms.ts';
 

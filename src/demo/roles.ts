@@ -1,4 +1,4 @@
-/** The demo's roles, as in the field: the daemon and the reimbursement service have what they need and nothing else. */
+/** The demo's roles, as in production: the daemon and the reimbursement service have only the privileges that they need. */
 import { readFileSync } from 'node:fs';
 import type { Sql } from '../postgres/pools.ts';
 import { quoteLiteral } from '../postgres/quoting.ts';

@@ -1,4 +1,4 @@
-/** How far the daemon is, seen from outside: counts in the log, and its own lag from /metrics. */
+/** The daemon's progress, measured from outside: counts of log rows, and its lag from /metrics. */
 import type { Sql } from '../postgres/pools.ts';
 import { OPEN_STATUSES } from '../status.ts';
 
@@ -11,11 +11,11 @@ export interface Score {
   readonly rows: number;
   /** rows without a final status */
   readonly open: number;
-  /** open rows whose life is over */
+  /** open rows past their deadline */
   readonly overdue: number;
 }
 
-/** `liveSince`: UTC text; SMS from then on are the live services'. */
+/** `liveSince`: UTC text; later SMS are those of the live services. */
 export async function readScore(sql: Sql, liveSince: string, lifeMinutes: number): Promise<Score> {
   const [score] = await sql<[Score]>`
     select count(*) filter (where type = 'verification' and inserted_at < since)::int as copied,
@@ -29,14 +29,14 @@ export async function readScore(sql: Sql, liveSince: string, lifeMinutes: number
   return score;
 }
 
-/** The verifications that stand in the source and not yet in the log. */
+/** The verifications that are in the source and not yet in the log. */
 export async function waitingVerifications(sql: Sql): Promise<string[]> {
   const rows = await sql<{ id: string }[]>`
     select v.id::text as id from verification.verifications v where not exists (select from verification.sms_log l where l.id = v.id)`;
   return rows.map(({ id }) => id);
 }
 
-/** How many verifications have got their gateway id in the source and not yet in the log. */
+/** The number of verifications whose gateway id is in the source and not yet in the log. */
 export async function countIncomplete(sql: Sql): Promise<number> {
   const [row] = await sql<[{ incomplete: number }]>`
     select count(*)::int as incomplete from verification.verifications v join verification.sms_log l using (id)
@@ -44,7 +44,7 @@ export async function countIncomplete(sql: Sql): Promise<number> {
   return row.incomplete;
 }
 
-/** How many of `ids` the log has not. */
+/** How many of `ids` are not in the log. */
 export async function countAbsent(sql: Sql, ids: readonly string[]): Promise<number> {
   const [row] = await sql<[{ absent: number }]>`
     select count(*)::int as absent from unnest(${`{${ids.join(',')}}`}::text::uuid[]) as w (id)
@@ -52,7 +52,7 @@ export async function countAbsent(sql: Sql, ids: readonly string[]): Promise<num
   return row.absent;
 }
 
-/** smslogd_mirror_lag_seconds; undefined where the daemon does not answer at once. */
+/** smslogd_mirror_lag_seconds; undefined if the daemon does not answer at once. */
 export async function readLag(web: string): Promise<number | undefined> {
   try {
     const response = await fetch(`${web}/metrics`, { signal: AbortSignal.timeout(1_000) });

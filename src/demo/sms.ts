@@ -1,4 +1,4 @@
-/** One SMS as the service that sent it knows it: what the audit compares the log with. */
+/** An SMS as its service sent it, which the audit compares with the log. */
 import { randomUUID } from 'node:crypto';
 import type { SmsType } from '../status.ts';
 
@@ -12,13 +12,13 @@ export interface Sms {
   readonly type: DemoType;
   readonly phone: string;
   readonly body: string;
-  /** null: the gateway never took it; some services learn it after the row is written */
+  /** null: the gateway did not accept it, or the service gets the id after the row is written */
   gatewayId: string | null;
   /** UTC to the microsecond, `2026-01-31T12:00:00.123456` */
   readonly insertedAt: string;
 }
 
-/** Puts an SMS together; `at` in epoch ms. */
+/** Creates an SMS; `at` in epoch ms. */
 export function makeSms(
   type: DemoType,
   phone: string,
@@ -30,13 +30,13 @@ export function makeSms(
   return { id: randomUUID(), type, phone, body, gatewayId, insertedAt: microsecondText(at, random) };
 }
 
-/** Epoch ms as a UTC text with microseconds: the part that a clock of milliseconds lacks is drawn. */
+/** Epoch ms as UTC text with random microseconds. */
 export function microsecondText(at: number, random: () => number): string {
   const micros = String(Math.floor(random() * 1000)).padStart(3, '0');
   return `${new Date(at).toISOString().slice(0, 23)}${micros}`;
 }
 
-/** A phone number that nobody has: +38000 and seven digits, `subscriber` below ten million. */
+/** A test phone number: +38000 and seven digits, `subscriber` below ten million. */
 export function testPhone(subscriber: number): string {
   return `+38000${String(subscriber).padStart(7, '0')}`;
 }

@@ -1,6 +1,6 @@
 import type { Sql } from '../postgres/pools.ts';
 
-/** The OTP service's table as it is in the field; the demo and the tests create it. */
+/** The OTP service's table as in production; the demo and the tests create it. */
 export const SOURCE_DDL = `
 create schema if not exists verification;
 create table verification.verifications (
@@ -22,7 +22,7 @@ create index on verification.verifications (phone_number, inserted_at);
 
 export const OWNER_ROLE = 'otp_owner';
 
-/** Makes the table as it is in the field, by an administrator's `sql`: its owner is a role that is no superuser and may make what `migrate` makes. */
+/** Creates the table over an administrator's `sql`; its owner is not a superuser and may create what `migrate` creates. */
 export async function createSource(sql: Sql): Promise<void> {
   await sql.unsafe(`${SOURCE_DDL}
 do $$ begin

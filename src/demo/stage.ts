@@ -1,4 +1,4 @@
-/** What the demo acts on: a PostgreSQL with the source and the log, the gateway's simulator, free ports and a place for the daemon's lines. */
+/** The demo's environment: PostgreSQL with the source and the log, the gateway simulator, free ports, and a file for the daemon's log. */
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -12,7 +12,7 @@ import { createRoles, DAEMON_ROLE, REPLICATION_ROLE, SERVICE_ROLE } from './role
 import { createSource } from './source-table.ts';
 
 const DATABASE = 'ehealth';
-/** High, since SMS past their life are asked on at most a tenth of it and the whole history is past its life. */
+/** High, because SMS past their deadline use at most a tenth of it, and the whole history is past its deadline. */
 const MAX_CONCURRENCY = 400;
 const LATENCY = { latencyMs: 3, jitterMs: 4 };
 
@@ -33,7 +33,7 @@ export interface Stage {
   readonly psql: string;
 }
 
-/** Acquires it all; `release` is told how to give each thing back, in the order of acquiring. */
+/** Creates the environment; `release` is called with a releaser for each resource, in the order of creation. */
 export async function setStage(random: () => number, release: (undo: () => Promise<void>) => void): Promise<Stage> {
   const directory = mkdtempSync(join(tmpdir(), 'smslogd-demo-'));
   const remains = () => rmSync(directory, { recursive: true, force: true });

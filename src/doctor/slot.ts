@@ -2,55 +2,61 @@
 import { quoteLiteral } from '../postgres/quoting.ts';
 import { fail, ok, warn, type Check } from './check.ts';
 import { needing, type Found } from './found.ts';
+import { describeSlot } from '../mirror/slot.ts';
+import { slotHealth } from '../mirror/slot-health.ts';
 
-/** A daemon that works is never so far behind; idle slots hold less. */
-const FAR = 1024 * 1024 * 1024;
-const RECONCILE = 'nothing is lost: the daemon makes it again and reconciles';
+const RECONCILE = 'no data is lost: the daemon creates it again and reconciles';
 
 export const slotChecks: readonly Check<Found>[] = [
   needing('slot', ['config', 'sql'], async ({ config, sql, migrated }) => {
     const name = config.SLOT_NAME;
-    const [slot] = await sql<SlotRow[]>`
-      select slot_type as kind, plugin, coalesce(database = current_database(), false) as here, database, active, wal_status as status,
-             pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)) as retained,
-             coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::float8 as behind,
-             coalesce(wal_status = 'lost', false) or to_jsonb(s) ->> 'invalidation_reason' is not null as lost,
-             to_jsonb(s) ->> 'invalidation_reason' as why, two_phase as twice
-        from pg_replication_slots s where slot_name = ${name}`;
+    const [server] = await sql<{ database: string }[]>`select current_database() as database`;
+    const slot = await describeSlot(sql, name);
+    const health = slotHealth(slot, server!);
     if (slot === undefined) {
       const [known] =
         migrated === true
           ? await sql`select from smslogd.checkpoint where slot_name = ${name} and system_id is not null and removed_at is null`
           : [];
       return known === undefined
-        ? ok(`${name} does not exist yet: the daemon makes it when it first starts`)
-        : warn(`${name} is gone, somebody dropped it; ${RECONCILE}`, 'smslogd run');
+        ? ok(`${name} does not exist yet: the daemon creates it at its first start`)
+        : warn(`${name} is missing, somebody dropped it; ${RECONCILE}`, 'smslogd run');
     }
-    if (slot.kind !== 'logical' || slot.plugin !== 'pgoutput' || !slot.here)
-      return fail(
-        `${name} is somebody else's: ${slot.kind}, plugin ${slot.plugin ?? 'none'}, database ${slot.database ?? 'none'}`,
-        `SLOT_NAME=${name}_2 # or, if nobody needs it: select pg_drop_replication_slot(${quoteLiteral(name)});`,
-      );
-    if (slot.lost)
-      return warn(
-        `${name} has lost its WAL (${slot.why ?? 'max_slot_wal_keep_size'}); ${RECONCILE}. Raise the limit, and see why the daemon was away or slow`,
-        'smslogd run',
-      );
-    if (slot.twice)
-      return warn(
-        `${name} sends prepared transactions before their commit (two_phase), which the mirror cannot read; ${RECONCILE}`,
-        'smslogd run',
-      );
-    const said = `${name}, ${slot.active ? 'a daemon reads it' : 'nobody reads it'}, holds ${slot.retained ?? 'no'} WAL (${slot.status ?? 'unknown'})`;
-    if (slot.status === 'unreserved') return warn(`${said}: about to be lost`, 'smslogd run # and see its lag');
-    if (!slot.active)
-      return warn(`${said}: it holds WAL until a daemon runs`, 'smslogd run # or, to leave it: smslogd teardown');
-    if (slot.behind > FAR)
-      return warn(
-        `${said}: its daemon is far behind`,
-        "select pid, state, wait_event, xact_start from pg_stat_activity where xact_start < now() - interval '1 minute'; -- what it waits for, if it waits",
-      );
-    return ok(said);
+    const summary = `${name}, ${slot.reader === undefined ? 'nobody reads it' : 'a daemon reads it'}, retains ${slot.retained ?? 'no'} WAL (${slot.walStatus})`;
+    switch (health) {
+      case 'foreign':
+        return fail(
+          `${name} belongs to somebody else: ${slot.type}, plugin ${slot.plugin || 'none'}, database ${slot.database || 'none'}`,
+          `SLOT_NAME=${name}_2 # or, if it is unused: select pg_drop_replication_slot(${quoteLiteral(name)});`,
+        );
+      case 'lost':
+        return warn(
+          `${name} has lost its WAL (${slot.invalidationReason ?? 'max_slot_wal_keep_size'}); ${RECONCILE}. Raise the limit, and check why the daemon was away or slow`,
+          'smslogd run',
+        );
+      case 'in the future':
+        return warn(`${name} is ahead of this server, as after a restore; ${RECONCILE}`, 'smslogd run');
+      case 'two-phase':
+        return warn(
+          `${name} sends prepared transactions before their commit (two_phase), which the mirror cannot read; ${RECONCILE}`,
+          'smslogd run',
+        );
+      case 'at risk':
+        return warn(`${summary}: about to be lost`, 'smslogd run # and check its lag');
+      case 'unread':
+        return warn(
+          `${summary}: it retains WAL until a daemon runs`,
+          'smslogd run # or, to remove it: smslogd teardown',
+        );
+      case 'behind':
+        return warn(
+          `${summary}: its daemon is far behind`,
+          "select pid, state, wait_event, xact_start from pg_stat_activity where xact_start < now() - interval '1 minute'; -- what it may wait for",
+        );
+      case 'missing':
+      case 'healthy':
+        return ok(summary);
+    }
   }),
 
   needing('checkpoint', ['config', 'sql', 'migrated'], async ({ config, sql, systemId }) => {
@@ -80,19 +86,3 @@ export const slotChecks: readonly Check<Found>[] = [
     );
   }),
 ];
-
-interface SlotRow {
-  readonly kind: string;
-  readonly plugin: string | null;
-  readonly here: boolean;
-  readonly database: string | null;
-  readonly active: boolean;
-  readonly status: string | null;
-  readonly retained: string | null;
-  /** bytes of WAL that are not confirmed */
-  readonly behind: number;
-  readonly lost: boolean;
-  readonly why: string | null;
-  /** it was made with two_phase */
-  readonly twice: boolean;
-}

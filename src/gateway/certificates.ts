@@ -1,4 +1,4 @@
-/** TLS with the gateway: its own authority, our client certificate, and what a failure means. */
+/** TLS with the gateway: its CA, our client certificate, and messages for failures. */
 import { readFileSync } from 'node:fs';
 import type { Config } from '../settings.ts';
 import { tlsTroubleOf, type TlsTrouble } from '../tls-failure.ts';
@@ -15,7 +15,7 @@ function file(name: keyof GatewayTls, path: string | undefined): GatewayTls {
   return path === undefined ? {} : { [name]: readFileSync(path) };
 }
 
-/** Reads the files; `loadConfig` has found that they can be read. */
+/** Reads the files; `loadConfig` has checked that they are readable. */
 export function gatewayTls(config: Files): GatewayTls {
   return {
     ...file('ca', config.IP2SMS_CA_FILE),
@@ -24,38 +24,32 @@ export function gatewayTls(config: Files): GatewayTls {
   };
 }
 
-const CERTIFICATE = 'its certificate is not to be trusted';
+const CERTIFICATE = 'its certificate is not trusted';
 const MEANINGS: Readonly<Record<TlsTrouble, readonly [says: string, hint: string]>> = {
   untrusted: [
     CERTIFICATE,
-    "Where the gateway's certificate is of an authority of its own, IP2SMS_CA_FILE names the file with that authority's certificate.",
+    "If a private CA issued the gateway's certificate, set IP2SMS_CA_FILE to the file with the CA's certificate.",
   ],
-  host: [CERTIFICATE, 'The host name in IP2SMS_URL must be in the certificate of the gateway.'],
-  time: [
-    CERTIFICATE,
-    'The certificate of the gateway has expired or is not valid yet; check the clock of this host, too.',
-  ],
+  host: [CERTIFICATE, "The gateway's certificate must contain the host name in IP2SMS_URL."],
+  time: [CERTIFICATE, "The gateway's certificate has expired or is not yet valid; also check the clock of this host."],
   revoked: [CERTIFICATE, 'The certificate of the gateway was revoked.'],
   wanted: [
-    'it wants a client certificate',
-    'IP2SMS_CERT_FILE and IP2SMS_KEY_FILE name the files of the client certificate and its key.',
+    'it requires a client certificate',
+    'Set IP2SMS_CERT_FILE and IP2SMS_KEY_FILE to the files of the client certificate and its key.',
   ],
   refused: [
-    'it does not take our client certificate',
-    'Check the certificate in IP2SMS_CERT_FILE: its authority, its end.',
+    'it rejects our client certificate',
+    'Check the CA and the expiry date of the certificate in IP2SMS_CERT_FILE.',
   ],
-  version: ['no version of TLS is common', 'The gateway must offer TLS 1.2 or later.'],
+  version: ['there is no common TLS version', 'The gateway must offer TLS 1.2 or later.'],
   file: [
-    'a certificate or key cannot be used',
-    'The files of IP2SMS_CA_FILE, IP2SMS_CERT_FILE and IP2SMS_KEY_FILE must be in PEM form, the key without a password.',
+    'a certificate or key is invalid',
+    'The files of IP2SMS_CA_FILE, IP2SMS_CERT_FILE and IP2SMS_KEY_FILE must be in PEM format, the key without a password.',
   ],
-  other: [
-    'TLS with it fails',
-    'Check the certificate of the gateway, and that IP2SMS_URL leads to a port that speaks TLS.',
-  ],
+  other: ['the TLS connection fails', "Check the gateway's certificate, and that the port in IP2SMS_URL uses TLS."],
 };
 
-/** What a failed request says of TLS; undefined where it failed for another reason. */
+/** The message and hint for a TLS failure; undefined if the request failed for another reason. */
 export function tlsMeaning(cause: string | undefined): { readonly says: string; readonly hint: string } | undefined {
   const trouble = cause === undefined ? undefined : tlsTroubleOf(cause);
   if (trouble === undefined) return undefined;
@@ -63,7 +57,7 @@ export function tlsMeaning(cause: string | undefined): { readonly says: string; 
   return { says: `${says} (${cause})`, hint };
 }
 
-/** The settings whose address sends login and ids in clear text over a network. */
+/** The settings whose address would send login and ids in clear text over a network. */
 export function clearGateways(config: Pick<Config, 'IP2SMS_URL' | 'IP2SMS_STATUS_URL'>): string[] {
   return (['IP2SMS_URL', 'IP2SMS_STATUS_URL'] as const).filter((name) => {
     const { protocol, hostname } = new URL(config[name] ?? 'https://none');

@@ -1,4 +1,4 @@
-/** The two questions to the gateway, in XML and JSON. Requests are built with escaping, and an id that is not plain is never sent. */
+/** The two requests to the gateway, in XML and JSON. Values are escaped, and a gateway id with other characters than the allowed ones is never sent. */
 import type { Config } from '../settings.ts';
 import { gatewayTls } from './certificates.ts';
 import type { Credentials } from './credentials.ts';
@@ -18,7 +18,7 @@ export interface Sms {
 export interface Gateway {
   askStatus(gatewayId: string): Promise<Exchange>;
   sendSms(sms: Sms): Promise<Exchange>;
-  /** ends every request that is under way as `network` */
+  /** ends the requests in flight as `network` */
   close(): Promise<void>;
 }
 
@@ -36,7 +36,7 @@ type GatewayConfig = Pick<
   | 'SMS_STATUSES_EXPIRATION'
 >;
 
-/** `credentials` is asked for each request. Opens no connection before the first request. */
+/** Calls `credentials` for each request. Opens no connection before the first request. */
 export function createGateway(config: GatewayConfig, credentials: () => Credentials): Gateway {
   const json = config.IP2SMS_FORMAT === 'json';
   const timeout = config.IP2SMS_TIMEOUT_MS;
@@ -56,7 +56,7 @@ export function createGateway(config: GatewayConfig, credentials: () => Credenti
       headers = {
         authorization: `Basic ${Buffer.from(`${login}:${password}`).toString('base64')}`,
         'content-type': json ? 'application/json; charset=utf-8' : 'text/xml; charset=utf-8',
-        // without it any coding would be right
+        // without it the gateway could use any coding
         'accept-encoding': 'identity',
       };
     }
@@ -71,7 +71,7 @@ export function createGateway(config: GatewayConfig, credentials: () => Credenti
     async sendSms(sms) {
       const validity = Math.max(1, Math.round(config.SMS_STATUSES_EXPIRATION));
       const body = json ? jsonMessage(sms, config.IP2SMS_SOURCE) : xmlMessage(sms, config.IP2SMS_SOURCE, validity);
-      // never twice: the first one may have been taken
+      // no retry: the gateway may have accepted the first request
       return await post(sending, body, false);
     },
     async close() {
@@ -81,7 +81,7 @@ export function createGateway(config: GatewayConfig, credentials: () => Credenti
 }
 
 function jsonQuestion(id: string): string {
-  // a JSON number has no leading zero, and an id must keep its own
+  // a JSON number has no leading zeros, which an id may have
   const number = /^(?:0|[1-9]\d*)$/.test(id) ? id : JSON.stringify(id);
   return `{"extended":true,"id":${number},"value":"state"}`;
 }
@@ -112,13 +112,13 @@ const ENTITIES: Readonly<Record<string, string>> = {
   "'": '&apos;',
 };
 
-/** Escapes for XML text and attributes; characters that XML 1.0 has not at all are left out. */
+/** Escapes for XML text and attributes; characters that XML 1.0 does not allow are omitted. */
 export function escapeXml(text: string): string {
   return (
-    // UTF-8 has no lone surrogates: they become U+FFFD
+    // lone surrogates become U+FFFD, because UTF-8 has none
     Buffer.from(text)
       .toString()
-      // oxlint-disable-next-line no-control-regex -- these are the characters that must not be there
+      // oxlint-disable-next-line no-control-regex -- these are the characters to remove
       .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, '')
       .replace(/[&<>"']/g, (character) => ENTITIES[character] ?? '')
   );

@@ -7,8 +7,8 @@ export interface Credentials {
 }
 
 /**
- * The login as it is now: a secret given by `NAME_FILE` is read again at each call, so that a changed one needs no restart; where the file
- * cannot be read or is empty, the value from the start stays.
+ * The current credentials: a secret given by `NAME_FILE` is read again at each call, so that a change needs no restart. If the file is unreadable or empty, the
+ * value from the start is used.
  */
 export function currentCredentials(
   config: Pick<Config, 'IP2SMS_LOGIN' | 'IP2SMS_PASSWORD'>,
@@ -27,7 +27,7 @@ export function currentCredentials(
   return { login: read('IP2SMS_LOGIN'), password: read('IP2SMS_PASSWORD') };
 }
 
-/** The login as it was at most a second ago: under load the files are not read for each request. */
+/** The credentials of at most a second ago: under load the files are not read for each request. */
 export function recentCredentials(
   read: () => Credentials,
   now: () => number = () => performance.now(),

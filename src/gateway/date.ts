@@ -4,8 +4,8 @@ const FORM =
   /^(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), (\d{1,2}) ([A-Z][a-z]{2}) (\d{4}) (\d{2}):(\d{2}):(\d{2}) (?:([+-])(\d{2})(\d{2})|GMT|UTC)$/;
 
 /**
- * Reads an RFC 1123 date, `Wed, 28 Mar 2007 12:35:00 +0300`, as milliseconds since 1970; undefined for anything else: another form, a day
- * that its month has not, an hour past 23, a zone past 14 hours, a year outside 1990 to 2200. The name of the day is not compared.
+ * Parses an RFC 1123 date, `Wed, 28 Mar 2007 12:35:00 +0300`, as milliseconds since 1970; undefined for anything else: another format, a day that the month
+ * does not have, an hour past 23, a zone past 14 hours, a year outside 1990 to 2200. The name of the day is ignored.
  */
 export function parseDate(text: string): number | undefined {
   const match = FORM.exec(text.trim());
@@ -15,7 +15,7 @@ export function parseDate(text: string): number | undefined {
   if (Number(year) < 1990 || Number(year) > 2200) return undefined;
   const local = Date.UTC(Number(year), monthIndex, Number(day), Number(hour), Number(minute), Number(second));
   const read = new Date(local);
-  // Date.UTC carries what overflows into the next unit: what it gives back must be what was written
+  // Date.UTC carries overflows into the next unit: compare the result with the input
   const same =
     read.getUTCMonth() === monthIndex &&
     read.getUTCDate() === Number(day) &&

@@ -1,16 +1,16 @@
 /**
- * Ends what takes too long. All have the same time, so what began first ends first: one queue and one timer do for all requests, where an
- * AbortSignal.timeout for each is a good part of what a request costs.
+ * Request timeouts with one timer. All timeouts are equal, so they expire in the order of their start: one queue and one timer suffice, while an
+ * AbortSignal.timeout for each is a large part of the cost of a request.
  */
 export interface Deadlines {
-  /** `over` is called once, when the time is over */
+  /** calls `over` once, when the timeout expires */
   begin(over: () => void): Deadline;
 }
 
 export interface Deadline {
-  /** by performance.now(). `over` may come later: a process that was frozen may see what its sockets have before its timers */
+  /** by performance.now(). `over` may be called later: a process that was frozen may handle its sockets before its timers */
   readonly endsAt: number;
-  /** to be called where it ended before */
+  /** cancels the timeout */
   end(): void;
 }
 
@@ -18,7 +18,7 @@ interface Running extends Deadline {
   readonly over: () => void;
 }
 
-/** `ms`: the time of each. */
+/** `ms`: the timeout of each. */
 export function createDeadlines(ms: number): Deadlines {
   const running = new Set<Running>();
   let timer: NodeJS.Timeout | undefined;
@@ -33,7 +33,7 @@ export function createDeadlines(ms: number): Deadlines {
       running.delete(one);
       one.over();
     }
-    // also where the first ones ended by themselves: the timer was theirs
+    // also if the first ones were cancelled: the timer was theirs
     arm();
   };
   return {

@@ -1,6 +1,6 @@
 /**
- * The only file that knows undici: one POST at a time on each connection, bounded in time and size, its body always read to the end. No redirects,
- * no HTTP/2, no pipelining. It hears undici's events itself: a stream and a signal for each reply would cost as much as all else.
+ * The only file that uses undici: one POST at a time on each connection, bounded in time and size, with its body always read to the end. No redirects, no
+ * HTTP/2, no pipelining. It handles undici's events directly, because a stream and a signal for each reply would double the cost of a request.
  */
 import { buildConnector, EnvHttpProxyAgent, Pool, type Dispatcher } from 'undici';
 import { codeOf } from '../errors.ts';
@@ -12,7 +12,7 @@ import type { Deadline, Deadlines } from './deadlines.ts';
 const MAX_REPLY_BYTES = 16 * 1024;
 const NOTHING = new Uint8Array();
 
-/** How one request ended, before its body is understood. */
+/** How a request ended, before its body is parsed. */
 export type Exchange =
   | {
       readonly kind: 'response';
@@ -27,22 +27,22 @@ export type Exchange =
   | { readonly kind: 'network'; readonly cause?: string }
   /** not HTTP, or more than 16 KiB */
   | { readonly kind: 'garbage' }
-  /** nothing was sent: the id is not one that may be */
+  /** nothing was sent: the gateway id has invalid characters */
   | { readonly kind: 'unsendable' };
 
 export interface Poster {
-  /** `again`: once more at once where the connection was reset before the first byte. Never rejects. */
+  /** `again`: retries once if the connection was reset before the first byte. Never rejects. */
   post(headers: Readonly<Record<string, string>>, body: string, again: boolean): Promise<Exchange>;
-  /** ends every request that is under way as `network` */
+  /** ends the requests in flight as `network` */
   close(): Promise<void>;
 }
 
-/** As curl and most programs have them. */
+/** The names that curl and most programs use. */
 const PROXIES = ['HTTPS_PROXY', 'https_proxy', 'HTTP_PROXY', 'http_proxy'];
 
 /**
- * Opens no connection before the first request. `timeout`: milliseconds, also of a connection's making; `deadlines` are of the whole request. A proxy of the
- * environment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY) is used.
+ * Opens no connection before the first request. `timeout`: milliseconds, also to connect; `deadlines` apply to the whole request. Uses a proxy from the
+ * environment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY).
  */
 export function createPoster(
   address: URL,
@@ -86,7 +86,7 @@ export function createPoster(
   };
 }
 
-/** With TLS 1.3 a gateway judges our certificate after the handshake; undici would take the end of the connection for the failure. */
+/** With TLS 1.3 the gateway checks our certificate after the handshake; without this undici would report only the end of the connection. */
 function connectorOf(tls: GatewayTls, timeout: number): buildConnector.connector {
   const connector = buildConnector({ ...tls, allowH2: false, timeout });
   return (options, done) =>
@@ -99,7 +99,7 @@ function connectorOf(tls: GatewayTls, timeout: number): buildConnector.connector
     });
 }
 
-/** Gathers one reply and tells once how it ended. */
+/** Collects one reply and resolves once with how it ended. */
 class Reply implements Dispatcher.DispatchHandler {
   private readonly resolve: (exchange: Exchange) => void;
   private readonly deadline: Deadline;
@@ -122,7 +122,7 @@ class Reply implements Dispatcher.DispatchHandler {
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.controller = controller;
-    // its time was over while it waited for a connection: by now another daemon may ask
+    // it timed out while it waited for a connection: another daemon may have claimed the SMS
     if (this.over || this.late()) controller.abort(TIMEOUT);
   }
 
@@ -131,7 +131,7 @@ class Reply implements Dispatcher.DispatchHandler {
     status: number,
     headers: Record<string, string | string[] | undefined>,
   ): void {
-    // 1xx: the reply is still to come
+    // 1xx: the reply follows
     if (status < 200) return;
     this.status = status;
     this.retryAfter = first(headers['retry-after']);
@@ -157,12 +157,12 @@ class Reply implements Dispatcher.DispatchHandler {
   private failed(error: Error): void {
     if (this.over) return;
     const { again } = this;
-    // the gateway closed an idle connection while we were writing: no answer had begun, and asking twice does no harm
+    // the gateway closed an idle connection while we were writing: no answer had started, and a status request is safe to repeat
     if (again !== undefined && this.status === 0 && isReset(error) && !this.late()) {
       this.again = undefined;
       if (again()) return;
     }
-    // what is no 200 has said all with its head: the page with it may be long, or cut
+    // for other statuses than 200 the head is enough: the body may be long, or truncated
     this.ended(this.status === 0 || this.status === 200 ? exchangeOf(error) : this.response(NOTHING));
   }
 
@@ -174,7 +174,7 @@ class Reply implements Dispatcher.DispatchHandler {
       status: this.status,
       body,
       retryAfterMs: readRetryAfter(this.retryAfter, gatewayTime ?? now),
-      // the header has whole seconds: half a second is its mean error
+      // the header has whole seconds: on average it is half a second behind
       clockOffsetMs: gatewayTime === undefined ? undefined : gatewayTime + 500 - now,
     };
   }
@@ -191,7 +191,7 @@ function first(value: string | string[] | undefined): string | undefined {
   return Array.isArray(value) ? value[0] : value;
 }
 
-/** Retry-After in seconds or as a date, as milliseconds from `now`, the gateway's own where it is known; undefined where it is neither. */
+/** Retry-After in seconds or as a date, as milliseconds from `now` (the gateway's time, if known); undefined if it is neither. */
 export function readRetryAfter(value: string | undefined, now: number): number | undefined {
   if (value === undefined) return undefined;
   if (/^\d{1,40}$/.test(value.trim())) return Number(value) * 1000;
@@ -201,14 +201,14 @@ export function readRetryAfter(value: string | undefined, now: number): number |
 
 let known: { readonly text: string; readonly at: number | undefined } = { text: '', at: undefined };
 
-/** The gateway's time by its Date header; many replies have the same. */
+/** The gateway's time from its Date header, cached because many replies have the same. */
 function timeOf(date: string | undefined): number | undefined {
   if (date === undefined) return undefined;
   if (known.text !== date) known = { text: date, at: parseDate(date) };
   return known.at;
 }
 
-const TIMEOUT = Object.assign(new Error('the time for the request is over'), { name: 'TimeoutError' });
+const TIMEOUT = Object.assign(new Error('the request timed out'), { name: 'TimeoutError' });
 
 function exchangeOf(error: Error): Exchange {
   const { name = '', code = '' } = error as { name?: string; code?: string };

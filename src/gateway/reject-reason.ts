@@ -1,6 +1,6 @@
 import type { RejectReason } from '../metrics.ts';
 
-/** How the reasons begin that ip2sms.md lists, in lower case; one of them names an operator's code after it. */
+/** Prefixes of the gateway's reasons, in lower case; one of them is followed by an operator's code. */
 const BEGINNINGS: readonly (readonly [string, RejectReason])[] = [
   ['uniq_key dupe', 'uniq_key_dupe'],
   ['unknown operator code', 'unknown_operator'],
@@ -14,7 +14,7 @@ const BEGINNINGS: readonly (readonly [string, RejectReason])[] = [
   ['invalid source number', 'invalid_source'],
 ];
 
-/** The gateway's reason as a value of the closed list; `other` for one that is not known. */
+/** The gateway's reason as a label of the closed list; `other` if it is unknown. */
 export function rejectReason(text: string): RejectReason {
   const lower = text.trim().toLowerCase();
   return BEGINNINGS.find(([beginning]) => lower.startsWith(beginning))?.[1] ?? 'other';

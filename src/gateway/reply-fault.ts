@@ -1,4 +1,4 @@
-/** What is no status: fixed words, never the reply's own. */
+/** Why a reply contains no status: fixed words, never text of the reply. */
 export type Fault =
   | 'empty'
   | 'encoding'
@@ -17,7 +17,7 @@ export type Fault =
   | 'json'
   | 'unexpected_error';
 
-/** What the readers of XML and JSON hand back: texts, bounded and not yet judged. */
+/** What the XML and JSON readers return: texts of bounded length, not yet validated. */
 export interface Found {
   readonly id: string | undefined;
   readonly word: string;
@@ -25,7 +25,7 @@ export interface Found {
   readonly error: string | undefined;
 }
 
-/** A reply that cannot be read; `why` is all that is told of it. */
+/** A reply that cannot be read; only `why` is reported. */
 export class ReplyFault extends Error {
   readonly why: Fault | 'mismatch' | 'unauthorized';
 

@@ -2,18 +2,18 @@ import { z } from 'zod';
 import { ReplyFault, type Found } from './reply-fault.ts';
 
 const id = z.union([z.string().max(64), z.int().nonnegative().transform(String)]);
-/** Of what is only told beside the status nothing may cost the status: another form of it counts as empty. */
-const aside = (length: number) => z.string().max(length).catch('').nullish();
+/** An optional text: an invalid one counts as empty, so that it does not invalidate the status. */
+const optional = (length: number) => z.string().max(length).catch('').nullish();
 const shape = z.object({
   state: z.union([
-    z.object({ value: z.string().max(200), error: aside(400) }),
+    z.object({ value: z.string().max(200), error: optional(400) }),
     z
       .string()
       .max(200)
       .transform((value) => ({ value, error: undefined })),
   ]),
   id: id.nullish(),
-  date: aside(100),
+  date: optional(100),
 });
 const failure = z.object({
   error: z.unknown().refine((error) => error !== undefined),
@@ -21,16 +21,16 @@ const failure = z.object({
 });
 
 const MAX_DEPTH = 4;
-/** A string with the colon that makes it a name; or a number; or anything else that JSON has, one at a time. */
+/** A token: a string, with the colon that makes it a name; a number; or another token of JSON. */
 const TOKEN = /\s*(?:("(?:[^"\\]|\\.)*")(\s*:)?|(-?\d[\d.eE+-]*)|([{}[\],]|true|false|null))/y;
 
-/** Reads the JSON form. Throws a ReplyFault. */
+/** Reads the JSON format. Throws a ReplyFault. */
 export function readJson(text: string): Found {
   const value = parse(normalized(text));
   const refused = failure.safeParse(value);
   if (refused.success) {
-    const said = JSON.stringify(refused.data.error);
-    throw new ReplyFault(/unauthori[sz]ed|^"?401\b|"code":"?401\b/i.test(said) ? 'unauthorized' : 'gateway_error');
+    const error = JSON.stringify(refused.data.error);
+    throw new ReplyFault(/unauthori[sz]ed|^"?401\b|"code":"?401\b/i.test(error) ? 'unauthorized' : 'gateway_error');
   }
   const parsed = shape.safeParse(value);
   if (!parsed.success) throw new ReplyFault('json');
@@ -39,8 +39,8 @@ export function readJson(text: string): Found {
 }
 
 /**
- * The text for JSON.parse, which would round a whole number that a double may not hold (an id has up to 25 digits and must keep them: it is put
- * into quotes), and would take the last of two members of one name. One pass from left to right: a reply cannot make it slow.
+ * Prepares the text for JSON.parse: quotes long integers, because ids have up to 25 digits and a double would round them, and rejects duplicate names, of which
+ * JSON.parse takes the last. One pass in linear time.
  */
 function normalized(text: string): string {
   const names: Set<string>[] = [];

@@ -14,9 +14,9 @@ const MAX_DEPTH = 4;
 const MAX_ELEMENTS = 64;
 
 /**
- * Reads the XML forms: one SMS, its id as an attribute or as an element; `detail` elements; parallel lists of ids and states. `asked` chooses
- * among several. The parser is strict, expands no entity but XML's five, and gets at most 16 KiB; what it need not see is refused before it
- * is asked, since it recurses. Throws a ReplyFault.
+ * Reads the XML formats: one SMS, its id as an attribute or as an element; `detail` elements; parallel lists of ids and states. `asked` selects one of several.
+ * The parser is strict, expands only XML's five entities, and gets at most 16 KiB. It recurses, so documents with a DOCTYPE or too many elements are rejected
+ * before. Throws a ReplyFault.
  */
 export function readXml(text: string, asked: string | undefined): Found {
   if (/<!DOCTYPE/i.test(text)) throw new ReplyFault('doctype');
@@ -35,7 +35,7 @@ export function readXml(text: string, asked: string | undefined): Found {
   return { ...pick(root, root.attributes['id'], asked), date };
 }
 
-/** The id and the state in one element: single, or the asked one of two parallel lists. */
+/** The id and the state in one element: single values, or those of `asked` in two parallel lists. */
 function pick(parent: XmlElement, ownId: string | undefined, asked: string | undefined): Omit<Found, 'date'> {
   const states = childrenOf(parent, 'state');
   const ids = textsOf(parent, 'id');
@@ -90,7 +90,7 @@ function textsOf(parent: XmlElement, name: string): string[] {
   return childrenOf(parent, name).map((child) => bounded(textOf(child), 64));
 }
 
-/** Text and CDATA; an element inside is no text. */
+/** Text and CDATA. Throws if there is an element inside. */
 function textOf(element: XmlElement): string {
   let text = '';
   for (const child of element.children) {
@@ -100,7 +100,7 @@ function textOf(element: XmlElement): string {
   return bounded(text.trim(), 200);
 }
 
-/** One that is too long to be a date counts as empty: a broken date must not cost the status. */
+/** A date that is too long counts as empty, so that it does not invalidate the status. */
 function dateOf(element: XmlElement): string {
   const date = element.attributes['date'] ?? '';
   return date.length > 100 ? '' : date;

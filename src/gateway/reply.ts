@@ -1,6 +1,6 @@
 /**
- * What a gateway's reply says, in every form of ip2sms.md. Pure: bytes in, one of four kinds out. Nothing of the reply's text leaves this
- * file but a status, an id, a date, and an unknown status word when it is a plain word: the gateway is known to echo requests.
+ * Parses a reply of the gateway, in all known formats. Pure: bytes in, one of four kinds out. The gateway is known to echo requests, so nothing of the text
+ * leaves this file except a status, an id, a date, and an unknown status word if it is a plain word.
  */
 import type { RejectReason } from '../metrics.ts';
 import { loggableWord, statusOfWord, type Status } from '../status.ts';
@@ -13,12 +13,12 @@ import { readXml } from './reply-xml.ts';
 export type Reply =
   | {
       readonly kind: 'status';
-      /** the id that the reply names; undefined where it names none (a rejection) */
+      /** the id in the reply; undefined if it has none (a rejection) */
       readonly id: string | undefined;
       readonly status: Status;
-      /** the status word where it is not in our table: at most 40 characters, empty where it is not a plain word */
+      /** an unknown status word: at most 40 characters, empty if it is not a plain word */
       readonly word?: string;
-      /** milliseconds since 1970; undefined where the date is empty, absent or broken */
+      /** milliseconds since 1970; undefined if the date is empty, absent or invalid */
       readonly date: number | undefined;
       readonly badDate: boolean;
       /** of a Rejected SMS */
@@ -31,12 +31,12 @@ export type Reply =
 const utf8 = new TextDecoder('utf-8', { fatal: true });
 
 /**
- * Reads a reply to a question about `asked`; undefined after sending, where any one id is right. The form is told by the first character,
- * whatever was asked in. An answer about another id, or without an id where the SMS was not rejected, is a mismatch. Never throws.
+ * Parses a reply to a status request for `asked`; undefined after sending, when any id is valid. The first character tells the format. An answer about another
+ * id, or without an id unless the SMS was rejected, is a mismatch. Never throws.
  */
 export function parseReply(body: Uint8Array, asked: string | undefined): Reply {
   try {
-    return judge(read(decode(body), asked), asked);
+    return validate(read(decode(body), asked), asked);
   } catch (error) {
     const why = error instanceof ReplyFault ? error.why : 'xml';
     if (why === 'mismatch' || why === 'unauthorized') return { kind: why };
@@ -60,10 +60,10 @@ function read(text: string, asked: string | undefined): Found {
   throw new ReplyFault(/^request not recognized/i.test(text) ? 'not_recognized' : 'plain_text');
 }
 
-function judge(found: Found, asked: string | undefined): Reply {
+function validate(found: Found, asked: string | undefined): Reply {
   const status = statusOfWord(found.word);
   if (found.id === undefined) {
-    // only a rejection with its reason may come without an id: there is no SMS that could have one
+    // only a rejection with a reason may have no id: the gateway created no SMS
     if (status !== 'Rejected' || found.error === undefined)
       throw new ReplyFault(found.error === undefined ? 'mismatch' : 'gateway_error');
   } else if (asked !== undefined && found.id !== asked) {

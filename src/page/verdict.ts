@@ -6,6 +6,18 @@ import { SENTENCES as SENTENCES_OF } from '../errors.ts';
 import { SMS_TYPES, type SmsType } from '../status.ts';
 import type { GatewayTrouble } from '../metrics.ts';
 import type { Known } from './facts.ts';
+import { WAL_AT_RISK } from '../mirror/slot-health.ts';
+import {
+  BREAK_SECONDS,
+  CLOCK_SECONDS,
+  CLOCK_SHARE,
+  ENOUGH,
+  LAG_SECONDS,
+  ON_TIME,
+  OPEN_SECONDS,
+  SILENCE_SECONDS,
+  STALE_SECONDS,
+} from './thresholds.ts';
 import { age, count, percent } from './wording.ts';
 
 export type Level = 'well' | 'impaired' | 'failing' | 'unknown';
@@ -39,20 +51,6 @@ const UNPROVEN = 'No trouble is seen.';
 const COPYING = 'The first copy of the source is under way.';
 /** What is not seen cannot be said to fail. */
 const WORST_FIRST: readonly Level[] = ['unknown', 'failing', 'impaired'];
-
-/** On time, of all: below the first it is impaired, below the second it fails. The first is the objective of ops/alerts.yml, as a test sees to. */
-export const ON_TIME = { impaired: 0.8, failing: 0.5 };
-/** With fewer SMS a share says nothing. */
-const ENOUGH = 20;
-/** The gateway's clock, as in SmslogdGatewayClock: by so much it moves SMS over the bound of 2 minutes; of so many dates it is told by them. */
-const CLOCK_SECONDS = 30;
-const CLOCK_SHARE = 0.25;
-const STALE_SECONDS = 60;
-const LAG_SECONDS = 60;
-const SILENCE_SECONDS = 600;
-const OPEN_SECONDS = 3_600;
-/** The gateway may be left alone for so long before anybody is told aloud. */
-const BREAK_SECONDS = 60;
 
 export function judge(known: Known): Verdict {
   const asking = gateway(known);
@@ -150,7 +148,7 @@ function pipeline(known: Known): Finding[] {
   if (mirror !== 'standby' && mirror !== 'stopped' && (pipeline.lag_seconds ?? 0) > LAG_SECONDS) {
     say('impaired', `The log is ${age(pipeline.lag_seconds)} behind the source.`, 'SmslogdMirrorLag');
   }
-  if (slot?.wal_status === 'unreserved' || slot?.wal_status === 'lost') {
+  if (slot != null && WAL_AT_RISK.includes(slot.wal_status ?? '')) {
     say('impaired', 'The replication slot is about to be lost, or is lost.', 'SmslogdSlotAboutToBeLost');
   }
   const missing = pipeline.missing_rows ?? 0;

@@ -1,31 +1,31 @@
 /**
- * Leaves a gateway alone that does not work. States:
+ * The circuit breaker of the gateway:
  *
- *   closed --- faults in a row -------> open for half a second, doubling to 5 s
- *   closed --- 401 or 403 ------------> open for a minute, doubling to 15 (asking on may prolong a lock-out)
- *   closed --- Retry-After -----------> open for that long, at most 5 minutes
- *   open ----- the time is over ------> trying: one request at a time
- *   open ----- another login ---------> trying, where it was the login that was refused
- *   trying --- an answer -------------> closed
- *   trying --- a fault or a refusal --> open, for longer
+ *   closed    --- 8 faults in a row ---> open for half a second, doubling to 5 s
+ *   closed    --- 401 or 403 ----------> open for a minute, doubling to 15 (more requests could prolong a lock-out)
+ *   closed    --- Retry-After ---------> open for that long, at most 5 minutes
+ *   open      --- the time is over ----> half-open: one request at a time
+ *   open      --- new credentials -----> half-open, if the login was refused
+ *   half-open --- an answer -----------> closed
+ *   half-open --- a fault or 401 ------> open, for longer
  *
- * A request that began before the last change of state says nothing any more, save that a Retry-After is always heard.
+ * A request that started before the last change of state is ignored, except for its Retry-After.
  */
 export type BreakerEvent = 'answer' | 'fault' | 'unauthorized';
-export type BreakerState = 'closed' | 'open' | 'trying';
+export type BreakerState = 'closed' | 'open' | 'half-open';
 
 export interface Breaker {
   /** milliseconds of one monotonic clock */
   state(now: number): BreakerState;
-  /** how long it stays open; 0 where it is not */
+  /** milliseconds until it is half-open; 0 if it is not open */
   remaining(now: number): number;
-  /** a request ended that began at `startedAt`; true where the breaker opened or closed by it */
+  /** a request ended that started at `startedAt`; true if the breaker opened or closed */
   note(event: BreakerEvent, startedAt: number, now: number, retryAfterMs?: number): boolean;
-  /** there is another login than the one that was refused: what was refused says nothing of it */
+  /** the credentials changed: if the old ones were refused, the breaker becomes half-open */
   retry(now: number): void;
 }
 
-/** With fewer faults in a row the concurrency limit alone reacts. */
+/** After fewer faults only the concurrency limit reacts. */
 const FAULTS_IN_A_ROW = 8;
 const FAULT = { first: 500, longest: 5_000 };
 const REFUSAL = { first: 60_000, longest: 900_000 };
@@ -45,7 +45,7 @@ export function createBreaker(): Breaker {
     inARow = 0;
   };
   const breaker: Breaker = {
-    state: (now) => (until === undefined ? 'closed' : now < until ? 'open' : 'trying'),
+    state: (now) => (until === undefined ? 'closed' : now < until ? 'open' : 'half-open'),
     remaining: (now) => (until === undefined ? 0 : Math.max(0, until - now)),
     note(event, startedAt, now, retryAfterMs) {
       const before = breaker.state(now);
@@ -67,7 +67,7 @@ export function createBreaker(): Breaker {
       if (stale) return false;
       if (event === 'answer') {
         inARow = 0;
-        if (before !== 'trying') return false;
+        if (before !== 'half-open') return false;
         until = undefined;
         changedAt = now;
         faultOpenings = 0;

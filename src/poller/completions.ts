@@ -1,17 +1,17 @@
 /**
- * Gathers what the requests brought and writes it in batches: one statement for what came within a tenth of a second, or for 200 rows. Two
- * batches at most are written at a time, the second one only when it is full: a slow database makes batches wait, not connections run out.
+ * Collects the results of requests and writes them in batches: one statement for 100 ms, or for 200 rows. At most two batches are written at a time, the
+ * second only if it is full, so that a slow database delays batches and does not exhaust connections.
  */
 import { writeAccepted } from '../postgres/refusal.ts';
 import { withRetry } from '../postgres/retry.ts';
-import type { Change, Completed, Completion } from './verdicts.ts';
+import type { Change, Completed, Completion } from './final-status.ts';
 
 const BATCH = 200;
 const WRITERS = 2;
 const WAIT_MS = 100;
-/** So long a row that somebody holds is tried again and again; then its lease ends, and it is asked for again. At a stop it is left earlier. */
-const HELD_MS = 8_000;
-const HELD_AT_STOP_MS = 1_000;
+/** How long a locked row is retried; then its lease ends, and it is claimed again. */
+const LOCKED_MS = 8_000;
+const LOCKED_AT_STOP_MS = 1_000;
 
 export interface Completions {
   add(row: Completion): void;
@@ -24,9 +24,9 @@ export interface Completions {
 export interface CompletionsDeps {
   readonly write: (rows: readonly Completion[]) => Promise<Completed>;
   readonly onWritten: (rows: readonly Completion[], changes: readonly Change[]) => void;
-  /** a row that the database does not take, whatever is tried */
+  /** the database rejects this row */
   readonly onRefused: (row: Completion, error: unknown) => Promise<void>;
-  /** the database cannot be used now: nothing more is written */
+  /** the database is unusable: nothing more is written */
   readonly onFailure: (error: unknown) => void;
 }
 
@@ -34,28 +34,28 @@ export function createCompletions(deps: CompletionsDeps): Completions {
   let rows: Completion[] = [];
   let timer: NodeJS.Timeout | undefined;
   const writing = new Set<Promise<void>>();
-  /** rows that somebody held: they wait as a batch does, however many they are */
-  let held: Completion[] = [];
-  let heldTimer: NodeJS.Timeout | undefined;
-  const heldSince = new WeakMap<Completion, number>();
-  let patienceMs = HELD_MS;
+  /** locked rows, which are retried together */
+  let locked: Completion[] = [];
+  let lockedTimer: NodeJS.Timeout | undefined;
+  const lockedSince = new WeakMap<Completion, number>();
+  let retryMs = LOCKED_MS;
   let failure: { error: unknown } | undefined;
   const works = () => failure === undefined;
 
-  const mayTry = (row: Completion) => {
+  const mayRetry = (row: Completion) => {
     const now = performance.now();
-    const since = heldSince.get(row) ?? now;
-    heldSince.set(row, since);
-    return now - since < patienceMs;
+    const since = lockedSince.get(row) ?? now;
+    lockedSince.set(row, since);
+    return now - since < retryMs;
   };
-  const hold = (some: readonly Completion[]) => {
-    held.push(...some);
-    if (held.length > 0) heldTimer ??= setTimeout(tryHeld, WAIT_MS);
+  const retryLater = (some: readonly Completion[]) => {
+    locked.push(...some);
+    if (locked.length > 0) lockedTimer ??= setTimeout(retryLocked, WAIT_MS);
   };
-  const tryHeld = () => {
-    heldTimer = undefined;
-    rows.push(...held);
-    held = [];
+  const retryLocked = () => {
+    lockedTimer = undefined;
+    rows.push(...locked);
+    locked = [];
     if (works() && writing.size < WRITERS) start();
   };
   const write = async () => {
@@ -63,7 +63,7 @@ export function createCompletions(deps: CompletionsDeps): Completions {
       const batch = rows.slice(0, BATCH);
       rows = rows.slice(BATCH);
       try {
-        hold(await writeBatch(deps, batch, mayTry));
+        retryLater(await writeBatch(deps, batch, mayRetry));
       } catch (error) {
         failure = { error };
         deps.onFailure(error);
@@ -86,42 +86,42 @@ export function createCompletions(deps: CompletionsDeps): Completions {
   };
   return {
     get waiting() {
-      return rows.length + held.length;
+      return rows.length + locked.length;
     },
     add(row) {
       rows.push(row);
       schedule();
     },
     async flush() {
-      patienceMs = HELD_AT_STOP_MS;
-      while (rows.length + held.length + writing.size > 0 && works()) {
+      retryMs = LOCKED_AT_STOP_MS;
+      while (rows.length + locked.length + writing.size > 0 && works()) {
         if (rows.length > 0 && writing.size === 0) start();
         if (writing.size > 0) await Promise.all(writing);
         else await new Promise((resolve) => setTimeout(resolve, WAIT_MS));
       }
       clearTimeout(timer);
-      clearTimeout(heldTimer);
+      clearTimeout(lockedTimer);
       if (failure !== undefined) throw failure.error;
     },
   };
 }
 
-/** Deadlocks are tried again; a row that the database refuses stands alone. Returns those that somebody holds and that `mayTry` once more. */
+/** Retries deadlocks; a rejected row does not block the others. Returns the locked rows that `mayRetry` allows. */
 async function writeBatch(
   deps: CompletionsDeps,
   batch: readonly Completion[],
-  mayTry: (row: Completion) => boolean,
+  mayRetry: (row: Completion) => boolean,
 ): Promise<Completion[]> {
-  const again: Completion[] = [];
+  const retried: Completion[] = [];
   const write = async (rows: readonly Completion[]) => {
-    const { changes, held } = await withRetry(() => deps.write(rows));
-    const later = new Set(rows.filter((row) => held.has(row.id) && mayTry(row)));
-    again.push(...later);
+    const { changes, locked } = await withRetry(() => deps.write(rows));
+    const later = new Set(rows.filter((row) => locked.has(row.id) && mayRetry(row)));
+    retried.push(...later);
     deps.onWritten(
       rows.filter((row) => !later.has(row)),
       changes,
     );
   };
   await writeAccepted(batch, write, deps.onRefused);
-  return again;
+  return retried;
 }

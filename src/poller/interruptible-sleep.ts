@@ -1,15 +1,15 @@
-/** A pause that can be cut short. */
-export interface Rest {
+/** A sleep that can be interrupted. */
+export interface InterruptibleSleep {
   /** ends after `ms` milliseconds, by `wake`, or when the signal aborts */
-  readonly rest: (ms: number) => Promise<void>;
+  readonly sleep: (ms: number) => Promise<void>;
   readonly wake: () => void;
 }
 
-export function createRest(signal: AbortSignal): Rest {
+export function createInterruptibleSleep(signal: AbortSignal): InterruptibleSleep {
   let end: (() => void) | undefined;
   const wake = () => end?.();
   signal.addEventListener('abort', wake);
-  const rest = async (ms: number) => {
+  const sleep = async (ms: number) => {
     if (signal.aborted) return;
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, ms);
@@ -20,5 +20,5 @@ export function createRest(signal: AbortSignal): Rest {
     });
     end = undefined;
   };
-  return { rest, wake };
+  return { sleep, wake };
 }

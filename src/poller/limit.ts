@@ -1,19 +1,18 @@
 /**
- * How many requests may be under way at once. It starts at `FIRST`, doubles each round trip until the gateway is overloaded for the first time,
- * halves then (once for all requests that were already under way), and grows by a thirty-second of the ceiling a round trip from half
- * of where it was. It grows only while it is used.
+ * The concurrency limit, by additive increase and multiplicative decrease: it starts at `INITIAL`, doubles each round trip until the first overload, and is
+ * then halved (once for all requests in flight). From half of its former size it grows by 1/32 of the ceiling each round trip. It grows only while it is used.
  */
 export interface Limit {
-  /** requests that may be under way now, at least 1 */
+  /** requests that may be in flight now, at least 1 */
   readonly current: number;
-  /** a request ended that began at `startedAt`; `used`: more would be asked if more were allowed. Times are of one monotonic clock */
+  /** a request ended that started at `startedAt`; `used`: more requests would be sent if allowed. Times are of a monotonic clock */
   ended(outcome: 'ok' | 'overload', startedAt: number, now: number, used: boolean): void;
 }
 
-const FIRST = 8;
+const INITIAL = 8;
 
 export function createLimit(ceiling: number): Limit {
-  let size = Math.min(FIRST, ceiling);
+  let size = Math.min(INITIAL, ceiling);
   /** below it the limit doubles, above it grows by a step */
   let threshold = ceiling;
   let decreasedAt = -Infinity;
@@ -26,7 +25,7 @@ export function createLimit(ceiling: number): Limit {
     ended(outcome, startedAt, now, used) {
       if (outcome === 'overload') {
         if (startedAt < decreasedAt) return;
-        // a row of decreases is one event: the way back starts from half of what worked before it
+        // consecutive decreases are one event: the threshold is half of what worked before them
         if (healthy) threshold = Math.max(1, size / 2);
         healthy = false;
         size = Math.max(1, size / 2);

@@ -1,6 +1,18 @@
 /**
- * What an exchange with the gateway means: for the SMS (a status, or only when to ask again), for the gateway's health, and for the counters.
- * Pure; the verdict on an SMS past its life is the database's.
+ * What each kind of answer does: to the SMS (a status, or when it is asked for again), to the throttle, and to the counters. Pure. Past its deadline
+ * final-status.ts decides about the SMS.
+ *
+ *   answer              SMS is asked for again   concurrency limit   breaker
+ *   a status            by schedule              grows               closes
+ *   401, 403            at once, when allowed    stays               opens for minutes
+ *   429, 408            by schedule              is halved           a fault; opens for Retry-After
+ *   5xx                 by schedule              is halved           a fault; opens for Retry-After
+ *   other 4xx           after its age            grows               closes: only this id is rejected
+ *   unusable reply      by schedule              grows               closes
+ *   timeout, network    by schedule              is halved           a fault
+ *   id may not be sent  after the longest gap    stays               stays
+ *
+ * limit.ts and breaker.ts say what a fault and an overload do; schedule.ts has the gaps.
  */
 import type { PollResult, RejectReason } from '../metrics.ts';
 import type { Status } from '../status.ts';
@@ -18,15 +30,16 @@ export interface Answer {
 }
 
 export interface Outcome {
-  /** `ok` here is ok or unchanged: only the log knows which; undefined where nothing was sent */
+  /** `ok` is ok or unchanged: only the database knows which; undefined: nothing was sent */
   readonly result: Exclude<PollResult, 'unchanged'> | undefined;
   readonly answer?: Answer;
-  /** when to ask again if the SMS stays open: by its age, ever less often, as late as can be, or at once when the gateway may be asked again */
-  readonly again: 'schedule' | 'refused' | 'late' | 'now';
+  /** when to ask again if the SMS stays open */
+  readonly again: 'schedule' | 'rejected' | 'longest gap' | 'now';
   readonly breaker: BreakerEvent | undefined;
+  /** the concurrency limit is halved */
   readonly overload: boolean;
   readonly retryAfterMs?: number | undefined;
-  /** it answers, and wants to be asked less */
+  /** the gateway is rate limiting */
   readonly busy?: boolean;
   /** of a protocol fault */
   readonly why?: Fault | 'garbage' | 'redirect' | 'status_code';
@@ -34,31 +47,42 @@ export interface Outcome {
   readonly cause?: string | undefined;
 }
 
+const ANSWERED = { again: 'schedule', breaker: 'answer', overload: false } as const;
+const FAULT = { again: 'schedule', breaker: 'fault', overload: true } as const;
+
+/** The table of the header in code. */
+const EFFECTS = {
+  status: { ...ANSWERED, result: 'ok' },
+  unauthorized: { result: 'unauthorized', again: 'now', breaker: 'unauthorized', overload: false },
+  rateLimited: { ...FAULT, result: 'http_4xx', busy: true },
+  serverError: { ...FAULT, result: 'http_5xx', busy: false },
+  rejected: { ...ANSWERED, result: 'http_4xx', again: 'rejected' },
+  protocol: { ...ANSWERED, result: 'protocol' },
+  mismatch: { ...ANSWERED, result: 'mismatch' },
+  timeout: { ...FAULT, result: 'timeout' },
+  network: { ...FAULT, result: 'network' },
+  unsendable: { result: undefined, again: 'longest gap', breaker: undefined, overload: false },
+} as const satisfies Readonly<Record<string, Outcome>>;
+
 /** `asked` is the gateway id of the SMS. */
 export function outcomeOf(exchange: Exchange, asked: string): Outcome {
   if (exchange.kind === 'response') return ofResponse(exchange, asked);
-  if (exchange.kind === 'unsendable') return { result: undefined, again: 'late', breaker: undefined, overload: false };
-  if (exchange.kind === 'garbage')
-    return { result: 'protocol', again: 'schedule', breaker: 'answer', overload: false, why: 'garbage' };
-  const cause = exchange.kind === 'network' ? exchange.cause : undefined;
-  return { result: exchange.kind, again: 'schedule', breaker: 'fault', overload: true, cause };
+  if (exchange.kind === 'garbage') return { ...EFFECTS.protocol, why: 'garbage' };
+  if (exchange.kind === 'network') return { ...EFFECTS.network, cause: exchange.cause };
+  return EFFECTS[exchange.kind];
 }
 
 function ofResponse({ status, body, retryAfterMs }: Extract<Exchange, { kind: 'response' }>, asked: string): Outcome {
-  if (status === 401 || status === 403) return REFUSED;
-  const fault = { again: 'schedule', breaker: 'fault', overload: true, retryAfterMs } as const;
-  if (status >= 500) return { ...fault, result: 'http_5xx', busy: status === 503 && retryAfterMs !== undefined };
-  if (status === 429 || status === 408) return { ...fault, result: 'http_4xx', busy: true };
-  // the gateway refuses this one id: it lives, and the row waits
-  if (status >= 400) return { result: 'http_4xx', again: 'refused', breaker: 'answer', overload: false };
-  const alive = { again: 'schedule', breaker: 'answer', overload: false } as const;
-  if (status >= 300) return { ...alive, result: 'protocol', why: 'redirect' };
-  if (status !== 200) return { ...alive, result: 'protocol', why: 'status_code' };
+  if (status === 401 || status === 403) return EFFECTS.unauthorized;
+  // 503 with Retry-After is rate limiting, too
+  if (status >= 500)
+    return { ...EFFECTS.serverError, retryAfterMs, busy: status === 503 && retryAfterMs !== undefined };
+  if (status === 429 || status === 408) return { ...EFFECTS.rateLimited, retryAfterMs };
+  if (status >= 400) return EFFECTS.rejected;
+  if (status >= 300) return { ...EFFECTS.protocol, why: 'redirect' };
+  if (status !== 200) return { ...EFFECTS.protocol, why: 'status_code' };
   const reply = parseReply(body, asked);
-  if (reply.kind === 'status') return { ...alive, result: 'ok', answer: reply };
-  if (reply.kind === 'unauthorized') return REFUSED;
-  if (reply.kind === 'mismatch') return { ...alive, result: 'mismatch' };
-  return { ...alive, result: 'protocol', why: reply.why };
+  if (reply.kind === 'status') return { ...EFFECTS.status, answer: reply };
+  if (reply.kind === 'protocol') return { ...EFFECTS.protocol, why: reply.why };
+  return EFFECTS[reply.kind];
 }
-
-const REFUSED: Outcome = { result: 'unauthorized', again: 'now', breaker: 'unauthorized', overload: false };

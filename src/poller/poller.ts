@@ -1,9 +1,9 @@
 /**
- * The poller: claims SMS that are due, asks the gateway for each, and writes what it says, until each has its final status.
+ * The poller: claims SMS that are due, asks the gateway for each status, and writes the answers, until each SMS has its final status.
  *
- *   claim as many as there are free places (store) -> ask (gateway) -> understand (outcome) -> gather and write (completions)
+ *   claim (queue) -> request (gateway) -> interpret (outcome) -> batch and write (completions, final-status)
  *
- * A request that fails changes nothing but when it is tried again. The loop ends by `signal`, or by a database that cannot be used.
+ * A failed request only changes when the SMS is tried again. The loop ends when `signal` aborts, or when the database is unusable.
  */
 import type { Config } from '../settings.ts';
 import type { Connections } from '../postgres/connections.ts';
@@ -13,18 +13,18 @@ import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { pause } from '../supervise.ts';
 import { createCompletions } from './completions.ts';
-import { createConduct, type Conduct } from './throttle.ts';
+import { createThrottle, type Throttle } from './throttle.ts';
 import { currentCredentials, recentCredentials } from '../gateway/credentials.ts';
 import { createGateway } from '../gateway/client.ts';
 import { createLanes } from './lanes.ts';
 import { outcomeOf, type Outcome } from './outcome.ts';
-import { createRest } from './interruptible-sleep.ts';
-import { gapAt, LONGEST_GAP_MS, refusedGapAt } from './schedule.ts';
+import { createInterruptibleSleep } from './interruptible-sleep.ts';
+import { gapAt, LONGEST_GAP_MS, rejectedGapAt } from './schedule.ts';
 import type { Claimed } from './queue.ts';
-import type { Completion } from './verdicts.ts';
+import type { Completion } from './final-status.ts';
 import { createPollerStore } from './store.ts';
 import { createTally, type Tally } from './tally.ts';
-import { judgeWithoutGatewayId, REFUSED_MS, upkeep } from './expiry.ts';
+import { expireWithoutGatewayId, REFUSED_MS, runExpiry } from './expiry.ts';
 
 export interface PollerDeps {
   readonly config: Config;
@@ -37,34 +37,34 @@ export interface PollerDeps {
 export type Poller = (signal: AbortSignal) => Promise<void>;
 
 const IDLE_MS = 250;
-/** Where nothing was due for QUIET_MS: an SMS that is queued then is first due after more than that. */
+/** The pause after QUIET_MS without due SMS: an SMS that is queued later is first due after more than that. */
 const QUIET_IDLE_MS = 1_000;
 const QUIET_MS = 30_000;
-/** Under load: a claim waits so long for more free places, unless half of them are. */
+/** Under load a claim waits this long for more free slots, unless half of them are free. */
 const GATHER_MS = 10;
-/** For what surrounds a request within its lease: the claim's way back, the immediate second try, the wait for the batch, its writing. */
+/** The part of a lease beside the request: the claim's reply, an immediate retry, the wait for the batch, its write. */
 const LEASE_MARGIN_MS = 10_000;
-/** Of the daemon's time for a stop; the rest is for writing what came and giving the others back. */
+/** How long a stop waits for requests in flight; the rest of its time is for writing answers and releasing claims. */
 const LONGEST_DRAIN_MS = 6_500;
-/** Answers that the database has not taken: with more of them nothing is claimed. */
+/** Nothing is claimed while more answers than this wait to be written. */
 const MAX_UNWRITTEN = 2_000;
-/** SMS that wait for a verdict without an answer; while somebody locks the source others are claimed again when their lease is over. */
-const MAX_UNJUDGED = 2_000;
+/** Claimed SMS without a gateway id that wait in memory; further ones are claimed again when their lease ends. */
+const MAX_WITHOUT_GATEWAY_ID = 2_000;
 
 /**
- * A poller that may be run again after a failure. What was learned of the gateway outlives a run: a database that comes and goes must not make
- * us ask a gateway again that refuses the login.
+ * A poller that may run again after a failure. The throttle outlives a run, so that a database that reconnects does not reset the breaker of a gateway that
+ * refuses the login.
  */
 export function createPoller(deps: PollerDeps): Poller {
   const { config, connections, metrics, log, health } = deps;
-  const conduct = createConduct(
+  const throttle = createThrottle(
     { metrics, log },
     { ceiling: config.IP2SMS_MAX_CONCURRENCY, perSecond: config.IP2SMS_MAX_RPS },
   );
   const tally = createTally({ metrics, log });
   return async (signal) => {
     try {
-      await runPoller({ ...deps, conduct, tally }, signal);
+      await runPoller({ ...deps, throttle, tally }, signal);
     } catch (error) {
       connections.refresh(error);
       throw error;
@@ -75,13 +75,13 @@ export function createPoller(deps: PollerDeps): Poller {
 }
 
 interface RunDeps extends PollerDeps {
-  readonly conduct: Conduct;
+  readonly throttle: Throttle;
   readonly tally: Tally;
 }
 
-/** Runs until `signal` aborts; then asks for nothing more, waits for what is under way, writes it, gives the rest back, and returns. */
+/** Runs until `signal` aborts; then sends no more requests, waits for those in flight, writes their answers, and releases the other claims. */
 async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
-  const { config, connections, metrics, log, health, conduct, tally } = deps;
+  const { config, connections, metrics, log, health, throttle, tally } = deps;
   health.waits('poller');
   const timeout = config.IP2SMS_TIMEOUT_MS;
   const leaseMs = timeout + LEASE_MARGIN_MS;
@@ -100,7 +100,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
   const gateway = createGateway(config, credentials);
   const lanes = createLanes();
   const completions = createCompletions({
-    write: (rows) => store.complete(rows),
+    write: (rows) => store.completeClaims(rows),
     onWritten: (rows, changes) => tally.written(rows, changes),
     onRefused: async (row, error) => {
       tally.refused(row.id, error);
@@ -109,21 +109,21 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
     onFailure: fail,
   });
   const withoutGatewayId: Claimed[] = [];
-  const upkeepDeps = { config, sql: connections.verdict, store, tally, log, withoutGatewayId };
-  const side = upkeep(upkeepDeps, stop).catch(fail);
+  const expiryDeps = { config, sql: connections.verdict, store, tally, log, withoutGatewayId };
+  const expiry = runExpiry(expiryDeps, stop).catch(fail);
 
-  const { rest, wake } = createRest(stop);
+  const { sleep, wake } = createInterruptibleSleep(stop);
   let releasing = false;
-  const underWay = new Set<Promise<void>>();
+  const inFlight = new Set<Promise<void>>();
 
-  const ask = async (row: Claimed, gatewayId: string): Promise<void> => {
+  const request = async (row: Claimed, gatewayId: string): Promise<void> => {
     const startedAt = performance.now();
     const login = credentials();
     let outcome: Outcome | undefined;
     try {
       const exchange = await gateway.askStatus(gatewayId);
       if (releasing && exchange.kind !== 'response') {
-        completions.add({ ...nothingLearned(row), gatewayId });
+        completions.add({ ...unchanged(row), gatewayId });
         return;
       }
       outcome = outcomeOf(exchange, gatewayId);
@@ -132,7 +132,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
       if (exchange.kind === 'response' && exchange.clockOffsetMs !== undefined)
         metrics.clockOffset.set(exchange.clockOffsetMs / 1000);
       completions.add({
-        ...nothingLearned(row),
+        ...unchanged(row),
         gatewayId,
         result: outcome.again === 'now' ? null : (outcome.result ?? 'protocol'),
         status: outcome.answer?.status ?? null,
@@ -141,18 +141,18 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
         gapMs: gapAfter(outcome, row.ageMs + took),
       });
     } finally {
-      conduct.ended(outcome, startedAt, lanes.pastIsFull(conduct.size()), login);
+      throttle.ended(outcome, startedAt, lanes.pastIsFull(throttle.size()), login);
       lanes.ended(row.lane);
-      if (conduct.worthAClaim()) wake();
+      if (throttle.worthClaiming()) wake();
     }
   };
 
   let claimedAt = -Infinity;
   let dueAt = performance.now();
   const claim = async (free: number): Promise<{ rows: number; pastLimited: boolean }> => {
-    const size = conduct.size();
+    const size = throttle.size();
     const wanted = lanes.share(free, size, Math.random());
-    conduct.began(free);
+    throttle.began(free);
     let rows: Claimed[] = [];
     claimedAt = performance.now();
     health.waits('poller');
@@ -160,77 +160,77 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
       rows = await withRetry(() => store.claim(wanted, lanes.floors(claimedAt)));
     } finally {
       health.beat('poller');
-      conduct.unused(free - rows.length);
+      throttle.unused(free - rows.length);
     }
     lanes.claimed(rows, wanted, performance.now());
     if (rows.length > 0) dueAt = claimedAt;
     const late = performance.now() - claimedAt > LEASE_MARGIN_MS / 2;
     for (const row of rows) {
       if (row.gatewayId !== null && !late) {
-        track(ask(row, row.gatewayId));
+        track(request(row, row.gatewayId));
         continue;
       }
-      // no request: without an id there is nothing to ask, and of a lease that is half over too little is left for one: it is given back
-      if (row.gatewayId !== null) completions.add({ ...nothingLearned(row), gatewayId: row.gatewayId });
-      else if (withoutGatewayId.length < MAX_UNJUDGED) withoutGatewayId.push(row);
+      // no request: there is no id, or the lease is half over and the claim is released
+      if (row.gatewayId !== null) completions.add({ ...unchanged(row), gatewayId: row.gatewayId });
+      else if (withoutGatewayId.length < MAX_WITHOUT_GATEWAY_ID) withoutGatewayId.push(row);
       lanes.ended(row.lane);
-      conduct.ended(undefined, claimedAt);
+      throttle.ended(undefined, claimedAt);
     }
     return { rows: rows.length, pastLimited: rows.filter((row) => row.lane === 2).length === wanted.past };
   };
 
   const track = (work: Promise<void>) => {
-    const tracked = work.catch(fail).then(() => void underWay.delete(tracked));
-    underWay.add(tracked);
+    const tracked = work.catch(fail).then(() => void inFlight.delete(tracked));
+    inFlight.add(tracked);
   };
 
   try {
     while (!stop.aborted) {
       health.beat('poller');
-      conduct.login(credentials());
-      conduct.show();
-      const free = completions.waiting < MAX_UNWRITTEN ? conduct.free() : 0;
+      throttle.login(credentials());
+      throttle.updateGauges();
+      const free = completions.waiting < MAX_UNWRITTEN ? throttle.free() : 0;
       const early = performance.now() - claimedAt < GATHER_MS;
-      if (free === 0 || (early && conduct.inFlight > 0 && !conduct.worthAClaim())) {
-        await rest(conduct.size() > 0 ? GATHER_MS : IDLE_MS);
+      if (free === 0 || (early && throttle.inFlight > 0 && !throttle.worthClaiming())) {
+        await sleep(throttle.size() > 0 ? GATHER_MS : IDLE_MS);
         continue;
       }
       const claimed = await claim(free);
       if (claimed.rows === free) continue;
-      // nothing live is due; where SMS past their life had no more places the next one is worth asking for as soon as it is free
+      // nothing else is due; if SMS past their deadline were limited by their share, claim again as soon as a slot is free
       const quiet = claimedAt - dueAt > QUIET_MS;
       if (!claimed.pastLimited) await pause(quiet ? QUIET_IDLE_MS : IDLE_MS, stop);
-      else await rest(lanes.pastIsFull(conduct.size()) ? IDLE_MS : GATHER_MS);
+      else await sleep(lanes.pastIsFull(throttle.size()) ? IDLE_MS : GATHER_MS);
     }
   } catch (error) {
     fail(error);
   }
   health.waits('poller');
   await drain();
-  conduct.show();
-  await side;
-  // what it did not come to any more
+  throttle.updateGauges();
+  await expiry;
+  // what the expiry loop left
   if (failure === undefined && withoutGatewayId.length > 0)
-    await judgeWithoutGatewayId(upkeepDeps, withoutGatewayId).catch(fail);
+    await expireWithoutGatewayId(expiryDeps, withoutGatewayId).catch(fail);
   if (failure !== undefined) throw failure.error;
 
   async function drain(): Promise<void> {
-    const patience = new AbortController();
-    const all = Promise.all(underWay);
-    if (failure === undefined) await Promise.race([all, pause(Math.min(timeout, LONGEST_DRAIN_MS), patience.signal)]);
-    patience.abort();
+    const drained = new AbortController();
+    const all = Promise.all(inFlight);
+    if (failure === undefined) await Promise.race([all, pause(Math.min(timeout, LONGEST_DRAIN_MS), drained.signal)]);
+    drained.abort();
     releasing = true;
     await gateway.close();
-    await Promise.all(underWay);
+    await Promise.all(inFlight);
     if (failure === undefined) await completions.flush().catch(fail);
   }
 }
 
-function nothingLearned({ id, attempt }: Claimed): Omit<Completion, 'gatewayId'> {
+function unchanged({ id, attempt }: Claimed): Omit<Completion, 'gatewayId'> {
   return { id, attempt, result: null, status: null, date: null, gapMs: 0 };
 }
 
 function gapAfter({ again }: Outcome, ageMs: number): number {
-  if (again === 'late') return LONGEST_GAP_MS;
-  return again === 'refused' ? refusedGapAt(ageMs, Math.random()) : gapAt(ageMs, Math.random());
+  if (again === 'longest gap') return LONGEST_GAP_MS;
+  return again === 'rejected' ? rejectedGapAt(ageMs, Math.random()) : gapAt(ageMs, Math.random());
 }

@@ -1,6 +1,6 @@
 /**
- * The queue smslogd.sms_poll, which holds the rows of the log that are not final. A claim is a lease: it commits at once, raises `attempt` and sets
- * `leased_until`. What crashes is claimed again then. `due_at` stays: it is indexed, and a claim that changed it would write into every index of the queue.
+ * The queue smslogd.sms_poll, which holds the log rows that are not final. A claim is a lease: it commits at once, increments `attempt` (the fencing token)
+ * and sets `leased_until`. After a crash the row is claimed again. `due_at` does not change: it is indexed, and a changed value would write into every index.
  */
 import type { Sql } from '../postgres/pools.ts';
 import { arrayLiteral } from '../postgres/quoting.ts';
@@ -8,16 +8,16 @@ import { OPEN_STATUSES } from '../status.ts';
 import { CLOCK, clockOf, NOW } from './clock.ts';
 import { FIRST_REQUEST_MS, LATE_SHARE, LONGEST_GAP_MS } from './schedule.ts';
 
-/** What a column of integers can hold: the fence begins anew after it. */
+/** The largest integer: the fencing token wraps around after it. */
 const MOST_ATTEMPTS = 2_147_483_647;
-/** Entries that get another life in one statement: nobody waits for them for long. */
-const LIVES = 1_000;
+/** Rows whose deadline one statement updates, which bounds how long it holds their locks. */
+const DEADLINE_CHUNK = 1_000;
 
 export interface Claimed {
   readonly id: string;
-  /** null: none is known at the end of its life */
+  /** null: unknown at its deadline */
   readonly gatewayId: string | null;
-  /** the fence */
+  /** the fencing token */
   readonly attempt: number;
   readonly lane: 0 | 1 | 2;
   /** since inserted_at, milliseconds */
@@ -26,23 +26,23 @@ export interface Claimed {
   readonly dueMs: number;
 }
 
-/** How many rows to claim. Old ones have `old` places for sure, young ones the rest; what one lane leaves, the other takes. */
+/** How many rows to claim: at least `old` of the old lane, the rest of the young lane; what one lane leaves, the other takes. */
 export interface Wanted {
   readonly total: number;
   readonly old: number;
-  /** at most so many that were past their life when they were queued, and only in places that nothing live takes */
+  /** at most so many that were past their deadline when they were queued, in slots that the other lanes leave */
   readonly past: number;
 }
 
-/** Nothing of a lane is due before its floor, as far as is known (milliseconds since 1970): the scan starts there, past what is dead. */
+/** No row of a lane is due before its floor, as far as is known (milliseconds since 1970): the scan starts there and skips dead rows. */
 export type Floors = readonly [number | null, number | null, number | null];
 
-/** `sql`: for claims; `verdict`: for what needs no gateway. `leaseMs`: longer than a request with everything that belongs to it. */
-export function createQueue(sql: Sql, leaseMs: number, verdict: Sql) {
+/** `sql` is for claims; `expiry` is for what needs no gateway. `leaseMs` is longer than a request and the write of its result. */
+export function createQueue(sql: Sql, leaseMs: number, expiry: Sql) {
   const { clock, now } = clockOf(sql);
   const claimTimes = sql`extract(epoch from ${now} - p.sent_at)::float8 * 1000 as age, extract(epoch from due.due_at)::float8 * 1000 as due`;
 
-  /** Writes what the queue's triggers must know; nothing where it is known. Minutes. */
+  /** Stores the settings that the queue's triggers read, if they changed. Minutes. */
   async function writeSettings(lifeMinutes: number, giveUpMinutes: number): Promise<void> {
     const wanted = sql`
       select make_interval(secs => ${lifeMinutes * 60}::float8) as life, make_interval(secs => ${giveUpMinutes * 60}::float8) as give_up,
@@ -51,108 +51,107 @@ export function createQueue(sql: Sql, leaseMs: number, verdict: Sql) {
       select s.life = v.life as life, (s.life, s.give_up, s.first_poll) = (v.life, v.give_up, v.first_poll) as all
         from smslogd.settings s, (${wanted}) v`;
     if (known?.all !== false) return;
-    // first, so that what a crash leaves undone is done by the next start
-    if (!known.life) await giveLife(lifeMinutes);
+    // first, so that after a crash the next start repeats it
+    if (!known.life) await updateDeadlines(lifeMinutes);
     await sql`
       update smslogd.settings set life = v.life, give_up = v.give_up, first_poll = v.first_poll from (${wanted}) v`;
-    // and what was queued by the former one meanwhile
-    if (!known.life) await giveLife(lifeMinutes);
+    // and for rows that were queued with the old setting meanwhile
+    if (!known.life) await updateDeadlines(lifeMinutes);
   }
 
-  /** Another life is also that of the SMS that are queued; one whose entry somebody holds keeps the one it has. */
-  async function giveLife(minutes: number): Promise<void> {
+  /** Applies another SMS_STATUSES_EXPIRATION to queued SMS; locked rows keep their deadline. */
+  async function updateDeadlines(minutes: number): Promise<void> {
     let last: { id: string } | undefined;
     do {
       [last] = await sql<{ id: string }[]>`
         with ${clock},
-        piece as materialized (
+        chunk as materialized (
           select id, sent_at + make_interval(secs => ${minutes * 60}::float8) as ends from smslogd.sms_poll
-           where ${last === undefined ? sql`true` : sql`id > ${last.id}`} and sent_at <= ${now} order by id limit ${LIVES} for update skip locked
-        ), given as (
+           where ${last === undefined ? sql`true` : sql`id > ${last.id}`} and sent_at <= ${now} order by id limit ${DEADLINE_CHUNK} for update skip locked
+        ), updated as (
           update smslogd.sms_poll p
-             set deadline_at = piece.ends, due_at = case when p.gateway_id is null then greatest(${now}, piece.ends) else p.due_at end
-            from piece where p.id = piece.id and p.deadline_at <> piece.ends
+             set deadline_at = chunk.ends, due_at = case when p.gateway_id is null then greatest(${now}, chunk.ends) else p.due_at end
+            from chunk where p.id = chunk.id and p.deadline_at <> chunk.ends
         )
-        select id from piece order by id desc limit 1`;
+        select id from chunk order by id desc limit 1`;
     } while (last !== undefined);
   }
 
   /**
-   * Claims what is due. The common table expressions are materialized: else the planner may run a limit many times and claim too much. So is their
-   * union: where an update meets a row that has another version by now, PostgreSQL evaluates its query again for that row, and runs what stands
-   * below a plain union a second time, into the very rows that the counts are taken from ("LIMIT must not be negative", or too many rows).
-   * A locked row is found again by its place, not by its id, which saves a look into the index; one that was moved at that very moment is not
-   * found, and is claimed by the next claim. The commit does not wait for the disk: a claim that the server loses in a crash was none.
+   * Claims rows that are due. The common table expressions are materialized, because the planner may otherwise run a limit several times and claim too much.
+   * So is their union: if the UPDATE meets a row with a newer version, EvalPlanQual evaluates the query again for that row, and would run what is below a plain
+   * union a second time, which changes the counts ("LIMIT must not be negative", or too many rows). A locked row is found again by its ctid, which saves an
+   * index lookup; one that moved meanwhile is claimed the next time. The commit is asynchronous: a claim that is lost in a crash does no harm.
    */
   async function claim({ total, old, past }: Wanted, floors: Floors): Promise<Claimed[]> {
     const after = (lane: 0 | 1 | 2) => sql`coalesce(to_timestamp(${floors[lane]}::float8 / 1000), '-infinity')`;
     const rows = await sql<RawClaim[]>`
       with ${clock},
-      hasty as materialized (
+      async_commit as materialized (
         select set_config('synchronous_commit', 'off', true)
-      ), aged as materialized (
-        select id, ctid as place, due_at from smslogd.sms_poll where lane = 1 and due_at <= ${now} and due_at > ${after(1)} and leased_until <= ${now}
+      ), old_share as materialized (
+        select id, ctid, due_at from smslogd.sms_poll where lane = 1 and due_at <= ${now} and due_at > ${after(1)} and leased_until <= ${now}
          order by due_at limit ${old} for update skip locked
       ), young as materialized (
-        select id, ctid as place, due_at from smslogd.sms_poll where lane = 0 and due_at <= ${now} and due_at > ${after(0)} and leased_until <= ${now}
-         order by due_at limit ${total} - (select count(*) from aged) for update skip locked
-      ), more as materialized (
-        select id, ctid as place, due_at from smslogd.sms_poll
-         where lane = 1 and due_at <= ${now} and due_at > ${after(1)} and leased_until <= ${now} and id not in (select id from aged)
-         order by due_at limit ${total} - (select count(*) from aged) - (select count(*) from young) for update skip locked
+        select id, ctid, due_at from smslogd.sms_poll where lane = 0 and due_at <= ${now} and due_at > ${after(0)} and leased_until <= ${now}
+         order by due_at limit ${total} - (select count(*) from old_share) for update skip locked
+      ), old_rest as materialized (
+        select id, ctid, due_at from smslogd.sms_poll
+         where lane = 1 and due_at <= ${now} and due_at > ${after(1)} and leased_until <= ${now} and id not in (select id from old_share)
+         order by due_at limit ${total} - (select count(*) from old_share) - (select count(*) from young) for update skip locked
       ), past as materialized (
-        select id, ctid as place, due_at from smslogd.sms_poll where lane = 2 and due_at <= ${now} and due_at > ${after(2)} and leased_until <= ${now}
+        select id, ctid, due_at from smslogd.sms_poll where lane = 2 and due_at <= ${now} and due_at > ${after(2)} and leased_until <= ${now}
          order by due_at
-         limit least(${past}, ${total} - (select count(*) from aged) - (select count(*) from young) - (select count(*) from more))
+         limit least(${past}, ${total} - (select count(*) from old_share) - (select count(*) from young) - (select count(*) from old_rest))
            for update skip locked
       ), due as materialized (
-        select * from aged union all select * from young union all select * from more union all select * from past
+        select * from old_share union all select * from young union all select * from old_rest union all select * from past
       )
       update smslogd.sms_poll p
          set attempt = p.attempt % ${MOST_ATTEMPTS} + 1,
              lane = case when p.lane = 0 and p.sent_at <= ${now} - interval '10 minutes' then 1 else p.lane end,
-             -- no shorter than the schedule: a crash must not make old SMS come in a burst. Past its life an SMS has none, the next answer is
-             -- its last: it waits for the lease alone
+             -- no shorter than the schedule, so that a crash causes no burst of old SMS. Past its deadline an SMS has no schedule, because its next
+             -- answer is the last: it waits for the lease alone
              leased_until = ${now} + greatest(make_interval(secs => ${leaseMs / 1000}::float8),
                                              case when p.deadline_at > ${now} then least((${now} - p.sent_at) * ${LATE_SHARE}::float8,
                                                                                         make_interval(secs => ${LONGEST_GAP_MS / 1000}::float8)) end)
-        from due where p.ctid = due.place and (select count(*) from hasty) = 1
+        from due where p.ctid = due.ctid and (select count(*) from async_commit) = 1
       returning p.id, p.gateway_id, p.attempt, p.lane, ${claimTimes}`;
     return rows.map(toClaimed);
   }
 
-  /** Claims only rows without a gateway id: they need no gateway, and so do not wait for it. */
+  /** Claims rows without a gateway id, which need no gateway and so do not wait for it. */
   async function claimWithoutGatewayId(limit: number): Promise<Claimed[]> {
-    const rows = await verdict<RawClaim[]>`
+    const rows = await expiry<RawClaim[]>`
       with ${clock},
       due as materialized (
-        select id, ctid as place, due_at from smslogd.sms_poll where lane in (0, 1, 2) and due_at <= ${now} and leased_until <= ${now} and gateway_id is null
+        select id, ctid, due_at from smslogd.sms_poll where lane in (0, 1, 2) and due_at <= ${now} and leased_until <= ${now} and gateway_id is null
          limit ${limit} for update skip locked
       )
       update smslogd.sms_poll p set attempt = p.attempt % ${MOST_ATTEMPTS} + 1, leased_until = ${now} + make_interval(secs => ${leaseMs / 1000}::float8)
-        from due where p.ctid = due.place
+        from due where p.ctid = due.ctid
       returning p.id, p.gateway_id, p.attempt, p.lane, ${claimTimes}`;
     return rows.map(toClaimed);
   }
 
-  /** Puts claimed rows off, where they cannot be judged now; one that somebody holds waits for its lease alone. */
+  /** Postpones claimed rows; a locked one waits until its lease ends. */
   async function postpone(rows: readonly Pick<Claimed, 'id' | 'attempt'>[], gapMs: number): Promise<void> {
-    await verdict`
+    await expiry`
       with ${clock},
-      held as materialized (
+      locked as materialized (
         select p.id
           from smslogd.sms_poll p
-          join unnest(${arrayLiteral(rows.map((r) => r.id))}::uuid[], ${arrayLiteral(rows.map((r) => r.attempt))}::int[]) as said (id, attempt)
-            on p.id = said.id and p.attempt = said.attempt
+          join unnest(${arrayLiteral(rows.map((r) => r.id))}::uuid[], ${arrayLiteral(rows.map((r) => r.attempt))}::int[]) as claimed (id, attempt)
+            on p.id = claimed.id and p.attempt = claimed.attempt
          order by p.id for update of p skip locked
       )
-      update smslogd.sms_poll p set due_at = ${now} + make_interval(secs => ${gapMs / 1000}::float8), leased_until = '-infinity' from held where p.id = held.id`;
+      update smslogd.sms_poll p set due_at = ${now} + make_interval(secs => ${gapMs / 1000}::float8), leased_until = '-infinity' from locked where p.id = locked.id`;
   }
 
   return { writeSettings, claim, claimWithoutGatewayId, postpone };
 }
 
-/** The hours that have open SMS by the stored counters, and those that are not counted yet; as PostgreSQL writes them, the youngest first. */
+/** The hours with open SMS by the stored counters, and those that are not counted yet; as PostgreSQL text, newest first. */
 export async function openHours(sql: Sql): Promise<string[]> {
   const rows = await sql<{ hour: string }[]>`
     select hour::text as hour
@@ -164,7 +163,7 @@ export async function openHours(sql: Sql): Promise<string[]> {
   return rows.map(({ hour }) => hour);
 }
 
-/** Queues the open SMS of an hour that are not queued; returns how many. */
+/** Queues the open SMS of an hour that are missing from the queue; returns their number. */
 export async function requeueHour(sql: Sql, hour: string, fence: string): Promise<number> {
   const rows = await sql`
     with ${sql.unsafe(CLOCK)}
@@ -179,7 +178,7 @@ export async function requeueHour(sql: Sql, hour: string, fence: string): Promis
   return rows.count;
 }
 
-/** Makes due what waits for longer than any schedule tells: the database's clock was set back, or somebody's hand was there. */
+/** Makes rows due whose due time is further away than any schedule sets: the database's clock was set back, or somebody changed the row. */
 export async function resetStuck(sql: Sql, fence: string): Promise<number> {
   const rows = await sql`
     with ${sql.unsafe(CLOCK)},

@@ -1,8 +1,8 @@
-/** Requests a second, for IP2SMS_MAX_RPS: a bucket that holds a tenth of a second's worth, at least one. */
+/** The rate limit of IP2SMS_MAX_RPS: a token bucket that holds a tenth of a second's requests, at least one. */
 export interface Rate {
-  /** the most that may begin at once */
+  /** the size of the bucket */
   readonly room: number;
-  /** how many requests may begin now; times are milliseconds of one monotonic clock */
+  /** how many requests may start now; times are milliseconds of a monotonic clock */
   available(now: number): number;
   take(count: number): void;
 }

@@ -1,8 +1,8 @@
 /**
- * The leader's care for the queue: SMS that are open in the log and not in the queue are queued again, as after somebody emptied it or a trigger of ours was
- * disabled, and what the queue would keep for too long is made due.
+ * The leader's repair of the queue: it requeues SMS that are open in the log and missing from the queue (somebody emptied it, or disabled a trigger of ours),
+ * and resets rows whose due time is too far away.
  *
- * No pass reads the whole log: the stored counters tell which hours have open SMS, and only these hours are read, by the index on inserted_at.
+ * No pass reads the whole log: the stored counters name the hours with open SMS, and only these hours are read, by the index on inserted_at.
  */
 import type { Log } from '../log.ts';
 import { withRetry } from '../postgres/retry.ts';
@@ -11,35 +11,36 @@ import { pause } from '../supervise.ts';
 import { openHours, requeueHour, resetStuck } from './queue.ts';
 
 const EVERY_MS = 180_000;
-/** The pause after an hour, as a multiple of the time that it took. */
-const REST = 9;
+/** The pause after each hour, as a multiple of the time that it took. */
+const PAUSE_FACTOR = 9;
 
 export interface RepairDeps {
   readonly sql: Sql;
   readonly log: Log;
-  /** SQL that is true while this daemon leads */
+  /** SQL condition that is true while this daemon leads */
   readonly fence?: () => string;
   readonly works?: () => void;
   /** between two passes; milliseconds */
   readonly everyMs?: number;
 }
 
-/** One pass after the other until `signal` aborts. Throws what the database throws. */
+/** Repeats passes until `signal` aborts. Throws what the database throws. */
 export async function repairQueue(
   { sql, log, fence = () => 'true', works, everyMs = EVERY_MS }: RepairDeps,
   signal: AbortSignal,
 ): Promise<void> {
   while (!signal.aborted) {
-    const due = await withRetry(() => resetStuck(sql, fence()));
-    if (due > 0) log.info({ rows: due }, 'SMS that waited for a time too far away are due now');
+    const reset = await withRetry(() => resetStuck(sql, fence()));
+    if (reset > 0) log.info({ rows: reset }, 'queue repair: SMS with a due time too far away were reset');
     let queued = 0;
     for (const hour of await openHours(sql)) {
       if (signal.aborted) return;
       const began = performance.now();
       queued += await withRetry(() => requeueHour(sql, hour, fence()));
-      await pause(REST * (performance.now() - began), signal);
+      await pause(PAUSE_FACTOR * (performance.now() - began), signal);
     }
-    if (queued > 0) log.info({ rows: queued }, 'open SMS that were not queued are queued again');
+    if (queued > 0)
+      log.info({ rows: queued }, 'queue repair: open SMS that were missing from the queue were queued again');
     works?.();
     await pause(everyMs, signal);
   }

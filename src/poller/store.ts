@@ -1,18 +1,18 @@
-/** What the poller's loops work with: the queue and the verdicts, each over the connections for its purpose. */
+/** The poller's SQL together: the queue and the final status, each over the connections for its purpose. */
 import type { Sql } from '../postgres/pools.ts';
 import { createQueue } from './queue.ts';
-import { createVerdicts } from './verdicts.ts';
+import { createFinalStatus } from './final-status.ts';
 
 export type PollerStore = ReturnType<typeof createPollerStore>;
 
 /**
- * `leaseMs`: longer than a request with everything that belongs to it. `sql` is for claims; completions and verdicts have connections of their own, so that
- * a lock on the log or on the source keeps nothing else waiting.
+ * `leaseMs` is longer than a request and the write of its result. `sql` is for claims; completions and expiry have connections of their own, so that a wait
+ * for a lock on the log or on the source does not block claims.
  */
 export function createPollerStore(
   sql: Sql,
   leaseMs: number,
   { complete, verdict }: { complete: Sql; verdict: Sql } = { complete: sql, verdict: sql },
 ) {
-  return { ...createQueue(sql, leaseMs, verdict), ...createVerdicts(sql, complete, verdict) };
+  return { ...createQueue(sql, leaseMs, verdict), ...createFinalStatus(sql, complete, verdict) };
 }

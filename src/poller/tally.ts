@@ -1,32 +1,32 @@
-/** What the poller counts: changes of the log, requests by how they ended, and what it says about them in the log. */
+/** The poller's metrics and log lines: status changes, requests by their result, refused rows. */
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { isFinal } from '../status.ts';
 import { SmslogdError, toSmslogdError } from '../errors.ts';
 import { logProblem } from '../log.ts';
 import { refusalOf, tellRefused } from '../postgres/refusal.ts';
-import { createSaid } from './throttled-log.ts';
-import type { Change, Completion } from './verdicts.ts';
+import { createThrottledLog } from './throttled-log.ts';
+import type { Change, Completion } from './final-status.ts';
 import type { Outcome } from './outcome.ts';
 
-/** Different unknown words that are worth a line in the log; all are counted. */
-const WORDS_SAID = 20;
-/** A date that is later than now by more is no matter of rounding. */
+/** At most so many different unknown words are logged; all are counted. */
+const MAX_LOGGED_WORDS = 20;
+/** A date further in the future is not due to rounding. */
 const FUTURE_MS = 30_000;
 
 export interface Tally {
-  /** a request ended: all of it but ok and unchanged, which `written` tells apart */
+  /** a request ended; `ok` and `unchanged` are counted by `written`, which tells them apart */
   asked(id: string, outcome: Outcome, seconds: number): void;
   written(rows: readonly Completion[], changes: readonly Change[]): void;
   changed(changes: readonly Change[]): void;
-  /** so many SMS get no verdict now */
+  /** so many SMS could not be ended now */
   postponed(rows: number, error: unknown): void;
-  /** the database refuses what was to be written of this SMS alone */
+  /** the database rejects a write of this SMS */
   refused(id: string, error: unknown): void;
 }
 
 export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): Tally {
-  const said = createSaid({ metrics, log });
+  const throttledLog = createThrottledLog({ metrics, log });
   const words = new Set<string>();
   const changed = (changes: readonly Change[], rows: readonly Completion[] = []) => {
     const reasons = new Map(rows.filter(({ reason }) => reason !== undefined).map(({ id, reason }) => [id, reason]));
@@ -44,16 +44,17 @@ export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): T
   return {
     asked(id, { result, answer, why, again }, seconds) {
       if (result === undefined) {
-        said.trouble('warn', new SmslogdError('gateway_id_unsendable', 'the gateway id of an SMS may not be sent'), {
+        throttledLog.problem('warn', new SmslogdError('gateway_id_unsendable', 'the gateway id of an SMS is invalid'), {
           id,
         });
         return;
       }
       metrics.pollDuration.observe(seconds);
       if (result !== 'ok') metrics.pollRequests.inc({ result });
-      if (result === 'protocol' || result === 'mismatch' || again === 'refused') {
-        const what = result === 'mismatch' ? 'about another SMS' : 'something else than a status';
-        said.trouble('warn', new SmslogdError('gateway_protocol', `the gateway answered ${what}`), { id, result, why });
+      if (result === 'protocol' || result === 'mismatch' || again === 'rejected') {
+        const message =
+          result === 'mismatch' ? 'the gateway answered about another SMS' : 'the gateway sent an invalid answer';
+        throttledLog.problem('warn', new SmslogdError('gateway_protocol', message), { id, result, why });
       }
       if (answer === undefined) return;
       metrics.pollLastSuccess.setToCurrentTime();
@@ -62,7 +63,7 @@ export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): T
       if (answer.word === undefined) return;
       metrics.unknownWords.inc();
       metrics.errors.inc({ code: 'unknown_status_word' });
-      if (words.has(answer.word) || words.size >= WORDS_SAID) return;
+      if (words.has(answer.word) || words.size >= MAX_LOGGED_WORDS) return;
       words.add(answer.word);
       const shown = answer.word === '' ? 'that is not a plain word' : `"${answer.word}"`;
       logProblem(log, 'warn', new SmslogdError('unknown_status_word', `the gateway used the status word ${shown}`), {
@@ -76,7 +77,7 @@ export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): T
         if (result === 'ok') metrics.pollRequests.inc({ result: ids.has(id) ? 'ok' : 'unchanged' });
     },
     changed: (changes) => changed(changes),
-    postponed: (rows, error) => said.trouble('warn', toSmslogdError(error), { rows }),
+    postponed: (rows, error) => throttledLog.problem('warn', toSmslogdError(error), { rows }),
     refused: (id, error) =>
       tellRefused(
         { log, metrics },

@@ -1,4 +1,4 @@
-/** How the poller behaves to the gateway: the concurrency limit, the rate and the breaker together, with their gauges and what they say. */
+/** Limits the requests to the gateway: concurrency limit, rate limit and circuit breaker together, with their gauges and log lines. */
 import { SmslogdError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { GATEWAY_TROUBLES, type GatewayTrouble, type Metrics } from '../metrics.ts';
@@ -8,68 +8,67 @@ import type { Credentials } from '../gateway/credentials.ts';
 import { createLimit } from './limit.ts';
 import type { Outcome } from './outcome.ts';
 import { createRate } from './rate.ts';
-import { createSaid } from './throttled-log.ts';
+import { createThrottledLog } from './throttled-log.ts';
 
-export interface Conduct {
+export interface Throttle {
   readonly inFlight: number;
-  /** requests that may be under way at once now; 0 while the gateway is left alone */
+  /** requests that may be in flight now; 0 while the breaker is open */
   size(): number;
-  /** requests that may begin now */
+  /** requests that may start now */
   free(): number;
   /**
-   * True where so many may begin that a claim should not wait for more, since its statement costs about the same for one row as for many: half of
-   * the places, or half of what the rate ever allows at once where that is less.
+   * True if enough requests may start for a claim: half of the concurrency limit, or half of the rate limit's bucket if that is less. Before that a claim
+   * waits, because its statement costs about the same for one row as for many.
    */
-  worthAClaim(): boolean;
-  /** brings the gauges up to date */
-  show(): void;
+  worthClaiming(): boolean;
+  updateGauges(): void;
   began(count: number): void;
-  /** of what began, so many were no requests after all */
+  /** so many of those that began were not sent */
   unused(count: number): void;
   /**
-   * `startedAt` by performance.now(); `outcome` undefined: it was no request. `wanting`: more wait than their share of the places lets in, so
-   * the limit is in use although most places are free. `login`: what it was asked with.
+   * `startedAt` by performance.now(); `outcome` undefined: nothing was sent. `saturated`: a lane has used up its share, so the limit is in use although slots
+   * are free. `login`: the credentials of the request.
    */
-  ended(outcome: Outcome | undefined, startedAt: number, wanting?: boolean, login?: Credentials): void;
-  /** the login as it is now: another one than the refused one is tried at once */
+  ended(outcome: Outcome | undefined, startedAt: number, saturated?: boolean, login?: Credentials): void;
+  /** the current credentials: if they differ from the refused ones they are tried at once */
   login(now: Credentials): void;
 }
 
-export function createConduct(
+export function createThrottle(
   { metrics, log }: { metrics: Metrics; log: Log },
   options: { ceiling: number; perSecond: number },
   now: () => number = () => performance.now(),
-): Conduct {
+): Throttle {
   const limit = createLimit(options.ceiling);
   const rate = createRate(options.perSecond, now());
   const breaker = createBreaker();
   let inFlight = 0;
   let refused: Credentials | undefined;
-  const tell = (trouble?: GatewayTrouble) => {
+  const showTrouble = (trouble?: GatewayTrouble) => {
     for (const code of GATEWAY_TROUBLES) metrics.gatewayTrouble.set({ code }, code === trouble ? 1 : 0);
   };
   const size = () => {
     const state = breaker.state(now());
-    return state === 'open' ? 0 : state === 'trying' ? 1 : limit.current;
+    return state === 'open' ? 0 : state === 'half-open' ? 1 : limit.current;
   };
-  const said = createSaid({ metrics, log }, now);
-  const show = () => {
+  const throttledLog = createThrottledLog({ metrics, log }, now);
+  const updateGauges = () => {
     metrics.pollLimit.set(limit.current);
     metrics.pollInFlight.set(inFlight);
-    // where nothing is due nobody tries, and nobody is kept waiting
+    // half-open without a request: nothing is due, so nothing is blocked
     const state = breaker.state(now());
-    metrics.pollBreaker.set(state === 'open' || (state === 'trying' && inFlight > 0) ? 1 : 0);
+    metrics.pollBreaker.set(state === 'open' || (state === 'half-open' && inFlight > 0) ? 1 : 0);
   };
   const free = () => Math.max(0, Math.min(size() - inFlight, rate.available(now())));
-  show();
+  updateGauges();
   return {
     get inFlight() {
       return inFlight;
     },
     size,
     free,
-    worthAClaim: () => free() >= Math.max(1, Math.min(size() / 2, rate.room / 2)),
-    show,
+    worthClaiming: () => free() >= Math.max(1, Math.min(size() / 2, rate.room / 2)),
+    updateGauges,
     began(count) {
       inFlight += count;
       rate.take(count);
@@ -83,20 +82,22 @@ export function createConduct(
       refused = undefined;
       breaker.retry(now());
     },
-    ended(outcome, startedAt, wanting = false, login) {
+    ended(outcome, startedAt, saturated = false, login) {
       const at = now();
       if (outcome?.breaker !== undefined) {
         if (outcome.breaker !== 'unauthorized')
-          limit.ended(outcome.overload ? 'overload' : 'ok', startedAt, at, wanting || inFlight * 2 >= limit.current);
+          limit.ended(outcome.overload ? 'overload' : 'ok', startedAt, at, saturated || inFlight * 2 >= limit.current);
         if (breaker.note(outcome.breaker, startedAt, at, outcome.retryAfterMs)) {
           if (breaker.state(at) === 'closed') {
-            said.over('the gateway answers again');
-            tell();
+            throttledLog.resolved('the gateway answers again');
+            showTrouble();
           } else {
             const [level, code, sentence, hint] = troubleOf(outcome);
             const seconds = Math.ceil(breaker.remaining(at) / 1000);
-            said.trouble(level, new SmslogdError(code, sentence, hint === undefined ? {} : { hint }), { seconds });
-            tell(code);
+            throttledLog.problem(level, new SmslogdError(code, sentence, hint === undefined ? {} : { hint }), {
+              seconds,
+            });
+            showTrouble(code);
           }
           refused = outcome.breaker === 'unauthorized' ? login : undefined;
         }
@@ -106,7 +107,7 @@ export function createConduct(
   };
 }
 
-/** Why the gateway is left alone. */
+/** Why the breaker opened. */
 function troubleOf({
   breaker,
   result = 'network',
@@ -114,9 +115,9 @@ function troubleOf({
   busy,
 }: Outcome): ['warn' | 'error', GatewayTrouble, string, string?] {
   if (breaker === 'unauthorized') return ['error', 'gateway_unauthorized', 'the gateway refuses the login'];
-  if (busy === true) return ['warn', 'gateway_busy', `the gateway asks for a pause (${result})`];
+  if (busy === true) return ['warn', 'gateway_busy', `the gateway is rate limiting (${result})`];
   const tls = tlsMeaning(cause);
-  if (tls !== undefined) return ['warn', 'gateway_unreachable', `the gateway cannot be asked: ${tls.says}`, tls.hint];
+  if (tls !== undefined) return ['warn', 'gateway_unreachable', `the gateway cannot be reached: ${tls.says}`, tls.hint];
   const fails = result === 'http_5xx' ? 'answers with errors' : 'does not answer';
   return ['warn', 'gateway_unreachable', `the gateway ${fails} (${cause ?? result})`];
 }

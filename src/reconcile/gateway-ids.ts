@@ -6,7 +6,7 @@
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import type { Source } from '../source.ts';
-import { pause, restAfter } from '../supervise.ts';
+import { pause, pauseAfter } from '../supervise.ts';
 import { patiently } from '../postgres/briefly.ts';
 import { reportRefused } from './quarantine.ts';
 import type { ReconcileStore } from './store.ts';
@@ -59,7 +59,7 @@ export async function backfillGatewayIds(
     while (!signal.aborted) {
       const began = performance.now();
       await scan(seconds);
-      await pause(restAfter(everyMs, performance.now() - began), signal);
+      await pause(pauseAfter(everyMs, performance.now() - began), signal);
     }
   };
   await Promise.all(SCANS.map(({ everyMs, seconds }) => repeat(everyMs, seconds)));

@@ -3,7 +3,7 @@ const DAYS = ['Sun', 'Mon', 'Tue', 'Wed', 'Thu', 'Fri', 'Sat'];
 const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
 const HOUR = 3_600_000;
 
-/** `Wed, 28 Mar 2007 12:35:00 +0300` for epoch milliseconds; the part of a second is cut off. */
+/** `Wed, 28 Mar 2007 12:35:00 +0300` for epoch milliseconds; fractions of a second are truncated. */
 export function gatewayDate(at: number): string {
   const summer = isSummer(at);
   const local = new Date(at + (summer ? 3 : 2) * HOUR);
@@ -12,7 +12,7 @@ export function gatewayDate(at: number): string {
   return `${day} ${time} ${summer ? '+0300' : '+0200'}`;
 }
 
-/** Kyiv's summer time: from the last Sunday of March to the last one of October, each at 01:00 UTC. Intl would be slow for each reply. */
+/** Kyiv's summer time: from the last Sunday of March to the last Sunday of October, each at 01:00 UTC. Intl would be too slow for each reply. */
 function isSummer(at: number): boolean {
   const year = new Date(at).getUTCFullYear();
   return at >= lastSunday(year, 2) && at < lastSunday(year, 9);

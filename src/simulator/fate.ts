@@ -1,6 +1,5 @@
 /**
- * What becomes of one SMS, decided when it is sent. A fate is a list of status changes, oldest first; the status at a moment is the last
- * change that is not after it. The stated distribution:
+ * The fate of an SMS, drawn when it is sent: a list of status changes, oldest first. The status at a moment is the last change before it. The distribution:
  *
  *   95 %  Delivered: 87 of them log-normal with a median of 4 s (99 of 100 within 26 s), 8 spread evenly on a logarithmic scale from 30 s
  *         to 33 min, so that every latency group of the reports has some
@@ -10,7 +9,7 @@
 import type { Status } from '../status.ts';
 
 export interface Transition {
-  /** one of our statuses, or any other word that the gateway shall say */
+  /** one of our statuses, or any other word for the gateway to send */
   readonly status: string;
   /** epoch milliseconds */
   readonly at: number;
@@ -55,7 +54,7 @@ export function drawFate(sentAt: number, random: () => number): Fate {
   const { statuses, duration } = pick(random());
   const total = duration(random);
   const last = statuses.length - 1;
-  // the steps before the last come early: a quick way to Enroute, then the wait for the handset
+  // Enroute comes early, then the SMS waits for the handset
   return statuses.map((status, step) => ({
     status,
     at: sentAt + Math.round(step === last ? total : total * 0.3 * (step / last)),

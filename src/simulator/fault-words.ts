@@ -1,4 +1,4 @@
-/** Faults as words: the flags of `simulate` and what /faults takes are the same. */
+/** Faults as text: the flags of `simulate`, which are also the fields of /faults. */
 import { SmslogdError } from '../errors.ts';
 import { FAULT_KINDS, FAULTS, inForce, shareOf, type Faults } from './faults.ts';
 
@@ -8,7 +8,7 @@ interface Word {
   readonly about: string;
 }
 
-/** Every word that a fault may be told with. */
+/** All flags of faults. */
 export const FAULT_WORDS: Readonly<Record<string, Word>> = {
   latency: { value: 'MS', about: 'milliseconds before each answer; default 0' },
   'latency-p99': {
@@ -39,8 +39,8 @@ export const FAULT_WORDS: Readonly<Record<string, Word>> = {
 };
 
 /**
- * The faults that `words` tell; an empty value counts as none. `before`: what stays where nothing is said of it, which is how the gateway is (latency
- * and clock), not its faults. Throws usage for a word or a value that is none; the sentence repeats no value.
+ * Parses faults; an empty value counts as none. `before`: the latency and clock to keep if `words` does not set them. Throws usage for an unknown word or an
+ * invalid value; the message repeats no value.
  */
 export function readFaults(words: Readonly<Record<string, string>>, now: number, before: Faults = {}): Faults {
   const unknown = Object.keys(words).find((word) => !Object.hasOwn(FAULT_WORDS, word));
@@ -66,7 +66,7 @@ export function readFaults(words: Readonly<Record<string, string>>, now: number,
   return faults;
 }
 
-/** What is wrong now, in the words of the flags; `none` where nothing is. */
+/** The active faults as flags, or `none`. */
 export function tellFaults(faults: Faults, now: number): string {
   if (!inForce(faults, now)) return 'none';
   const told: string[] = FAULT_KINDS.flatMap((kind) =>
@@ -80,7 +80,7 @@ function wrong(sentence: string): SmslogdError {
   return new SmslogdError('usage', sentence, { hint: '`smslogd simulate --help` lists its flags.' });
 }
 
-/** A number as it stands after a flag; undefined where there is none. Throws usage. */
+/** The number after a flag; undefined if there is none. Throws usage. */
 export function numberOf(word: string, text: string | undefined, low: number, high: number): number | undefined {
   if (text === undefined || text === '') return undefined;
   const value = text.trim() === '' ? NaN : Number(text);
@@ -91,7 +91,7 @@ export function numberOf(word: string, text: string | undefined, low: number, hi
   return value;
 }
 
-/** One of `values`; undefined where nothing is said. Throws usage. */
+/** One of `values`; undefined if the flag is absent. Throws usage. */
 export function oneOf<T extends string>(word: string, text: string | undefined, values: readonly T[]): T | undefined {
   if (text === undefined || text === '') return undefined;
   const value = values.find((each) => each === text);
@@ -116,7 +116,7 @@ function durationOf(word: string, text: string | undefined): number | undefined 
   return Number(count) * (UNITS[unit || 's'] ?? 1_000);
 }
 
-/** The next moment at which the clock of this host shows the time; or so long from now. */
+/** The next moment at which this host's clock shows the time, or a time from now. */
 function fromOf(text: string | undefined, now: number): number | undefined {
   if (text === undefined || text === '') return undefined;
   // a plus is a space in a form that was not encoded

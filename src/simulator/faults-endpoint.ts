@@ -1,9 +1,9 @@
 /**
- * The faults over HTTP, so that they can be switched while a rehearsal runs. Their names are those of the flags.
+ * The faults over HTTP, to change them while the simulator runs. Their names are those of the flags.
  *
- *   GET /faults      what is wrong now, what was told, and how many requests there were
- *   PUT /faults      from now on these faults and no others, as a form (error=1&for=5m) or as JSON; latency and clock stay unless they are named
- *   DELETE /faults   no faults
+ *   GET /faults      the active faults, the configured ones, and the numbers of requests
+ *   PUT /faults      replaces the faults, by a form (error=1&for=5m) or JSON; latency and clock stay unless they are named
+ *   DELETE /faults   removes the faults
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { z } from 'zod';
@@ -19,7 +19,7 @@ export interface FaultsControl {
 
 const WORDS = z.record(z.string(), z.union([z.string(), z.number().transform(String)]));
 
-/** Answers a request for /faults that is authorized; `body` is all that came with it. */
+/** Answers an authorized request for /faults with the body `body`. */
 export function answerFaults(
   control: FaultsControl,
   request: IncomingMessage,

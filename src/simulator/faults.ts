@@ -1,6 +1,6 @@
 /**
- * What may go wrong with the gateway. At most one fault befalls a request: one number is drawn and falls into the share of one fault or of none, so
- * shares add up and a seed gives the same faults for the same order of requests. Their names are those of the flags and of /faults.
+ * The faults of the simulated gateway. A request has at most one: one random number falls into the share of one fault or of none, so shares add up, and a seed
+ * gives the same faults for the same order of requests. Their names are those of the flags and of /faults.
  */
 export const FAULTS = {
   error: 'answered with 503 and an HTML page',
@@ -38,33 +38,33 @@ export type FaultKind = keyof typeof FAULTS;
 
 export const FAULT_KINDS = Object.keys(FAULTS) as FaultKind[];
 
-/** How the gateway is, always. */
+/** Properties of the gateway that are no faults. */
 export interface Manner {
-  /** milliseconds before each answer, and how many more at the most */
+  /** milliseconds before each answer, and the most that is added at random */
   readonly latencyMs?: number;
   readonly jitterMs?: number;
-  /** one of a hundred answers takes longer: the latencies are log-normal then, with `latencyMs` as their median */
+  /** the 99th percentile of the latency, which is then log-normal with the median `latencyMs` */
   readonly latencyP99Ms?: number;
   /** milliseconds by which the gateway's clock is ahead: in its dates and in the HTTP Date */
   readonly skewMs?: number;
 }
 
 export interface Faults extends Manner, Readonly<Partial<Record<FaultKind, number>>> {
-  /** seconds in the Retry-After of `busy` (default 1) and, where it is given, of `error` */
+  /** seconds in the Retry-After of `busy` (default 1) and, if set, of `error` */
   readonly retryAfter?: number;
-  /** how the numbers begin, without a plus, to which nothing is delivered for now */
+  /** prefixes of numbers, without a plus, to which nothing is delivered for now */
   readonly operators?: readonly string[];
-  /** epoch milliseconds between which the faults are there; the manner always is. Default: always */
+  /** epoch milliseconds between which the faults are active. Default: always */
   readonly from?: number;
   readonly until?: number;
 }
 
-/** True while the faults are there at all. */
+/** True while the faults are active. */
 export function inForce({ from = -Infinity, until = Infinity }: Faults, now: number): boolean {
   return from <= now && now < until;
 }
 
-/** The fault of the next request, if any. Nothing is drawn where there are no faults. */
+/** The fault of the next request, if any. Draws nothing if there are no faults. */
 export function drawFault(faults: Faults, random: () => number, now: number): FaultKind | undefined {
   if (!inForce(faults, now) || shareOf(faults) === 0) return undefined;
   const point = random();
@@ -72,12 +72,12 @@ export function drawFault(faults: Faults, random: () => number, now: number): Fa
   return FAULT_KINDS.find((kind) => point < (sum += faults[kind] ?? 0));
 }
 
-/** All shares together; more than 1 cannot be. */
+/** The sum of all shares, at most 1. */
 export function shareOf(faults: Faults): number {
   return FAULT_KINDS.reduce((sum, kind) => sum + (faults[kind] ?? 0), 0);
 }
 
-/** Milliseconds before the next answer. Draws only what it needs. */
+/** Milliseconds before the next answer. */
 export function drawLatency({ latencyMs = 0, jitterMs = 0, latencyP99Ms = 0 }: Manner, random: () => number): number {
   const more = jitterMs === 0 ? 0 : jitterMs * random();
   if (latencyP99Ms <= latencyMs || latencyMs === 0) return latencyMs + more;

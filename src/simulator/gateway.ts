@@ -1,8 +1,8 @@
 /**
- * The gateway without its HTTP: it sends nothing; each SMS gets an id and a fate, and status requests are answered from it.
+ * The gateway without HTTP. It sends nothing: each SMS gets an id and a fate, and status requests are answered from the fate.
  *
- * Where the real gateway's manner is not known, this one chooses what is hardest to take: an id that is not known is answered with Unknown, no
- * id and no date. Only mode `single` is simulated; bulk and individual with enough numbers are not recognised.
+ * Where the behavior of the real gateway is not known, the simulator chooses the hardest case for a client: an unknown id is answered with Unknown, no id and no
+ * date. Only mode `single` is simulated.
  */
 import { drawFate, makeGatewayId, type Fate } from './fate.ts';
 import type { FaultKind, Faults } from './faults.ts';
@@ -16,9 +16,9 @@ export interface GatewayOptions {
   readonly form?: Form | undefined;
   /** of the status words; default own */
   readonly words?: Spelling | undefined;
-  /** true: an id that is not known is taken for an SMS that was sent at the first question */
+  /** true: an unknown id is an SMS that was sent at its first status request */
   readonly adopt?: boolean | undefined;
-  /** what the date of a status reply is: the time of the change (default) or that of the reply. Nobody knows yet which the real one gives. */
+  /** the date of a status reply: the time of the change (default) or of the reply. It is not known which one the real gateway sends. */
   readonly dates?: 'change' | 'reply' | undefined;
   /** the drawn delays of SMS sent here are divided by it; default 1 */
   readonly speed?: number | undefined;
@@ -27,7 +27,7 @@ export interface GatewayOptions {
   readonly now: () => number;
 }
 
-/** What an address takes: some installations have one address for both. */
+/** The requests that an address accepts: some installations have one address for both. */
 export type Service = 'send' | 'status' | 'both';
 
 export interface Asked {
@@ -39,9 +39,9 @@ export interface Asked {
 export interface Gateway {
   readonly truth: Truth;
   send(phone: string, faults: Faults): { id: string; fate: Fate };
-  /** To be called now and then: what waited for its operator goes on when that is well again. */
+  /** To be called regularly: SMS that waited for their operator continue after its outage. */
   release(faults: Faults): void;
-  /** The reply and what was asked for; undefined: the request is not recognised. Only faults that spoil the reply matter here. */
+  /** The reply and what was requested; undefined: the request is not recognized. Only faults of the reply's content apply here. */
   reply(asked: Asked, faults: Faults, fault?: FaultKind): { to: 'status' | 'send'; text: string } | undefined;
 }
 
@@ -60,7 +60,7 @@ export function createGateway(options: GatewayOptions): Gateway {
   const send = (phone: string, faults: Faults): { id: string; fate: Fate } => {
     const sentAt = now();
     let id = makeGatewayId(phone, sentAt, random);
-    // after a few draws that were all taken, the next free number: a caller's `random` may not be one
+    // after a few used ids take the next free number: a caller's `random` may repeat itself
     for (let draws = 1; truth.has(id); draws++) {
       id = draws < 8 ? makeGatewayId(phone, sentAt, random) : String(6_000_000_000_000 + truth.size + draws);
     }

@@ -1,6 +1,5 @@
 /**
- * An operator that delivers nothing for a while: an SMS that is sent to it in that time stays where it is on the way, and goes on when the outage
- * is over, as if it had been sent then.
+ * An operator's outage: an SMS that is sent to it meanwhile keeps its status, and continues after the outage as if it had been sent then.
  */
 import { isFinal, statusOfWord } from '../status.ts';
 import type { Fate, Transition } from './fate.ts';
@@ -8,9 +7,9 @@ import { inForce, type Faults } from './faults.ts';
 import type { Truth } from './truth.ts';
 
 export interface Operators {
-  /** The fate as it looks now. */
+  /** The fate at this moment. */
   hold(id: string, phone: string, fate: Fate, faults: Faults): Fate;
-  /** Lets go on what is held no longer. */
+  /** Continues the SMS whose operator works again. */
   release(faults: Faults): void;
 }
 
@@ -35,7 +34,7 @@ export function createOperators(truth: Truth, now: () => number): Operators {
     release(faults) {
       if (held.size === 0) return;
       const out = outNow(faults);
-      // each request comes by here: nothing is looked through while nothing changes
+      // called for each request: does nothing while nothing changes
       if (out === lastOut) return;
       lastOut = out;
       for (const [id, { operator, fate }] of held) {

@@ -1,5 +1,5 @@
 /**
- * Numbers from 0 up to 1 that are the same for the same seed (mulberry32). For rehearsals that can be repeated; not for secrets.
+ * Random numbers from 0 up to 1 from a seed (mulberry32), for reproducible runs; not for secrets.
  */
 export function seededRandom(seed: number): () => number {
   let state = seed >>> 0;

@@ -1,12 +1,12 @@
-/** What the gateway answers, in every form that ip2sms.md lists. Pure: words in, text out. */
+/** The gateway's replies in all known formats. Pure: values in, text out. */
 import { gatewayDate } from './dates.ts';
 
 export const FORMS = ['classic', 'element', 'detail', 'lists'] as const;
-/** of an XML reply; JSON has one form only */
+/** of an XML reply; JSON has only one format */
 export type Form = (typeof FORMS)[number];
 
 export const SPELLINGS = ['own', 'other', 'upper'] as const;
-/** of the status words: our own, the others that are seen, or capitals */
+/** of the status words: our own, synonyms, or capitals */
 export type Spelling = (typeof SPELLINGS)[number];
 
 const OTHER_WORDS: Readonly<Record<string, string>> = {
@@ -26,7 +26,7 @@ export interface Answer {
   /** epoch ms, or the text itself; undefined: an empty date; null: none at all */
   readonly date?: number | string | null | undefined;
   readonly state: string;
-  /** the reason of a refusal */
+  /** the reason of a rejection */
   readonly error?: string | undefined;
   /** repeated from the request */
   readonly extId?: string | undefined;
@@ -46,7 +46,7 @@ export function xmlReply(form: Form, { id, date, state, error, extId }: Answer):
     );
   }
   if (form === 'lists') {
-    // the other id of the group comes first: who takes the first state takes a wrong one
+    // another id comes first: a client that takes the first state takes a wrong one
     return (
       `<status groupid='${GROUP}'${dated}${ext}><id>${NEIGHBOUR}</id><id>${own}</id>` +
       `<state>Enroute</state>${word}</status>`
@@ -58,7 +58,7 @@ export function xmlReply(form: Form, { id, date, state, error, extId }: Answer):
 const GROUP = '1000001';
 const NEIGHBOUR = '1000002';
 
-/** The id stands as digits, as the gateway writes it, even where they are more than a double holds. */
+/** The id is written as digits, as the gateway does, even if a double cannot hold them. */
 export function jsonReply({ id, date, state, error }: Answer): string {
   if (error !== undefined) return JSON.stringify({ error });
   const dated = date === null ? '' : `"date":${JSON.stringify(dateText(date))},`;

@@ -1,4 +1,4 @@
-/** What a client asks of the gateway: the status of an SMS, or the sending of one, in XML or in JSON. Undefined: not recognised. */
+/** Parses a client's request: a status request or a message to send, in XML or JSON. Undefined: not recognized. */
 import { parseXml, XmlElement } from '@rgrove/parse-xml';
 import { z } from 'zod';
 
@@ -16,7 +16,7 @@ const XML_STATUS =
 const JSON_ID = /"id"\s*:\s*"?([A-Za-z0-9_-]{1,64})"?\s*[,}]/;
 const JSON_STATE = /"value"\s*:\s*"(?:state|status)"/;
 
-/** The id that a status request asks for. By expressions, since thousands come each second; an id in JSON keeps all its digits so. */
+/** The id of a status request. It uses regular expressions, because thousands come each second and a JSON id must keep all its digits. */
 export function askedId(text: string, json: boolean): string | undefined {
   if (!json) return XML_STATUS.exec(text)?.[2];
   return JSON_STATE.test(text) ? JSON_ID.exec(text)?.[1] : undefined;
@@ -68,7 +68,7 @@ function jsonMessage(value: unknown): Message {
   };
 }
 
-/** Why the gateway would refuse `message`, in its own words; undefined where it takes it. Keys that were used are the caller's to know. */
+/** Why the gateway rejects `message`, in its own words; undefined if it accepts it. The caller checks for used keys. */
 export function refusal(message: Message, isUsed: (uniqueKey: string) => boolean): string | undefined {
   if (message.body.trim() === '') return 'Message text not found';
   if (message.mode !== 'single' && message.to.length < 2) {
@@ -79,7 +79,7 @@ export function refusal(message: Message, isUsed: (uniqueKey: string) => boolean
     return 'Invalid abonent number';
   const foreign = numbers.find((number) => !number.startsWith('380') || number.length !== 12);
   if (foreign !== undefined) return `Unknown operator code ${foreign.slice(0, 3)}`;
-  // an alpha name has at most 11 characters; none at all is the account's own
+  // an alpha name has at most 11 characters; without one the account's own is used
   if (message.source !== undefined && !/^[\x20-\x7e]{1,11}$|^\+?[0-9]{3,15}$/.test(message.source)) {
     return 'Invalid source number';
   }
@@ -87,7 +87,7 @@ export function refusal(message: Message, isUsed: (uniqueKey: string) => boolean
   return undefined;
 }
 
-/** Reasons that lie with the account or the text, for the fault `reject`. */
+/** Reasons about the account or the text, for the fault `reject`. */
 export const CHANCE_REFUSALS = [
   'Prepaid messages limit exceed',
   'Prepaid bill error',

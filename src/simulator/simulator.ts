@@ -1,11 +1,11 @@
 /**
- * An IP2SMS gateway over HTTP, built to the facts that are known of the real one; gateway.ts decides what it says.
+ * A simulated IP2SMS gateway over HTTP; gateway.ts decides about the answers.
  *
  *   POST /ip2sms/           sending         POST /clients.php   both, as some installations have it
- *   POST /ip2sms-request/   status          GET, PUT /truth     for rehearsals: what became of the SMS (truth-endpoint.ts)
- *                                           GET, PUT, DELETE /faults   and what goes wrong (faults-endpoint.ts)
+ *   POST /ip2sms-request/   status          GET, PUT /truth     the fates of the SMS (truth-endpoint.ts)
+ *                                           GET, PUT, DELETE /faults   the faults (faults-endpoint.ts)
  *
- * A request that is not recognised is answered with 200 and a text that repeats it: a client must neither trust the 200 nor log the text.
+ * As the real gateway does, it answers an unrecognized request with 200 and a text that repeats it: a client must neither trust the 200 nor log the text.
  */
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
@@ -28,14 +28,14 @@ export interface SimulatorOptions extends Partial<GatewayOptions> {
   readonly faults?: Faults;
 }
 
-/** How many requests there were, by what became of them. */
+/** The numbers of requests by their result. */
 export interface Requests {
   status: number;
   send: number;
-  /** a wrong login, really or by a fault */
+  /** a wrong login, or the fault of it */
   unauthorized: number;
   unrecognized: number;
-  /** those that a fault befell; only where it merely spoiled the reply, they are counted above as well */
+  /** requests with a fault; if it only changed the reply's content they are also counted above */
   faults: number;
 }
 
@@ -45,18 +45,18 @@ export interface Simulator {
   readonly requests: Readonly<Requests>;
   /** SMS that are known */
   readonly size: number;
-  /** truth that was made elsewhere */
+  /** loads fates */
   load(id: string, fate: Fate): void;
-  /** sends from within the process: as over HTTP, without its faults and refusals */
+  /** sends from within the process: as over HTTP, without faults and rejections */
   send(phone: string): { id: string; fate: Fate };
   fate(id: string): Fate | undefined;
   readonly faults: Faults;
   setFaults(faults: Faults): void;
-  /** ends the connections, whatever is under way on them */
+  /** closes all connections at once */
   close(): Promise<void>;
 }
 
-/** A longer request body is not kept. */
+/** The longest request body that is read. */
 const MAX_BODY = 64 * 1024;
 
 const SENDING = '/ip2sms/';

@@ -1,4 +1,4 @@
-/** What comes instead of an answer, and answers that are spoiled on their way: by their bytes, their time, their size, or the connection. */
+/** Faulty answers: another answer in place of the right one, or a right one with faulty bytes, timing, size or connection. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { gzipSync } from 'node:zlib';
 import type { FaultKind, Faults } from './faults.ts';
@@ -9,7 +9,7 @@ type Instead = (say: Say, request: IncomingMessage, faults: Faults) => void;
 const page = (title: string) => `<html><body>${title}</body></html>`;
 const after = (seconds: number | undefined) => (seconds === undefined ? {} : { 'retry-after': String(seconds) });
 
-/** By fault; the request is not even read. */
+/** By fault; the request is not read. */
 export const INSTEAD: Readonly<Partial<Record<FaultKind, Instead>>> = {
   error: (say, _, { retryAfter }) => say(503, 'text/html', page('503 Service Unavailable'), after(retryAfter)),
   busy: (say, _, { retryAfter = 1 }) => say(429, 'text/plain', 'Too many requests', after(retryAfter)),

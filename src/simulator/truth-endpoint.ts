@@ -1,5 +1,5 @@
 /**
- * The truth over HTTP, for rehearsals that run the simulator as a process. One SMS is {"id": "…", "fate": [{"status": "…", "at": epoch ms}, …]}.
+ * The fates over HTTP, if the simulator runs as a process. One SMS is {"id": "…", "fate": [{"status": "…", "at": epoch ms}, …]}.
  *
  *   PUT /truth        loads: a line of JSON for each SMS, or one array; answers {"loaded": N}
  *   GET /truth?id=ID  one SMS, or 404
@@ -17,7 +17,7 @@ const SMS = z.object({
   fate: z.array(z.object({ status: z.string().min(1).max(100), at: z.number() })).min(1),
 });
 
-/** Answers a request for /truth that is authorized. */
+/** Answers an authorized request for /truth. */
 export function answerTruth(truth: Truth, request: IncomingMessage, response: ServerResponse): void {
   serve(truth, request, response).catch(() => response.destroy());
 }
@@ -39,7 +39,7 @@ async function serve(truth: Truth, request: IncomingMessage, response: ServerRes
 
 const WRONG = 'not {"id", "fate": [{"status", "at"}]}, a line each or an array; what stood before it is loaded';
 
-/** How many SMS were loaded; undefined where something else was sent. */
+/** The number of SMS that were loaded; undefined if the body is invalid. */
 async function load(truth: Truth, request: IncomingMessage): Promise<number | undefined> {
   const before = { loaded: 0 };
   const take = (value: unknown) => {

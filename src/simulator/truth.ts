@@ -1,13 +1,12 @@
 /**
- * The fates of all SMS that the simulator knows, packed: a million must fit into the memory of a small machine. The words of a fate are one
- * of a few sequences and are stored once; its times lie in one array of numbers. Measured with a million drawn fates: 106 bytes an SMS, 64 of them
- * for the id.
+ * The fates of all SMS in a compact form, so that a million fit into the memory of a small machine. There are only a few sequences of statuses, each stored
+ * once; the times are in one array of numbers. Measured with a million drawn fates: 106 bytes for each SMS, 64 of them for the id.
  */
 import type { Fate, Transition } from './fate.ts';
 
 export interface Truth {
   readonly size: number;
-  /** Gives `id` a fate, or another one: the place of the former is not used again. */
+  /** Sets the fate of `id`; the space of a replaced fate is not reused. */
   set(id: string, fate: Fate): void;
   has(id: string): boolean;
   get(id: string): Fate | undefined;
@@ -76,7 +75,7 @@ function grown<A extends Uint32Array | Float64Array>(from: A, to: A): A {
   return to;
 }
 
-/** A copy of its own: a string that was concatenated or cut keeps what it was made of in memory (measured: 122 bytes an SMS, not 106). */
+/** A flat copy: a concatenated or sliced string keeps its parts in memory (measured: 122 bytes for each SMS, not 106). */
 function flat(id: string): string {
   return Buffer.from(id).toString();
 }

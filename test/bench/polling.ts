@@ -3,7 +3,7 @@ import type { Sql } from 'postgres';
 import { openDatabase } from '../../src/postgres/pools.ts';
 import { createLanes } from '../../src/poller/lanes.ts';
 import type { Claimed } from '../../src/poller/queue.ts';
-import type { Completion } from '../../src/poller/verdicts.ts';
+import type { Completion } from '../../src/poller/final-status.ts';
 import { createPollerStore, type PollerStore } from '../../src/poller/store.ts';
 import type { Status } from '../../src/status.ts';
 import { until } from '../support/database.ts';

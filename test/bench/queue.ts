@@ -19,7 +19,7 @@ async function drainOurs(db: BenchDatabase, jobs: number): Promise<Figures> {
   const queue = await openQueue(db);
   let failure: unknown;
   const completions = createCompletions({
-    write: (rows) => queue.store.complete(rows),
+    write: (rows) => queue.store.completeClaims(rows),
     onWritten: () => {},
     onRefused: async (_, error) => void (failure = error),
     onFailure: (error) => (failure = error),

@@ -28,7 +28,7 @@ async function liveOurs(db: BenchDatabase, count: number): Promise<void> {
     for (let claimed = 0; claimed < count;) {
       const rows = await queue.claim(Math.min(CLAIM, count - claimed));
       claimed += rows.length;
-      await queue.store.complete(answers(rows, () => status));
+      await queue.store.completeClaims(answers(rows, () => status));
     }
   }
   const [row] = await db.sql`select count(*)::int as n from smslogd.sms_poll`;

@@ -84,7 +84,7 @@ test('an SMS that stays open is due again by the schedule, but no later than at 
   await db.sql`update smslogd.sms_poll set due_at = now()`;
   const store = createPollerStore(db.daemon, 20_000);
   const claimed = await store.claim({ total: 2, old: 0, past: 0 }, [null, null, null]);
-  await store.complete(
+  await store.completeClaims(
     claimed.map(({ id, attempt, gatewayId }) => ({
       id,
       attempt,
@@ -118,7 +118,7 @@ test('an answer of an earlier claim, or about a gateway id that was changed mean
   const before = await db.sql`select * from smslogd.sms_poll order by id`;
   const answers = claimed.map(({ id, attempt, gatewayId }) => ({ id, attempt, gatewayId: gatewayId!, gapMs: 1_000 }));
   const delivered = answers.map((row) => ({ ...row, result: 'ok', status: 'Delivered', date: null }) as const);
-  expect(await store.complete(delivered)).toEqual({ changes: [], held: new Set() });
+  expect(await store.completeClaims(delivered)).toEqual({ changes: [], locked: new Set() });
   expect([...(await db.sql`select * from smslogd.sms_poll order by id`)]).toEqual([...before]);
   for (const id of [fenced, changed]) expect(await readSms(db, id)).toMatchObject({ gateway_status: 'Accepted' });
   await start();
@@ -181,7 +181,7 @@ test('a claim and a new status write into no index, and a claim finds what is du
       gapMs: 1_000,
     }));
     // a few of each block at a time, as they come in time
-    await store.complete(enroute.filter((_, i) => i % 8 === 0));
+    await store.completeClaims(enroute.filter((_, i) => i % 8 === 0));
     expect(await updates('verification.sms_log')).toEqual({ hot: 125, cold: 0 });
   });
 });

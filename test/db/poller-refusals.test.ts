@@ -133,7 +133,7 @@ test('an SMS that is given back without an answer is not the next one again', as
     const [row] = await store.claim({ total: 1, old: 0, past: 0 }, [null, null, null]);
     claimed.add(row!.id);
     const { id, attempt, gatewayId } = row!;
-    await store.complete([
+    await store.completeClaims([
       { id, attempt, gatewayId: gatewayId ?? '', result: null, status: null, date: null, gapMs: 0 },
     ]);
   }

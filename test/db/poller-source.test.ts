@@ -98,7 +98,7 @@ test('an SMS that is free again when it is judged keeps the gateway id that the 
   const source = await describeSource(db.daemon, db.config());
   const claimed = await store.claimWithoutGatewayId(10);
   // somebody held it at the last look at the source, and holds it no more
-  expect(await store.judgeWithoutGatewayId(claimed, source)).toEqual([]);
+  expect(await store.markUnaccepted(claimed, source)).toEqual([]);
   expect(await readSms(db, id)).toMatchObject({ gateway_status: null });
   await start();
   expect(await statusBecomes(db, id, 'Delivered')).toMatchObject({ gateway_id: '1234565' });

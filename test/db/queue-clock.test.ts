@@ -134,10 +134,10 @@ test('what is over since the transaction began gets its verdict', async () => {
       date: null,
       gapMs: 0,
     };
-    await store.complete([answer as never]);
-    await store.judgeWithoutGatewayId([of(without)], await describeSource(sql, db.config()));
+    await store.completeClaims([answer as never]);
+    await store.markUnaccepted([of(without)], await describeSource(sql, db.config()));
     expect(await store.overdue(10)).toEqual([givenUp]);
-    await store.giveUp([givenUp]);
+    await store.markTerminated([givenUp]);
     const statuses = await sql`
       select id, gateway_status as status, status_changed_at > now() as later, status_changed_at = updated_at as once from verification.sms_log`;
     const status = (id: string) => statuses.find((row) => row['id'] === id);
@@ -153,7 +153,7 @@ test('what is put off or made due is so from now on', async () => {
     const two = await insertSms(db, { gatewayId: '1000002' });
     await sql`create temp table began as select clock_timestamp() as at`;
     await store.postpone([{ id: one, attempt: 0 }], 60_000);
-    await store.giveUpLater(one, 60_000);
+    await store.postponeGiveUp(one, 60_000);
     await sql`update smslogd.sms_poll set due_at = now() + interval '10 days' where id = ${two}`;
     expect(await resetStuck(sql, 'true')).toBe(1);
     const rows = await sql`

@@ -74,8 +74,8 @@ try {
   /** What a statement took on the server, in the mean since the last call; milliseconds. */
   const spent = async () => {
     const [row] = await sql<Record<string, number>[]>`
-      select coalesce(sum(total_exec_time) filter (where query ~ 'hasty as'), 0)::float8 as claim_ms,
-             coalesce(sum(calls) filter (where query ~ 'hasty as'), 0)::float8 as claims,
+      select coalesce(sum(total_exec_time) filter (where query ~ 'async_commit as'), 0)::float8 as claim_ms,
+             coalesce(sum(calls) filter (where query ~ 'async_commit as'), 0)::float8 as claims,
              coalesce(sum(total_exec_time) filter (where query ~ 'c.ctid = '), 0)::float8 as checkpoint_ms,
              coalesce(sum(calls) filter (where query ~ 'c.ctid = '), 0)::float8 as checkpoints,
              coalesce(sum(total_exec_time) filter (where query ~ 'sms_today_vs_yesterday'), 0)::float8 as reading_ms,

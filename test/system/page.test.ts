@@ -138,7 +138,7 @@ const STATES: Readonly<Record<string, { begin: () => void; says: string; also: s
     also: 'text',
   },
   standby: {
-    begin: () => health.setMirrorState('standby'),
+    begin: () => health.stand('standby'),
     says: 'The SMS channel is well.',
     also: 'This daemon stands by',
   },

@@ -25,7 +25,7 @@ test('after a while one request is tried: an answer closes it, a fault opens it 
   let now = 507;
   const waits: number[] = [];
   for (let i = 0; i < 6; i += 1) {
-    expect(breaker.state(now)).toBe('trying');
+    expect(breaker.state(now)).toBe('half-open');
     breaker.note('fault', now, now);
     waits.push(breaker.remaining(now));
     now += breaker.remaining(now);
@@ -82,10 +82,10 @@ test('another login is tried at once, and is given the pauses of a first refusal
   breaker.note('unauthorized', 10 + MINUTE, 10 + MINUTE);
   expect(breaker.state(20 + MINUTE)).toBe('open');
   breaker.retry(20 + MINUTE);
-  expect(breaker.state(20 + MINUTE)).toBe('trying');
+  expect(breaker.state(20 + MINUTE)).toBe('half-open');
   // what was under way with the former login
   breaker.note('unauthorized', 15 + MINUTE, 21 + MINUTE);
-  expect(breaker.state(21 + MINUTE)).toBe('trying');
+  expect(breaker.state(21 + MINUTE)).toBe('half-open');
   breaker.note('unauthorized', 21 + MINUTE, 22 + MINUTE);
   expect(breaker.remaining(22 + MINUTE)).toBe(MINUTE);
 

@@ -1,6 +1,6 @@
 import { expect, test, vi } from 'vitest';
 import { createCompletions } from '../../src/poller/completions.ts';
-import type { Completed, Completion } from '../../src/poller/verdicts.ts';
+import type { Completed, Completion } from '../../src/poller/final-status.ts';
 
 const answer = (id: number): Completion => ({
   id: String(id),
@@ -12,7 +12,7 @@ const answer = (id: number): Completion => ({
   gapMs: 0,
 });
 
-const NOTHING: Completed = { changes: [], held: new Set() };
+const NOTHING: Completed = { changes: [], locked: new Set() };
 
 test('what comes while a batch is written is gathered for a batch of its own, a full one does not wait, and a third one does', async () => {
   vi.useFakeTimers();
@@ -67,7 +67,7 @@ function holding(held: (id: number) => boolean) {
   const completions = createCompletions({
     write: async (rows) => {
       for (const { id } of rows) tries.set(Number(id), (tries.get(Number(id)) ?? 0) + 1);
-      return { changes: [], held: new Set(rows.map(({ id }) => id).filter((id) => held(Number(id)))) };
+      return { changes: [], locked: new Set(rows.map(({ id }) => id).filter((id) => held(Number(id)))) };
     },
     onWritten: (rows) => void written.push(...rows.map(({ id }) => Number(id))),
     onRefused: async () => {},

@@ -223,7 +223,8 @@ describe('/readyz', () => {
     ['stopped', 503, 'not ready: the mirror is stopped\n'],
   ] as const)('with a mirror that is %s answers %d', async (state, status, text) => {
     await start();
-    health.setMirrorState(state);
+    if (state === 'standby') health.stand('standby');
+    else if (state !== 'starting') health.setMirrorState(state);
     const response = await get('/readyz');
     expect(response.status).toBe(status);
     expect(await response.text()).toBe(text);

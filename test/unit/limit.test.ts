@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { createLanes } from '../../src/poller/lanes.ts';
 import { createLimit } from '../../src/poller/limit.ts';
 import { createRate } from '../../src/poller/rate.ts';
-import { createConduct } from '../../src/poller/throttle.ts';
+import { createThrottle } from '../../src/poller/throttle.ts';
 import { silentLog } from '../../src/log.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import type { Outcome } from '../../src/poller/outcome.ts';
@@ -117,30 +117,30 @@ test('SMS that came past their life hold at most a tenth of the limit, at least 
 test('a claim is worth its statement at once from half of the places, or from half of what a rate allows at once', () => {
   const deps = { metrics: createMetrics('test'), log: silentLog };
   let now = 0;
-  const slow = createConduct(deps, { ceiling: 64, perSecond: 20 }, () => now);
+  const slow = createThrottle(deps, { ceiling: 64, perSecond: 20 }, () => now);
   // the rate allows two at once, the places would be eight: a request that hangs must not hold the others back
   slow.began(2);
-  expect(slow.worthAClaim()).toBe(false);
+  expect(slow.worthClaiming()).toBe(false);
   slow.unused(1);
   expect(slow.free()).toBe(1);
   slow.began(1);
-  expect(slow.worthAClaim()).toBe(false);
+  expect(slow.worthClaiming()).toBe(false);
   now += 50;
-  expect(slow.worthAClaim()).toBe(true);
-  const free = createConduct(deps, { ceiling: 8, perSecond: 0 }, () => now);
+  expect(slow.worthClaiming()).toBe(true);
+  const free = createThrottle(deps, { ceiling: 8, perSecond: 0 }, () => now);
   free.began(7);
-  expect(free.worthAClaim()).toBe(false);
+  expect(free.worthClaiming()).toBe(false);
   free.unused(3);
-  expect(free.worthAClaim()).toBe(true);
+  expect(free.worthClaiming()).toBe(true);
 });
 
 /** The limit after one request that ended so. */
 async function limitAfter(outcome: Outcome): Promise<number | undefined> {
   const metrics = createMetrics('test');
-  const conduct = createConduct({ metrics, log: silentLog }, { ceiling: 64, perSecond: 0 }, () => 1);
-  conduct.began(8);
-  conduct.ended(outcome, 0);
-  conduct.show();
+  const throttle = createThrottle({ metrics, log: silentLog }, { ceiling: 64, perSecond: 0 }, () => 1);
+  throttle.began(8);
+  throttle.ended(outcome, 0);
+  throttle.updateGauges();
   return (await metrics.pollLimit.get()).values[0]?.value;
 }
 

@@ -1,6 +1,6 @@
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { gapAt, LONGEST_GAP_MS, refusedGapAt } from '../../src/poller/schedule.ts';
+import { gapAt, LONGEST_GAP_MS, rejectedGapAt } from '../../src/poller/schedule.ts';
 import { DISTRIBUTIONS, drawMoments, oneMinutePoll, optimum, smslogd } from '../support/schedule.ts';
 
 const MINUTE = 60_000;
@@ -65,6 +65,6 @@ test('the optimum for the requests of a one-minute poll learns three times as ea
 });
 
 test('an SMS that the gateway refuses is asked for again in ten seconds, then when it is twice as old, at last each quarter of an hour', () => {
-  const seconds = [3, 60, 600, 86_400].map((age) => refusedGapAt(age * 1_000, 0.5) / 1_000);
+  const seconds = [3, 60, 600, 86_400].map((age) => rejectedGapAt(age * 1_000, 0.5) / 1_000);
   expect(seconds).toEqual([10, 60, 600, 900]);
 });

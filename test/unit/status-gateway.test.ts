@@ -144,7 +144,7 @@ test.each([
   [200, {}, 'ok', 'answer', false, 'schedule'],
   [301, { location: '/elsewhere' }, 'protocol', 'answer', false, 'schedule'],
   [204, {}, 'protocol', 'answer', false, 'schedule'],
-  [400, {}, 'http_4xx', 'answer', false, 'refused'],
+  [400, {}, 'http_4xx', 'answer', false, 'rejected'],
   [401, {}, 'unauthorized', 'unauthorized', false, 'now'],
   [403, {}, 'unauthorized', 'unauthorized', false, 'now'],
   [408, {}, 'http_4xx', 'fault', true, 'schedule'],

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { SmslogdError, toSmslogdError } from '../../src/errors.ts';
 import { silentLog } from '../../src/log.ts';
-import { backoff, restAfter, supervise } from '../../src/supervise.ts';
+import { backoff, pauseAfter, supervise } from '../../src/supervise.ts';
 
 const options = { name: 'test', log: silentLog };
 
@@ -90,5 +90,5 @@ test('a connection that pg lost or could not make in time is no fault of ours, t
 });
 
 test('a look that takes long takes a twentieth of the time at most, but what waited for a lock is looked at again soon after', () => {
-  expect([5, 200, 300_000].map((took) => restAfter(1_000, took))).toEqual([1_000, 4_000, 10_000]);
+  expect([5, 200, 300_000].map((took) => pauseAfter(1_000, took))).toEqual([1_000, 4_000, 10_000]);
 });

@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import type { Known } from '../../src/page/facts.ts';
-import { judge, ON_TIME, type Level } from '../../src/page/verdict.ts';
+import { WAL_AT_RISK } from '../../src/mirror/slot-health.ts';
+import { CLOCK_SECONDS, LAG_SECONDS, ON_TIME, OPEN_SECONDS, SILENCE_SECONDS } from '../../src/page/thresholds.ts';
+import { judge, type Level } from '../../src/page/verdict.ts';
 import { age, bytes, latency, percent } from '../../src/page/wording.ts';
 
 const NO_REQUESTS = {
@@ -276,4 +278,20 @@ test('page, alerts and dashboard have one objective for SMS on time', () => {
   expect(alerts).toEqual(Array.from({ length: 4 }, () => ON_TIME.impaired));
   const dashboard = named('ops/grafana/dashboard.ts', /'On time today'[^}]*?bounds: \[0\.\d+, (0\.\d+)\]/g);
   expect(dashboard).toEqual([ON_TIME.impaired]);
+});
+
+/** The expression of an alert. */
+const alert = (name: string) =>
+  new RegExp(`- alert: ${name}\\n[^]*?expr:([^]*?)\\n        (?:for|labels):`).exec(
+    readFileSync('ops/alerts.yml', 'utf8'),
+  )?.[1] ?? '';
+
+test.each([
+  ['SmslogdMirrorLag', `> ${LAG_SECONDS}`],
+  ['SmslogdPollStale', `> ${SILENCE_SECONDS}`],
+  ['SmslogdBacklogOld', `> ${OPEN_SECONDS}`],
+  ['SmslogdGatewayClock', `>= ${CLOCK_SECONDS}`],
+  ['SmslogdSlotAboutToBeLost', `wal_status{status=~"${WAL_AT_RISK.join('|')}"}`],
+])('page and the alert %s have one threshold', (name, threshold) => {
+  expect(alert(name)).toMatch(new RegExp(`${threshold.replace(/[{}|]/g, '\\$&')}(?!\\d)`));
 });

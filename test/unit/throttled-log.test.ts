@@ -2,7 +2,7 @@ import { pino } from 'pino';
 import { expect, test } from 'vitest';
 import { silentLog } from '../../src/log.ts';
 import { createMetrics } from '../../src/metrics.ts';
-import { createConduct } from '../../src/poller/throttle.ts';
+import { createThrottle } from '../../src/poller/throttle.ts';
 import type { Outcome } from '../../src/poller/outcome.ts';
 
 function start() {
@@ -10,12 +10,12 @@ function start() {
   const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(JSON.parse(line) as never) });
   const metrics = createMetrics('test');
   const clock = { now: 0 };
-  const conduct = createConduct({ metrics, log }, { ceiling: 8, perSecond: 0 }, () => clock.now);
+  const throttle = createThrottle({ metrics, log }, { ceiling: 8, perSecond: 0 }, () => clock.now);
   const request = (outcome: Outcome) => {
-    conduct.began(1);
-    conduct.ended(outcome, clock.now);
+    throttle.began(1);
+    throttle.ended(outcome, clock.now);
   };
-  return { lines, metrics, conduct, clock, request };
+  return { lines, metrics, throttle, clock, request };
 }
 
 interface Metric {
@@ -46,41 +46,41 @@ test('a gateway that comes and goes is said once a minute, with how often; each 
   }
   const said = lines.filter(({ code }) => code === 'gateway_busy');
   expect(said.map(({ times }) => times)).toEqual([undefined, 30]);
-  expect(said[0]).toMatchObject({ level: 40, seconds: 1, msg: 'the gateway asks for a pause (http_4xx)' });
+  expect(said[0]).toMatchObject({ level: 40, seconds: 1, msg: 'the gateway is rate limiting (http_4xx)' });
   expect(lines.filter(({ msg }) => msg === 'the gateway answers again')).toHaveLength(2);
   expect(await value(metrics.errors, 'gateway_busy')).toBe(60);
 });
 
 test('a gateway that is left alone is asked nothing, then by one request; the gauge says so, and not while nothing is due that could be tried', async () => {
-  const { metrics, conduct, clock, request } = start();
+  const { metrics, throttle, clock, request } = start();
   request(BUSY);
-  conduct.show();
+  throttle.updateGauges();
   expect(await value(metrics.pollBreaker)).toBe(1);
-  expect(conduct.free()).toBe(0);
+  expect(throttle.free()).toBe(0);
   clock.now = 1_001;
-  expect(conduct.free()).toBe(1);
-  conduct.show();
+  expect(throttle.free()).toBe(1);
+  throttle.updateGauges();
   expect(await value(metrics.pollBreaker)).toBe(0);
-  conduct.began(1);
-  conduct.show();
+  throttle.began(1);
+  throttle.updateGauges();
   expect(await value(metrics.pollBreaker)).toBe(1);
-  expect(conduct.free()).toBe(0);
-  conduct.ended(ANSWER, clock.now);
-  expect(conduct.free()).toBeGreaterThan(1);
-  conduct.show();
+  expect(throttle.free()).toBe(0);
+  throttle.ended(ANSWER, clock.now);
+  expect(throttle.free()).toBeGreaterThan(1);
+  throttle.updateGauges();
   expect(await value(metrics.pollBreaker)).toBe(0);
 });
 
 test('the metrics tell the newest trouble alone', async () => {
   const metrics = createMetrics('test');
   let now = 0;
-  const conduct = createConduct({ metrics, log: silentLog }, { ceiling: 8, perSecond: 0 }, () => now);
+  const throttle = createThrottle({ metrics, log: silentLog }, { ceiling: 8, perSecond: 0 }, () => now);
   const trouble = async () =>
     (await metrics.gatewayTrouble.get()).values.filter(({ value }) => value === 1).map(({ labels }) => labels.code);
   const ended = (outcome: Pick<Outcome, 'result' | 'breaker'> & Partial<Outcome>) => {
     now += 900_000;
-    conduct.began(1);
-    conduct.ended({ again: 'now', overload: false, ...outcome }, now);
+    throttle.began(1);
+    throttle.ended({ again: 'now', overload: false, ...outcome }, now);
   };
   expect((await metrics.gatewayTrouble.get()).values).toHaveLength(3);
   expect(await trouble()).toEqual([]);

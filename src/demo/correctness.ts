@@ -1,10 +1,9 @@
 /**
- * Whether a row of the log tells the truth about its SMS. Pure; the simulator's fates are the truth.
+ * Whether a row of the log is correct, compared with the simulator's fate of its SMS. Pure.
  *
- * A status that the gateway gave must be a state that the SMS had, with the second at which it entered it, and not one that was still to
- * come when the row was written. An earlier state is true as long as the row is open: it tells what was known. The two verdicts that the
- * daemon gives by itself are bound to the end of the SMS's life: Unaccepted only where no gateway id ever was, Terminated only where the
- * gateway still had no final status. And a life that is over leaves no open row behind.
+ * A status from the gateway must be a state that the SMS had before the row was written, with the second at which it started. An earlier state is correct while
+ * the row is open. The daemon's own statuses require the deadline: Unaccepted if there was never a gateway id, Terminated if the gateway had no final status. No
+ * row may be open past its deadline.
  */
 import type { Fate } from '../simulator/fate.ts';
 import { stateAt } from '../simulator/fate.ts';
@@ -20,7 +19,7 @@ export interface LoggedState {
   readonly updatedAt: number;
 }
 
-/** What is known of the SMS. */
+/** The fate of the SMS. */
 export interface TrueCourse {
   readonly insertedAt: number;
   /** undefined: it never had a gateway id */
@@ -28,23 +27,23 @@ export interface TrueCourse {
 }
 
 export interface Clock {
-  /** epoch ms of the look */
+  /** epoch ms of the comparison */
   readonly now: number;
   readonly lifeMs: number;
 }
 
-export interface Judgement {
+export interface RowCheck {
   readonly flaw: Flaw | undefined;
   /** how long the gateway has known a newer status than the log; 0: the log is up to date */
   readonly behindMs: number;
 }
 
-/** Between an answer of the gateway and its row lie at most the request's time limit and a flush: a verdict may be that much older than it looks. */
+/** The most between an answer of the gateway and its row: the request's timeout and a flush. */
 const VERDICT_MS = 10_000;
-/** How long after the end of its life a row may still wait for its last answer: a daemon that is killed while it asks comes back to it so late. */
+/** How long after its deadline a row may be open: a daemon that was killed during the request claims it again this late. */
 const GRACE_MS = 5 * 60_000;
 
-/** The status that the log would have if it knew everything at `now`; null where there is nothing to know yet. */
+/** The status that a log without delay would have at `now`; null if there is none yet. */
 export function trueStatus({ insertedAt, fate }: TrueCourse, { now, lifeMs }: Clock): Status | null {
   const over = now >= insertedAt + lifeMs;
   if (fate === undefined) return over ? 'Unaccepted' : null;
@@ -53,7 +52,7 @@ export function trueStatus({ insertedAt, fate }: TrueCourse, { now, lifeMs }: Cl
   return over ? 'Terminated' : status;
 }
 
-export function judge(logged: LoggedState, course: TrueCourse, clock: Clock): Judgement {
+export function checkRow(logged: LoggedState, course: TrueCourse, clock: Clock): RowCheck {
   const { status } = logged;
   const open = status === null || !isFinal(status);
   if (open && clock.now > course.insertedAt + clock.lifeMs + GRACE_MS) return { flaw: 'overdue', behindMs: 0 };
@@ -78,7 +77,7 @@ function flawOf(
     const then = statusNamed(stateAt(fate, changedAt - VERDICT_MS)?.status);
     return then === null || isFinal(then) ? 'status' : undefined;
   }
-  // what its service wrote, before the gateway was first asked
+  // as its service wrote it, before the first request
   if (status === 'Accepted' && changedAt === null) return undefined;
   const had = fate.filter((state) => statusNamed(state.status) === status && state.at <= updatedAt);
   if (had.length === 0) return 'status';

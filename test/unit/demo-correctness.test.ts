@@ -1,6 +1,6 @@
 import { assert, integer, property } from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { judge, trueStatus, type LoggedState } from '../../src/demo/judgement.ts';
+import { checkRow, trueStatus, type LoggedState } from '../../src/demo/correctness.ts';
 import { drawFate, stateAt, type Fate } from '../../src/simulator/fate.ts';
 import { seededRandom } from '../../src/simulator/random.ts';
 import { isFinal, type Status } from '../../src/status.ts';
@@ -26,7 +26,7 @@ function row(status: Status | null, changedAt: number | null, updatedAt = SENT +
 }
 const second = (at: number) => Math.floor(at / 1000) * 1000;
 const flaw = (logged: LoggedState, fate: Fate | undefined, at = clock) =>
-  judge(logged, { insertedAt: SENT, fate }, at).flaw;
+  checkRow(logged, { insertedAt: SENT, fate }, at).flaw;
 
 describe('a final status', () => {
   test('with the second at which it came is true', () => {
@@ -51,12 +51,12 @@ describe('a final status', () => {
 
 describe('an open status', () => {
   test('that was so once is true while the SMS lives, and counted as behind', () => {
-    const judgement = judge(row('Enroute', second(SENT + 1_400)), { insertedAt: SENT, fate: delivered }, young);
-    expect(judgement).toEqual({ flaw: undefined, behindMs: 10 * MINUTE - 5_300 });
+    const check = checkRow(row('Enroute', second(SENT + 1_400)), { insertedAt: SENT, fate: delivered }, young);
+    expect(check).toEqual({ flaw: undefined, behindMs: 10 * MINUTE - 5_300 });
   });
   test('that is so is not behind', () => {
-    const judgement = judge(row('Enroute', second(SENT + 1_400)), { insertedAt: SENT, fate: stuck }, young);
-    expect(judgement).toEqual({ flaw: undefined, behindMs: 0 });
+    const check = checkRow(row('Enroute', second(SENT + 1_400)), { insertedAt: SENT, fate: stuck }, young);
+    expect(check).toEqual({ flaw: undefined, behindMs: 0 });
   });
   test('that never was so is untrue', () => {
     expect(flaw(row('Pending', second(SENT + 1_400)), delivered, young)).toBe('status');
@@ -135,8 +135,8 @@ test('whatever an honest poller writes is true, and the same row with another st
       const honest =
         over && open ? row('Terminated', asked, asked) : row(state.status as Status, second(state.at), asked);
       const course = { insertedAt: SENT, fate };
-      expect(judge(honest, course, { now: asked + 1, lifeMs: LIFE }).flaw).toBeUndefined();
-      expect(judge({ ...honest, status: 'Rejected' }, course, { now: asked, lifeMs: LIFE }).flaw).toSatisfy(
+      expect(checkRow(honest, course, { now: asked + 1, lifeMs: LIFE }).flaw).toBeUndefined();
+      expect(checkRow({ ...honest, status: 'Rejected' }, course, { now: asked, lifeMs: LIFE }).flaw).toSatisfy(
         (found) => found !== undefined || honest.status === 'Rejected',
       );
     }),

@@ -1,0 +1,251 @@
+/**
+ * When an SMS gets its final status. The rules, all by the database's clock:
+ *
+ *   final answer   The gateway's final status is written as it is.
+ *   Terminated     Past `deadline_at` (SMS_STATUSES_EXPIRATION) an answer that is not final is the last one. Without any answer, past `give_up_at`
+ *                  (SMS_STATUSES_GIVE_UP).
+ *   Unaccepted     Past `deadline_at`, if the SMS still has no gateway id: it was never accepted.
+ *
+ * sql/queue.sql sets both times when it queues an SMS.
+ *
+ * - A completion counts only while `attempt` and the gateway id are the claimed ones, and writes a status only over one that is not final and differs. A row
+ *   leaves the queue in the statement that makes it final, or when its log row is gone or final.
+ * - Log rows are locked before queue rows, and both by id, as the log's triggers do. No statement waits for a locked row: it is skipped and tried again, so
+ *   that it does not block the others.
+ */
+import type { PollResult, RejectReason } from '../metrics.ts';
+import { briefly } from '../postgres/briefly.ts';
+import type { Sql } from '../postgres/pools.ts';
+import { arrayLiteral } from '../postgres/quoting.ts';
+import { columnSql, gatewayIdSql, type Source } from '../source.ts';
+import { OPEN_STATUSES, type SmsType, type Status } from '../status.ts';
+import { CLOCK, clockOf, NOW } from './clock.ts';
+import type { Claimed } from './queue.ts';
+
+const OPEN = arrayLiteral(OPEN_STATUSES);
+
+export interface Completion {
+  readonly id: string;
+  readonly attempt: number;
+  readonly gatewayId: string;
+  /** null: there was no answer (shutdown, wrong login); the row is due again at once */
+  readonly result: Exclude<PollResult, 'unchanged'> | null;
+  readonly status: Status | null;
+  /** milliseconds since 1970; null: the time of the write */
+  readonly date: number | null;
+  /** milliseconds until it is due again, if it stays open */
+  readonly gapMs: number;
+  /** of a Rejected SMS; only for the metric */
+  readonly reason?: RejectReason | undefined;
+}
+
+/** A log row whose status changed. */
+export interface Change {
+  readonly id: string;
+  readonly type: SmsType;
+  readonly from: Status | 'none';
+  readonly to: Status;
+  /** status_changed_at - inserted_at; may be negative */
+  readonly seconds: number | null;
+  /** it was queued after its deadline, by an initial copy or a repair: it does not count as traffic */
+  readonly history: boolean;
+}
+
+export interface Completed {
+  readonly changes: readonly Change[];
+  /** ids of rows that are locked: nothing was written of them */
+  readonly locked: ReadonlySet<string>;
+}
+
+/**
+ * `answers`, `expiry` and `unaccepted` are the connections for the three kinds of statements, so that one that waits for a lock on the log or on the source
+ * does not block the others.
+ */
+export function createFinalStatus(unaccepted: Sql, answers: Sql, expiry: Sql) {
+  const { clock, now } = clockOf(answers);
+
+  /**
+   * Writes the gateway's answers in one statement. It decides by its snapshot, then locks the rows, log before queue. A row that is locked, or changed in
+   * between, stays as it is and is returned in `locked`: another poller's claim may lock one briefly that it saw before the lease.
+   */
+  async function completeClaims(rows: readonly Completion[]): Promise<Completed> {
+    const column = (value: (row: Completion) => string | number | null) => arrayLiteral(rows.map(value));
+    const decided = await answers<(Change & { locked: boolean })[]>`
+      with ${clock},
+      answered as materialized (
+        select * from unnest(${column((r) => r.id)}::uuid[], ${column((r) => r.attempt)}::int[],
+                             ${column((r) => r.gatewayId)}::text[], ${column((r) => r.result)}::text[],
+                             ${column((r) => r.status)}::text[],
+                             ${column((r) => r.date)}::float8[],
+                             ${column((r) => r.gapMs)}::float8[])
+            as answered (id, attempt, gateway_id, result, status, date, gap)
+      ), decided as materialized (
+        -- past the deadline an answer that is not final is the last one
+        select s.id, p.ctid as queue_ctid, l.ctid as log_ctid, s.attempt, s.gateway_id, s.result, s.gap, a.status, a.date, l.type, l.gateway_status as was,
+               l.gateway_id as log_gateway_id, ${answers.unsafe(latency('a.date'))} as seconds, ${answers.unsafe(HISTORY)} as history,
+               a.applies and a.open and (l.gateway_status is distinct from a.status or l.status_changed_at is null) as writes,
+               not a.open or a.applies and a.status <> all (${OPEN}::text[]) as leaves
+          from answered s
+          join smslogd.sms_poll p on p.id = s.id and p.attempt = s.attempt and p.gateway_id = s.gateway_id
+          left join verification.sms_log l on l.id = s.id
+         cross join lateral (select coalesce(s.status = any (${OPEN}::text[]) and p.deadline_at <= ${now}, false) as expires) e
+         cross join lateral (
+           select case when e.expires then 'Terminated' else s.status end as status,
+                  case when e.expires then ${now} else coalesce(to_timestamp(s.date / 1000), ${now}) end as date,
+                  coalesce(l.gateway_id = s.gateway_id and s.status is not null, false) as applies,
+                  l.id is not null and coalesce(l.gateway_status = any (${OPEN}::text[]), true) as open
+         ) a
+      ), locked_log as materialized (
+        select l.ctid from verification.sms_log l join decided d on d.log_ctid = l.ctid where d.writes
+         order by l.id for update of l skip locked
+      ), locked as materialized (
+        select d.*
+          from smslogd.sms_poll p join decided d on d.queue_ctid = p.ctid
+         where (select count(*) from locked_log) >= 0 and p.attempt = d.attempt and p.gateway_id is not distinct from d.gateway_id
+           and (not d.writes or d.log_ctid in (select ctid from locked_log))
+         order by p.id for update of p skip locked
+      ), updated as (
+        update verification.sms_log l set gateway_status = h.status, status_changed_at = h.date, updated_at = ${now}
+          from locked h where l.ctid = h.log_ctid and h.writes
+        returning h.id, h.type, h.was, h.status, h.seconds, h.history
+      ), dequeued as (
+        delete from smslogd.sms_poll p using locked h where p.ctid = h.queue_ctid and h.leaves
+      ), rescheduled as (
+        update smslogd.sms_poll p
+           set gateway_id = coalesce(h.log_gateway_id, p.gateway_id),
+               leased_until = '-infinity',
+               -- a released row goes behind the others that are due, so that it does not block them
+               due_at = case when h.result is null then ${now}
+                             when p.deadline_at > ${now} then least(${now} + make_interval(secs => h.gap / 1000), p.deadline_at)
+                             else ${now} + make_interval(secs => h.gap / 1000) end,
+               last_result = case when h.result = 'ok' and (not h.writes or h.was is not distinct from h.status) then 'unchanged'
+                                  else coalesce(h.result, p.last_result) end
+          from locked h where p.ctid = h.queue_ctid and not h.leaves
+      )
+      select id, type, coalesce(was, 'none') as "from", status as "to", seconds, history, false as locked from updated where was is distinct from status
+       union all
+      select id, type, was, status, seconds, history, true from decided where id not in (select id from locked)`;
+    return {
+      changes: decided.filter(({ locked }) => !locked),
+      locked: new Set(decided.filter(({ locked }) => locked).map(({ id }) => id)),
+    };
+  }
+
+  /**
+   * Looks up the source rows of claimed SMS without a gateway id a last time: an id found there is written to the log, whose trigger queues the SMS again.
+   * Returns the statuses that were written.
+   */
+  async function fillFromSource(source: Source, ids: readonly string[]): Promise<Change[]> {
+    return await briefly<Change>(
+      expiry,
+      `with ${gatewayIdSql(source, '$1::text::uuid[]')}
+       select id, type, coalesce(was, 'none') as "from", gateway_status as "to", null::float8 as seconds,
+              coalesce((select ${HISTORY} from smslogd.sms_poll p where p.id = updated.id), false) as history
+         from updated where was is distinct from gateway_status`,
+      [arrayLiteral(ids)],
+    );
+  }
+
+  /**
+   * Makes claimed SMS Unaccepted that have no gateway id past their deadline. If the source has no gateway ids, a mirrored row leaves the queue without a
+   * status; if the source has an id that `fillFromSource` could not write now, the row stays.
+   */
+  async function markUnaccepted(rows: readonly Claimed[], source: Source): Promise<Change[]> {
+    const tracked = source.tracksGateway;
+    const hasId = tracked
+      ? `exists (select from ${source.table} s where s.id = l.id and ${columnSql(source, 's', 'gateway_id')} is not null)`
+      : 'false';
+    const text = `
+      with ${CLOCK},
+      claimed as materialized (
+        select * from unnest($1::uuid[], $2::int[]) as claimed (id, attempt)
+      ), decided as materialized (
+        select p.id, p.attempt, l.gateway_id, l.gateway_status as was, ${latency(NOW)} as seconds, ${HISTORY} as history,
+               a.open and l.gateway_id is null and not a.untracked and p.deadline_at <= ${NOW} and not a.has_id as writes,
+               not a.open or l.gateway_id is null and (a.untracked or p.deadline_at <= ${NOW} and not a.has_id) as leaves
+          from claimed s join smslogd.sms_poll p using (id, attempt) left join verification.sms_log l using (id)
+         cross join lateral (select l.id is not null and coalesce(l.gateway_status = any ($3::text[]), true) as open,
+                                    coalesce(l.type = 'verification' and not ${tracked}, false) as untracked,
+                                    coalesce(l.type = 'verification' and ${hasId}, false) as has_id) a
+      ), locked_log as materialized (
+        select l.id from verification.sms_log l join decided s on s.id = l.id where s.writes order by l.id for update of l skip locked
+      ), locked as materialized (
+        select s.*
+          from smslogd.sms_poll p join decided s on s.id = p.id
+         where (select count(*) from locked_log) >= 0 and p.attempt = s.attempt and p.gateway_id is null
+           and (not s.writes or s.id in (select id from locked_log))
+         order by p.id for update of p skip locked
+      ), updated as (
+        update verification.sms_log l set gateway_status = 'Unaccepted', status_changed_at = ${NOW}, updated_at = ${NOW}
+          from locked h
+         where l.id = h.id and h.writes and l.gateway_id is null
+           and (l.gateway_status is null or l.gateway_status = any ($3::text[]))
+        returning l.id, l.type, coalesce(h.was, 'none') as was, h.seconds, h.history
+      ), dequeued as (
+        delete from smslogd.sms_poll p using locked h where p.id = h.id and h.leaves
+      ), rescheduled as (
+        update smslogd.sms_poll p
+           set gateway_id = h.gateway_id, leased_until = '-infinity', due_at = case when h.gateway_id is null then greatest(${NOW}, p.deadline_at) else ${NOW} end
+          from locked h where p.id = h.id and not h.leaves
+      )
+      select id, type, was as "from", 'Unaccepted' as "to", seconds, history from updated`;
+    return await briefly<Change>(unaccepted, text, [
+      arrayLiteral(rows.map((row) => row.id)),
+      arrayLiteral(rows.map((row) => row.attempt)),
+      OPEN,
+    ]);
+  }
+
+  /**
+   * At most `limit` rows past `give_up_at`. A row that was queued after its deadline must have been asked for once, because it waits behind all others. The
+   * order is random, so that locked rows do not block the others.
+   */
+  async function overdue(limit: number): Promise<string[]> {
+    const rows = await expiry<{ id: string }[]>`
+      with ${clock}
+      select id from smslogd.sms_poll where give_up_at <= ${now} and (lane <> 2 or attempt > 0) order by random() limit ${limit}`;
+    return rows.map(({ id }) => id);
+  }
+
+  /** Makes SMS Terminated that are past `give_up_at`. */
+  async function markTerminated(ids: readonly string[]): Promise<Change[]> {
+    return await expiry<Change[]>`
+      with ${clock},
+      decided as materialized (
+        select p.id, l.gateway_status as was, ${answers.unsafe(latency(NOW))} as seconds, ${answers.unsafe(HISTORY)} as history,
+               l.id is not null and coalesce(l.gateway_status = any (${OPEN}::text[]), true) as writes
+          from smslogd.sms_poll p left join verification.sms_log l using (id)
+         where p.id = any (${arrayLiteral(ids)}::uuid[]) and p.give_up_at <= ${now}
+      ), locked_log as materialized (
+        select l.id from verification.sms_log l join decided o on o.id = l.id where o.writes order by l.id for update of l skip locked
+      ), locked as materialized (
+        select o.*
+          from smslogd.sms_poll p join decided o on o.id = p.id
+         where (select count(*) from locked_log) >= 0 and p.give_up_at <= ${now} and (not o.writes or o.id in (select id from locked_log))
+         order by p.id for update of p skip locked
+      ), updated as (
+        update verification.sms_log l set gateway_status = 'Terminated', status_changed_at = ${now}, updated_at = ${now}
+          from locked h where l.id = h.id and h.writes and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
+        returning l.id, l.type, coalesce(h.was, 'none') as was, h.seconds, h.history
+      ), dequeued as (
+        delete from smslogd.sms_poll p using locked h where p.id = h.id
+      )
+      select id, type, was as "from", 'Terminated' as "to", seconds, history from updated`;
+  }
+
+  /** Postpones the end of a row that the database rejects. */
+  async function postponeGiveUp(id: string, gapMs: number): Promise<void> {
+    await expiry`
+      with ${clock}
+      update smslogd.sms_poll set give_up_at = ${now} + make_interval(secs => ${gapMs / 1000}::float8)
+       where id in (select id from smslogd.sms_poll where id = ${id} for update skip locked)`;
+  }
+
+  return { completeClaims, fillFromSource, markUnaccepted, overdue, markTerminated, postponeGiveUp };
+}
+
+/** Seconds since inserted_at; null if that is infinite, which PostgreSQL before 17 cannot subtract. */
+const latency = (end: string) =>
+  `case when isfinite(l.inserted_at) then extract(epoch from ${end} - l.inserted_at)::float8 end`;
+
+const HISTORY = 'p.lane = 2 and p.deadline_at < clock_timestamp() - (select life from smslogd.settings)';
