@@ -29,7 +29,7 @@ create or replace function smslogd.percentile(buckets bigint[], quantile float8)
 return smslogd.percentile(smslogd.delivery_bounds(), buckets, quantile);
 
 -- Buckets of few rows, those of a day at the least: where rows are many, sums of their elements are ten times as fast.
-create or replace function smslogd.add_buckets(a bigint[], b bigint[]) returns bigint[] language sql immutable strict parallel safe
+create or replace function smslogd.add_buckets(a bigint[], b bigint[]) returns bigint[] language sql immutable strict parallel safe cost 5
 return array(select x + y from unnest(a, b) with ordinality as u (x, y, place) order by place);
 create or replace aggregate smslogd.sum_buckets(bigint[]) (sfunc = smslogd.add_buckets, stype = bigint[], parallel = safe);
 
@@ -70,7 +70,7 @@ comment on view smslogd.hour_counts is 'The hourly counters, right at this momen
 
 -- The days that have SMS, each found by the first hour after the one before; one SMS at a time that is wrong costs one day, and not all those between.
 create or replace function smslogd.counted_days() returns table (day date, lo timestamptz, hi timestamptz)
-language sql stable security definer rows 400 set search_path = pg_catalog, pg_temp set jit = off as $$
+language sql stable security definer rows 100 set search_path = pg_catalog, pg_temp set jit = off as $$
   with recursive zone as materialized (
     select zone from smslogd.moment
   ), stored as (

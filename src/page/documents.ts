@@ -7,7 +7,14 @@ import { readFileSync } from 'node:fs';
 import { escape } from './wording.ts';
 import { STYLE } from './style.ts';
 
-const NAMES = ['docs/runbook.md', 'docs/operations.md', 'docs/reference.md', 'docs/design.md', 'SECURITY.md'] as const;
+const NAMES = [
+  'docs/runbook.md',
+  'docs/operations.md',
+  'docs/reference.md',
+  'docs/queries.md',
+  'docs/design.md',
+  'SECURITY.md',
+] as const;
 
 const DOCUMENT_STYLE = `${STYLE}
 .document { max-width: 56rem; } .document > * { margin: .6rem 0; } .document h1 { font-size: 1.6rem; color: inherit; } .document h2 { font-size: 1.25rem; margin-top: 2rem; } .document h3 { margin-top: 1.5rem; }

@@ -6,7 +6,7 @@ import { lackingPrivileges } from '../../src/doctor/privileges.ts';
 import { createFigures } from '../../src/figures/gauges.ts';
 import { refreshHourly } from '../../src/figures/counting.ts';
 import { runRetention } from '../../src/figures/retention.ts';
-import { removeRows } from '../../src/figures/store.ts';
+import { freezeHours, removeRows } from '../../src/figures/store.ts';
 import { silentLog } from '../../src/log.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { migrate } from '../../src/schema/migrate.ts';
@@ -50,7 +50,7 @@ const insert = (count: number, days: number) => db.sql`
          lateral (select now() - interval '1 minute' - interval '1 day' * ((g::int8 * 7919) % ${count}::int4 * ${days}::int4::float8 / ${count}::int4) as at) a`;
 
 const old = () => db.sql`
-  select id from verification.sms_log
+  select id, ctid::text as place from verification.sms_log
    where inserted_at < date_bin('1 hour', now() - ${DAYS} * interval '24 hours' - interval '2 hours', '2000-01-01 00:00+00')`;
 const count = async () => (await db.sql`select from verification.sms_log`).length;
 const hours = async () => [...(await db.sql`select * from verification.sms_delivery_hourly`)];
@@ -77,6 +77,19 @@ test('older rows leave, younger ones stay, and the figures of every day stay as 
   await db.sql`insert into smslogd.changed_hour select distinct hour from smslogd.sms_hourly`;
   await refreshHourly(sql);
   expect(await hours()).toEqual(before);
+});
+
+test('a daemon that leads no longer freezes no hour and removes no row', async () => {
+  await insert(2_000, 8);
+  const gone = (await old()).map(({ place }) => place as string);
+  expect(await freezeHours(sql, DAYS, 'false')).toMatchObject({ raised: false, frozen: false });
+  expect([...(await db.sql`select frozen_before::text as at from smslogd.settings`)]).toEqual([{ at: '-infinity' }]);
+  const { before } = await freezeHours(sql, DAYS);
+  // it froze them, and another one leads now
+  expect(await freezeHours(sql, DAYS, 'false')).toMatchObject({ raised: false, frozen: false });
+  expect(await removeRows(sql, gone, before, 'false')).toBe(0);
+  expect(await count()).toBe(2_000);
+  expect(await removeRows(sql, gone, before, 'true')).toBe(gone.length);
 });
 
 test('rows that nothing is old enough of stay, and so does everything at a second turn', async () => {
