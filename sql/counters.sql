@@ -136,7 +136,9 @@ language sql stable security definer rows 100 set search_path = pg_catalog, pg_t
     select * from smslogd.stored_hours where hour >= (select min(lo) from span) and hour < (select max(hi) from span)
     union all
     select * from smslogd.stored_hours
-     where status = any (smslogd.open_statuses() || 'none'::text) and hour >= (select frozen_before from smslogd.settings)
+     where status = any (smslogd.open_statuses() || 'none'::text)
+       -- not for the index on hour: the key finds them
+       and (hour >= (select frozen_before from smslogd.settings)) is true
        and (hour >= (select min(lo) from span) and hour < (select max(hi) from span)) is not true
   )
   select c.place, c.period, c.type, c.status, smslogd.total(c.sms), smslogd.total(c.due), smslogd.total(c.on_time), smslogd.total(c.le_2m), smslogd.total(c.m2_5),
@@ -187,19 +189,22 @@ select p.place, p.period, t.type, smslogd.total(c.sms) as total, smslogd.total(c
  order by p.place, t.place;
 comment on view smslogd.today_by_type is 'What verification.sms_today_vs_yesterday shows, with the statuses and with all that is open now: the daemon reads its figures here';
 
--- When each type and status was last stored with what times. A status changes for as long as SMS are asked for, three days; the rest is margin.
+-- The times of the stored hours in which a type and status may have come last: those of the last days, as a status changes for as long as SMS are asked for, and
+-- the last hour that has it. Whole keys are compared for that: with conditions on their parts the planner takes the index on hour, and reads all of it for a status
+-- that there is none of.
 create or replace view smslogd.last_stored as
-with stale as materialized (
-  select array(select s.hour from smslogd.stale_hours() s (hour)) as hours
-)
-select t.type, s.status, h.newest, h.last_changed_at, h.last_answered_at
-  from stale
+select h.type, h.status, max(h.newest) as newest, max(h.last_changed_at) as last_changed_at, max(h.last_answered_at) as last_answered_at
+  from smslogd.stored_hours h
+ where h.hour > smslogd.clock() - interval '8 days' and h.hour < 'infinity'
+ group by h.type, h.status
+union all
+select l.type, l.status, l.newest, l.last_changed_at, l.last_answered_at
+  from (select array(select s.hour from smslogd.stale_hours() s (hour)) as hours offset 0) stale
  cross join unnest(smslogd.types()) as t (type)
  cross join unnest(smslogd.statuses() || 'none'::text) as s (status)
  cross join lateral (
-   select max(i.hour) as hour from smslogd.sms_hourly i where i.status = s.status and i.type = t.type and i.hour < 'infinity' and i.hour <> all (stale.hours)) l
- cross join lateral (
-   select max(i.newest) as newest, max(i.last_changed_at) as last_changed_at, max(i.last_answered_at) as last_answered_at
-     from smslogd.sms_hourly i
-    where i.status = s.status and i.type = t.type and i.hour <= l.hour and i.hour > l.hour - interval '8 days' and i.hour <> all (stale.hours)) h;
-comment on view smslogd.last_stored is 'The youngest times of the stored counters, by type and counted status, of the last 8 days that have any';
+   select i.* from smslogd.sms_hourly i
+    where (i.status, i.type, i.hour) < (s.status, t.type, timestamptz 'infinity') and i.hour <> all (stale.hours)
+    order by i.status desc, i.type desc, i.hour desc limit 1) l
+ where l.status = s.status and l.type = t.type and isfinite(l.hour);
+comment on view smslogd.last_stored is 'The youngest times of the stored counters, by type and counted status; one or two rows of each';

@@ -86,6 +86,21 @@ test('last seen are the youngest SMS, delivery and answer of each type, at possi
   expect(await seen()).toEqual(rows);
 });
 
+test('a type that has been silent for long, and a status that nothing has had for long, are still seen last', async () => {
+  await log({ at: '2026-03-01 10:00+00', type: 'text', status: 'Delivered', changed: '2026-03-01 10:01+00' });
+  await log({ at: '2026-03-02 10:00+00', type: 'text', status: 'Rejected', changed: '2026-03-02 10:03+00' });
+  for (const stored of [false, true]) {
+    if (stored) await refreshHourly(db.daemon);
+    const [text] = await db.sql`select * from verification.sms_last_seen where type = 'text'`;
+    expect(text).toEqual({
+      type: 'text',
+      last_inserted_at: new Date('2026-03-02T10:00Z'),
+      last_delivered_at: new Date('2026-03-01T10:01Z'),
+      last_answered_at: new Date('2026-03-02T10:03Z'),
+    });
+  }
+});
+
 test('a resend is an SMS of a type to a phone that had one at most ten minutes before', async () => {
   const [a, b] = ['+380000000001', '+380000000002'];
   // the first of a day may follow one of the day before
