@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Sql } from 'postgres';
 import { until } from '../support/database.ts';
+import { processorMicros } from './processor.ts';
 import type { BenchDatabase, Figures, Stage } from './stage.ts';
 
 /** Between two looks for a row: looking more often takes from both sides what they are measured by. */
@@ -90,9 +91,17 @@ function figures(rows: number, [first, last]: [number, number]): Figures {
   return { rate: rows / ((last - first) / 1000), whole: rows / (last / 1000) };
 }
 
+/** Processor time a row of the server's processes that `where` finds, since each began; microseconds. */
+async function serversTime(sql: Sql, where: string, rows: number): Promise<number> {
+  const found = await sql.unsafe<{ pid: number }[]>(`select pid from pg_stat_activity where ${where}`);
+  return found.reduce((sum, { pid }) => sum + processorMicros(pid), 0) / rows;
+}
+
+const sender = (slot: string) => `pid = (select active_pid from pg_replication_slots where slot_name = '${slot}')`;
+
 /**
  * One catch-up by smslogd from a checkpoint at the slot's position. `rate`: rows/s from the first row to the last; `whole`: from the start of the
- * process to the last row; `memory`: peak, MiB.
+ * process to the last row; `memory`: peak, MiB; `sender`, `node` (from when it streams on), `writer` and their sum `processor`: microseconds a row.
  */
 export async function mirrorBacklog(stage: Stage, backlog: Backlog): Promise<Figures> {
   const { db, rows } = backlog;
@@ -103,34 +112,44 @@ export async function mirrorBacklog(stage: Stage, backlog: Backlog): Promise<Fig
                  from pg_replication_slots where slot_name = ${slot}`;
   const began = performance.now();
   const daemon = stage.daemon(db.env({ SLOT_NAME: slot }));
+  const pid = daemon.child.pid!;
+  await daemon.line('it streams', (line) => line.includes('"the mirror streams"'));
+  const started = processorMicros(pid);
   const times = await arrivals(db.sql, 'verification.sms_log', backlog, began);
+  const node = (processorMicros(pid) - started) / rows;
+  const writer = await serversTime(db.sql, "application_name like 'smslogd apply %'", rows);
+  const sending = await serversTime(db.sql, sender(slot), rows);
+  const processor = { sender: sending, node, writer, processor: sending + node + writer };
   const memory = daemon.peakMemory() / 1024 / 1024;
   daemon.kill('SIGTERM');
   await daemon.exited;
   await requireRows(db.sql, 'verification.sms_log', rows);
   await db.sql`select pg_drop_replication_slot(${slot})`;
-  return { ...figures(rows, times), memory };
+  return { ...figures(rows, times), ...processor, memory };
 }
 
 /**
  * One catch-up by PostgreSQL's own subscription, with its defaults (asynchronous commit of the apply worker among them), into another database of
- * the same server: the source's columns, the log's key and indexes, no triggers, no queue.
+ * the same server: the source's columns, the log's key and indexes, no triggers, no queue. `binary`: its values are sent in binary form.
  */
-export async function subscribeBacklog(stage: Stage, backlog: Backlog): Promise<Figures> {
+export async function subscribeBacklog(stage: Stage, backlog: Backlog, binary = false): Promise<Figures> {
   const target = await stage.share('subscriber', () => createSubscriber(stage));
   await target.sql`truncate verification.verifications`;
   const slot = await backlog.slot();
   await target.sql.unsafe(`create subscription bench connection '${libpq(backlog.db.url)}' publication smslogd
-                             with (create_slot = false, slot_name = ${slot}, copy_data = false, enabled = false)`);
+                             with (create_slot = false, slot_name = ${slot}, copy_data = false, enabled = false, binary = ${binary})`);
   const began = performance.now();
   await target.sql`alter subscription bench enable`;
   const times = await arrivals(target.sql, 'verification.verifications', backlog, began);
+  const sending = await serversTime(backlog.db.sql, sender(slot), backlog.rows);
+  const worker = `datname = '${target.name}' and backend_type like 'logical replication%'`;
+  const writer = await serversTime(target.sql, worker, backlog.rows);
   await target.sql`alter subscription bench disable`;
   await target.sql`alter subscription bench set (slot_name = none)`;
   await target.sql`drop subscription bench`;
   await requireRows(target.sql, 'verification.verifications', backlog.rows);
   await dropSlotOnceFree(backlog.db.sql, slot);
-  return figures(backlog.rows, times);
+  return { ...figures(backlog.rows, times), sender: sending, writer, processor: sending + writer };
 }
 
 export async function createSubscriber(stage: Stage): Promise<BenchDatabase> {

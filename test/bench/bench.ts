@@ -1,6 +1,7 @@
 /**
  * `npm run bench -- [NAMES] [--full] [--json] [--against REV]`: smslogd beside what it is compared with, in one run on one machine.
  *
+ * --debian   on Debian's PostgreSQL, which compiles plans, instead of the one of npm
  * --full     the sizes of the targets instead of the short ones
  * --json     the result as JSON on stdout, progress on stderr
  * --against  measures only smslogd, of this tree and of the commit REV in turns (a checkout of REV with this tree's benches), and shows the ratio
@@ -13,6 +14,7 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { createCluster } from '../../src/demo/cluster.ts';
+import { debianBinaries } from '../support/debian.ts';
 import { compile } from '../support/program.ts';
 import { bench as bigTransaction } from './big-transaction.ts';
 import { bench as catchUp } from './catch-up.ts';
@@ -27,6 +29,7 @@ import { bench as reconcile } from './reconcile.ts';
 import { bench as growth } from './growth.ts';
 import { bench as held } from './held.ts';
 import { bench as queue } from './queue.ts';
+import { bench as rest } from './rest.ts';
 import { createStage, SETTINGS, type Bench, type Scale } from './stage.ts';
 import { bench as start } from './start.ts';
 import { summarize, table, versus, type Sample, type Summary } from './table.ts';
@@ -49,6 +52,7 @@ export const BENCHES: readonly Bench[] = [
   held,
   wal,
   reconcile,
+  rest,
 ];
 
 const ROOT = join(import.meta.dirname, '..', '..');
@@ -71,6 +75,7 @@ async function main(): Promise<number> {
       json: { type: 'boolean', default: false },
       against: { type: 'string' },
       own: { type: 'boolean', default: false },
+      debian: { type: 'boolean', default: false },
     },
   });
   const unknown = positionals.filter((name) => BENCHES.every((bench) => bench.name !== name));
@@ -82,7 +87,7 @@ async function main(): Promise<number> {
   const chosen = BENCHES.filter(({ name }) => positionals.length === 0 || positionals.includes(name));
   const samples =
     values.against === undefined
-      ? await runBenches(chosen, scale, values.own)
+      ? await runBenches(chosen, scale, values)
       : againstRevision(values.against, positionals, values.full);
   const report: Report = {
     machine: `${cpus().length} × ${cpus()[0]?.model.trim() ?? 'unknown processor'}`,
@@ -97,10 +102,14 @@ async function main(): Promise<number> {
   return 0;
 }
 
-async function runBenches(benches: readonly Bench[], scale: Scale, ownOnly: boolean): Promise<Sample[]> {
+async function runBenches(
+  benches: readonly Bench[],
+  scale: Scale,
+  { own: ownOnly, debian }: { own: boolean; debian: boolean },
+): Promise<Sample[]> {
   const program = compile();
   const samples: Sample[] = [];
-  const cluster = await createCluster({ settings: SETTINGS });
+  const cluster = await createCluster({ settings: SETTINGS, ...(debian ? { binaries: debianBinaries() } : {}) });
   let running = '';
   const stage = createStage({
     scale,

@@ -19,6 +19,14 @@ export const bench: Bench = {
       reference: 'native subscription',
       target: { ratio: 1, better: 'more' },
     },
+    {
+      title: 'processor time',
+      figure: 'processor',
+      unit: 'µs a row',
+      against: 'native',
+      reference: 'native subscription',
+      target: { ratio: 1, better: 'less' },
+    },
   ],
   run: async (stage) => {
     const backlog = await oneTransaction(stage);

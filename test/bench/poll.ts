@@ -11,7 +11,7 @@ import type { Bench, BenchDatabase, Figures, Stage } from './stage.ts';
 /** The default of IP2SMS_MAX_CONCURRENCY. */
 const PLACES = 64;
 const LATENCIES = [0, 100] as const;
-const GATEWAY = new URL('./poll-gateway.ts', import.meta.url);
+export const GATEWAY = new URL('./poll-gateway.ts', import.meta.url);
 const BARE = new URL('./poll-bare.ts', import.meta.url);
 
 export function gatewayIdOf(i: number): string {
@@ -84,12 +84,12 @@ async function poll(stage: Stage, db: BenchDatabase, url: string, total: number)
   return ended - (await asked())[0];
 }
 
-function script(file: URL, words: readonly (string | number)[]): ChildProcess {
+export function script(file: URL, words: readonly (string | number)[]): ChildProcess {
   const flags = ['--import', 'tsx', fileURLToPath(file), ...words.map(String)];
   return spawn(process.execPath, flags, { stdio: ['ignore', 'pipe', 'inherit'] });
 }
 
-async function firstLine({ stdout }: ChildProcess): Promise<string> {
+export async function firstLine({ stdout }: ChildProcess): Promise<string> {
   if (stdout === null) throw new Error('its output is not piped');
   const [line] = (await once(stdout.setEncoding('utf8'), 'data')) as [string];
   return line.trim();
