@@ -49,6 +49,10 @@ const TABLE = {
     reaction: 'slow',
     hint: 'The disk of the database server is full: free space there. smslogd retries automatically; no data is lost.',
   },
+  database_read_only: {
+    reaction: 'slow',
+    hint: 'Run: alter role ROLE reset default_transaction_read_only; if the server is a standby, name the primary in DATABASE_URL.',
+  },
   database_failed: { reaction: 'slow', hint: 'See the SQLSTATE; `smslogd doctor` checks for common causes.' },
   privilege_missing: {
     reaction: 'slow',
@@ -252,6 +256,7 @@ const BY_CAUSE: Readonly<Record<string, ErrorCode>> = {
   '53100': 'disk_full',
   '53300': 'database_busy',
   '53400': 'slots_exhausted',
+  '25006': 'database_read_only',
   '42501': 'privilege_missing',
   '55006': 'slot_busy',
 };
@@ -315,6 +320,7 @@ export const SENTENCES: Partial<Record<ErrorCode, string>> = {
   database_going_down: 'PostgreSQL is going down or starting up',
   database_session_ended: 'PostgreSQL ended a session: by an administrator, a timeout or a shutdown',
   database_busy: 'PostgreSQL was busy',
+  database_read_only: 'PostgreSQL takes no writes from this session',
   disk_full: 'PostgreSQL has no space left on its disk',
   privilege_missing: 'a privilege is missing in PostgreSQL',
   row_security: 'row-level security hides rows that smslogd needs',

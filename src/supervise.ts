@@ -73,6 +73,14 @@ export async function pause(ms: number, signal: AbortSignal): Promise<void> {
   await delay(ms, undefined, { signal }).catch(() => {});
 }
 
+/** What setTimeout can wait. */
+const LONGEST_MS = 2 ** 31 - 1;
+
+/** Waits until `signal` aborts; never rejects. */
+export async function untilAborted(signal: AbortSignal): Promise<void> {
+  await pause(LONGEST_MS, signal);
+}
+
 /**
  * Milliseconds to pause between periodic queries: `everyMs`, longer after a query that took `tookMs`, so that queries take 5 % of the time at most. The pause
  * is at most ten times `everyMs`, because a slow query may only have waited for a lock.

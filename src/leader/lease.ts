@@ -5,6 +5,7 @@
  *   standby ── the lease is free or over, or its holder streamed and nobody reads the slot ──> leading
  *   leading ── a renewal finds that another daemon holds the lease ──> standby
  *   leading ── stop ──> released: the next daemon leads at once
+ *   leading ── it cannot do its work, which another daemon may ──> released and not sought for a moment: alone it leads on
  *
  * The lease is a row of smslogd.leader, renewed each second. A standby takes it where its time is over by the database's clock, or where it has not been
  * renewed for that long by the standby's own clock: a clock that is set back keeps nobody from leading.
@@ -19,16 +20,14 @@
 import { SmslogdError, toSmslogdError } from '../errors.ts';
 import type { Standing } from '../health.ts';
 import type { Log } from '../log.ts';
-import type { Connections } from '../postgres/connections.ts';
 import { quoteLiteral } from '../postgres/quoting.ts';
 import { pause } from '../supervise.ts';
+import { createRow, LEASE_MS, type RowDeps, type Seen } from './row.ts';
 
-/** A leader that died without a word while it did not stream is replaced within this time and one look. */
-export const LEASE_MS = 4_000;
 const RENEW_MS = 1_000;
 const LOOK_MS = 300;
-/** A lock on the lease's table, which nobody needs to take, must not occupy the control connection. */
-const LOCK_MS = 1_000;
+/** One that gave the lease up leaves it to others for so long: each of them has looked several times. */
+const LEAVE_MS = 5 * LOOK_MS;
 
 export interface Leadership {
   /** `standby`: another daemon was seen to lead */
@@ -41,6 +40,11 @@ export interface Leadership {
   fence(): string;
   /** Tells the standbys whether this daemon reads the slot: one that died is then noticed at once, by the slot that nobody reads. */
   streams(on: boolean): void;
+  /**
+   * Told that this daemon cannot do what the leader must, for a reason that another one may not have: gives the lease up, and seeks it again a moment later.
+   * `notWithinMs`: not where it did so already, since what is wrong may be wrong for all.
+   */
+  giveUp(notWithinMs?: number): void;
   /** A loop for the supervisor that runs `loop` while this daemon leads. */
   whileLeading(loop: Loop): Loop;
   /** Seeks and keeps the lease until `signal` aborts; `works` is called each time that the database answers. */
@@ -51,38 +55,23 @@ export interface Leadership {
 
 type Loop = (signal: AbortSignal, works: () => void) => Promise<void>;
 
-export interface LeadershipDeps {
-  readonly connections: Pick<Connections, 'control' | 'refresh'>;
-  readonly slot: string;
-  /** names this daemon among all */
-  readonly holder: string;
-  /** false: it has no mirror, and leads only where no other daemon does */
-  readonly mirrors: boolean;
+export interface LeadershipDeps extends RowDeps {
   readonly log: Log;
   /** told when `standing` changes */
   readonly onStanding?: (standing: Standing) => void;
-  /** told how each statement ended; undefined: well */
-  readonly onAnswer?: (problem: SmslogdError | undefined) => void;
-}
-
-interface Seen {
-  readonly term: string;
-  readonly holder: string | null;
-  readonly renewed: string;
-  /** nothing speaks against taking it now */
-  readonly free: boolean;
-  /** its holder reads the slot, by its own word, and nobody does */
-  readonly unread: boolean;
 }
 
 export function createLeadership(deps: LeadershipDeps): Leadership {
-  const { connections, holder, mirrors, log, onStanding, onAnswer } = deps;
+  const { holder, log, onStanding, onAnswer } = deps;
   const slot = quoteLiteral(deps.slot);
   const me = quoteLiteral(holder);
-  const lease = `clock_timestamp() + ${LEASE_MS} * interval '1 millisecond'`;
   let standing: Standing = 'unknown';
   let term: bigint | undefined;
   let streaming = false;
+  let gaveUpAt = -Infinity;
+  let givesUp = false;
+  /** it gave the lease up, and nobody else was seen to take it */
+  let alone = false;
   let leading: AbortController | undefined;
   let answered: (() => void) | undefined;
   const waiting = new Set<() => void>();
@@ -95,55 +84,13 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
     onStanding?.(now);
   };
 
-  /**
-   * One statement with its limits, sent as one: no session state is left behind. `durable`: a term that a crash took back would be given twice; no standby is
-   * waited for.
-   */
-  const run = async <Row>(text: string, durable: boolean): Promise<Row | undefined> => {
-    const statement = connections.control
-      .unsafe(
-        `set local lock_timeout = ${LOCK_MS}; set local jit = off; set local synchronous_commit = ${durable ? 'local' : 'off'};\n${text}`,
-      )
-      .simple();
-    try {
-      const results = (await statement) as unknown as Row[][];
-      onAnswer?.(undefined);
-      answered?.();
-      return results.at(-1)?.[0];
-    } catch (error) {
-      connections.refresh(error);
-      onAnswer?.(toSmslogdError(error));
-      throw error;
-    }
-  };
-  const look = async () =>
-    await run<Seen>(
-      `select term::text, holder, renewed_at::text as renewed,
-              holder is null or holder = ${me} or expires_at <= clock_timestamp() or (${mirrors} and not mirrors) as free,
-              streaming and not exists (select from pg_replication_slots s where s.slot_name = l.slot_name and s.active_pid is not null) as unread
-         from smslogd.leader l where slot_name = ${slot}`,
-      false,
-    );
-  /** Takes the lease as it was seen: who was quicker has changed it. */
-  const take = async (seen: Seen | undefined) => {
-    const values = `holder = ${me}, mirrors = ${mirrors}, streaming = false, renewed_at = clock_timestamp(), expires_at = ${lease}`;
-    const row = await run<{ term: string }>(
-      seen === undefined
-        ? `insert into smslogd.leader (slot_name, term, holder, mirrors, renewed_at, expires_at)
-           values (${slot}, (select coalesce(max(c.term), 0) + 1 from smslogd.checkpoint c where c.slot_name = ${slot}),
-                   ${me}, ${mirrors}, clock_timestamp(), ${lease}) on conflict do nothing returning term::text`
-        : `update smslogd.leader set term = term + 1, ${values}
-            where slot_name = ${slot} and term = ${seen.term} and renewed_at = ${quoteLiteral(seen.renewed)} returning term::text`,
-      true,
-    );
-    return row === undefined ? undefined : BigInt(row.term);
-  };
-  const renew = async () =>
-    await run<{ term: string }>(
-      `update smslogd.leader set streaming = ${streaming}, renewed_at = clock_timestamp(), expires_at = ${lease}
-        where slot_name = ${slot} and holder = ${me} returning term::text`,
-      false,
-    );
+  const { look, take, renew, raise, release } = createRow({
+    ...deps,
+    onAnswer: (problem) => {
+      onAnswer?.(problem);
+      if (problem === undefined) answered?.();
+    },
+  });
 
   /** Waits for the lease; undefined: `signal` aborted. */
   const seek = async (signal: AbortSignal): Promise<bigint | undefined> => {
@@ -156,10 +103,11 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
       // seen twice: the leader itself may just have lost its stream, and says so at once
       const unread = seen?.unread === true && before?.unread === true && seen.term === before.term;
       if (seen === undefined || seen.free || abandoned || unread) {
-        const taken = await take(seen);
+        const taken = performance.now() - gaveUpAt < LEAVE_MS ? undefined : await take(seen);
         if (taken !== undefined) return taken;
       } else {
         if (standing !== 'standby') log.info({ term: seen.term }, 'standing by: another daemon leads');
+        alone = false;
         stand('standby');
       }
       before = seen;
@@ -177,11 +125,11 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
     for (;;) {
       renewal = new AbortController();
       // it may have changed while the last renewal was under way
-      if (told === streaming && !signal.aborted) await pause(RENEW_MS, renewal.signal);
-      if (signal.aborted) break;
+      if (told === streaming && !signal.aborted && !givesUp) await pause(RENEW_MS, renewal.signal);
+      if (signal.aborted || givesUp) break;
       try {
         told = streaming;
-        if ((await renew()) === undefined) {
+        if (!(await renew(streaming))) {
           log.info({ term: String(term) }, 'another daemon leads: this one steps down');
           break;
         }
@@ -219,15 +167,10 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
       return term;
     },
     async raiseTerm() {
-      const row = await run<{ term: string }>(
-        `update smslogd.leader l set term = 1 + greatest(term, (select max(c.term) from smslogd.checkpoint c where c.slot_name = l.slot_name)),
-                streaming = false, renewed_at = clock_timestamp(), expires_at = ${lease}
-          where slot_name = ${slot} and holder = ${me} returning term::text`,
-        true,
-      );
-      if (row === undefined) throw new SmslogdError('stepped_down', 'another daemon leads');
+      const raised = await raise();
+      if (raised === undefined) throw new SmslogdError('stepped_down', 'another daemon leads');
       streaming = false;
-      term = BigInt(row.term);
+      term = raised;
       return term;
     },
     fence: () =>
@@ -238,6 +181,18 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
       if (streaming === on) return;
       streaming = on;
       renewNow();
+    },
+    giveUp(notWithinMs = 0) {
+      if (leading === undefined || performance.now() - gaveUpAt < notWithinMs) return;
+      log[alone ? 'debug' : 'info'](
+        { term: String(term) },
+        'this daemon cannot do what the leader must: another one may lead',
+      );
+      alone = true;
+      gaveUpAt = performance.now();
+      givesUp = true;
+      // the failure that led to this is told first
+      setImmediate(renewNow);
     },
     whileLeading: (loop) => async (signal, works) => {
       const mine = await elected(signal);
@@ -262,7 +217,7 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
         if (term === undefined) return;
         leading = new AbortController();
         stand('leading');
-        log.info({ term: String(term) }, 'this daemon leads');
+        log[alone ? 'debug' : 'info']({ term: String(term) }, 'this daemon leads');
         for (const wake of waiting) wake();
         await keep(signal);
         const lost = !signal.aborted;
@@ -270,15 +225,12 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
         leading = undefined;
         term = undefined;
         streaming = false;
-        if (lost) stand('standby');
+        if (lost) stand(givesUp ? 'unknown' : 'standby');
         ended.abort();
+        if (givesUp) await release();
+        givesUp = false;
       }
     },
-    async release() {
-      await run(
-        `update smslogd.leader set holder = null, streaming = false, expires_at = '-infinity' where slot_name = ${slot} and holder = ${me}`,
-        false,
-      ).catch(() => {});
-    },
+    release,
   };
 }

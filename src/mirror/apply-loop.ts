@@ -203,7 +203,7 @@ export async function runApplyLoop(
         const { inserted, refused } = await patiently(signal, () => store.copyRows(source, some, term));
         metrics.reconcileRows.inc(inserted);
         for (const id of refused) reportRefused(log, metrics, id);
-        absent.push(...(await store.absent(some)));
+        absent.push(...(await patiently(signal, () => store.absent(some))));
       }
       health.beat('mirror');
       left = absent;

@@ -1,6 +1,7 @@
 /** The checkpoint row: the WAL position up to which the log has the source's transactions, the term that may write, and the reconcile that is due. */
 import { codeOf, SmslogdError } from '../errors.ts';
 import { steppedDown } from '../leader/stepped-down.ts';
+import { briefly } from '../postgres/briefly.ts';
 import { parseLsn, type Lsn } from '../postgres/lsn.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { quoteLiteral } from '../postgres/quoting.ts';
@@ -85,10 +86,10 @@ export function createCheckpointStore(sql: Sql, config: Config, copy: Sql) {
                  where slot_name = ${slot} and term = ${String(term)}::text::int8`;
     },
 
-    /** True if the log has rows that a mirror wrote. */
+    /** True if the log has rows that a mirror wrote. Throws 55P03 if the log is locked. */
     async hasMirroredRows(): Promise<boolean> {
-      const [row] = await copy`select from verification.sms_log where type = 'verification' limit 1`;
-      return row !== undefined;
+      const text = "select from verification.sms_log where type = 'verification' limit 1";
+      return (await briefly(copy, text, [])).length > 0;
     },
 
     /** Stores whether the source has gateway ids: the queue's trigger queues mirrored rows without an id only if so. */

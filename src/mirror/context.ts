@@ -17,7 +17,7 @@ import type { Store } from './store.ts';
 export interface MirrorDeps {
   readonly config: Config;
   readonly connections: Pick<Connections, 'control' | 'apply' | 'sink' | 'copy' | 'cancel' | 'refresh'>;
-  readonly lead: Pick<Leadership, 'raiseTerm' | 'streams'>;
+  readonly lead: Pick<Leadership, 'raiseTerm' | 'streams' | 'giveUp'>;
   readonly metrics: Metrics;
   readonly log: Log;
   readonly health: Pick<Health, 'beat' | 'waits' | 'setMirrorState'>;
@@ -32,6 +32,8 @@ export interface MirrorDeps {
   readonly auditMs?: number;
   /** between two reconciles while streaming is not possible; milliseconds */
   readonly reconcileMs?: number;
+  /** how often the leadership may be given up while streaming is not possible; milliseconds */
+  readonly giveUpMs?: number;
   /** how often decoding may fail at one WAL position before the slot is dropped */
   readonly decodeTries?: number;
 }

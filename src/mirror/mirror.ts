@@ -7,6 +7,7 @@
  */
 import type { Config } from '../settings.ts';
 import { codeOf, SmslogdError, toSmslogdError, type ErrorCode } from '../errors.ts';
+import { patiently } from '../postgres/briefly.ts';
 import { ZERO_LSN, type Lsn } from '../postgres/lsn.ts';
 import { OtherType } from '../replication/pgoutput.ts';
 import { describeSource } from '../source.ts';
@@ -27,6 +28,16 @@ import { runStreaming } from './streaming.ts';
 const DECODE_TRIES = 10;
 /** Transient failures to start the stream before the mirror reconciles between the attempts. */
 const STREAM_TRIES = 3;
+/** What another daemon's settings or roles may have right. */
+const OWN: ReadonlySet<ErrorCode> = new Set([
+  'source_missing',
+  'source_column',
+  'privilege_missing',
+  'row_security',
+  'database_auth',
+]);
+/** Where it can still keep the log it is not given up more often: the stream may be refused to every daemon. */
+const GIVE_UP_MS = 300_000;
 const REMOVED = 'smslogd was removed from this database';
 
 /** Returns the loop for the supervisor. It calls `works` once it has streamed for a while and everything that the server has sent is in the log. */
@@ -85,7 +96,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
         config,
         server,
         checkpoint,
-        hasMirroredRows: checkpoint.systemId === undefined && (await store.hasMirroredRows()),
+        hasMirroredRows: checkpoint.systemId === undefined && (await patiently(signal, () => store.hasMirroredRows())),
         publication: await publicationState(control, config, source),
         slot: await describeSlot(control, config.SLOT_NAME),
         unreadable,
@@ -197,10 +208,12 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
           metrics.errors.inc({ code });
           if (logged !== code || failures % 10 === 0) logProblem(log, 'warn', problem, { loop: 'mirror', failures });
           logged = code;
+          lead.giveUp(deps.giveUpMs ?? GIVE_UP_MS);
           // the next run reconciles meanwhile, without a backoff
           return;
         }
       }
+      if (OWN.has(code)) lead.giveUp();
       throw error;
     } finally {
       health.waits('mirror');

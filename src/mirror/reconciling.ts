@@ -3,7 +3,7 @@
  * the replication connection fails. Every few seconds a light audit copies what was written since the last one; the reconcile that is due runs beside it.
  */
 import type { ErrorCode } from '../errors.ts';
-import { pause } from '../supervise.ts';
+import { pause, untilAborted } from '../supervise.ts';
 import { fillGaps } from './gaps.ts';
 import { backfillGatewayIds } from '../reconcile/gateway-ids.ts';
 import { warn, type MirrorContext } from './context.ts';
@@ -19,8 +19,6 @@ const MESSAGES: Partial<Record<ErrorCode, string>> = {
 };
 /** Reasons that are known without an attempt to stream. */
 const OBSERVABLE: ReadonlySet<ErrorCode> = new Set(['publication_missing', 'slot_foreign']);
-/** The longest delay of setTimeout. */
-const LONGEST_MS = 2 ** 31 - 1;
 /** The fraction of the time spent reading: more than an audit's, because nothing else writes new SMS into the log. */
 const SHARE = 0.25;
 
@@ -36,22 +34,26 @@ export async function createSlotWhileReconciling(
   const { config, connections, log, reconcileMs = RECONCILE_MS } = context.deps;
   const stop = new AbortController();
   const signal = AbortSignal.any([outer, stop.signal]);
-  const reconcileRepeatedly = async () => {
-    for (;;) {
-      await pause(reconcileMs, signal);
-      if (signal.aborted) return;
-      await fillGaps(context, { mirrorTimeoutMs: undefined, share: SHARE }, signal);
-    }
+  const auditLater = async () => {
+    // usually the slot is there by then
+    await pause(reconcileMs, signal);
+    await auditRepeatedly(context, signal);
   };
-  const tasks = [
-    createSlot(connections.control, config, context.server, { log, before }, signal),
-    reconcileRepeatedly(),
-  ];
+  const tasks = [createSlot(connections.control, config, context.server, { log, before }, signal), auditLater()];
   try {
     await Promise.race(tasks);
   } finally {
     stop.abort();
     await Promise.allSettled(tasks);
+  }
+}
+
+/** Copies what was written since the last time, again and again; `copied` is called after each. */
+async function auditRepeatedly(context: MirrorContext, signal: AbortSignal, copied?: () => void): Promise<void> {
+  while (!signal.aborted) {
+    await fillGaps(context, { mirrorTimeoutMs: undefined, share: SHARE }, signal);
+    copied?.();
+    await pause(context.deps.reconcileMs ?? RECONCILE_MS, signal);
   }
 }
 
@@ -75,17 +77,13 @@ export async function runReconciling(context: MirrorContext, why: ErrorCode, out
   const repair = async () => {
     if (reconcileDue !== undefined) await reconcile({ ...backfill, reason: reconcileDue }, signal);
     reconciled = true;
-    await pause(LONGEST_MS, signal);
+    await untilAborted(signal);
   };
-  const audit = async () => {
-    while (!signal.aborted) {
-      await fillGaps(context, { mirrorTimeoutMs: undefined, share: SHARE }, signal);
-      metrics.mirrorLagSeconds.set(0);
-      metrics.mirrorLagBytes.set(0);
-      complete = reconciled;
-      if (complete) context.caughtUp();
-      await pause(reconcileMs, signal);
-    }
+  const copied = () => {
+    metrics.mirrorLagSeconds.set(0);
+    metrics.mirrorLagBytes.set(0);
+    complete = reconciled;
+    if (complete) context.caughtUp();
   };
   const watch = async () => {
     for (;;) {
@@ -98,7 +96,12 @@ export async function runReconciling(context: MirrorContext, why: ErrorCode, out
       if (next.step !== 'reconcile' || next.why !== why) return;
     }
   };
-  const tasks = [repair(), audit(), watch(), ...(source.tracksGateway ? [backfillGatewayIds(backfill, signal)] : [])];
+  const tasks = [
+    repair(),
+    auditRepeatedly(context, signal, copied),
+    watch(),
+    ...(source.tracksGateway ? [backfillGatewayIds(backfill, signal)] : []),
+  ];
   try {
     await Promise.race(tasks);
   } finally {

@@ -6,7 +6,7 @@ import { SmslogdError } from '../errors.ts';
 import { maxLsn, ZERO_LSN } from '../postgres/lsn.ts';
 import { describePublication } from '../schema/publication.ts';
 import { describeSource } from '../source.ts';
-import { pause } from '../supervise.ts';
+import { pause, untilAborted } from '../supervise.ts';
 import { backfillGatewayIds } from '../reconcile/gateway-ids.ts';
 import { fillGaps } from './gaps.ts';
 import type { MirrorContext } from './context.ts';
@@ -29,8 +29,6 @@ const STABLE_MS = 5_000;
 /** The fraction of the time that an audit may spend reading the source; more if rows may be missing. */
 const AUDIT_SHARE = 0.01;
 const GAP_SHARE = 0.25;
-/** The longest delay of setTimeout. */
-const LONGEST_MS = 2 ** 31 - 1;
 /** How long an audit waits for the stream to deliver missing rows. */
 const MIRROR_TIMEOUT_MS = 60_000;
 
@@ -74,7 +72,7 @@ export async function runStreaming(
     health.setMirrorState('streaming');
     repaired = true;
     // the backlog comes first: an audit before would only find rows that the stream still has to deliver
-    await Promise.race([firstCaughtUp, pause(LONGEST_MS, signal)]);
+    await Promise.race([firstCaughtUp, untilAborted(signal)]);
     for (let first = true; ; first = false) {
       if (!first || !gap) await pause(deps.auditMs ?? AUDIT_MS, signal);
       if (signal.aborted) return;

@@ -11,7 +11,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import type { Config } from '../settings.ts';
-import { sqlstateOf } from '../errors.ts';
+import { sqlstateOf, toSmslogdError } from '../errors.ts';
 import { pause } from '../supervise.ts';
 import { openDirect, type Direct } from './direct.ts';
 import { isPooled } from './pooler.ts';
@@ -55,7 +55,6 @@ export type Connections = { readonly [P in Purpose]: Sql } & {
   end(): Promise<void>;
 };
 
-const READ_ONLY = '25006';
 /** How a new connection fails where nobody answers. */
 const SILENCE = new Set(['CONNECT_TIMEOUT', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH']);
 const LOOK_MS = 2_000;
@@ -175,7 +174,7 @@ export function openConnections(config: Config, options: Options = {}): Connecti
       );
     },
     refresh(error) {
-      if (sqlstateOf(error) !== READ_ONLY) return;
+      if (toSmslogdError(error).code !== 'database_read_only') return;
       for (const purpose of purposes) cut(purpose);
     },
     async end() {

@@ -8,6 +8,7 @@ import { codeOf, SmslogdError } from '../errors.ts';
 import { steppedDown } from '../leader/stepped-down.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
+import { briefly } from '../postgres/briefly.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { arrayLiteral } from '../postgres/quoting.ts';
 import { DIVISION_BY_ZERO, tellRefused } from '../postgres/refusal.ts';
@@ -75,12 +76,15 @@ export function createQuarantine(sql: Sql, slot: string) {
     /** Sets rows aside that have a value over the size limit. */
     setAsideLarge: (ids: readonly string[], term: Term): Promise<void> => setAside(ids, TOO_LARGE, term),
 
-    /** The ids that are neither in the log nor set aside. */
+    /** The ids that are neither in the log nor set aside. Throws 55P03 if the log is locked. */
     async absent(ids: readonly string[]): Promise<string[]> {
-      const rows = await sql<{ id: string }[]>`
-        select o.id::text as id from unnest(${arrayLiteral(ids)}::text::uuid[]) o (id)
-         where not exists (select from verification.sms_log l where l.id = o.id)
-           and not exists (select from smslogd.sms_refused r where r.id = o.id)`;
+      const rows = await briefly<{ id: string }>(
+        sql,
+        `select o.id::text as id from unnest($1::text::uuid[]) o (id)
+          where not exists (select from verification.sms_log l where l.id = o.id)
+            and not exists (select from smslogd.sms_refused r where r.id = o.id)`,
+        [arrayLiteral(ids)],
+      );
       return rows.map(({ id }) => id);
     },
 

@@ -65,6 +65,17 @@ test('a reconcile that waits for the log lets the owner change his table, and go
   await everyRowOnce();
 });
 
+test('a look at a log that somebody has locked gives up soon', async () => {
+  const { id } = await insertVerification(db.sql);
+  const store = createStore(db.daemon, db.config(), db.daemon);
+  const release = await hold('lock verification.sms_log in access exclusive mode');
+  for (const look of [() => store.hasMirroredRows(), () => store.absent([id])])
+    await expect(look()).rejects.toMatchObject({ code: '55P03' });
+  await release();
+  expect(await store.hasMirroredRows()).toBe(false);
+  expect(await store.absent([id])).toEqual([id]);
+});
+
 test('a row of the log that somebody holds delays the copy alone: it tells how far it is, and new rows come in', async () => {
   await insertMany(db.sql, 12_000);
   const [middle] =

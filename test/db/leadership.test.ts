@@ -1,12 +1,13 @@
 /** The lease and its term: who leads, and that nobody else writes. */
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { recountHours } from '../../src/figures/store.ts';
-import { createLeadership, LEASE_MS, type Leadership } from '../../src/leader/lease.ts';
+import { createLeadership, type Leadership } from '../../src/leader/lease.ts';
+import { LEASE_MS } from '../../src/leader/row.ts';
 import { silentLog } from '../../src/log.ts';
 import { openConnections, type Connections } from '../../src/postgres/connections.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror } from '../support/mirror.ts';
-import { insertMany } from '../support/verifications.ts';
+import { difference, insertMany } from '../support/verifications.ts';
 
 let db: TestDatabase;
 let connections: Connections;
@@ -69,6 +70,68 @@ test('one that gives it back is replaced at once, and one that mirrors does not 
   await mirrors.leadership.release();
   await leads(polls.leadership);
   expect(polls.leadership.term).toBe(3n);
+});
+
+test('one that gives it up leaves it to another one; alone it leads again', async () => {
+  const [first, alone] = [seek('first'), seek('alone')];
+  await leads(first.leadership);
+  await standsBy(alone.leadership);
+  first.leadership.giveUp();
+  await leads(alone.leadership);
+  await standsBy(first.leadership);
+  first.die();
+  alone.leadership.giveUp();
+  await until('it to lead again', () => alone.leadership.term === 3n);
+  alone.leadership.giveUp(3_600_000);
+  const before = await renewed();
+  await until('a renewal', async () => (await renewed()) !== before);
+  expect(alone.leadership.term).toBe(3n);
+});
+
+test.for([
+  ['SOURCE_TABLE', 'verification.nothing'],
+  ['DATABASE_REPLICATION_URL', 'postgres://nobody:wrong@localhost:1/app'],
+])('a leader with a wrong %s of its own leaves the log to a daemon that has it right', async ([name, value]) => {
+  const wrong = startMirror(db, { env: { [name!]: value!, SNAPSHOT: 'never' }, giveUpMs: 0 });
+  const leader = async () =>
+    (await db.sql`select holder from smslogd.leader where holder is not null`)[0]?.['holder'] as string | undefined;
+  await until('it to lead', async () => (await leader()) !== undefined);
+  const right = startMirror(db, { env: { SNAPSHOT: 'never' } });
+  await right.streaming();
+  await insertMany(db.sql, 5);
+  await until('the rows', async () => (await db.sql`select from verification.sms_log`).length === 5);
+  await wrong.stop();
+  await right.stop();
+});
+
+test('of three mirrors one streams, and whichever dies another one goes on', async () => {
+  const mirrors = [1, 2, 3].map(() => startMirror(db));
+  const states = () => mirrors.map(({ health }) => health.mirrorState);
+  for (let left = 3; left > 0; left -= 1) {
+    await until(
+      'one to stream and the others to stand by',
+      () => states().sort().join() === [...Array<string>(left - 1).fill('standby'), 'streaming'].join(),
+    );
+    const lines = left * 5;
+    await insertMany(db.sql, lines);
+    const at = states().indexOf('streaming');
+    await until('all to be in the log', async () => (await difference(db.sql)).missing === 0);
+    await mirrors.splice(at, 1)[0]!.stop();
+  }
+  expect((await difference(db.sql)).surplus).toBe(0);
+});
+
+test('a lease that came with a dump, of a daemon that is not here, is over within its time', async () => {
+  await db.sql`insert into smslogd.leader (slot_name, term, holder, mirrors, streaming, renewed_at, expires_at)
+               values (${db.name}, 7, 'elsewhere', true, false, now() + interval '1 day', now() + interval '1 day')`;
+  await db.sql`insert into smslogd.checkpoint (slot_name, term, lsn, system_id) values (${db.name}, 9, 'FF/0', '1')`;
+  await insertMany(db.sql, 5);
+  const mirror = startMirror(db);
+  await mirror.streaming();
+  await until('the rows', async () => (await db.sql`select from verification.sms_log`).length === 5);
+  const [row] = await db.sql`select term::int from smslogd.leader where slot_name = ${db.name}`;
+  expect(row?.['term']).toBeGreaterThan(9);
+  await mirror.stop();
 });
 
 const count = async (fence: string) => await recountHours(connections.upkeep, { wait: false, most: 10, fence });

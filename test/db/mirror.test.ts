@@ -1,3 +1,4 @@
+import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { command as verify } from '../../src/commands/verify.ts';
 import { openDatabase } from '../../src/postgres/pools.ts';
@@ -257,8 +258,9 @@ test('a row that a trigger of the log gives another id is kept aside as soon as 
 test('a role that was made read only is waited for, and found as it is once that is undone', async () => {
   await insertMany(db.sql, 5);
   await db.sql.unsafe(`alter database ${db.name} set default_transaction_read_only = on`);
-  const mirror = start();
-  await until('it to fail', () => mirror.health.mirrorState === 'stopped');
+  const lines: string[] = [];
+  start({ log: pino({ level: 'warn' }, { write: (line) => void lines.push(line) }) });
+  await until('it to be told', () => lines.some((line) => line.includes('database_read_only')));
   await db.sql.begin('read write', (tx) => tx.unsafe(`alter database ${db.name} reset default_transaction_read_only`));
   await until('the rows', async () => (await logged()) === 5);
 });

@@ -43,6 +43,7 @@ export function startMirror(
     /** the clock by which it is found whether the loop turns */
     now?: () => number;
     auditMs?: number;
+    giveUpMs?: number;
     decodeTries?: number;
     senderTimeoutMs?: number;
   } = {},
