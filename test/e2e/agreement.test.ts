@@ -15,7 +15,7 @@ let db: TestDatabase;
 let gateway: Simulator;
 let daemon: Daemon | undefined;
 beforeAll(async () => {
-  db = await createDatabase({ superuser: 'not tried as the daemon in the field yet' });
+  db = await createDatabase();
   gateway = await startSimulator({ login: 'login', password: 'password' });
 });
 afterAll(async () => {

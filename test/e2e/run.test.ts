@@ -16,7 +16,7 @@ let gateway: Simulator;
 let daemons: Daemon[];
 
 beforeEach(async () => {
-  db = await createDatabase({ superuser: 'not tried as the daemon in the field yet' });
+  db = await createDatabase();
   gateway = await startSimulator({ login: 'login', password: 'password' });
   daemons = [];
 });

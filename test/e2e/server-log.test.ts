@@ -3,7 +3,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { loadConfig } from '../../src/settings.ts';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { createCluster, type Cluster } from '../../src/demo/cluster.ts';
-import { createRoles, DAEMON_ROLE } from '../../src/demo/roles.ts';
+import { createRoles, DAEMON_ROLE, REPLICATION_ROLE } from '../../src/demo/roles.ts';
 import { createSource } from '../../src/demo/source-table.ts';
 import { migrate } from '../../src/schema/migrate.ts';
 import { startSimulator, type Simulator } from '../../src/simulator/simulator.ts';
@@ -37,8 +37,6 @@ beforeEach(async () => {
   const admin = loadConfig({ DATABASE_URL: server.url('postgres') });
   sql = openDatabase(admin, { max: 2, name: 'test' });
   await createRoles(sql, PASSWORD);
-  // one role for the stream, too
-  await sql.unsafe(`alter role ${DAEMON_ROLE} replication`);
   await createSource(sql);
   await migrate(admin, { role: DAEMON_ROLE, say: () => {} });
   gateway = await startSimulator({ login: 'login', password: 'password' });
@@ -72,6 +70,7 @@ test('no phone number, code or gateway id of what the daemon writes, is refused 
   gateway.load(GATEWAY_ID, [{ status: 'Delivered', at: Date.now() }]);
   const env = {
     DATABASE_URL: server.url('postgres', DAEMON_ROLE, PASSWORD),
+    DATABASE_REPLICATION_URL: server.url('postgres', REPLICATION_ROLE, PASSWORD),
     HTTP_PORT: '0',
     IP2SMS_URL: gateway.url,
     IP2SMS_LOGIN: 'login',

@@ -33,10 +33,7 @@ const warnings = () =>
 beforeEach(async () => {
   lines = [];
   server = await createServer({ max_slot_wal_keep_size: '1MB', min_wal_size: '32MB', max_wal_size: '48MB' });
-  db = await createDatabase({
-    adminUrl: server.url('postgres'),
-    superuser: 'not tried as the daemon in the field yet',
-  });
+  db = await createDatabase({ adminUrl: server.url('postgres') });
   mirror = startMirror(db, { log });
   await mirror.streaming();
 });

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { loadConfig } from '../../src/settings.ts';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { createCluster, freePort, type Cluster } from '../../src/demo/cluster.ts';
-import { createRoles, DAEMON_ROLE } from '../../src/demo/roles.ts';
+import { createRoles, DAEMON_ROLE, REPLICATION_ROLE } from '../../src/demo/roles.ts';
 import { createSource } from '../../src/demo/source-table.ts';
 import { migrate } from '../../src/schema/migrate.ts';
 import { until } from '../support/database.ts';
@@ -36,8 +36,6 @@ async function server(): Promise<{ cluster: Cluster; admin: string; sql: Sql }> 
   const sql = openDatabase(loadConfig({ DATABASE_URL: admin }), { max: 2, name: 'test' });
   connections.push(sql);
   await createRoles(sql, PASSWORD);
-  // one role for the stream, too
-  await sql.unsafe(`alter role ${DAEMON_ROLE} replication`);
   await sql.unsafe('create role otp_owner');
   return { cluster, admin, sql };
 }
@@ -45,6 +43,7 @@ async function server(): Promise<{ cluster: Cluster; admin: string; sql: Sql }> 
 async function settings(cluster: Cluster): Promise<Record<string, string>> {
   return {
     DATABASE_URL: cluster.url('postgres', DAEMON_ROLE, PASSWORD),
+    DATABASE_REPLICATION_URL: cluster.url('postgres', REPLICATION_ROLE, PASSWORD),
     HTTP_PORT: '0',
     // nobody answers there: what waits for the gateway waits
     IP2SMS_URL: `http://127.0.0.1:${await freePort()}/ip2sms/`,

@@ -9,7 +9,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest';
 import { loadConfig } from '../../src/settings.ts';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { createCluster, freePort, type Cluster } from '../../src/demo/cluster.ts';
-import { createRoles, DAEMON_ROLE } from '../../src/demo/roles.ts';
+import { createRoles, DAEMON_ROLE, REPLICATION_ROLE } from '../../src/demo/roles.ts';
 import { createSource } from '../../src/demo/source-table.ts';
 import { migrate } from '../../src/schema/migrate.ts';
 import { startSimulator, type Simulator } from '../../src/simulator/simulator.ts';
@@ -35,8 +35,6 @@ beforeEach(async () => {
   const admin = cluster.url('postgres');
   sql = openDatabase(loadConfig({ DATABASE_URL: admin }), { max: 2, name: 'test' });
   await createRoles(sql, PASSWORD);
-  // one role for the stream, too
-  await sql.unsafe(`alter role ${DAEMON_ROLE} replication`);
   await createSource(sql);
   await migrate(loadConfig({ DATABASE_URL: admin }), { role: DAEMON_ROLE, say: () => {} });
   gateway = await startSimulator({ login: 'login', password: 'password' });
@@ -95,7 +93,7 @@ test.for([
   'behind PgBouncer in transaction mode, %s, mirror, poller, figures and commands work',
   async ([, pooled, more]) => {
     await startBouncer(more);
-    const direct = cluster.url('postgres', DAEMON_ROLE, PASSWORD);
+    const direct = cluster.url('postgres', REPLICATION_ROLE, PASSWORD);
     const env = {
       DATABASE_URL: direct.replace(`:${cluster.port}/`, `:${bouncerPort}/`),
       DATABASE_REPLICATION_URL: direct,
