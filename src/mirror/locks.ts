@@ -93,12 +93,16 @@ function waitsOf({ control, tag, config }: WaitsDeps): readonly Wait[] {
     },
     {
       code: 'standby_missing',
-      // a healthy standby is also waited for, but the position moves between two checks
+      // a healthy standby is also waited for, but the position moves between two checks; what a session of another role waits for is hidden from ours
       check: async () => {
         const [wait] = await control<SenderWait[]>`
           select s.confirmed_flush_lsn::text as at, current_setting('synchronized_standby_slots', true) as "standbySlots"
             from pg_replication_slots s join pg_stat_activity a on a.pid = s.active_pid
-           where s.slot_name = ${config.SLOT_NAME} and a.wait_event = 'WaitForStandbyConfirmation'`;
+           where s.slot_name = ${config.SLOT_NAME}
+             and (a.wait_event = 'WaitForStandbyConfirmation'
+                  or a.wait_event is null
+                     and exists (select from unnest(string_to_array(current_setting('synchronized_standby_slots', true), ',')) n (name)
+                                  where not exists (select from pg_replication_slots o where o.slot_name = trim(n.name) and o.active)))`;
         const unchanged = wait?.at === lastPosition;
         lastPosition = wait?.at;
         return wait !== undefined && unchanged
