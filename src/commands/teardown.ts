@@ -54,7 +54,7 @@ async function refuseForeignSlot(sql: Sql, slot: string): Promise<void> {
   if (foreign === undefined) return;
   throw new SmslogdError(
     'config_invalid',
-    `the slot ${slot} belongs to ${foreign.database === null ? 'a physical stand-by' : `the database ${foreign.database}`}; nothing was done`,
+    `the slot ${slot} belongs to ${foreign.database === null ? 'a physical standby' : `the database ${foreign.database}`}; nothing was done`,
     { hint: 'Check SLOT_NAME and the database in DATABASE_URL.' },
   );
 }

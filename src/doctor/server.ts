@@ -35,7 +35,7 @@ export const serverChecks: readonly Check<Found>[] = [
       found.user = row.role;
       found.systemId = row.system;
       if (row.number < OLDEST_VERSION) return fail(`PostgreSQL ${row.version} is too old`, 'Upgrade to 15 or later.');
-      if (row.standby) return fail('this server is a stand-by', 'Point DATABASE_URL at the primary.');
+      if (row.standby) return fail('this server is a standby', 'Point DATABASE_URL at the primary.');
       if (row.readonly)
         return fail(
           `transactions of role ${row.role} are read only (default_transaction_read_only)`,
@@ -70,7 +70,7 @@ export const serverChecks: readonly Check<Found>[] = [
         );
       const standby = await client.query<{ is: boolean }>('select pg_is_in_recovery() as is');
       if (standby.rows[0]?.is !== false)
-        return fail(`${name} leads to a stand-by, where the slot is not`, 'Point it at the primary.');
+        return fail(`${name} leads to a standby, where the slot is not`, 'Point it at the primary.');
       return ok(`${name} takes replication connections`);
     } catch (error) {
       const code = codeOf(error);
@@ -169,10 +169,10 @@ export const serverChecks: readonly Check<Found>[] = [
     return lines.length === 0 ? ok(said) : fail(said, `${lines.join(' ')} -- then restart PostgreSQL`);
   }),
 
-  needing('stand-bys', ['sql'], async ({ sql }) => {
+  needing('standbys', ['sql'], async ({ sql }) => {
     const names = await setting(sql, 'synchronous_standby_names');
     if (names === '') return ok('no commit waits for one');
-    // a role without pg_monitor sees no more of a sender than its process: that of a slot's reader is no stand-by's
+    // a role without pg_monitor sees no more of a sender than its process: that of a slot's reader is no standby's
     const [row] = await sql<{ count: number; others: string }[]>`
       select count(*) filter (where coalesce(sync_state in ('sync', 'quorum'), true))::int as count,
              coalesce(string_agg(distinct quote_ident(application_name), ', '), '') as others
@@ -183,13 +183,13 @@ export const serverChecks: readonly Check<Found>[] = [
     const reload = 'select pg_reload_conf();';
     if (names.includes('*'))
       return fail(
-        `synchronous_standby_names = ${names} takes the daemon's own connection for a stand-by: its commits wait for itself, and everybody's for the daemon`,
-        `alter system set synchronous_standby_names = ${quoteLiteral(others)}; ${reload} -- name your stand-bys`,
+        `synchronous_standby_names = ${names} takes the daemon's own connection for a standby: its commits wait for itself, and everybody's for the daemon`,
+        `alter system set synchronous_standby_names = ${quoteLiteral(others)}; ${reload} -- name your standbys`,
       );
     if (count < wanted)
       return fail(
         `synchronous_standby_names = ${names}, and ${count} of ${wanted} answer: every commit waits, the daemon's, too`,
-        `alter system set synchronous_standby_names = ''; ${reload} -- or bring the stand-by back`,
+        `alter system set synchronous_standby_names = ''; ${reload} -- or bring the standby back`,
       );
     return ok(`commits wait for ${names}, and ${count} answer`);
   }),
@@ -203,7 +203,7 @@ export const serverChecks: readonly Check<Found>[] = [
     if (names === null) return ok('the stream waits for no slot that nobody reads');
     return fail(
       `nobody reads ${names}: the stream waits for that, since smslogd's slot is a failover slot`,
-      "alter system set synchronized_standby_slots = ''; select pg_reload_conf(); -- or bring that stand-by back",
+      "alter system set synchronized_standby_slots = ''; select pg_reload_conf(); -- or bring that standby back",
     );
   }),
 

@@ -264,13 +264,13 @@ test.for([
     },
   ]),
   ...faults(
-    'stand-bys',
+    'standbys',
     'FAIL',
-    ['the stand-by is away', '0 of 1 answer', alterSystem("synchronous_standby_names = 'absent'")],
+    ['the standby is away', '0 of 1 answer', alterSystem("synchronous_standby_names = 'absent'")],
     ['any reader of WAL is one', "the daemon's own", alterSystem("synchronous_standby_names = '*'")],
   ),
   ...faults('synchronized_standby_slots', 'FAIL', [
-    'the stand-by of failover slots is away',
+    'the standby of failover slots is away',
     'nobody reads absent',
     alterSystem("synchronized_standby_slots = 'absent'"),
   ]),

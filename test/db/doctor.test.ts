@@ -138,7 +138,7 @@ test('a replication address of another database fails', async () => {
   });
 });
 
-test('a replication address of a role that may not replicate, or of a stand-by, fails', async () => {
+test('a replication address of a role that may not replicate, or of a standby, fails', async () => {
   const other = `${role}_2`;
   // to this role the server says that it is one
   await db.sql.unsafe(`
@@ -153,7 +153,7 @@ test('a replication address of a role that may not replicate, or of a stand-by, 
   await db.sql.unsafe(fix!);
   expect(await found()).toMatchObject({
     level: 'FAIL',
-    says: expect.stringMatching(/^DATABASE_REPLICATION_URL leads to a stand-by/),
+    says: expect.stringMatching(/^DATABASE_REPLICATION_URL leads to a standby/),
   });
   await db.sql.unsafe(`drop schema stand_by cascade; drop role ${other}`);
 });

@@ -89,7 +89,7 @@ test.each(['a session', 'a prepared transaction'])(
   },
 );
 
-test('a commit that waits for a stand-by, which a reconcile cannot see yet and the slot has passed, is copied by its second look', async () => {
+test('a commit that waits for a standby, which a reconcile cannot see yet and the slot has passed, is copied by its second look', async () => {
   const first = startMirror(db);
   await first.streaming();
   await first.stop();
@@ -98,7 +98,7 @@ test('a commit that waits for a stand-by, which a reconcile cannot see yet and t
     await db.sql`select pg_reload_conf()`;
   };
   await reload(`set synchronous_standby_names = 'nobody'`);
-  await until('the stand-by to be asked for', async () => {
+  await until('the standby to be asked for', async () => {
     const [row] = await db.sql`select current_setting('synchronous_standby_names') as names`;
     return row?.['names'] === 'nobody';
   });

@@ -106,7 +106,7 @@ test(
   },
 );
 
-test('a stand-by that is away, and that the server waits for, is told of, and its end, too', async () => {
+test('a standby that is away, and that the server waits for, is told of, and its end, too', async () => {
   const lines: string[] = [];
   const told = (word: string) => lines.filter((line) => line.includes(word));
   const set = async (name: string, value: string) => {
