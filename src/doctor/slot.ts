@@ -55,8 +55,9 @@ export const slotChecks: readonly Check<Found>[] = [
         );
       case 'missing':
       case 'healthy':
-        return ok(summary);
+        break;
     }
+    return ok(summary);
   }),
 
   needing('checkpoint', ['config', 'sql', 'migrated'], async ({ config, sql, systemId }) => {

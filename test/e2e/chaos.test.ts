@@ -17,7 +17,7 @@ test('two rounds of faults leave nothing missing, doubled or untrue', { timeout:
   const rounds = planOf({ seed: SEED, minutes: 1 }).slice(0, 2);
   const said: string[] = [];
   const report = await runCampaign({ rounds, seed: SEED, daemons: 2, say: (line) => void said.push(line) });
-  expect(report.breaches, [...said, describeReport(report)].join('\n')).toEqual([]);
+  expect(report.breaches.length === 0 ? '' : [...said, describeReport(report)].join('\n')).toBe('');
   expect(report.rounds).toBe(2);
   expect(report.workload['confirmed']).toBeGreaterThan(50);
 });
