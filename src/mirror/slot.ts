@@ -79,7 +79,7 @@ export async function describeSlot(sql: Sql, name: string): Promise<Slot | undef
       two_phase: boolean;
     }[]
   >`
-    select active_pid as reader, coalesce((to_jsonb(s) ->> 'enable failover')::bool, false) as failover,
+    select active_pid as reader, coalesce((to_jsonb(s) ->> 'failover')::bool, false) as failover,
            exists (select from pg_stat_activity a where a.pid = s.active_pid and a.application_name like 'smslogd %') as ours,
            case when to_jsonb(s) ->> 'invalidation_reason' is not null or (to_jsonb(s) ->> 'conflicting')::bool then 'lost'
                         else wal_status end as status,
