@@ -73,6 +73,7 @@ create table if not exists smslogd.checkpoint (
   reconcile_after uuid,
   reconcile_xid   xid8,
   audited_xid     xid8,
+  audit_due       boolean not null default false,
   removed_at      timestamptz
 ) with (fillfactor = 20);
 comment on table smslogd.checkpoint is 'How far the mirror is, one row for each slot; written in the same statement as the rows';
@@ -84,6 +85,7 @@ comment on column smslogd.checkpoint.reconcile_due is 'Why a reconcile is due; n
 comment on column smslogd.checkpoint.reconcile_after is 'The reconcile has passed this source id';
 comment on column smslogd.checkpoint.reconcile_xid is 'Transactions before this one were not all visible when the reconcile began: it looks a second time';
 comment on column smslogd.checkpoint.audited_xid is 'While no reconcile is due: every source row of a transaction before this one has been compared with the log';
+comment on column smslogd.checkpoint.audit_due is 'The slot was found ahead of lsn, and no audit of what it may have passed over has ended since';
 comment on column smslogd.checkpoint.removed_at is 'Set by teardown: daemons idle until migrate clears it';
 
 create table if not exists smslogd.leader (

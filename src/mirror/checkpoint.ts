@@ -20,6 +20,8 @@ export interface Checkpoint {
   readonly removed: boolean;
   /** why a reconcile is due */
   readonly reconcileDue: string | undefined;
+  /** the slot was ahead of `lsn`, and what it may have passed over is not audited yet */
+  readonly auditDue: boolean;
 }
 
 /** A reconcile to mark as due. `fresh`: the saved positions are invalid. `horizon`: rows older than now are not mirrored. */
@@ -32,7 +34,7 @@ export interface ReconcileDue {
 /** `sql` is for the stream's writes; `copy` is for the rest, so that neither waits for the other. */
 export function createCheckpointStore(sql: Sql, config: Config, copy: Sql) {
   const slot = config.SLOT_NAME;
-  const fields = sql`term::text, lsn::text, lsn > pg_current_wal_lsn() as in_future, system_id, source_timezone, removed_at is not null as removed, reconcile_due`;
+  const fields = sql`term::text, lsn::text, lsn > pg_current_wal_lsn() as in_future, system_id, source_timezone, removed_at is not null as removed, reconcile_due, audit_due`;
 
   return {
     /** Reads the checkpoint; creates its row at the first start. */
@@ -80,6 +82,11 @@ export function createCheckpointStore(sql: Sql, config: Config, copy: Sql) {
       ];
     },
 
+    /** Commits that an audit is due, before the stream moves the checkpoint past the slot: after a crash nothing else tells. */
+    async markAudit(term: bigint): Promise<void> {
+      await sql`update smslogd.checkpoint set audit_due = true where slot_name = ${slot} and term = ${String(term)}::text::int8 and not audit_due`;
+    },
+
     /** Records the cluster and the time zone that the log is filled from. */
     async identify(systemId: string, term: bigint): Promise<void> {
       await sql`update smslogd.checkpoint set system_id = ${systemId}, source_timezone = ${config.SOURCE_TIMEZONE}
@@ -117,6 +124,7 @@ interface CheckpointRow {
   readonly source_timezone: string | null;
   readonly removed: boolean;
   readonly reconcile_due: string | null;
+  readonly audit_due: boolean;
 }
 
 function checkpointOf(row: CheckpointRow | undefined): Checkpoint {
@@ -129,5 +137,6 @@ function checkpointOf(row: CheckpointRow | undefined): Checkpoint {
     sourceTimezone: row.source_timezone ?? undefined,
     removed: row.removed,
     reconcileDue: row.reconcile_due ?? undefined,
+    auditDue: row.audit_due,
   };
 }

@@ -50,6 +50,8 @@ export async function runStreaming(
   const { config, connections, metrics, log, health, failpoints, senderTimeoutMs = SENDER_TIMEOUT_MS } = deps;
   const resumeAt = checkpoint.lsn ?? ZERO_LSN;
   const { reconcileDue } = checkpoint;
+  // normal after an idle time, but also what a slot looks like that somebody dropped and created again
+  const ahead = slot.confirmed > resumeAt;
   const began = performance.now();
   let repaired = false;
   let caughtUp!: () => void;
@@ -59,8 +61,7 @@ export async function runStreaming(
 
   /** The reconcile that is due, then repeated audits. */
   const repair = async (signal: AbortSignal): Promise<void> => {
-    // a slot ahead of the checkpoint is normal after an idle time, but also what a slot looks like that somebody dropped and created again
-    let gap = slot.confirmed > resumeAt || (await store.republished(source));
+    let gap = ahead || checkpoint.auditDue || (await store.republished(source));
     if (reconcileDue !== undefined) {
       health.setMirrorState(reconcileDue === FIRST_START ? 'snapshot' : 'repairing');
       const copied = () => health.setMirrorState('streaming');
@@ -81,6 +82,7 @@ export async function runStreaming(
     }
   };
 
+  if (ahead) await store.markAudit(term);
   await runApplyLoop(
     {
       config,

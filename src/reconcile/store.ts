@@ -231,7 +231,7 @@ select (select count(*) from fence)::int as fenced, count(*)::int as completed f
 
     /** Saves the transaction up to which a light audit found the log complete. */
     async saveAuditedXid(xid: string, term: bigint): Promise<void> {
-      await sql`update smslogd.checkpoint set audited_xid = ${xid}::text::xid8
+      await sql`update smslogd.checkpoint set audited_xid = ${xid}::text::xid8, audit_due = false
                  where slot_name = ${slot} and term = ${String(term)}::int8 and reconcile_due is null`;
     },
 

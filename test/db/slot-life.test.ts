@@ -150,6 +150,26 @@ test.each(['further on', 'further on while a reconcile was under way'])(
   },
 );
 
+test('what a slot recreated further on passed over is found at once by the next mirror, if this one ends before its audit', async () => {
+  await tenRowsThenDown();
+  await db.sql`select pg_drop_replication_slot(${db.name})`;
+  await insertMany(db.sql, 20);
+  await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
+  const hold = await db.sql.reserve();
+  await hold.unsafe('begin; lock smslogd.sms_refused in access exclusive mode');
+  // under traffic the slot is no further than the checkpoint
+  const second = startMirror(db, { log, failpoints: { answerKeepalives: false } });
+  mirrors.push(second);
+  await second.streaming();
+  await insertMany(db.sql, 5);
+  await until('the new rows', async () => (await difference(db.sql)).missing === 20);
+  await second.stop();
+  await hold.unsafe('rollback');
+  hold.release();
+  await streaming();
+  await everyRowOnce();
+});
+
 test('an idle daemon audits itself again and again: what somebody deleted, and a gateway id that nobody waits for, it fills in', async () => {
   const mirror = await streaming({}, { auditMs: 300 });
   await insertMany(db.sql, 3);

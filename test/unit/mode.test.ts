@@ -33,6 +33,7 @@ const OBSERVED: Observed = {
     sourceTimezone: 'UTC',
     removed: false,
     reconcileDue: undefined,
+    auditDue: false,
   },
   hasMirroredRows: false,
   publication: 'correct',
