@@ -1,26 +1,13 @@
 /**
  * From the words of the command line to a command and an exit code: 0 done, 1 failed with a sentence and a hint, 2 not understood.
- * Commands are imported when they are asked for, so that `config` does not load what the daemon needs.
  */
 import { parseArgs } from 'node:util';
 import { parseOptions, type Command, type Flags, type Io } from './commands/command.ts';
+import { allCommands, COMMANDS } from './commands/list.ts';
 import { SmslogdError, toSmslogdError } from './errors.ts';
 import { framesOf } from './log.ts';
-import { nearest } from './nearest.ts';
+import { near } from './nearest.ts';
 import { VERSION } from './version.ts';
-
-const COMMANDS: Readonly<Record<string, () => Promise<{ readonly command: Command }>>> = {
-  run: () => import('./commands/run.ts'),
-  migrate: () => import('./commands/migrate.ts'),
-  doctor: () => import('./commands/doctor.ts'),
-  verify: () => import('./commands/verify.ts'),
-  status: () => import('./commands/status.ts'),
-  send: () => import('./commands/send.ts'),
-  simulate: () => import('./commands/simulate.ts'),
-  demo: () => import('./commands/demo.ts'),
-  teardown: () => import('./commands/teardown.ts'),
-  config: () => import('./commands/config.ts'),
-};
 
 export interface Terminal extends Io {
   /** a line on stderr */
@@ -51,21 +38,34 @@ async function dispatch(words: readonly string[], io: Terminal): Promise<number>
   if (VERSIONS.includes(name)) return say(io, VERSION);
   const load = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
   if (load === undefined) {
-    const what = name.startsWith('-') ? 'flag' : 'command';
-    throw usage(
-      `unknown ${what} ${JSON.stringify(name)}; the nearest is ${nearest(name, what === 'flag' ? ['--help', '--version'] : Object.keys(COMMANDS))}`,
-      '`smslogd --help` lists the commands.',
-    );
+    const [what, known] = name.startsWith('-') ? ['flag', FLAGS] : ['command', Object.keys(COMMANDS)];
+    throw usage(`unknown ${what} ${JSON.stringify(name)}${meant(name, known)}`, '`smslogd --help` lists the commands.');
   }
   const { command } = await load();
   const flags = readFlags(name, command, rest);
   if (flags['help'] === true) return say(io, commandHelp(name, command));
   if (flags['version'] === true) return say(io, VERSION);
-  return command.run(flags, io);
+  try {
+    return await command.run(flags, io);
+  } catch (error) {
+    if (error instanceof SmslogdError && error.hint === NO_HINT) throw usage(error.message, helpOf(name));
+    throw error;
+  }
 }
 
 const HELP = ['--help', '-h', 'help'];
-const VERSIONS = ['--version', '-v'];
+const VERSIONS = ['--version', '-V', '-v'];
+const FLAGS = ['--help', '--version'];
+/** what a command says that knows nothing better */
+const NO_HINT = new SmslogdError('usage', '').hint;
+
+const helpOf = (name: string) => `\`smslogd ${name} --help\` tells what it takes.`;
+
+/** The end of a sentence about a word that is not known. */
+function meant(word: string, known: readonly string[]): string {
+  const best = near(word, known);
+  return best === undefined ? '' : `; did you mean ${best}?`;
+}
 
 function say(io: Io, text: string): number {
   io.print(text);
@@ -83,16 +83,24 @@ function readFlags(name: string, command: Command, words: readonly string[]): Fl
     help: { type: 'boolean', short: 'h' },
     version: { type: 'boolean', short: 'v' },
   } as const;
-  const hint = `\`smslogd ${name} --help\` lists its flags.`;
-  const { tokens } = parseArgs({ args: [...words], options, strict: false, allowPositionals: true, tokens: true });
+  const hint = helpOf(name);
+  const args = words.map((word) => (word === '-V' ? '--version' : word));
+  const { tokens } = parseArgs({ args, options, strict: false, allowPositionals: true, tokens: true });
   const flags: Record<string, string | boolean> = {};
   for (const token of tokens) {
-    if (token.kind === 'positional') throw usage(`${name} takes flags only, no other words`, hint);
+    if (token.kind === 'positional') {
+      if (command.choice === undefined) throw usage(`${name} takes flags only, no other words`, hint);
+      const { name: choice, of } = command.choice;
+      if (flags[choice] !== undefined || !of.includes(token.value))
+        throw usage(`${name} takes one of ${of.join(', ')}`, hint);
+      flags[choice] = token.value;
+      continue;
+    }
     if (token.kind === 'option-terminator') continue;
     const option = Object.hasOwn(options, token.name) ? options[token.name as keyof typeof options] : undefined;
     if (option === undefined) {
       const known = Object.keys(options).map((each) => `--${each}`);
-      throw usage(`${name} has no flag ${token.rawName}; the nearest is ${nearest(token.rawName, known)}`, hint);
+      throw usage(`${name} has no flag ${token.rawName}${meant(token.rawName, known)}`, hint);
     }
     if (option.type === 'boolean' && token.value !== undefined) throw usage(`${token.rawName} takes no value`, hint);
     const value = option.type === 'boolean' ? true : token.value;
@@ -100,15 +108,16 @@ function readFlags(name: string, command: Command, words: readonly string[]): Fl
       throw usage(`${token.rawName} needs a value`, hint);
     flags[token.name] = value;
   }
+  const { choice } = command;
+  if (choice !== undefined && flags[choice.name] === undefined && flags['help'] !== true && flags['version'] !== true)
+    throw usage(`${name} needs one of ${choice.of.join(', ')}`, hint);
   return flags;
 }
 
 async function programHelp(): Promise<string> {
-  const lines = await Promise.all(
-    Object.entries(COMMANDS).map(async ([name, load]) => `  ${name.padEnd(10)} ${(await load()).command.summary}`),
-  );
+  const lines = (await allCommands()).map(([name, { summary }]) => `  ${name.padEnd(10)} ${summary}`);
   return [
-    'smslogd mirrors every verification SMS into verification.sms_log, exactly once, and learns its true fate.',
+    'smslogd mirrors every verification SMS into verification.sms_log, exactly once, with its final delivery status.',
     '',
     'Usage: smslogd <command> [flags]',
     '',
@@ -129,7 +138,7 @@ function commandHelp(name: string, command: Command): string {
   ];
   const width = Math.max(...rows.map(([flag]) => flag.length));
   return [
-    `smslogd ${name}: ${command.summary}`,
+    `smslogd ${name}${command.choice === undefined ? '' : ` ${command.choice.of.join('|')}`}: ${command.summary}`,
     ...(command.details === undefined ? [] : ['', command.details]),
     '',
     ...rows.map(([flag, about]) => `  ${flag.padEnd(width)}  ${about}`),

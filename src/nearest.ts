@@ -6,6 +6,14 @@ export function nearest(word: string, candidates: readonly string[]): string {
   return ranked.reduce((best, each) => (each.edits < best.edits ? each : best)).candidate;
 }
 
+/** The same, where it is so near that it may be meant: a third of the letters at most are others, or the word is its beginning. */
+export function near(word: string, candidates: readonly string[]): string | undefined {
+  const best = candidates.find((each) => word.length > 1 && each.startsWith(word)) ?? nearest(word, candidates);
+  return best.startsWith(word) || editDistance(word, best) <= Math.max(1, Math.floor(best.length / 3))
+    ? best
+    : undefined;
+}
+
 /** Levenshtein: insertions, deletions and substitutions that turn `a` into `b`. */
 function editDistance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);

@@ -7,6 +7,8 @@ export interface Command {
   /** more for `smslogd NAME --help`; plain text */
   readonly details?: string;
   readonly flags?: Readonly<Record<string, Flag>>;
+  /** the one word that it takes beside its flags, and must have; given to `run` among the flags, under its name */
+  readonly choice?: { readonly name: string; readonly of: readonly string[] };
   /** Returns the exit code. Throws SmslogdError for a failure: cli.ts prints its sentence and hint and exits 1. */
   run(flags: Flags, io: Io): Promise<number>;
 }

@@ -1,8 +1,10 @@
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { commandLine } from '../../src/command-line.ts';
-import { nearest } from '../../src/nearest.ts';
+import { allCommands } from '../../src/commands/list.ts';
+import { near, nearest } from '../../src/nearest.ts';
 import { VERSION } from '../../src/version.ts';
 
 async function run(words: string[], env: NodeJS.ProcessEnv = {}) {
@@ -17,17 +19,70 @@ async function run(words: string[], env: NodeJS.ProcessEnv = {}) {
   return { code, out: out.join('\n'), err: err.join('\n') };
 }
 
-test('an unknown command names the nearest one and exits 2', async () => {
+test('an unknown command names the one that may be meant and exits 2', async () => {
   const { code, err } = await run(['migrat']);
   expect(code).toBe(2);
-  expect(err).toContain('the nearest is migrate');
+  expect(err).toContain('unknown command "migrat"; did you mean migrate?');
   expect(err).toContain('Try: ');
 });
 
 test('an unknown flag names the nearest one and exits 2', async () => {
   const { code, err, out } = await run(['config', '--markdwon']);
   expect({ code, out }).toEqual({ code: 2, out: '' });
-  expect(err).toContain('the nearest is --markdown');
+  expect(err).toContain('did you mean --markdown?');
+});
+
+test('what is near nothing gets no guess', async () => {
+  expect((await run(['frobnicate'])).err).toBe(
+    'smslogd: unknown command "frobnicate"\nTry: `smslogd --help` lists the commands.',
+  );
+  expect((await run(['doctor', '--elephant'])).err).toMatch(/^smslogd: doctor has no flag --elephant\nTry: /);
+  expect(near('comp', ['config', 'completion'])).toBe('completion');
+});
+
+test('what a command does not take leads to the help of that command', async () => {
+  expect((await run(['demo', '--seconds', 'soon'])).err).toContain('Try: `smslogd demo --help` tells what it takes.');
+  expect((await run(['config', '--nothing-like-it'])).err).toContain(
+    'Try: `smslogd config --help` tells what it takes.',
+  );
+});
+
+test('roles prints the SQL that creates them', async () => {
+  expect(await run(['roles'])).toEqual({ code: 0, out: readFileSync('sql/roles.sql', 'utf8').trimEnd(), err: '' });
+});
+
+test('completion needs a shell that it knows', async () => {
+  expect(await run(['completion'])).toMatchObject({ code: 2, out: '' });
+  expect((await run(['completion', 'tcsh'])).err).toContain('completion takes one of bash, zsh, fish');
+});
+
+test('bash completes commands, and flags of the command', async () => {
+  const script = (await run(['completion', 'bash'])).out;
+  const complete = (...words: string[]) => {
+    const cursor = `COMP_WORDS=(${words.map((word) => `'${word}'`).join(' ')}); COMP_CWORD=${words.length - 1}`;
+    const { stdout, stderr } = spawnSync('bash', ['-c', `${script}\n${cursor}; _smslogd; echo "\${COMPREPLY[@]}"`], {
+      encoding: 'utf8',
+    });
+    expect(stderr).toBe('');
+    return stdout.trim().split(' ');
+  };
+  expect(complete('smslogd', 'st')).toEqual(['status']);
+  expect(complete('smslogd', 'status', '--')).toEqual(['--watch', '--json', '--help']);
+  expect(complete('smslogd', 'completion', '')).toEqual(['bash', 'zsh', 'fish', '--help']);
+});
+
+test.each(['zsh', 'fish'])('%s has every command with its flags', async (shell) => {
+  const script = (await run(['completion', shell])).out;
+  for (const [name, command] of await allCommands()) {
+    expect(script).toContain(name);
+    for (const flag of Object.keys(command.flags ?? {})) expect(script).toContain(flag);
+  }
+  // where the shell is there, it takes the script
+  const checked = spawnSync(shell, [shell === 'zsh' ? '-n' : '--no-execute', '/dev/stdin'], {
+    input: script,
+    encoding: 'utf8',
+  });
+  expect(checked.error === undefined ? checked.stderr : '').toBe('');
 });
 
 test('a flag without its value, a value for a switch and a stray word are refused without repeating them', async () => {
@@ -41,7 +96,11 @@ test('a flag without its value, a value for a switch and a stray word are refuse
 
 test('--version is there on the program and on a command', async () => {
   expect(await run(['--version'])).toEqual({ code: 0, out: VERSION, err: '' });
-  expect(await run(['config', '--version'])).toEqual({ code: 0, out: VERSION, err: '' });
+  for (const word of ['--version', '-v', '-V']) {
+    expect(await run([word])).toEqual({ code: 0, out: VERSION, err: '' });
+    expect(await run(['config', word])).toEqual({ code: 0, out: VERSION, err: '' });
+  }
+  expect((await run(['config', '-h'])).out).toMatch(/^smslogd config: /);
 });
 
 test('a command tells its flags by --help and does nothing', async () => {

@@ -1,0 +1,13 @@
+import { readFileSync } from 'node:fs';
+import type { Command } from './command.ts';
+
+const ROLES = new URL('../../sql/roles.sql', import.meta.url);
+
+export const command: Command = {
+  summary: 'prints the SQL that creates the roles, for an administrator of PostgreSQL',
+  details: 'smslogd roles | psql -v ON_ERROR_STOP=1 -d DATABASE',
+  run: async (_, { print }) => {
+    print(readFileSync(ROLES, 'utf8').trimEnd());
+    return 0;
+  },
+};
