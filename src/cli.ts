@@ -11,7 +11,11 @@ const leave = () => process.exit(0);
 const signalsTaken = () => {
   for (const signal of early) process.removeListener(signal, leave);
 };
-if (process.argv[2] === 'run') for (const signal of early) process.on(signal, leave);
+if (process.argv[2] === 'run') {
+  for (const signal of early) process.on(signal, leave);
+  // what asks a daemon to read its files again must not end one that has not read them yet
+  for (const signal of ['SIGHUP', 'SIGUSR2'] as const) process.on(signal, () => {});
+}
 
 const { commandLine } = await import('./command-line.ts');
 const { outputOf } = await import('./output.ts');

@@ -22,6 +22,10 @@ const TABLE = {
     reaction: 'fatal',
     hint: 'Correct the settings named above; `smslogd config` prints those in force.',
   },
+  setting_unknown: {
+    reaction: 'retry',
+    hint: 'Correct the name or unset the variable; `smslogd config` shows all settings.',
+  },
   usage: { reaction: 'fatal', hint: 'See `smslogd --help`.' },
   database_unreachable: {
     reaction: 'retry',

@@ -1,5 +1,6 @@
 import { pino, type DestinationStream, type Logger } from 'pino';
 import { SmslogdError, toSmslogdError } from './errors.ts';
+import { readableLine } from './log-line.ts';
 import { createLines, outputOf } from './output.ts';
 
 export type Log = Logger;
@@ -8,12 +9,17 @@ export type Log = Logger;
 const FLUSH_MS = 500;
 
 /**
- * JSON lines on stdout; a line about one SMS has its `id` and nothing else of it. If stdout cannot be written the daemon goes on: `lost` is called for each
+ * JSON lines on stdout, readable lines on a terminal; a line about one SMS has its `id` and nothing else of it. If stdout cannot be written the daemon goes on: `lost` is called for each
  * lost line, and the log states their number once it can be written again. Call `flush` before the process ends.
  */
-export function createLog(level: string, lost: () => void): { readonly log: Log; readonly flush: () => Promise<void> } {
-  const lines = createLines(outputOf(process.stdout), { lost, notice: (count) => lostNotice(level, count) });
-  return { log: logTo(level, lines), flush: () => lines.flush(FLUSH_MS) };
+export function createLog(
+  level: string,
+  lost: () => void,
+  terminal?: { readonly colour: boolean },
+): { readonly log: Log; readonly flush: () => Promise<void> } {
+  const shown = (line: string) => (terminal === undefined ? line : readableLine(line, terminal.colour));
+  const lines = createLines(outputOf(process.stdout), { lost, notice: (count) => shown(lostNotice(level, count)) });
+  return { log: logTo(level, { write: (line) => lines.write(shown(line)) }), flush: () => lines.flush(FLUSH_MS) };
 }
 
 function logTo(level: string, destination: DestinationStream): Log {

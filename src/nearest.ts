@@ -6,12 +6,15 @@ export function nearest(word: string, candidates: readonly string[]): string {
   return ranked.reduce((best, each) => (each.edits < best.edits ? each : best)).candidate;
 }
 
-/** The same, where it is so near that it may be meant: a third of the letters at most are others, or the word is its beginning. */
-export function near(word: string, candidates: readonly string[]): string | undefined {
-  const best = candidates.find((each) => word.length > 1 && each.startsWith(word)) ?? nearest(word, candidates);
-  return best.startsWith(word) || editDistance(word, best) <= Math.max(1, Math.floor(best.length / 3))
-    ? best
-    : undefined;
+/** The same, where it is so near that it may be meant: it takes `most` edits, or the word is its beginning. */
+export function near(
+  word: string,
+  candidates: readonly string[],
+  most = Math.max(1, word.length / 3),
+): string | undefined {
+  const begun = word.length > 1 ? candidates.find((each) => each.startsWith(word)) : undefined;
+  const best = begun ?? nearest(word, candidates);
+  return begun !== undefined || editDistance(word, best) <= most ? best : undefined;
 }
 
 /** Levenshtein: insertions, deletions and substitutions that turn `a` into `b`. */

@@ -2,13 +2,12 @@
  * The settings: one table that reads them, checks them, prints them and documents them.
  */
 import { z } from 'zod';
-import { codeOf, SmslogdError } from './errors.ts';
-import { maskAddress } from './masking.ts';
+import { SmslogdError } from './errors.ts';
 import { readAddress } from './postgres/address.ts';
 import { AddressProblem } from './postgres/conninfo.ts';
 import { splitTable } from './postgres/quoting.ts';
 import { unreadableFile } from './postgres/tls.ts';
-import { isReadable, readValueFile } from './secret-file.ts';
+import { readValueFile, reasonOf, shownPath, whyUnreadable } from './secret-file.ts';
 import { nearestZone } from './timezones.ts';
 
 const text = z.string().min(1);
@@ -21,7 +20,9 @@ const whole = (low: number, high: number) =>
     .max(high);
 const minutes = z.coerce.number('a number of minutes').positive('more than 0').max(525_600, 'at most a year');
 const webAddress = z.url({ protocol: /^https?$/, error: 'an http:// or https:// address' });
-const file = text.refine(isReadable, 'a file that can be read');
+const file = text.refine((path) => whyUnreadable(path) === undefined, {
+  error: ({ input }) => `a file that can be read; ${shownPath(String(input))}: ${whyUnreadable(String(input))}`,
+});
 const timezone = text.refine(isTimezone, {
   error: ({ input }) => `an IANA time zone; the nearest is ${nearestZone(String(input), runtimeZones())}`,
 });
@@ -37,7 +38,7 @@ const hosts = text
   .transform((value) => value.split(',').map((name) => name.trim()))
   .pipe(z.array(z.string().regex(/^[^\s:/@]+$/, 'host names without ports, separated by commas')));
 
-interface Setting {
+export interface Setting {
   readonly type: z.ZodType;
   /** the default in its written form; absent: there is none */
   readonly initial?: string;
@@ -165,22 +166,29 @@ function needed(need: Need, values: Readonly<Record<string, unknown>>): readonly
   return need === 'gateway' || turned?.includes('poller') !== false ? GATEWAY : [];
 }
 
-/**
- * Reads the settings from `env` (`NAME`, or `NAME_FILE` with the path of a file that holds the value, see secret-file.ts). An empty value counts as unset.
- * Throws config_invalid with a line for each wrong setting: its name and the form it wants, never its value.
- */
-export function loadConfig(env: NodeJS.ProcessEnv, needs: readonly Need[] = []): Config {
+/** The settings, and what is wrong with them: a sentence by the name of the setting or of the variable of libpq, without its value. */
+export interface Read {
+  readonly values: Readonly<Record<string, unknown>>;
+  readonly wrong: ReadonlyMap<string, string>;
+}
+
+/** Reads the settings from `env` (`NAME`, or `NAME_FILE` with the path of a file that holds the value, see secret-file.ts). An empty value counts as unset. */
+export function readSettings(env: NodeJS.ProcessEnv, needs: readonly Need[] = []): Read {
   const values: Record<string, unknown> = {};
-  const problems: string[] = [];
-  const wrongs = new Set<SettingName>();
+  const wrong = new Map<string, string>();
+  const wrongs = new Set<string>();
+  const complain = (name: string, sentence: string, by = name) => {
+    wrongs.add(name);
+    if (!wrong.has(by)) wrong.set(by, sentence);
+  };
   for (const name of settingNames()) {
     const setting: Setting = SETTINGS[name];
     let given: string | undefined;
     try {
       given = written(env, name);
     } catch (error) {
-      problems.push(`${name}_FILE: the file cannot be read (${codeOf(error) ?? 'unknown'})`);
-      wrongs.add(name);
+      const path = shownPath(env[`${name}_FILE`] ?? '');
+      complain(name, `${path} cannot be read: ${reasonOf(error)}`, `${name}_FILE`);
       continue;
     }
     const source = given ?? setting.initial;
@@ -189,40 +197,56 @@ export function loadConfig(env: NodeJS.ProcessEnv, needs: readonly Need[] = []):
       continue;
     }
     const parsed = setting.type.safeParse(source);
-    const wrong = setting.address === true ? wrongAddress(name, source, env) : undefined;
-    if (wrong === undefined && parsed.success) {
-      values[name] = parsed.data;
-      continue;
-    }
-    wrongs.add(name);
-    problems.push(
-      wrong ?? `${name}: must be ${[...new Set(parsed.error?.issues.map((issue) => issue.message))].join(', ')}`,
-    );
+    const address = setting.address === true ? wrongAddress(source, env) : undefined;
+    if (address !== undefined) complain(name, address.message, address.variable ?? name);
+    else if (parsed.success) values[name] = parsed.data;
+    else complain(name, `must be ${[...new Set(parsed.error.issues.map((issue) => issue.message))].join(', ')}`);
   }
-  for (const need of needs) {
-    for (const name of needed(need, values)) {
-      if (values[name] === undefined && !wrongs.has(name)) problems.push(`${name}: is required`);
-    }
-  }
+  for (const name of needs.flatMap((need) => needed(need, values)))
+    if (values[name] === undefined && !wrongs.has(name)) complain(name, 'is required');
   const [cert, key] = ['IP2SMS_CERT_FILE', 'IP2SMS_KEY_FILE'] as const;
   const alone = values[cert] === undefined ? cert : key;
   if ((values[cert] === undefined) !== (values[key] === undefined) && !wrongs.has(alone))
-    problems.push(`${alone}: is required with ${alone === cert ? key : cert}`);
-  if (problems.length > 0)
-    throw new SmslogdError('config_invalid', `wrong settings:\n  ${[...new Set(problems)].join('\n  ')}`);
+    complain(alone, `is required with ${alone === cert ? key : cert}`);
   // an SMS has its verdict before its row leaves, and none while it lives
-  const life = values['SMS_STATUSES_EXPIRATION'] as number;
-  const giveUp = values['SMS_STATUSES_GIVE_UP'] as number;
-  const retention = (values['RETENTION_DAYS'] as number) * 1440 || Infinity;
-  if (Math.min(giveUp, retention) < life) {
-    const name = giveUp < life ? 'SMS_STATUSES_GIVE_UP' : 'RETENTION_DAYS';
-    const sentence = 'must be no shorter than SMS_STATUSES_EXPIRATION: SMS would be given up while they live';
-    throw new SmslogdError('config_invalid', `wrong settings:\n  ${name}: ${sentence}`);
-  }
-  values['SMS_STATUSES_GIVE_UP'] = Math.min(giveUp, retention);
+  const [life = 0, giveUp = Infinity, days = 0] = [
+    'SMS_STATUSES_EXPIRATION',
+    'SMS_STATUSES_GIVE_UP',
+    'RETENTION_DAYS',
+  ].map((name) => values[name] as number | undefined);
+  const retention = days * 1440 || Infinity;
+  if (Math.min(giveUp, retention) < life)
+    complain(
+      giveUp < life ? 'SMS_STATUSES_GIVE_UP' : 'RETENTION_DAYS',
+      'must be no shorter than SMS_STATUSES_EXPIRATION: SMS would be given up while they live',
+    );
+  else if (giveUp !== Infinity) values['SMS_STATUSES_GIVE_UP'] = Math.min(giveUp, retention);
   values['DATABASE_REPLICATION_URL'] ??= values['DATABASE_URL'];
   values['IP2SMS_STATUS_URL'] ??= statusAddress(values['IP2SMS_URL'] as string | undefined);
+  return { values, wrong };
+}
+
+/** The settings that readSettings reads. Throws config_invalid with a line for each wrong one: its name and the form it wants, never its value. */
+export function loadConfig(env: NodeJS.ProcessEnv, needs: readonly Need[] = []): Config {
+  const { values, wrong } = readSettings(env, needs);
+  if (wrong.size > 0)
+    throw new SmslogdError(
+      'config_invalid',
+      `wrong settings:\n${[...wrong].map(([name, sentence]) => `  ${name}: ${sentence}`).join('\n')}`,
+    );
   return Object.freeze(values) as Config;
+}
+
+/** The settings of a daemon, whose addresses of PostgreSQL may be read again: a new connection then has the password of now. */
+export function rereadableConfig(
+  env: NodeJS.ProcessEnv,
+  needs: readonly Need[],
+): { readonly config: Config; readonly reread: () => void } {
+  let now = loadConfig(env, needs);
+  const config = { ...now };
+  for (const name of ['DATABASE_URL', 'DATABASE_REPLICATION_URL'] as const)
+    Object.defineProperty(config, name, { enumerable: true, get: () => now[name] });
+  return { config, reread: () => void (now = loadConfig(env, needs)) };
 }
 
 function written(env: NodeJS.ProcessEnv, name: SettingName): string | undefined {
@@ -238,14 +262,14 @@ function statusAddress(sending: string | undefined): string | undefined {
 }
 
 /** What is wrong with an address of PostgreSQL or with a variable of libpq beside it. */
-function wrongAddress(name: SettingName, source: string, env: NodeJS.ProcessEnv): string | undefined {
+function wrongAddress(source: string, env: NodeJS.ProcessEnv): AddressProblem | undefined {
   try {
-    const parameter = unreadableFile(readAddress(source, env).tls);
-    if (parameter !== undefined) throw new AddressProblem(`an address whose ${parameter} is a file that can be read`);
-    return undefined;
+    const { parameter, why } = unreadableFile(readAddress(source, env).tls) ?? {};
+    if (parameter === undefined) return undefined;
+    throw new AddressProblem(`an address whose ${parameter} is a file that can be read: ${why}`);
   } catch (error) {
     if (!(error instanceof AddressProblem)) throw error;
-    return `${error.variable ?? name}: ${error.message}`;
+    return error;
   }
 }
 
@@ -270,24 +294,6 @@ export function settingNames(): SettingName[] {
   return Object.keys(SETTINGS) as SettingName[];
 }
 
-/** `NAME=value` lines of the settings in force; a secret that is set, and what may be one within an address, shows as `****`. */
-export function describeConfig(config: Config): string {
-  return settingNames()
-    .map((name) => {
-      const setting: Setting = SETTINGS[name];
-      const value = config[name];
-      if (value === undefined) return `${name}=`;
-      if (setting.secret === true) return `${name}=****`;
-      return `${name}=${name.endsWith('_URL') ? maskAddress(String(value)) : String(value)}`;
-    })
-    .join('\n');
-}
-
-/** The settings as the Markdown table of docs/reference.md. */
-export function settingsMarkdown(): string {
-  const rows = settingNames().map((name) => {
-    const { initial, about }: Setting = SETTINGS[name];
-    return `| \`${name}\` | ${initial === undefined ? '' : `\`${initial}\``} | ${about} |`;
-  });
-  return ['| setting | default | |', '|---|---|---|', ...rows].join('\n');
+export function settingOf(name: SettingName): Setting {
+  return SETTINGS[name];
 }

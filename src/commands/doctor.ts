@@ -1,6 +1,7 @@
 import { loadConfig } from '../settings.ts';
+import { unknownSettings } from '../settings-shown.ts';
 import { askGateway } from '../doctor/gateway.ts';
-import { lineOf, ok, runChecks, type Check } from '../doctor/check.ts';
+import { lineOf, ok, runChecks, summaryOf, warn, type Check } from '../doctor/check.ts';
 import { encryptionCheck } from '../doctor/encryption.ts';
 import { needing, type Found } from '../doctor/found.ts';
 import { slotChecks } from '../doctor/slot.ts';
@@ -30,6 +31,15 @@ export const checks: readonly Check<Found>[] = [
       }
     },
   },
+  {
+    name: 'names of settings',
+    run: async ({ env }) => {
+      const unknown = unknownSettings(env);
+      if (unknown.length === 0) return ok('all are known');
+      const said = unknown.map(({ name, sentence }) => `${name} ${sentence}`).join('; ');
+      return warn(said, `unset ${unknown.map(({ name }) => name).join(' ')} # or correct the name`);
+    },
+  },
   encryptionCheck,
   ...serverChecks,
   timezoneCheck,
@@ -52,11 +62,12 @@ export const command: Command = {
     const found: Found = { env };
     try {
       const results = await runChecks(checks, found, (result) => {
-        if (json !== true) print(lineOf(result));
+        // one cause, one line: what could not be looked at is counted in the last one
+        if (json !== true && !(result.level === 'skip' && found.config === undefined)) print(lineOf(result));
       });
       const failed = results.filter(({ level }) => level === 'FAIL').length;
       if (json === true) print(JSON.stringify({ ok: failed === 0, checks: results }, null, 2));
-      else print(failed === 0 ? 'all well' : `${failed} of ${results.length} checks fail`);
+      else print(summaryOf(results));
       return failed === 0 ? 0 : 1;
     } finally {
       await found.sql?.end({ timeout: 1 });

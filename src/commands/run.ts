@@ -2,7 +2,8 @@ import { once } from 'node:events';
 import { hostname } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
 import closeWithGrace from 'close-with-grace';
-import { loadConfig, type Config } from '../settings.ts';
+import { rereadableConfig, type Config } from '../settings.ts';
+import { unknownSettings } from '../settings-shown.ts';
 import { SmslogdError, toSmslogdError } from '../errors.ts';
 import { createFigures } from '../figures/gauges.ts';
 import { runHourly } from '../figures/counting.ts';
@@ -37,17 +38,23 @@ export const command: Command = {
   summary: 'the daemon: mirrors, polls, serves metrics',
   details: [
     'Runs until SIGTERM or SIGINT: then it finishes what is in hand, gives back what it claimed and exits 0 within 10 s;',
-    'a second signal ends it at once. LOOPS=mirror,poller chooses what it does.',
+    'a second signal ends it at once. LOOPS=mirror,poller chooses what it does. SIGHUP reads the files of secrets again, for new',
+    'connections and requests, and tries a gateway at once that is left alone; SIGUSR2 switches LOG_LEVEL to debug and back.',
   ].join('\n'),
-  run: async (_, { env, signalsTaken }) => {
-    const config = loadConfig(env, ['database', 'loops']);
+  run: async (_, { env, stdoutIsTerminal, signalsTaken }) => {
+    const { config, reread } = rereadableConfig(env, ['database', 'loops']);
     // the heap stays small: under a backlog V8 lets it grow, on Node.js 24 until the process is twice as large, and is no faster for it
     setFlagsFromString('--semi-space-growth-factor=1');
     setFlagsFromString('--heap-growing-percent=50');
     const metrics = createMetrics(VERSION);
-    const { log, flush } = createLog(config.LOG_LEVEL, () => metrics.logLinesLost.inc());
+    const terminal = stdoutIsTerminal ? { colour: (env['NO_COLOR'] ?? '') === '' } : undefined;
+    const { log, flush } = createLog(config.LOG_LEVEL, () => metrics.logLinesLost.inc(), terminal);
+    for (const { name, sentence } of unknownSettings(env)) {
+      metrics.errors.inc({ code: 'setting_unknown' });
+      logProblem(log, 'warn', new SmslogdError('setting_unknown', `${name} ${sentence}`));
+    }
     try {
-      await daemon(config, { metrics, log, flush }, signalsTaken);
+      await daemon(config, { metrics, log, flush, reread, stdoutIsTerminal }, signalsTaken);
     } finally {
       await flush();
     }
@@ -55,10 +62,18 @@ export const command: Command = {
   },
 };
 
+interface Process {
+  readonly metrics: Metrics;
+  readonly log: Log;
+  readonly flush: () => Promise<void>;
+  readonly reread: () => void;
+  readonly stdoutIsTerminal: boolean;
+}
+
 /** Builds every part, turns the loops until a signal or until one of them fails for good, and takes everything down in reverse. */
 async function daemon(
   config: Config,
-  { metrics, log, flush }: { metrics: Metrics; log: Log; flush: () => Promise<void> },
+  { metrics, log, flush, reread, stdoutIsTerminal }: Process,
   signalsTaken?: () => void,
 ): Promise<void> {
   metrics.latencySource.set({ source: config.LATENCY_SOURCE }, 1);
@@ -72,7 +87,9 @@ async function daemon(
     finished = resolve;
   });
   let stopping = false;
-  const signals = closeWithGrace({ delay: GRACE_MS, logger: false }, async ({ signal, err }) => {
+  // a terminal that is closed ends what was started in it
+  const skip = stdoutIsTerminal ? (['SIGUSR2'] as const) : (['SIGUSR2', 'SIGHUP'] as const);
+  const signals = closeWithGrace({ delay: GRACE_MS, logger: false, skip: [...skip] }, async ({ signal, err }) => {
     if (err !== undefined) logProblem(log, 'fatal', err);
     else log.info({ signal }, 'stopping: finishing what is in hand');
     stopping = true;
@@ -82,6 +99,16 @@ async function daemon(
     await flush();
   });
   signalsTaken?.();
+  const reloads = [reread];
+  const unhandle = handle({
+    ...(stdoutIsTerminal ? {} : { SIGHUP: () => reload(reloads, log) }),
+    SIGUSR2: () => {
+      const level = log.level === config.LOG_LEVEL ? 'debug' : config.LOG_LEVEL;
+      log.level = 'info';
+      log.info({ to: level }, 'the log level changes until the next SIGUSR2');
+      log.level = level;
+    },
+  });
 
   try {
     const figures = createFigures({ config, sql: reading, metrics, log });
@@ -96,7 +123,7 @@ async function daemon(
       databaseAnswers: () => answers(control),
     });
     const summarize = createSummary(log, metrics);
-    const summary = setInterval(() => void figures.refresh().then(summarize), SUMMARY_MS);
+    const summary = setInterval(() => void figures.refresh().then(summarize.tell), SUMMARY_MS);
     const onProblem = ({ code }: SmslogdError) => metrics.errors.inc({ code });
     const leader = createLeadership({
       connections,
@@ -123,11 +150,17 @@ async function daemon(
       run('connections', (signal) => connections.watch(signal));
       // it may wait for a lock
       await Promise.race([databaseAtStart(config, upkeep, log, stop.signal), once(stop.signal, 'abort')]);
+      // what is counted from: before anything is written
+      if (!stop.signal.aborted) await figures.refresh().then(summarize.begin);
       run('leader', (signal, works) => leader.run(signal, works));
       run('waits', (signal) => watchWaits({ ...connections, config, log, metrics }, signal));
       if (mirrors)
         lead('mirror', createMirror({ config, connections, lead: leader, metrics, log, health, onCaughtUp }));
-      if (config.LOOPS.includes('poller')) run('poller', createPoller({ config, connections, metrics, log, health }));
+      if (config.LOOPS.includes('poller'))
+        run(
+          'poller',
+          createPoller({ config, connections, metrics, log, health, onReload: (tryNow) => void reloads.push(tryNow) }),
+        );
       lead('queue', (signal, works) => repairQueue({ sql: upkeep, log, fence, works }, signal));
       lead('figures', async (signal, works) => {
         // the backlog comes first
@@ -147,6 +180,7 @@ async function daemon(
     }
   } finally {
     await connections.end();
+    unhandle();
     // a signal's handler exits the process once this is known; without a signal it must not stand in the way
     if (!stopping) signals.uninstall();
     finished();
@@ -182,23 +216,53 @@ async function answers(sql: Sql): Promise<boolean> {
   return true;
 }
 
-/** The one info line a minute: SMS mirrored into the log and requests to the gateway since the last line, SMS open and lag now. */
-function createSummary(log: Log, metrics: Metrics): () => Promise<void> {
-  let last: { mirrored: number | undefined; polled: number } | undefined;
-  return async () => {
+/** Handles signals until the returned function is called. */
+function handle(handlers: Readonly<Partial<Record<NodeJS.Signals, () => void>>>): () => void {
+  const all = Object.entries(handlers);
+  for (const [signal, handler] of all) process.on(signal, handler);
+  return () => {
+    for (const [signal, handler] of all) process.off(signal, handler);
+  };
+}
+
+/** What SIGHUP asks for; where a file cannot be read all stays as it was. */
+function reload(steps: readonly (() => void)[], log: Log): void {
+  try {
+    for (const step of steps) step();
+    log.info('the files of secrets were read again; a gateway that was left alone is tried');
+  } catch (error) {
+    logProblem(log, 'error', error, { signal: 'SIGHUP' });
+  }
+}
+
+/**
+ * The one info line a minute: SMS that entered the log and requests to the gateway since the last line, or since `begin`, which is told once the figures
+ * were read for the first time; SMS open and lag now.
+ */
+function createSummary(log: Log, metrics: Metrics): Record<'begin' | 'tell', () => Promise<void>> {
+  let last: { mirrored: number; polled: number } | undefined;
+  const read = async () => {
     // undefined until the database was read
     const mirrored = (await metrics.smsTotal.get()).values.find(({ labels }) => labels.type === 'verification')?.value;
-    const polled = await total(metrics.pollRequests);
-    log.info(
-      {
-        mirrored: (mirrored ?? 0) - (last?.mirrored ?? mirrored ?? 0),
-        polled: polled - (last?.polled ?? 0),
-        open: await total(metrics.open),
-        lagSeconds: await total(metrics.mirrorLagSeconds),
-      },
-      'running',
-    );
-    last = { mirrored, polled };
+    return mirrored === undefined ? undefined : { mirrored, polled: await total(metrics.pollRequests) };
+  };
+  return {
+    begin: async () => {
+      last ??= await read();
+    },
+    tell: async () => {
+      const now = await read();
+      log.info(
+        {
+          mirrored: (now?.mirrored ?? 0) - (last?.mirrored ?? now?.mirrored ?? 0),
+          polled: (await total(metrics.pollRequests)) - (last?.polled ?? 0),
+          open: await total(metrics.open),
+          lagSeconds: await total(metrics.mirrorLagSeconds),
+        },
+        'running',
+      );
+      last = now ?? last;
+    },
   };
 }
 

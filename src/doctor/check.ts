@@ -72,3 +72,15 @@ export function lineOf({ name, level, says, fix }: Result): string {
   if (fix !== undefined) lines.push(`${indent}fix: ${fix.replaceAll('\n', `\n${indent}     `)}`);
   return lines.join('\n');
 }
+
+/** The last line: what fails, what is warned of, and what was not looked at. */
+export function summaryOf(results: readonly Result[]): string {
+  const of = (level: Level) => results.filter((each) => each.level === level).length;
+  const [failed, warned, skipped] = [of('FAIL'), of('warn'), of('skip')];
+  const parts = [
+    ...(failed === 0 ? [] : [`${failed} of ${results.length} checks fail`]),
+    ...(warned === 0 ? [] : [`${warned} ${warned === 1 ? 'warning' : 'warnings'}`]),
+    ...(skipped === 0 ? [] : [`${skipped} skipped`]),
+  ];
+  return failed + warned === 0 ? ['all well', ...parts].join(', ') : parts.join(', ');
+}

@@ -6,6 +6,7 @@
  *   closed    --- Retry-After ---------> open for that long, at most 5 minutes
  *   open      --- the time is over ----> half-open: one request at a time
  *   open      --- new credentials -----> half-open, if the login was refused
+ *   open      --- an operator's wish ---> half-open
  *   half-open --- an answer -----------> closed
  *   half-open --- a fault or 401 ------> open, for longer
  *
@@ -23,6 +24,8 @@ export interface Breaker {
   note(event: BreakerEvent, startedAt: number, now: number, retryAfterMs?: number): boolean;
   /** the credentials changed: if the old ones were refused, the breaker becomes half-open */
   retry(now: number): void;
+  /** an operator wants it half-open now, whatever it was opened for */
+  tryNow(now: number): void;
 }
 
 /** After fewer faults only the concurrency limit reacts. */
@@ -87,6 +90,15 @@ export function createBreaker(): Breaker {
       until = Math.max(now, pausedUntil);
       changedAt = now;
       refusals = 0;
+      refused = false;
+    },
+    tryNow(now) {
+      if (breaker.state(now) !== 'open') return;
+      until = now;
+      pausedUntil = -Infinity;
+      changedAt = now;
+      refusals = 0;
+      faultOpenings = 0;
       refused = false;
     },
   };

@@ -32,6 +32,8 @@ export interface PollerDeps {
   readonly metrics: Metrics;
   readonly log: Log;
   readonly health: Pick<Health, 'beat' | 'waits'>;
+  /** given what lets a gateway that is left alone be tried at once */
+  readonly onReload?: (tryNow: () => void) => void;
 }
 
 export type Poller = (signal: AbortSignal) => Promise<void>;
@@ -62,6 +64,7 @@ export function createPoller(deps: PollerDeps): Poller {
     { ceiling: config.IP2SMS_MAX_CONCURRENCY, perSecond: config.IP2SMS_MAX_RPS },
   );
   const tally = createTally({ metrics, log });
+  deps.onReload?.(() => throttle.tryNow());
   return async (signal) => {
     try {
       await runPoller({ ...deps, throttle, tally }, signal);

@@ -32,6 +32,8 @@ export interface Throttle {
   ended(outcome: Outcome | undefined, startedAt: number, saturated?: boolean, login?: Credentials): void;
   /** the current credentials: if they differ from the refused ones they are tried at once */
   login(now: Credentials): void;
+  /** an open breaker becomes half-open */
+  tryNow(): void;
 }
 
 export function createThrottle(
@@ -81,6 +83,10 @@ export function createThrottle(
       if (refused === undefined || (refused.login === login && refused.password === password)) return;
       refused = undefined;
       breaker.retry(now());
+    },
+    tryNow() {
+      refused = undefined;
+      breaker.tryNow(now());
     },
     ended(outcome, startedAt, saturated = false, login) {
       const at = now();

@@ -16,13 +16,15 @@ export type Sql = postgres.Sql;
 export function openDatabase(config: Config, options: { max: number; name: string }): Sql {
   const address = addressOf(config.DATABASE_URL ?? '');
   const sockets = new Set<Socket>();
-  const ways = {
-    startup: startupOf(address, options.name, SESSION_OPTIONS),
-    pooled: startupOf(address, options.name, ''),
-    opened: (socket: Socket) => void sockets.add(socket.once('close', () => sockets.delete(socket))),
-  };
+  const opened = (socket: Socket) => void sockets.add(socket.once('close', () => sockets.delete(socket)));
   const logIn = async () => {
-    const session = await logInForQueries(config, address, ways);
+    // as it is now: it may have been read again
+    const now = addressOf(config.DATABASE_URL ?? '');
+    const session = await logInForQueries(config, now, {
+      startup: startupOf(now, options.name, SESSION_OPTIONS),
+      pooled: startupOf(now, options.name, ''),
+      opened,
+    });
     // read for each statement: no session has had any yet
     sql.options.prepare = !isPooled(config);
     return session;
@@ -76,5 +78,11 @@ function ownSettings(options: object): Sql {
 
 /** The settings for a connection that goes to the server itself: DATABASE_REPLICATION_URL. */
 export function directly(config: Config): Config {
-  return { ...config, DATABASE_URL: config.DATABASE_REPLICATION_URL, DATABASE_POOLED: 'false' };
+  return {
+    ...config,
+    get DATABASE_URL() {
+      return config.DATABASE_REPLICATION_URL;
+    },
+    DATABASE_POOLED: 'false',
+  };
 }

@@ -13,7 +13,7 @@ import {
   type SecureVersion,
 } from 'node:tls';
 import { codeOf, SmslogdError } from '../errors.ts';
-import { isReadable } from '../secret-file.ts';
+import { whyUnreadable } from '../secret-file.ts';
 import { tlsTroubleOf, type TlsTrouble } from '../tls-failure.ts';
 import type { TlsSettings } from './address.ts';
 import { homeFolder } from './home.ts';
@@ -109,10 +109,14 @@ function usualFile(name: string): string {
   return join(homeFolder(), '.postgresql', name);
 }
 
-/** The parameter whose file is named and cannot be read. */
-export function unreadableFile(tls: TlsSettings): string | undefined {
+/** The parameter whose file is named and cannot be read, and why. */
+export function unreadableFile(tls: TlsSettings): { readonly parameter: string; readonly why: string } | undefined {
   const files = { sslrootcert: tls.rootCert, sslcert: tls.cert, sslkey: tls.key, sslcrl: tls.crl };
-  return Object.entries(files).find(([, path]) => path !== undefined && path !== 'system' && !isReadable(path))?.[0];
+  for (const [parameter, path] of Object.entries(files)) {
+    const why = path === undefined || path === 'system' ? undefined : whyUnreadable(path);
+    if (why !== undefined) return { parameter, why };
+  }
+  return undefined;
 }
 
 function isOpenToOthers(path: string): boolean {

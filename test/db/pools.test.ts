@@ -1,6 +1,10 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { openDirect } from '../../src/postgres/direct.ts';
-import { dropConnections, openDatabase } from '../../src/postgres/pools.ts';
+import { directly, dropConnections, openDatabase } from '../../src/postgres/pools.ts';
+import { rereadableConfig } from '../../src/settings.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 
 let db: TestDatabase;
@@ -66,4 +70,24 @@ test('a direct connection takes bytes as they are, tells why a statement failed,
   await expect(cut).rejects.toMatchObject({ code: 'CONNECTION_CLOSED' });
   expect(await say('e')).toEqual(['t', null]);
   direct.end();
+});
+
+test('an address that is read again is that of the next connection', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'smslogd-pools-'));
+  const file = join(folder, 'address');
+  writeFileSync(file, db.url.replace(/:[^:@]+@/, ':wrong@'));
+  const { config, reread } = rereadableConfig({ DATABASE_URL_FILE: file }, ['database']);
+  const pools = [
+    openDatabase(config, { max: 1, name: 'test' }),
+    openDatabase(directly(config), { max: 1, name: 'test' }),
+  ];
+  try {
+    for (const sql of pools) await expect(sql`select 1`).rejects.toMatchObject({ code: '28P01' });
+    writeFileSync(file, db.url);
+    reread();
+    for (const sql of pools) expect(await sql`select 1 as one`).toEqual([{ one: 1 }]);
+  } finally {
+    for (const sql of pools) await sql.end({ timeout: 1 });
+    rmSync(folder, { recursive: true });
+  }
 });

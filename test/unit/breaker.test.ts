@@ -98,3 +98,17 @@ test('another login is tried at once, and is given the pauses of a first refusal
   dead.retry(10);
   expect(dead.state(10)).toBe('open');
 });
+
+test('an operator may have it tried at once, whatever it was opened for', () => {
+  for (const open of ['unauthorized', 'fault'] as const) {
+    const breaker = createBreaker();
+    breaker.note(open, 0, 0, open === 'fault' ? 300_000 : undefined);
+    expect(breaker.state(1)).toBe('open');
+    breaker.tryNow(1);
+    expect(breaker.state(1)).toBe('half-open');
+    breaker.note('answer', 2, 3);
+    expect(breaker.state(3)).toBe('closed');
+    breaker.tryNow(4);
+    expect(breaker.state(4)).toBe('closed');
+  }
+});

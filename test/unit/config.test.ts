@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { command } from '../../src/commands/config.ts';
 import { currentCredentials } from '../../src/gateway/credentials.ts';
-import { describeConfig, loadConfig, settingNames, settingsMarkdown, type Need } from '../../src/settings.ts';
+import { loadConfig, readSettings, settingNames, type Need } from '../../src/settings.ts';
+import { describeSettings, settingsMarkdown, unknownSettings } from '../../src/settings-shown.ts';
 
 const FULL = {
   DATABASE_URL: 'postgres://user:secret@db:5432/name',
@@ -106,12 +107,19 @@ test('a text in a file keeps its blanks, an unreadable file is named with the re
     writeFileSync(path, '\ufeffcode: \n');
     expect(loadConfig({ OTP_CODE_TEXT_FILE: path }).OTP_CODE_TEXT).toBe('code: ');
     expect(problemsOf({ IP2SMS_PASSWORD_FILE: join(folder, 'absent') })).toContain(
-      'IP2SMS_PASSWORD_FILE: the file cannot be read (ENOENT)',
+      `IP2SMS_PASSWORD_FILE: ${join(folder, 'absent')} cannot be read: no such file`,
     );
-    expect(problemsOf({ IP2SMS_PASSWORD_FILE: folder })).toContain('(EISDIR)');
+    expect(problemsOf({ IP2SMS_PASSWORD_FILE: folder })).toContain('cannot be read: it is a directory');
+    expect(problemsOf({ IP2SMS_CA_FILE: folder })).toContain(
+      `IP2SMS_CA_FILE: must be a file that can be read; ${folder}: it is a directory`,
+    );
+    // the secret itself, in the wrong variable
+    expect(problemsOf({ IP2SMS_PASSWORD_FILE: 'pa$$word' })).toContain(
+      'IP2SMS_PASSWORD_FILE: the file cannot be read: no such file',
+    );
     writeFileSync(path, Buffer.concat([Buffer.from([0xff, 0xfe]), Buffer.from('secret', 'utf16le')]));
     const said = problemsOf({ IP2SMS_PASSWORD_FILE: path });
-    expect(said).toContain('IP2SMS_PASSWORD_FILE: the file cannot be read (ERR_ENCODING_INVALID_ENCODED_DATA)');
+    expect(said).toContain('cannot be read: it is not UTF-8 text');
     expect(said).not.toContain('secret');
   } finally {
     rmSync(folder, { recursive: true });
@@ -121,7 +129,7 @@ test('a text in a file keeps its blanks, an unreadable file is named with the re
 test('a certificate that cannot be read is a wrong setting, without its path', () => {
   const address = 'postgres://db/name?sslmode=verify-full&sslrootcert=/nowhere/secret';
   const said = problemsOf({ DATABASE_URL: address });
-  expect(said).toContain('DATABASE_URL: must be an address whose sslrootcert is a file that can be read');
+  expect(said).toContain('DATABASE_URL: must be an address whose sslrootcert is a file that can be read: no such file');
   expect(said).not.toContain('secret');
 });
 
@@ -164,12 +172,13 @@ test('an address that is there is not called missing because a variable of libpq
 });
 
 test('the settings in force are printed without a secret', () => {
-  const said = describeConfig(
-    loadConfig({
+  const said = describeSettings(
+    readSettings({
       ...FULL,
       IP2SMS_STATUS_URL: 'https://user:secret@gateway.example/status?a=secret',
       DATABASE_REPLICATION_URL: 'postgres:///name?host=db&password=secret&sslmode=require',
     }),
+    {},
   );
   expect(said).toContain('IP2SMS_STATUS_URL=https://****@gateway.example/status?****\n');
   expect(said).not.toContain('secret');
@@ -186,6 +195,60 @@ test('`config` works without a database, and --markdown has a row for each setti
   expect(await command.run({ markdown: true }, io)).toBe(0);
   expect(lines[1]).toBe(settingsMarkdown());
   for (const name of settingNames()) expect(lines[1]).toContain(`| \`${name}\` |`);
+});
+
+test('`config` marks what is wrong in its place and shows the rest, also as JSON', async () => {
+  const env = {
+    ...FULL,
+    HTTP_PORT: 'secret',
+    IP2SMS_PASSWORD_FILE: '/nowhere/password',
+    PGSSLMODE: 'full',
+    RETENTION_DAY: '30',
+    SLOT_NAME: 'mine',
+  };
+  const lines: string[] = [];
+  const io = { env, print: (line: string) => lines.push(line), stdoutIsTerminal: false };
+  expect(await command.run({}, io)).toBe(1);
+  const rows = lines[0]!.split('\n');
+  expect(rows).toContain('SLOT_NAME=mine');
+  expect(rows).toContain('! HTTP_PORT: must be a whole number from 0 to 65535');
+  expect(rows).toContain('! IP2SMS_PASSWORD_FILE: /nowhere/password cannot be read: no such file');
+  expect(rows.some((row) => row.startsWith('! PGSSLMODE: must be one of disable, '))).toBe(true);
+  expect(rows.at(-1)).toBe('! RETENTION_DAY: is no setting of smslogd; the nearest is RETENTION_DAYS');
+  expect(lines[0]).not.toContain('secret');
+
+  expect(await command.run({ json: true }, io)).toBe(1);
+  expect(JSON.parse(lines[1]!)).toMatchObject({
+    settings: { SLOT_NAME: 'mine', HTTP_PORT: null, IP2SMS_LOGIN: '****', SMS_BODY: 'full' },
+    wrong: { HTTP_PORT: 'must be a whole number from 0 to 65535' },
+    unknown: { RETENTION_DAY: 'is no setting of smslogd; the nearest is RETENTION_DAYS' },
+  });
+  expect(lines[1]).not.toContain('secret');
+});
+
+const names = (env: Record<string, string>) => unknownSettings(env).map(({ sentence }) => sentence.split(' ').at(-1));
+
+test('a name that begins like a setting, or is nearly one, is told with the nearest; names of others are not', () => {
+  expect(names({ RETENTION_DAY: '1' })).toEqual(['RETENTION_DAYS']);
+  expect(names({ IP2SMS_PASSWD: 'x' })).toEqual(['IP2SMS_PASSWORD']);
+  expect(names({ IPSMS_PASSWORD_FILE: '/x' })).toEqual(['IP2SMS_PASSWORD_FILE']);
+  expect(names({ DATABSE_URL: 'x' })).toEqual(['DATABASE_URL']);
+  expect(
+    names({
+      HTTP_PROXY: 'http://proxy',
+      HTTPS_PROXY: 'x',
+      NO_PROXY: 'x',
+      SOURCE_DATE_EPOCH: '1',
+      DATABASE_SERVICE_HOST: '10.0.0.1',
+      DATABASE_PORT_5432_TCP: 'tcp://10.0.0.1:5432',
+      PATH: '/bin',
+      HOSTNAME: 'pod',
+      LOGNAME: 'me',
+      DATABASE_URL_FILE: '/x',
+      LOG_LEVEL: 'info',
+      OTP_LENGTH: '',
+    }),
+  ).toEqual([]);
 });
 
 test.each([

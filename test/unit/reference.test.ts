@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest';
 import { commandLine } from '../../src/command-line.ts';
 import { createMetrics } from '../../src/metrics.ts';
-import { settingsMarkdown } from '../../src/settings.ts';
+import { settingsMarkdown } from '../../src/settings-shown.ts';
 
 const HEAD = `# Reference
 
