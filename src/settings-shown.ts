@@ -3,17 +3,19 @@ import { maskAddress } from './masking.ts';
 import { near, nearest } from './nearest.ts';
 import { settingNames, settingOf, type Read, type SettingName } from './settings.ts';
 
+type Shown = string | number | readonly string[] | undefined;
+
 /** A value as it may be shown: of a secret that is set, and of what may be one within an address, `****`; null: nothing is set. */
-function shown(name: SettingName, value: unknown): string | null {
+function shown(name: SettingName, value: Shown): string | null {
   if (value === undefined) return null;
   if (settingOf(name).secret === true) return '****';
-  const text = typeof value === 'string' ? value : [value].flat().join(',');
+  const text = String(value);
   return name.endsWith('_URL') ? maskAddress(text) : text;
 }
 
 /** The settings in force, each with its value; those that are wrong, and what looks like a setting and is none, with a sentence. */
 export function settingsJson({ values, wrong }: Read, env: NodeJS.ProcessEnv) {
-  const settings = settingNames().map((name) => [name, shown(name, values[name])]);
+  const settings = settingNames().map((name) => [name, shown(name, values[name] as Shown)]);
   return {
     settings: Object.fromEntries(settings) as Record<string, string | null>,
     wrong: Object.fromEntries(wrong),
