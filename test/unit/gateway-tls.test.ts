@@ -120,7 +120,7 @@ test('a client certificate that the gateway wants is sent; without it, or with o
     'IP2SMS_KEY_FILE: is required with IP2SMS_CERT_FILE',
   );
   expect(() => loadConfig({ IP2SMS_CA_FILE: '/nowhere/secret' })).toThrow(
-    /IP2SMS_CA_FILE: must be a file that can be read$/,
+    /IP2SMS_CA_FILE: must be a file that can be read; \/nowhere\/secret: no such file$/,
   );
 });
 
