@@ -10,9 +10,10 @@ import { countAbsent, readLag, waitingVerifications, type Score } from './scoreb
 import type { Sms } from './sms.ts';
 import type { Stage } from './stage.ts';
 
-const VERIFICATIONS_PER_SECOND = 60;
-const REIMBURSEMENTS_PER_SECOND = 15;
-export const TRAFFIC = `${VERIFICATIONS_PER_SECOND} verifications a second with all that follows, ${REIMBURSEMENTS_PER_SECOND} medication_request`;
+/** So many that history and live traffic can both be seen on the page for some minutes. */
+const VERIFICATIONS_PER_SECOND = 20;
+const REIMBURSEMENTS_PER_SECOND = 5;
+export const TRAFFIC = `${VERIFICATIONS_PER_SECOND} verifications a second with the owner's later updates, ${REIMBURSEMENTS_PER_SECOND} medication_request`;
 
 /** The fraction of the demo's time after which live traffic starts even if the history is not final yet. */
 const SETTLE_SHARE = 0.45;
@@ -48,13 +49,17 @@ export async function writePast(
 }
 
 /** The addresses to open while it runs. */
-export function sayAddresses(stage: Stage, screen: Screen): void {
+export function sayAddresses(stage: Stage, screen: Screen, endless: boolean): void {
   screen.phase('daemon', 'starts: copies the verifications into the log and asks the gateway about every SMS');
   screen.line();
   screen.line(`  status page   ${stage.web}/`);
-  screen.line(`  the log       psql ${stage.psql}`);
+  screen.line(`  psql ${stage.psql}`);
   screen.line(`                table verification.sms_today_vs_yesterday;`);
   screen.line(`  metrics       curl ${stage.web}/metrics`);
+  if (endless) {
+    screen.line();
+    screen.line('  Ctrl-C ends it, with a comparison of the log with what was sent');
+  }
   screen.line();
 }
 
@@ -63,6 +68,7 @@ export interface Watch {
   /** seconds since the daemon's first start */
   readonly elapsed: () => number;
   readonly screen: Screen;
+  readonly endless: boolean;
   /** SMS of the live services */
   readonly written: () => number;
 }
@@ -70,7 +76,7 @@ export interface Watch {
 /** Keeps the live line up to date until `signal` aborts. */
 export async function watchProgress(
   stage: Stage,
-  { scoreNow, elapsed, screen, written }: Watch,
+  { scoreNow, elapsed, screen, endless, written }: Watch,
   signal: AbortSignal,
 ): Promise<void> {
   await every(
@@ -84,6 +90,7 @@ export async function watchProgress(
         progressLine({
           seconds: elapsed(),
           copied: score.copied,
+          endless,
           written: writtenNow,
           logged: score.live,
           lagSeconds,
@@ -95,7 +102,7 @@ export async function watchProgress(
   );
 }
 
-interface Settling extends Omit<Watch, 'written'> {
+interface Settling extends Omit<Watch, 'written' | 'endless'> {
   readonly past: readonly Sms[];
   readonly seconds: number | undefined;
 }
@@ -126,7 +133,7 @@ export async function settle(
 
 /** Waits until no SMS past its deadline is open; false if that takes longer than `patience` seconds. */
 export async function finishSettling(
-  { scoreNow, elapsed, screen }: Omit<Watch, 'written'>,
+  { scoreNow, elapsed, screen }: Omit<Watch, 'written' | 'endless'>,
   patience: number,
   signal: AbortSignal,
 ): Promise<boolean> {

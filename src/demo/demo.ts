@@ -23,12 +23,13 @@ import { createDaemon, daemonEnv } from './daemon.ts';
 import { readFigures } from './figures.ts';
 import { pauseWhile, waitFor } from './pace.ts';
 import type { Screen } from './progress.ts';
-import { auditTable, figuresTable, resultLine } from './report.ts';
+import { auditTable, figuresTable, ONWARD, resultLine } from './report.ts';
 import { countIncomplete, readScore, waitingVerifications } from './scoreboard.ts';
 import { microsecondText, type Sms } from './sms.ts';
 import { setStage } from './stage.ts';
+import { wrap } from '../wrap.ts';
 
-export const HISTORY = 20_000;
+export const HISTORY = 30_000;
 const SEED = 20_170_926;
 
 /** The shortest time for live traffic. */
@@ -63,7 +64,7 @@ async function perform(
   release: (undo: () => Promise<void>) => void,
 ): Promise<boolean | undefined> {
   const random = seededRandom(SEED);
-  screen.line(`smslogd ${VERSION} demo: every verification SMS in a table, exactly once, with its true fate`);
+  screen.line(`smslogd ${VERSION} demo: every verification SMS in a table, exactly once`);
   screen.line();
 
   const stage = await setStage(random, release);
@@ -98,13 +99,13 @@ async function perform(
   const began = performance.now();
   const elapsed = () => (performance.now() - began) / 1000;
   daemon.start();
-  sayAddresses(stage, screen);
+  sayAddresses(stage, screen, seconds === undefined);
 
   const scoreNow = () => readScore(owner, liveSince, config.SMS_STATUSES_EXPIRATION);
   const watching = new AbortController();
   const watch = watchProgress(
     stage,
-    { scoreNow, elapsed, screen, written: () => sent.length - past.length },
+    { scoreNow, elapsed, screen, endless: seconds === undefined, written: () => sent.length - past.length },
     watching.signal,
   ).catch(fail);
   release(async () => {
@@ -167,6 +168,6 @@ async function perform(
   for (const line of ['', ...figuresTable(figures), '', ...auditTable(audit)]) screen.line(line);
   if (!right) for (const problem of daemon.problems()) screen.line(`  daemon: ${problem}`);
   screen.line();
-  screen.line(resultLine(audit, code));
+  for (const line of [...wrap(resultLine(audit, code), 80), '', ...ONWARD]) screen.line(line);
   return right;
 }

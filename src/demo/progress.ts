@@ -1,4 +1,9 @@
 /** The demo's output while it runs: permanent lines, and one live line, rewritten on a terminal and printed every 2 s elsewhere. */
+import { wrap } from '../wrap.ts';
+
+/** No line is longer, even on a wider terminal: the output is often pasted. */
+const WIDTH = 80;
+const NAME = 11;
 const PRINT_EVERY_MS = 2_000;
 const CLEAR = '\r\u001b[2K';
 
@@ -37,7 +42,9 @@ export function createScreen({ write, isTerminal, columns, now = () => performan
   };
   return {
     line,
-    phase: (name, text) => line(`${name.padEnd(11)}${text}`),
+    phase: (name, text) => {
+      for (const each of wrap(`${name.padEnd(NAME)}${text}`, Math.min(WIDTH, columns()), NAME)) line(each);
+    },
     live: (text) => {
       if (isTerminal) return rewrite(text);
       if (now() - printed < PRINT_EVERY_MS) return;
@@ -53,6 +60,8 @@ export interface Snapshot {
   readonly seconds: number;
   /** verifications of the history that are in the log */
   readonly copied: number;
+  /** nothing ends it but Ctrl-C */
+  readonly endless: boolean;
   /** SMS that the live services wrote, and those of them that are in the log */
   readonly written: number;
   readonly logged: number;
@@ -64,10 +73,11 @@ export interface Snapshot {
 
 /** Fits in 80 columns. */
 export function progressLine(snapshot: Snapshot): string {
-  const { seconds, copied, written, logged, lagSeconds, open } = snapshot;
+  const { seconds, copied, endless, written, logged, lagSeconds, open } = snapshot;
   return [
     `${String(Math.floor(seconds)).padStart(4)} s`,
-    `history ${count(copied, 6)}`,
+    // what is known to be copied gives way to what the reader must know
+    endless && written > 0 ? 'Ctrl-C ends it' : `history ${count(copied, 6)}`,
     `live ${count(written, 6)}`,
     `logged ${count(logged, 6)}`,
     `lag ${duration(lagSeconds).padStart(6)}`,

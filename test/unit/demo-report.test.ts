@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { isRight, STATUS_LINES, type Audit, type StatusLine, type Tally } from '../../src/demo/audit.ts';
 import { count, createScreen, progressLine } from '../../src/demo/progress.ts';
-import { age, auditTable, figuresTable, resultLine, type Figures } from '../../src/demo/report.ts';
+import { age, auditTable, figuresTable, ONWARD, resultLine, type Figures } from '../../src/demo/report.ts';
 import { problemsIn, daemonEnv } from '../../src/demo/daemon.ts';
 
 const none: Tally = { written: 0, logged: 0, missing: 0, doubled: 0, differing: 0 };
@@ -25,7 +25,7 @@ describe('the result', () => {
   test('is right where every SMS is logged once and truly', () => {
     expect(isRight(audit(good))).toBe(true);
     expect(resultLine(audit(good), 0)).toBe(
-      'Result: right. Each of the 28,000 SMS is in the log exactly once, with its true fate.',
+      'Result: right. Each of the 28,000 SMS is in the log exactly once, with its true status.',
     );
   });
   test.each([
@@ -69,13 +69,12 @@ describe('the tables', () => {
     medication_request: { today: figures, yesterday: undefined },
   });
 
-  test('are at most 100 columns wide', () => {
+  test('are at most 80 columns wide', () => {
     const wide = audit(
       { written: 234_567, logged: 234_567, missing: 0, doubled: 0, differing: 123_456 },
       { flaws: new Map([['status', 3]]), behind: { rows: 123_456, longestMs: 1_260_000 } },
     );
-    for (const line of [...lines, ...auditTable(wide), resultLine(wide, 0)])
-      expect(line.length).toBeLessThanOrEqual(100);
+    for (const line of [...lines, ...auditTable(wide), ...ONWARD]) expect(line.length).toBeLessThanOrEqual(80);
   });
   test('write a ratio over nothing and a period without figures as a dash', () => {
     const onTime = lines.find((line) => line.startsWith('on time'));
@@ -100,6 +99,12 @@ describe('the screen', () => {
     screen.line('too');
     expect(out).toBe('\r\u001b[2K012345678\r\u001b[2Kstays\ntoo\n');
   });
+  test('breaks a phase at words, and goes on under its text', () => {
+    let out = '';
+    const screen = createScreen({ write: (text) => (out += text), isTerminal: true, columns: () => 30 });
+    screen.phase('live', 'twenty verifications a second');
+    expect(out).toBe('live       twenty\n           verifications a\n           second\n');
+  });
   test('prints the live line every two seconds where there is no terminal', () => {
     let out = '';
     let now = 0;
@@ -116,11 +121,14 @@ describe('the screen', () => {
 });
 
 test('the live line is aligned and fits', () => {
-  const snapshot = { copied: 14_400, written: 5, logged: 5, open: 312, seconds: 7.9 };
+  const snapshot = { endless: false, copied: 14_400, written: 5, logged: 5, open: 312, seconds: 7.9 };
   const short = progressLine({ ...snapshot, lagSeconds: undefined });
   const long = progressLine({ ...snapshot, seconds: 1_234, written: 99_999, logged: 99_998, lagSeconds: 1.25 });
   expect(long.length).toBe(short.length);
   expect(long.length).toBeLessThan(80);
+  const endless = progressLine({ ...snapshot, endless: true, lagSeconds: undefined });
+  expect(endless).toContain('Ctrl-C ends it');
+  expect(endless.length).toBe(short.length);
 });
 
 test('numbers and ages read well', () => {
