@@ -11,7 +11,7 @@ import type { Lsn } from '../postgres/lsn.ts';
 import type { Metrics } from '../metrics.ts';
 import { MIRRORED_COLUMNS, type Source } from '../source.ts';
 import { createWakeup } from './wakeup.ts';
-import { FULL, gather, type Batch } from './batch.ts';
+import { allDurable, FULL, gather, type Batch } from './batch.ts';
 import type { ReconcileDue } from './checkpoint.ts';
 import { createDecoder } from '../replication/pgoutput.ts';
 import { patiently } from '../postgres/briefly.ts';
@@ -123,10 +123,9 @@ export async function runApplyLoop(
         if (gathering.ready) wakeup.notify();
         if (gathering.size >= FULL) makeRoom();
       },
-      // a keepalive's position may be acknowledged only if all that was received is durable; in a transaction it is that transaction's own
       keepalive(position, asks) {
         if (failpoints?.answerKeepalives === false) return;
-        if (inHand !== undefined || next !== undefined || gathering.ready || gathering.inTransaction) {
+        if (!allDurable(gathering, inHand !== undefined || next !== undefined)) {
           if (asks) stream?.repeat();
           return;
         }

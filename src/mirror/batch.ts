@@ -6,7 +6,7 @@
  *   begin ── commit_lsn < resumeAt ──> skipped: it is in the log already
  *         └─ else ──> open: rows are gathered ── commit ──> `end` moves
  */
-import type { Lsn } from '../postgres/lsn.ts';
+import { maxLsn, ZERO_LSN, type Lsn } from '../postgres/lsn.ts';
 import { GATEWAY_ID, GATEWAY_STATUS, ID, idOf, textOf, type Receiver, type Tuple } from '../replication/pgoutput.ts';
 import { statusOfSource } from '../source.ts';
 import { Rows } from './rows.ts';
@@ -47,6 +47,23 @@ export interface Gathering extends Receiver {
 export const FULL = 2_500;
 /** Bytes of a row's values up to which it counts as one. */
 const USUAL = 1_024;
+
+/**
+ * Where a stream starts. What the log holds is known by the checkpoint alone: the slot may stand behind it, after an acknowledgement that the server never got
+ * or forgot, and before it, after an idle time. `durable` may be acknowledged at once.
+ */
+export function startOf(
+  slot: { readonly confirmed: Lsn },
+  checkpoint: { readonly lsn: Lsn | undefined },
+): { readonly durable: Lsn; readonly resumeAt: Lsn } {
+  const resumeAt = checkpoint.lsn ?? ZERO_LSN;
+  return { durable: maxLsn(slot.confirmed, resumeAt), resumeAt };
+}
+
+/** True where a keepalive's position may be acknowledged: all that was received is durable. In a transaction the position is that transaction's own. */
+export function allDurable({ ready, inTransaction }: Pick<Gathering, 'ready' | 'inTransaction'>, unwritten: boolean) {
+  return !unwritten && !ready && !inTransaction;
+}
 
 /**
  * `resumeAt`: end_lsn of the last transaction that the log holds. A transaction whose commit_lsn is below it is skipped, strictly. `binary`: the form of

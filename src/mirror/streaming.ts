@@ -3,11 +3,11 @@
  * the publication.
  */
 import { SmslogdError } from '../errors.ts';
-import { maxLsn, ZERO_LSN } from '../postgres/lsn.ts';
 import { describePublication } from '../schema/publication.ts';
 import { describeSource } from '../source.ts';
 import { pause, untilAborted } from '../supervise.ts';
 import { backfillGatewayIds } from '../reconcile/gateway-ids.ts';
+import { startOf } from './batch.ts';
 import { fillGaps } from './gaps.ts';
 import type { MirrorContext } from './context.ts';
 import { patiently } from '../postgres/briefly.ts';
@@ -48,7 +48,7 @@ export async function runStreaming(
 ): Promise<void> {
   const { deps, store, source, form, term, checkpoint, works } = context;
   const { config, connections, metrics, log, health, failpoints, senderTimeoutMs = SENDER_TIMEOUT_MS } = deps;
-  const resumeAt = checkpoint.lsn ?? ZERO_LSN;
+  const { durable, resumeAt } = startOf(slot, checkpoint);
   const { reconcileDue } = checkpoint;
   // normal after an idle time, but also what a slot looks like that somebody dropped and created again
   const ahead = slot.confirmed > resumeAt;
@@ -101,7 +101,7 @@ export async function runStreaming(
       failpoints,
       raiseTerm: deps.lead.raiseTerm,
     },
-    { source, form, term, durable: maxLsn(slot.confirmed, resumeAt), resumeAt, senderTimeoutMs },
+    { source, form, term, durable, resumeAt, senderTimeoutMs },
     outer,
     (signal) => {
       events.opened();
