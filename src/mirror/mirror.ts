@@ -13,6 +13,7 @@ import { OtherType } from '../replication/pgoutput.ts';
 import { describeSource } from '../source.ts';
 import { AS_TEXT, formOf } from './apply.ts';
 import type { Checkpoint, ReconcileDue } from './checkpoint.ts';
+import { steppedDown } from '../leader/stepped-down.ts';
 import { nextStep, type Observed, type Step } from './mode.ts';
 import { publicationState, repairPublication } from './publication.ts';
 import { warn, type MirrorContext, type MirrorDeps } from './context.ts';
@@ -92,6 +93,8 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
     const observe = async (): Promise<Observed> => {
       const checkpoint = await store.read();
       requireUsable(checkpoint, config);
+      // the row was recreated: who marked it since knows nothing of this run
+      if (checkpoint.term !== term) throw steppedDown();
       return {
         config,
         server,

@@ -124,8 +124,7 @@ async function watchPublication({ deps, observe, source: known }: MirrorContext,
   for (let repaired = false; ;) {
     await pause(watchMs, signal);
     if (signal.aborted) return;
-    if ((await observe()).checkpoint.systemId === undefined)
-      throw new SmslogdError('stepped_down', 'the checkpoint row is gone');
+    await observe();
     const source = await describeSource(control, config);
     if (source.tracksGateway !== known.tracksGateway) {
       log.info(

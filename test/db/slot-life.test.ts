@@ -253,6 +253,14 @@ test('after a removal that kept the log and the slot the next installation warns
   expect(warnings()).toEqual([]);
 });
 
+test('a reconcile that a daemon has marked which no longer leads, in a checkpoint row that was made again, is not left undone while the source is idle', async () => {
+  await streaming();
+  await insertMany(db.sql, 10);
+  await everyRowOnce();
+  await db.sql`update smslogd.checkpoint set term = term - 1, reconcile_due = 'by the former leader'`;
+  await until('the reconcile to be done', async () => (await due()) === null);
+});
+
 test('a checkpoint in the future is forgotten and the log is reconciled', async () => {
   await tenRowsThenDown();
   await db.sql`update smslogd.checkpoint set lsn = pg_current_wal_lsn() + 1073741824`;
