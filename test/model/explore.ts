@@ -1,5 +1,5 @@
 /** Every state that a world can come to, breadth first, and the shortest way to one where a property does not hold. */
-import { daemon, tidy } from './life.ts';
+import { daemon, tidy, type Life } from './life.ts';
 import {
   ABSENT,
   begun,
@@ -93,9 +93,12 @@ function neverCalm(leads: readonly (readonly number[])[], settled: readonly numb
 /** Terms count by their order only. */
 function ranked(state: State): State {
   const { lease, checkpoint, lives } = state;
+  let ranked = 1 | (1 << lease.term) | (1 << (checkpoint?.term ?? 0));
+  for (const life of lives) ranked |= 1 << (life?.term ?? 0);
+  // they follow one another
+  if ((ranked & (ranked + 1)) === 0) return state;
   const terms = [0, lease.term, checkpoint?.term ?? 0, ...lives.map((life) => life?.term ?? 0)];
   const ranks = [...new Set(terms)].sort((a, b) => a - b);
-  if (ranks.at(-1) === ranks.length - 1) return state;
   const rank = <T extends { readonly term: number }>(each: T): T => ({ ...each, term: ranks.indexOf(each.term) });
   return {
     ...state,
@@ -124,9 +127,15 @@ function numbered(): (part: object | null) => number {
 function keyOf(state: State, number: (part: object | null) => number): string {
   const { transactions, slot, checkpoint, lease, log, undo, wal, other, published, publishedSince } = state;
   const world = `${number(transactions)} ${number(slot)} ${number(checkpoint)} ${number(lease)} ${number(log)} ${number(undo)}`;
-  const lives = `${number(state.lives[0]!)} ${number(state.lives[1]!)}`;
   const left = `${state.faults} ${state.takeovers} ${state.first} ${state.history} ${state.deleted} ${state.wrong}`;
-  return `${world} ${lives} ${wal} ${other} ${published} ${publishedSince} ${left}`;
+  return `${world} ${keyOfLife(state.lives[0]!, number)} ${keyOfLife(state.lives[1]!, number)} ${wal} ${other} ${published} ${publishedSince} ${left}`;
+}
+
+function keyOfLife(life: Life | null, number: (part: object | null) => number): string {
+  if (life === null) return '-';
+  const { term, at, step, prepared, marked, failed, taken, due, lsn, confirmed, publishedSince } = life;
+  const parts = `${number(life.streaming)} ${number(life.reconciling)} ${number(life.auditing)} ${number(step)} ${number(marked)}`;
+  return `${parts} ${term} ${at} ${prepared} ${failed.join()} ${taken.join()} ${due} ${lsn} ${confirmed} ${publishedSince}`;
 }
 
 /** Everything is written, acknowledged, reconciled and audited. */

@@ -210,6 +210,9 @@ function sightOf(state: State, life: Life, bounds: Bounds): { state: State; sigh
 
 const holds = (state: State, life: Life): boolean => state.checkpoint?.term === life.term;
 
+const foreign = ({ checkpoint }: Sight, { term }: Life, trap: Trap | undefined): boolean =>
+  checkpoint.term !== BigInt(term) && trap !== 'goes on under a checkpoint of another term';
+
 /** All that daemon `i` may do next. */
 export function daemon(state: State, i: number, bounds: Bounds, trap: Trap | undefined, emit: Emit): void {
   const life = state.lives[i]!;
@@ -235,7 +238,7 @@ export function daemon(state: State, i: number, bounds: Bounds, trap: Trap | und
     }
     case 'look': {
       const { state: read, sight } = sightOf(state, life, bounds);
-      if (sight.checkpoint.term !== BigInt(life.term)) return go('steps down', over(read));
+      if (foreign(sight, life, trap)) return go('steps down', over(read));
       const step = nextStep(sight);
       if (step.step !== 'stream' && step.step !== 'reconcile')
         return go(`looks: ${step.step}`, set(read, { at: 'step', step: withTrap(step, trap), prepared: false }));
@@ -287,7 +290,7 @@ export function daemon(state: State, i: number, bounds: Bounds, trap: Trap | und
       break;
     case 'keep': {
       const { state: read, sight } = sightOf(state, life, bounds);
-      if (sight.checkpoint.term !== BigInt(life.term) || nextStep(sight).step !== 'reconcile')
+      if (foreign(sight, life, trap) || nextStep(sight).step !== 'reconcile')
         go('may do something else than reconcile', over(read));
     }
   }
@@ -407,7 +410,9 @@ function take(state: State, life: Life, { bounds, trap, set, go }: Doing): void 
       const made = name === 'drop' ? null : (slot ?? { start: wal, confirmed: wal, lost: false, reader: ABSENT });
       return go(`${name}s the slot`, set({ ...state, slot: made }, late ? { prepared: true } : { ...looks, taken }));
     }
-    default:
+    case 'failover':
+    case 'stream':
+    case 'reconcile':
       throw new Error(`no such step here: ${name}`);
   }
 }
@@ -448,7 +453,8 @@ function stream(state: State, i: number, life: Life, { bounds, trap, set, go }: 
   receive(state, streaming, { bounds, go, on, acknowledge, quiet, trap });
 
   const { checkpoint } = state;
-  if (checkpoint?.term !== life.term || !state.published || state.publishedSince !== life.publishedSince)
+  const kept = trap === 'goes on under a checkpoint of another term' ? checkpoint?.identified : holds(state, life);
+  if (kept !== true || !state.published || state.publishedSince !== life.publishedSince)
     go('ends: checkpoint or publication were changed', undefined);
 }
 
@@ -499,15 +505,15 @@ function seen(state: State, bounds: Bounds, row: number): boolean {
   return state.transactions[transactionOf(bounds, row)]!.stage === 'visible';
 }
 
+function keep(state: State, after: number, xid: number): State {
+  return { ...state, checkpoint: { ...state.checkpoint!, after, xid } };
+}
+
 function reconcile(state: State, now: Reconciling, life: Life, { bounds, trap, set, over, go }: Doing): void {
   const to = (from: State, over: Partial<Reconciling>) => set(from, { reconciling: { ...now, ...over } });
   const { checkpoint } = state;
   const mine =
     holds(state, life) || (trap === 'keeps the position of a reconcile without the term' && checkpoint !== null);
-  const keep = (from: State, after: number, xid: number): State => ({
-    ...from,
-    checkpoint: { ...from.checkpoint!, after, xid },
-  });
   /** Reads on from `at.after`; what the log has already is passed. */
   const read = (from: State, at: Reconciling): State | undefined => {
     if (!holds(from, life)) return undefined;

@@ -39,6 +39,7 @@ export type Trap =
   | 'sets no horizon where the checkpoint is missing'
   | 'sets the horizon anew'
   | 'counts as audited what began before the end of the audit'
+  | 'goes on under a checkpoint of another term'
   | 'has no primary key';
 
 /** How large a world is, and what may go wrong in it. */
