@@ -1,0 +1,31 @@
+/** `npm run fuzz [-- --cases N --seed S]`: N cases for all parsers together, two million by default. What fails is printed with what repeats it. */
+import { parseArgs } from 'node:util';
+import * as fc from 'fast-check';
+import { PARSERS } from './parsers.ts';
+
+const { values } = parseArgs({
+  options: { cases: { type: 'string' }, seed: { type: 'string' }, only: { type: 'string' } },
+});
+const cases = Number(values.cases ?? 2_000_000);
+const seed = Number(values.seed ?? Date.now() % 2 ** 31);
+const chosen = PARSERS.filter(({ name }) => name.includes(values.only ?? ''));
+const shares = chosen.reduce((sum, { costs = 1 }) => sum + 1 / costs, 0);
+const say = (line: string) => process.stdout.write(`${line}\n`);
+
+say(`seed ${seed}`);
+let all = 0;
+for (const { name, property, costs = 1 } of chosen) {
+  const numRuns = Math.ceil(cases / costs / shares);
+  const began = performance.now();
+  const before = process.cpuUsage();
+  const details = await fc.check(property, { numRuns, seed, endOnFailure: false });
+  const used = process.cpuUsage(before);
+  const memory = Math.round(process.memoryUsage().rss / 2 ** 20);
+  const took = `${((performance.now() - began) / 1000).toFixed(1)} s, ${(used.user / 1e6).toFixed(1)} s of processor time, ${memory} MiB`;
+  all += details.numRuns;
+  say(`${name}: ${details.numRuns} cases, ${took}`);
+  if (!details.failed) continue;
+  process.exitCode = 1;
+  say(fc.defaultReportMessage(details as fc.RunDetails<unknown>) ?? '');
+}
+say(`${all} cases`);
