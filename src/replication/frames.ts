@@ -4,6 +4,7 @@
  * a copy for each; every other message is left to the client library, which sees it whole. A large one is condensed while it comes.
  */
 import type { Lsn } from '../postgres/lsn.ts';
+import { SmslogdError } from '../errors.ts';
 import { createCondenser, type Condenser } from './condense.ts';
 
 export interface FrameHandlers {
@@ -18,11 +19,18 @@ export interface FrameHandlers {
 const HEAD = 5;
 /** within a CopyData message: its head, kind, start of the data, end of the server's WAL, time */
 const PAYLOAD = HEAD + 1 + 8 + 8 + 8;
+/** head, kind, position, time, whether it asks for a reply */
+const KEEPALIVE = HEAD + 1 + 8 + 8 + 1;
 
 /** Bytes of a message that is put together; what describes a table is always less. */
 const WHOLE = 131_072;
+/** Bytes of the longest message that is kept whole; only a row change may be longer. */
+const LONGEST = 1_048_576;
 
-/** Returns a function that takes the bytes as they come, in pieces of any size. What a handler throws, it throws, and must not be called again. */
+/**
+ * Returns a function that takes the bytes as they come, in pieces of any size. What a handler throws, it throws, and must not be called again. Throws
+ * protocol where the lengths cannot be those of messages.
+ */
 export function createFrames(handlers: FrameHandlers): (piece: Buffer) => void {
   let parts: Buffer[] = [];
   let held = 0;
@@ -46,6 +54,7 @@ export function createFrames(handlers: FrameHandlers): (piece: Buffer) => void {
     for (;;) {
       const left = bytes.length - at;
       needed = left < HEAD ? HEAD : 1 + bytes.readInt32BE(at + 1);
+      if (needed < HEAD) throw wrongLength();
       if (left < needed) {
         if (needed > WHOLE && bytes[at] === 0x64) {
           // its kind is to be seen first
@@ -55,18 +64,27 @@ export function createFrames(handlers: FrameHandlers): (piece: Buffer) => void {
             at = large.take(bytes, at);
           }
         }
+        if (needed > LONGEST && large === undefined) throw wrongLength();
         break;
       }
       const end = at + needed;
       if (bytes[at] !== 0x64) handlers.other(bytes.subarray(at, end));
-      else if (bytes[at + HEAD] === 0x77) handlers.data(bytes, at + PAYLOAD);
-      else if (bytes[at + HEAD] === 0x6b)
+      else if (needed > HEAD && bytes[at + HEAD] === 0x77) {
+        if (needed < PAYLOAD) throw wrongLength();
+        handlers.data(bytes, at + PAYLOAD);
+      } else if (needed > HEAD && bytes[at + HEAD] === 0x6b) {
+        if (needed !== KEEPALIVE) throw wrongLength();
         handlers.keepalive(bytes.readBigUInt64BE(at + HEAD + 1) as Lsn, bytes[at + HEAD + 17] === 1);
+      }
       at = end;
     }
     held = bytes.length - at;
     parts = held === 0 ? [] : [bytes.subarray(at)];
   };
+}
+
+function wrongLength(): SmslogdError {
+  return new SmslogdError('protocol', 'a message of the replication connection with a length that none has');
 }
 
 /** A standby status update: everything before `position` is written, flushed and applied here. `ask`: the server is to answer at once. */

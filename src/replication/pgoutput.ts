@@ -138,8 +138,10 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
       }
       // t text, b binary
       if (kind !== 0x74 && kind !== 0x62) throw new SmslogdError('protocol', `unknown kind of column value ${kind}`);
+      const length = bytes.readInt32BE(position);
+      if (length < 0 || length > bytes.length) throw new RangeError('the length of a column value');
       const begin = position + 4;
-      position = begin + bytes.readInt32BE(position);
+      position = begin + length;
       if (place < 0) continue;
       begins[place] = begin;
       ends[place] = position;
@@ -154,7 +156,7 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
 
   const id = () => (begins[ID] === -1 ? null : idOf(tuple.bytes.subarray(begins[ID], ends[ID]), binary));
 
-  return (bytes, start = 0) => {
+  const read = (bytes: Buffer, start: number) => {
     const kind = bytes[start] ?? 0;
     switch (kind) {
       case 0x49: {
@@ -186,6 +188,15 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
         throw new SmslogdError('protocol', `unknown kind of replication message ${kind}`);
     }
   };
+
+  return (bytes, start = 0) => {
+    try {
+      read(bytes, start);
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      throw new SmslogdError('protocol', 'a replication message that ends too soon', { cause: error });
+    }
+  };
 }
 
 /** A value as text; null: SQL null, or no such column. */
@@ -205,5 +216,6 @@ export function idOf(value: Buffer, binary: boolean): string {
 /** The zero-ended text at `at`, and the position after it. */
 function text(bytes: Buffer, at: number): [string, number] {
   const end = bytes.indexOf(0, at);
+  if (end === -1) throw new RangeError('a text without an end');
   return [bytes.toString('utf8', at, end), end + 1];
 }

@@ -16,7 +16,21 @@ const spoil: fc.Arbitrary<Spoil> = fc.record({
     fc.uint8Array({ maxLength: 8 }),
     fc
       .constantFrom(
-        ...['\0', '\xff\xff\xff\xff', '\x7f\xff\xff\xff', '<', '>', '&', '"', '{', '[', '\\', '%', ':', '=', '@', ','],
+        '\0',
+        '\xff\xff\xff\xff',
+        '\x7f\xff\xff\xff',
+        '<',
+        '>',
+        '&',
+        '"',
+        '{',
+        '[',
+        '\\',
+        '%',
+        ':',
+        '=',
+        '@',
+        ',',
       )
       .map((text) => Buffer.from(text, 'latin1')),
   ),
@@ -46,8 +60,8 @@ function take(bytes: Buffer, { how, at: place, length, bytes: put }: Spoil): Buf
     case 'twice':
       return Buffer.concat([before, some, some, after]);
     case 'put':
-      return Buffer.concat([before, put, after.length > put.length ? bytes.subarray(at + put.length) : after]);
   }
+  return Buffer.concat([before, put, bytes.subarray(at + put.length)]);
 }
 
 /** `bytes` in pieces of `sizes`, again and again. */

@@ -96,11 +96,10 @@ export const replicationFrames = fc.property(fc.array(message, { maxLength: 12 }
   );
 });
 
-/** What is spoiled is refused, or heard alike in whatever pieces it comes. */
+/** What is spoiled is refused, or read as something else; lengths within a message are not compared with its own. */
 export const spoiledFrames = fc.property(spoiled(EXAMPLES), cuts, (bytes, sizes) => {
-  const whole = orRefused(() => hear([bytes]), isProtocol);
-  const cut = orRefused(() => hear(pieces(bytes, sizes)), isProtocol);
-  equal(whole === undefined, cut === undefined);
+  orRefused(() => hear([bytes]), isProtocol);
+  orRefused(() => hear(pieces(bytes, sizes)), isProtocol);
 });
 
 export const lsns = fc.property(fc.oneof(lsn, spoiledText(['0/0', '16/B374D848', 'FFFFFFFF/FFFFFFFF'])), (at) => {

@@ -4,8 +4,8 @@
  */
 import { ZERO_LSN, type Lsn } from '../../src/postgres/lsn.ts';
 import { allDurable, FULL, gather, startOf } from '../../src/mirror/batch.ts';
-import type { Due } from '../../src/mirror/checkpoint.ts';
-import { nextStep, type Sight, type Step } from '../../src/mirror/mode.ts';
+import type { ReconcileDue as Due } from '../../src/mirror/checkpoint.ts';
+import { nextStep, type Observed, type Step } from '../../src/mirror/mode.ts';
 import type { Row } from '../../src/replication/pgoutput.ts';
 import {
   ABSENT,
@@ -169,11 +169,11 @@ function nextSent(
   return next;
 }
 
-function sightOf(state: State, life: Life, bounds: Bounds): { state: State; sight: Sight } {
+function sightOf(state: State, life: Life, bounds: Bounds): { state: State; sight: Observed } {
   const read = readCheckpoint(state);
   const { checkpoint } = read;
   const { slot } = state;
-  const sight: Sight = {
+  const sight: Observed = {
     config: { SNAPSHOT: bounds.SNAPSHOT },
     server: { systemId: '1', version: 160_000, database: 'db' },
     checkpoint: {
@@ -185,8 +185,8 @@ function sightOf(state: State, life: Life, bounds: Bounds): { state: State; sigh
       removed: false,
       reconcileDue: checkpoint.due === '' ? undefined : checkpoint.due,
     },
-    hasMirrored: !checkpoint.identified && state.log.some((row) => row > 0),
-    publication: state.published ? 'right' : 'lacking',
+    hasMirroredRows: !checkpoint.identified && state.log.some((row) => row > 0),
+    publication: state.published ? 'correct' : 'incomplete',
     slot:
       slot === null
         ? undefined
@@ -197,6 +197,10 @@ function sightOf(state: State, life: Life, bounds: Bounds): { state: State; sigh
             inFuture: slot.confirmed > state.wal,
             database: 'db',
             plugin: 'pgoutput',
+            type: 'logical',
+            invalidationReason: undefined,
+            behindBytes: 0,
+            retained: undefined,
             twoPhase: false,
             failover: true,
           },
@@ -210,7 +214,7 @@ function sightOf(state: State, life: Life, bounds: Bounds): { state: State; sigh
 
 const holds = (state: State, life: Life): boolean => state.checkpoint?.term === life.term;
 
-const foreign = ({ checkpoint }: Sight, { term }: Life, trap: Trap | undefined): boolean =>
+const foreign = ({ checkpoint }: Observed, { term }: Life, trap: Trap | undefined): boolean =>
   checkpoint.term !== BigInt(term) && trap !== 'goes on under a checkpoint of another term';
 
 /** All that daemon `i` may do next. */
@@ -345,7 +349,7 @@ function lead(state: State, i: number, emit: Emit): void {
 }
 
 function withTrap(step: Step, trap: Trap | undefined): Step {
-  if (trap !== 'sets no horizon where the checkpoint is missing' || step.step !== 'begin') return step;
+  if (trap !== 'sets no horizon where the checkpoint is missing' || step.step !== 'identify') return step;
   return step.code === 'checkpoint_missing' ? { ...step, due: { ...step.due, horizon: false } } : step;
 }
 
@@ -363,7 +367,7 @@ function take(state: State, life: Life, { bounds, trap, set, go }: Doing): void 
   const due = 'due' in step ? step.due : undefined;
   const marked = due ?? life.marked;
   switch (name) {
-    case 'begin': {
+    case 'identify': {
       if (!life.prepared) {
         const done = mark(state, life.term, due!, trap);
         return go('marks a reconcile', done && set(done, { prepared: true, marked }));
@@ -375,7 +379,7 @@ function take(state: State, life: Life, { bounds, trap, set, go }: Doing): void 
         set(mine ? { ...state, checkpoint: { ...checkpoint, identified: true } } : state, looks),
       );
     }
-    case 'repair': {
+    case 'repair publication': {
       const failed = bounds.repairs ? life.failed : [...life.failed, name];
       if (!bounds.repairs) return go('may not repair the publication', set(state, { ...looks, failed }));
       const before =
@@ -389,13 +393,13 @@ function take(state: State, life: Life, { bounds, trap, set, go }: Doing): void 
         set(repaired, { ...looks, taken, failed: again ? [...failed, name] : failed, marked }),
       );
     }
-    case 'end reader': {
+    case 'terminate reader': {
       const { slot } = state;
-      const reads = step.step === 'end reader' && slot?.reader === step.pid;
+      const reads = step.step === 'terminate reader' && slot?.reader === step.pid;
       return go('ends the reader', set(reads ? { ...state, slot: { ...slot, reader: ABSENT } } : state, looks));
     }
-    case 'drop':
-    case 'make': {
+    case 'drop slot':
+    case 'create slot': {
       if (again) return go('gives up', undefined);
       const late = trap === 'marks a reconcile after the slot is made';
       if (life.prepared === late) {
@@ -406,11 +410,14 @@ function take(state: State, life: Life, { bounds, trap, set, go }: Doing): void 
         );
       }
       const { slot, wal } = state;
-      if (name === 'drop' && slot !== null && slot.reader !== ABSENT) return go('cannot drop the slot', undefined);
-      const made = name === 'drop' ? null : (slot ?? { start: wal, confirmed: wal, lost: false, reader: ABSENT });
-      return go(`${name}s the slot`, set({ ...state, slot: made }, late ? { prepared: true } : { ...looks, taken }));
+      if (name === 'drop slot' && slot !== null && slot.reader !== ABSENT) return go('cannot drop the slot', undefined);
+      const made = name === 'drop slot' ? null : (slot ?? { start: wal, confirmed: wal, lost: false, reader: ABSENT });
+      return go(
+        name === 'drop slot' ? 'drops the slot' : 'makes the slot',
+        set({ ...state, slot: made }, late ? { prepared: true } : { ...looks, taken }),
+      );
     }
-    case 'failover':
+    case 'enable failover':
     case 'stream':
     case 'reconcile':
       throw new Error(`no such step here: ${name}`);

@@ -6,7 +6,7 @@
  * - A transaction begins, commits in the WAL (the server may send it from then on), and is seen by others only later.
  * - Transactions begin in the order of their numbers: a number is a transaction id, and stands for the time of its rows.
  */
-import type { Due } from '../../src/mirror/checkpoint.ts';
+import type { ReconcileDue as Due } from '../../src/mirror/checkpoint.ts';
 import type { Life } from './life.ts';
 
 export const ABSENT = -1;

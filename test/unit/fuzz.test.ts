@@ -14,19 +14,26 @@ test.each(PARSERS)(
   },
 );
 
-test('every file that reads foreign bytes is fuzzed', () => {
+/** Files that read bytes and are not fuzzed, each with the reason. */
+const NOT_FUZZED: Readonly<Record<string, string>> = {
+  'src/commands/verify.ts': 'an argument of the command line',
+  'src/masking.ts': 'addresses of our own settings, to be shown',
+  'src/page/documents.ts': 'documents of the package',
+  'src/postgres/authentication.ts': 'tested with real and false servers in test/db',
+  'src/postgres/clients.ts': 'the start-up message of our own client',
+  'src/postgres/login.ts': 'tested with real and false servers in test/db',
+  'src/postgres/quoting.ts': 'settings of our own',
+  'src/secret-file.ts': 'a file that the operator names',
+};
+
+test('every file that reads foreign bytes is fuzzed, or says why not', () => {
   const sources = readdirSync('src', { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name));
-  const reading = sources.filter((path) =>
-    /\bparseXml\(|\bread(?:Big)?U?Int(?:8|16|32|64)|new TextDecoder|decodeURIComponent|\.exec\((?:text|value|serverFirst|rest)/.test(
-      readFileSync(path, 'utf8'),
-    ),
-  );
-  const fuzzed = new Set(PARSERS.flatMap(({ files }) => files));
-  expect([...fuzzed].filter((path) => !sources.includes(path))).toEqual([]);
-  expect(reading.filter((path) => !fuzzed.has(path) && !NOT_FOREIGN.includes(path))).toEqual([]);
+  const reads =
+    /\bparseXml\(|\bread(?:Big)?U?Int(?:8|16|32|64)|new TextDecoder|decodeURIComponent|\.exec\((?:text|value|serverFirst|rest)/;
+  const fuzzed = PARSERS.flatMap(({ files }) => files);
+  const listed = [...fuzzed, ...Object.keys(NOT_FUZZED)];
+  expect(sources.filter((path) => reads.test(readFileSync(path, 'utf8')) && !listed.includes(path))).toEqual([]);
+  expect(listed.filter((path) => !sources.includes(path))).toEqual([]);
 });
-
-/** What reads is ours, or is read by a parser that is fuzzed. */
-const NOT_FOREIGN: readonly string[] = [];
