@@ -166,7 +166,7 @@ export const settings = fc.property(
   (env) => {
     const config = orRefused(
       () => loadConfig(env),
-      (error) => codeOf(error) === 'config_invalid' && !String((error as Error).message).includes(SECRET),
+      (error) => codeOf(error) === 'config_invalid' && !(error as Error).message.includes(SECRET),
     );
     if (config !== undefined) ok(Number.isInteger(config.IP2SMS_MAX_CONCURRENCY) && config.IP2SMS_MAX_CONCURRENCY > 0);
   },
