@@ -39,7 +39,7 @@ export const PARSERS: readonly Parser[] = [
   parser('addresses', ADDRESS, server.addresses),
   parser('spoiled addresses', ADDRESS, server.spoiledAddresses),
   parser('password files', ['src/postgres/passfile.ts'], server.passwordFiles, 10),
-  parser('settings', ['src/settings.ts'], server.settings, 4),
+  parser('settings', ['src/settings.ts'], server.settings, 40),
   parser('Accept', ['src/http/accept.ts'], server.acceptHeaders),
   parser('Host', ['src/http/hosts.ts'], server.hostHeaders),
 ];
