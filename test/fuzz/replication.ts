@@ -4,7 +4,7 @@ import { deepEqual, equal } from 'node:assert/strict';
 import { codeOf } from '../../src/errors.ts';
 import { formatLsn, parseLsn } from '../../src/postgres/lsn.ts';
 import { createFrames } from '../../src/replication/frames.ts';
-import { createDecoder, type Row } from '../../src/replication/pgoutput.ts';
+import { CODE, createDecoder, GATEWAY_ID, ID, PHONE, textOf } from '../../src/replication/pgoutput.ts';
 import { begin, commit, insert, relation, update, type Column } from '../support/pgoutput.ts';
 import { cuts, orRefused, pieces, spoiled, spoiledText } from './bytes.ts';
 
@@ -16,7 +16,7 @@ const SOURCE = {
   needed: ['id', 'phone_number', 'code', 'inserted_at'],
 } as const;
 const NAMES = ['note', 'phone_number', 'code', 'id', 'gateway_id', 'gateway_status', 'inserted_at'];
-const ID = '00000000-0000-4000-8000-000000000001';
+const THE_ID = '00000000-0000-4000-8000-000000000001';
 
 function framed(kind: string, body: Buffer): Buffer {
   const head = Buffer.alloc(5);
@@ -40,7 +40,8 @@ function hear(all: readonly Buffer[]): Heard[] {
   const heard: Heard[] = [];
   const decode = createDecoder(SOURCE, {
     begin: (at) => heard.push(['begin', at]),
-    insert: (row: Row) => heard.push(['row', row.id, row.phone, row.code, row.gatewayId]),
+    insert: (tuple) => heard.push(['row', ...[ID, PHONE, CODE, GATEWAY_ID].map((place) => textOf(tuple, place))]),
+    large: (id) => heard.push(['large', id]),
     partial: (id) => heard.push(['partial', id]),
     unreadable: () => heard.push(['unreadable']),
     commit: (end) => heard.push(['commit', end]),
@@ -66,8 +67,8 @@ const message: fc.Arbitrary<{ bytes: Buffer; heard: readonly Heard[] }> = fc.one
   lsn.map((at) => ({ bytes: data(commit(0n, at)), heard: [['commit', at]] })),
   fc.tuple(lsn, fc.boolean()).map(([at, asks]) => ({ bytes: keepalive(at, asks), heard: [['keepalive', at, asks]] })),
   fc.tuple(value, value, fc.string({ maxLength: 30 })).map(([phone, code, note]) => ({
-    bytes: data(insert(16_400, [note, phone, code, ID, '7', null, '2026-11-20 10:00:00'])),
-    heard: [['row', ID, phone ?? null, code ?? null, '7']],
+    bytes: data(insert(16_400, [note, phone, code, THE_ID, '7', null, '2026-11-20 10:00:00'])),
+    heard: [['row', THE_ID, phone ?? null, code ?? null, '7']],
   })),
   fc.string({ maxLength: 30 }).map((note) => ({ bytes: data(update(16_400, [note])), heard: [] })),
   fc.string({ unit: 'binary-ascii', maxLength: 30 }).map((text) => {
@@ -80,11 +81,11 @@ const EXAMPLES = [
   Buffer.concat([
     RELATION,
     data(begin(1n)),
-    data(insert(16_400, ['n', '+380000000001', '1', ID, '7', null, 't'])),
+    data(insert(16_400, ['n', '+380000000001', '1', THE_ID, '7', null, 't'])),
     data(commit(1n, 2n)),
   ]),
   Buffer.concat([keepalive(7n, true), RELATION, framed('N', Buffer.from('SNOTICE\0'))]),
-  Buffer.concat([RELATION, data(insert(16_400, ['x'.repeat(200), null, undefined, ID, null, null, null]))]),
+  Buffer.concat([RELATION, data(insert(16_400, ['x'.repeat(200), null, undefined, THE_ID, null, null, null]))]),
 ];
 const isProtocol = (error: unknown) => codeOf(error) === 'protocol';
 

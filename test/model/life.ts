@@ -6,7 +6,7 @@ import { ZERO_LSN, type Lsn } from '../../src/postgres/lsn.ts';
 import { allDurable, FULL, gather, startOf } from '../../src/mirror/batch.ts';
 import type { ReconcileDue as Due } from '../../src/mirror/checkpoint.ts';
 import { nextStep, type Observed, type Step } from '../../src/mirror/mode.ts';
-import type { Row } from '../../src/replication/pgoutput.ts';
+import { ID, type Tuple } from '../../src/replication/pgoutput.ts';
 import {
   ABSENT,
   begun,
@@ -77,18 +77,14 @@ export interface Life {
 }
 
 const lsn = (value: number): Lsn => BigInt(value + 1) as Lsn;
-const LARGE = '0'.repeat(FULL * 1024);
-
-function rowOf(id: number, large: boolean): Row {
-  return {
-    id: String(id),
-    phone: null,
-    code: large ? LARGE : '1234',
-    insertedAt: null,
-    gatewayId: null,
-    gatewayStatus: null,
-    large: false,
-  };
+/** A row of which nothing but the id counts. */
+function tupleOf(id: number): Tuple {
+  const bytes = Buffer.from(String(id));
+  const begins = new Int32Array(6).fill(-1);
+  const ends = new Int32Array(6);
+  begins[ID] = 0;
+  ends[ID] = bytes.length;
+  return { bytes, begins, ends, widths: new Int8Array(6) };
 }
 
 interface Gathered {
@@ -110,14 +106,19 @@ function gathered(streaming: Streaming, bounds: Bounds, trap: Trap | undefined):
   for (const [kind, value] of streaming.heard) {
     if (kind === 'begin') gathering.begin(lsn(value));
     else if (kind === 'commit') gathering.commit(lsn(value), 0n);
-    else gathering.insert(rowOf(value, bounds.rows[transactionOf(bounds, value)]!.length > 1));
+    else {
+      gathering.insert(tupleOf(value));
+      // others that fill the batch
+      if (bounds.rows[transactionOf(bounds, value)]!.length > 1)
+        for (let size = 1; size < FULL; size += 1) gathering.partial('');
+    }
   }
   const { ready, inTransaction } = gathering;
   const { rows, end } = gathering.take();
   const result = {
     ready,
     inTransaction,
-    rows: rows.map(({ id }) => Number(id)),
+    rows: rows.ids().map(Number),
     end: end === undefined ? ABSENT : Number(end) - 1,
   };
   known.set(streaming, result);
