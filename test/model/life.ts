@@ -185,6 +185,7 @@ function sightOf(state: State, life: Life, bounds: Bounds): { state: State; sigh
       sourceTimezone: 'UTC',
       removed: false,
       reconcileDue: checkpoint.due === '' ? undefined : checkpoint.due,
+      auditDue: false,
     },
     hasMirroredRows: !checkpoint.identified && state.log.some((row) => row > 0),
     publication: state.published ? 'correct' : 'incomplete',
