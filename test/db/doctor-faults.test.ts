@@ -231,7 +231,7 @@ test.for([
   ),
   ...faults('slot', 'FAIL', [
     "the slot is somebody else's",
-    "somebody else's",
+    'belongs to somebody else',
     async () => {
       await dropSlot();
       await db.sql`select pg_create_physical_replication_slot(${db.name})`;
