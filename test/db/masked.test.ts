@@ -7,12 +7,15 @@ import { startProxy, type Proxy } from '../support/proxy.ts';
 import { insertVerification } from '../support/verifications.ts';
 
 const CODE = 73_918_465;
+/** as the server sends it */
+const SENT = Buffer.alloc(4);
+SENT.writeInt32BE(CODE);
 let db: TestDatabase;
 let url: URL;
 let proxy: Proxy;
 beforeEach(async () => {
   db = await createDatabase();
-  url = new URL((await db.withoutTls()).url);
+  url = new URL((await db.withoutTls()).replicationUrl);
   proxy = await startProxy({ host: url.hostname, port: Number(url.port) }, { keeps: true });
 });
 afterEach(async () => {
@@ -43,17 +46,14 @@ async function captured(mode: 'full' | 'masked'): Promise<{ stream: string; body
 
 test('with SMS_BODY=full the code is in the stream and in the log', async () => {
   const { stream, body } = await captured('full');
-  expect(stream).toContain(String(CODE));
+  expect(stream).toContain(SENT.toString('latin1'));
   expect(body).toContain(String(CODE));
 });
 
 test('with SMS_BODY=masked the code is neither in the stream nor in the log', async () => {
   const { stream, body } = await captured('masked');
   expect(stream).not.toContain(String(CODE));
-  // nor in a binary form
-  const binary = Buffer.alloc(4);
-  binary.writeInt32BE(CODE);
-  expect(stream).not.toContain(binary.toString('latin1'));
+  expect(stream).not.toContain(SENT.toString('latin1'));
   expect(body).toMatch(/\*\*\*\*$/);
   expect(body).not.toContain(String(CODE));
 });
