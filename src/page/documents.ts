@@ -13,6 +13,7 @@ const NAMES = [
   'docs/reference.md',
   'docs/queries.md',
   'docs/design.md',
+  'docs/benchmarks.md',
   'SECURITY.md',
 ] as const;
 
