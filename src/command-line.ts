@@ -123,7 +123,7 @@ async function programHelp(): Promise<string> {
     '',
     ...lines,
     '',
-    '`smslogd <command> --help` tells more. Settings come from the environment: `smslogd config` prints them.',
+    '`smslogd <command> --help` shows its flags. Settings come from the environment: `smslogd config` prints them.',
   ].join('\n');
 }
 

@@ -92,17 +92,17 @@ export function createMetrics(version: string) {
 
     smsTotal: counter(
       'sms_total',
-      'SMS that ever entered the log, whatever was removed from it; in a database that was restored, since then (database)',
+      'SMS that entered the log, with those that were removed since; in a restored database, since the restore (database)',
       ['type'],
     ),
     transitions: counter(
       'sms_status_transitions_total',
-      'Status changes written by this process, not of SMS that came into the log long past their life; from is none where there was no status (process)',
+      'Status changes written by this process, without SMS that entered the log past their life; from is none if there was no status (process)',
       ['type', 'from', 'to'],
     ),
     final: counter(
       'sms_final_total',
-      'SMS that this process gave their final status, not those that came into the log long past their life (process)',
+      'Final statuses written by this process, without SMS that entered the log past their life (process)',
       ['type', 'status'],
     ),
     delivery: histogram(
@@ -113,12 +113,12 @@ export function createMetrics(version: string) {
     ),
     negativeLatency: counter(
       'sms_negative_latency_total',
-      'Delivered before it was inserted, by the clocks; counts as 0 s (process)',
+      'Delivered SMS whose status_changed_at is before inserted_at; the latency counts as 0 s (process)',
     ),
 
     periodSms: gauge(
       'period_sms',
-      'SMS of the day by status; Accepted with those that wait for their gateway id, untracked: their source has no gateway ids (database)',
+      'SMS of the day by status; Accepted includes those that wait for a gateway id; untracked: the source has no gateway ids (database)',
       ['type', 'period', 'status'],
     ),
     periodDelivered: gauge('period_delivered', 'Delivered SMS of the day by latency group (database)', [
@@ -141,99 +141,111 @@ export function createMetrics(version: string) {
     ]),
     overdueAge: gauge(
       'sms_overdue_age_seconds',
-      'Age of the oldest SMS that is past its life and has no final status, 0 where there is none; without those that came into the log past their life: they are asked for last (database)',
+      'Age of the oldest SMS that is past its life and has no final status, 0 if there is none; without SMS that entered the log past their life (database)',
       ['type'],
     ),
     lastDelivered: gauge(
       'sms_last_delivered_timestamp_seconds',
-      'Latest status_changed_at of a Delivered SMS; absent for a type of which none was ever delivered (database)',
+      'Latest status_changed_at of a Delivered SMS; absent for a type without any (database)',
       ['type'],
     ),
     recent: gauge(
       'recent_sms',
-      'SMS sent 2 to 12 minutes ago by what became of them; on_time: Delivered within 2 minutes (database)',
+      'SMS sent 2 to 12 minutes ago by outcome; on_time: Delivered within 2 minutes (database)',
       ['type', 'outcome'],
     ),
-    latencySource: gauge('latency_source', "1 for whose time the gateway's dates are, by LATENCY_SOURCE (setting)", [
-      'source',
-    ]),
+    latencySource: gauge(
+      'latency_source',
+      "1 for the value of LATENCY_SOURCE: what the gateway's dates are the time of (setting)",
+      ['source'],
+    ),
     hoursBehind: gauge(
       'counters_behind',
-      'Hours of the log that changed and are shown as they were counted before, as too many wait to be counted; today and yesterday are always right (database)',
+      'Hours of the log that changed and are not counted again yet; today and yesterday are always current (database)',
     ),
     figuresTimestamp: gauge(
       'figures_timestamp_seconds',
-      'When what is read from the database was read last; absent before the first time (process: take the max)',
+      'Time of the last successful read of the figures from the database; absent before the first (process: take the max)',
     ),
 
     mirrorLagSeconds: gauge(
       'mirror_lag_seconds',
-      'Source commit to log, now; 0 when caught up (process: take the max)',
+      'Delay from source commit to log, now; 0 when caught up (process: take the max)',
     ),
-    mirrorLagBytes: gauge('mirror_lag_bytes', 'WAL between the server and what is confirmed (process: take the max)'),
-    mirrorLatency: histogram('mirror_latency_seconds', 'Source commit to log commit (process)', latencyBuckets),
+    mirrorLagBytes: gauge(
+      'mirror_lag_bytes',
+      "WAL between the server's position and the confirmed one (process: take the max)",
+    ),
+    mirrorLatency: histogram(
+      'mirror_latency_seconds',
+      'Delay from source commit to log commit (process)',
+      latencyBuckets,
+    ),
     mirrorTransactions: counter('mirror_transactions_total', 'Source transactions written into the log (process)'),
     mirrorDuplicates: counter(
       'mirror_duplicates_skipped_total',
-      'Rows and transactions that came again and were skipped (process)',
+      'Rows and transactions that were sent again and skipped (process)',
     ),
     mirrorReconnects: counter('mirror_reconnects_total', 'Replication connections opened after the first (process)'),
-    mirrorState: gauge('mirror_state', '1 for the state that the mirror is in (process: each its own)', ['state']),
-    slotRetained: gauge('slot_retained_wal_bytes', 'WAL that the slot keeps on the server (database)'),
+    mirrorState: gauge('mirror_state', '1 for the current state of the mirror (process: each its own)', ['state']),
+    slotRetained: gauge('slot_retained_wal_bytes', 'WAL that the slot retains on the server (database)'),
     slotSafe: gauge(
       'slot_safe_wal_bytes',
-      'WAL that may still be written before the slot is in danger; absent without max_slot_wal_keep_size (database)',
+      'WAL that can still be written before the slot may be lost; absent without max_slot_wal_keep_size (database)',
     ),
     slotWalStatus: gauge('slot_wal_status', '1 for the wal_status of the slot (database)', ['status']),
-    slotActive: gauge('slot_active', '1 while a daemon reads the slot; 0 also where there is no slot (database)'),
-    tableBytes: gauge('table_bytes', "Size of smslogd's tables with their indexes (database)", ['table']),
-    checkpointTimestamp: gauge('checkpoint_timestamp_seconds', 'When the checkpoint was last written (database)'),
+    slotActive: gauge('slot_active', '1 while a daemon reads the slot; 0 also if there is no slot (database)'),
+    tableBytes: gauge('table_bytes', 'Size of a table of smslogd with its indexes (database)', ['table']),
+    checkpointTimestamp: gauge('checkpoint_timestamp_seconds', 'Time of the last write of the checkpoint (database)'),
     reconcileMissing: gauge(
       'reconcile_missing_rows',
-      'Rows found missing, and filled, by the last light audit (process: take the max)',
+      'Rows that the last light audit found missing and filled in (process: take the max)',
     ),
     reconcileProgress: gauge(
       'reconcile_progress_ratio',
-      'Share of the source that the running reconcile has passed; 1 where none runs (process: take the min)',
+      'Share of the source that the running reconcile has compared; 1 if none runs (process: take the min)',
     ),
-    reconcileLooked: counter('reconcile_looked_rows_total', 'Source rows that a reconcile compared (process)'),
-    reconcileRows: counter('reconcile_rows_total', 'Rows that a reconcile wrote (process)'),
+    reconcileLooked: counter('reconcile_looked_rows_total', 'Source rows that reconciles compared (process)'),
+    reconcileRows: counter('reconcile_rows_total', 'Rows that reconciles wrote (process)'),
 
-    pollRequests: counter('poll_requests_total', 'Status requests by how they ended (process)', ['result']),
+    pollRequests: counter('poll_requests_total', 'Status requests by result (process)', ['result']),
     pollDuration: histogram(
       'poll_request_duration_seconds',
       'Duration of status requests (process)',
       [0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 4, 8],
     ),
-    pollLimit: gauge('poll_concurrency_limit', 'Requests that may be under way at once now (process)'),
-    pollInFlight: gauge('poll_in_flight', 'Requests under way (process)'),
-    pollBreaker: gauge('poll_breaker_open', '1 while the gateway is left alone (process: each its own)'),
+    pollLimit: gauge('poll_concurrency_limit', 'Current limit of concurrent requests (process)'),
+    pollInFlight: gauge('poll_in_flight', 'Requests in flight (process)'),
+    pollBreaker: gauge(
+      'poll_breaker_open',
+      '1 while polling is paused because the gateway fails (process: each its own)',
+    ),
     gatewayTrouble: gauge(
       'gateway_trouble',
-      '1 for what the gateway has against us, the newest alone; none: it answers (process: each its own)',
+      '1 for the latest problem with the gateway; none: it answers (process: each its own)',
       ['code'],
     ),
     pollDue: gauge('poll_due', 'SMS whose next request is due now (database)'),
     pollLastSuccess: gauge(
       'poll_last_success_timestamp_seconds',
-      'Last answered status request (process: take the max)',
+      'Time of the last answered status request (process: take the max)',
     ),
     unknownWords: counter(
       'poll_unknown_status_words_total',
-      'Status words that are not known, stored as Unknown (process)',
+      'Unknown status words, stored as the status Unknown (process)',
     ),
-    badDates: counter('poll_bad_dates_total', 'Replies with an empty or broken date (process)'),
+    badDates: counter('poll_bad_dates_total', 'Replies with an empty or invalid date (process)'),
     futureDates: counter(
       'poll_future_dates_total',
-      "Answers with a date more than half a minute yet to come by this process's clock (process)",
+      "Replies with a date more than half a minute in the future by this process's clock (process)",
     ),
     rejects: counter('gateway_rejects_total', 'Rejected SMS by reason (process)', ['reason']),
     clockOffset: gauge(
       'gateway_clock_offset_seconds',
-      "The gateway's clock minus ours, from the HTTP Date of its replies; absent before the first (process: each its own)",
+      "The gateway's clock minus the local clock, from the HTTP Date of its replies; absent before the first (process: each its own)",
     ),
 
-    logLinesLost: counter('log_lines_lost_total', 'Lines of the log that stdout did not take (process)'),
+    logLinesLost: counter('log_lines_lost_total', 'Log lines that could not be written to stdout (process)'),
     errors: counter('errors_total', 'Failures by code (process)', ['code']),
     buildInfo: gauge('build_info', 'Always 1, with the versions of smslogd and of Node.js (process: each its own)', [
       'version',

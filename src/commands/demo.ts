@@ -9,7 +9,7 @@ const SAME_PRESS_MS = 300;
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 export const command: Command = {
-  summary: 'shows the whole thing at work on an embedded PostgreSQL, and checks the result',
+  summary: 'runs everything on an embedded PostgreSQL and checks the result',
   details:
     'Makes a PostgreSQL of its own in a temporary directory, two days of SMS, a simulator of the gateway, live services, and a daemon that\n' +
     'it kills once. At the end it compares the log with the truth: exit code 0 only if nothing is missing, doubled or untrue. Ctrl-C ends\n' +

@@ -6,8 +6,8 @@ import type { Command } from './command.ts';
 export const command: Command = {
   summary: 'creates or upgrades what smslogd owns in the database',
   details:
-    'Run it as the owner of the source table. Safe to run twice and from two places at once; it never waits long for a lock, so that\n' +
-    'nobody queues behind it. After a teardown it lets the daemons go on.',
+    'Run it as the owner of the source table. Safe to run twice and concurrently; it never waits long for a lock, so that\n' +
+    'no session queues behind it. After a teardown the daemons resume.',
   flags: {
     'dry-run': { type: 'boolean', about: 'prints the SQL and runs nothing' },
     role: { type: 'string', value: 'NAME', about: "grants the daemon's role, which must exist, what it needs" },

@@ -37,9 +37,9 @@ const CATCH_UP_MS = 300_000;
 export const command: Command = {
   summary: 'the daemon: mirrors, polls, serves metrics',
   details: [
-    'Runs until SIGTERM or SIGINT: then it finishes what is in hand, gives back what it claimed and exits 0 within 10 s;',
-    'a second signal ends it at once. LOOPS=mirror,poller chooses what it does. SIGHUP reads the files of secrets again, for new',
-    'connections and requests, and tries a gateway at once that is left alone; SIGUSR2 switches LOG_LEVEL to debug and back.',
+    'On SIGTERM or SIGINT it completes the work in progress, releases its claims and exits 0 within 10 s; a second signal',
+    'ends it at once. LOOPS=mirror,poller chooses the loops. SIGHUP reads the files of secrets again, for new connections and',
+    'requests, and ends a pause in polling; SIGUSR2 switches LOG_LEVEL to debug and back.',
   ].join('\n'),
   run: async (_, { env, stdoutIsTerminal, signalsTaken }) => {
     const { config, reread } = rereadableConfig(env, ['database', 'loops']);

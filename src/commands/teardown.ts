@@ -16,7 +16,7 @@ const LOOK_AGAIN_MS = 100;
 export const command: Command = {
   summary: 'drops the slot and the publication, so that nothing holds WAL; keeps the log',
   details:
-    'Daemons that still run step aside, saying so, until `smslogd migrate` is run again. Drops the slot as the role of\n' +
+    'Running daemons become idle until `smslogd migrate` is run again. Drops the slot as the role of\n' +
     'DATABASE_REPLICATION_URL, all else as that of DATABASE_URL; what they may not do it prints as SQL.',
   run: async (_flags, { env, print }) => {
     const config = loadConfig(env, ['database']);

@@ -28,7 +28,7 @@ const MEANINGS: Readonly<Record<keyof Audit, string>> = {
 };
 
 export const command: Command = {
-  summary: 'audits the log against the source: missing, doubled, without a source row',
+  summary: 'compares the log with the source: missing and doubled rows, rows without a source row',
   details: [
     'Exits 0 if nothing is missing or doubled, else 1. Rows that SNAPSHOT=never or the retention left out are not expected.',
     'It may run beside the daemon at any time: a row that is merely on its way is waited for, up to half a minute.',
