@@ -60,6 +60,16 @@ test.each(statements.filter(([, sql]) => !ELSEWHERE.test(sql)))('%s: %s', async 
   expect(await tryOut(sql.replaceAll('PID', '0'), async () => 'works')).toBe('works');
 });
 
+test('the README names every view, and none that is gone', async () => {
+  const views = await db.sql`
+    select relname::text as name from pg_class where relnamespace = 'verification'::regnamespace and relkind = 'v'
+    union all select proname::text from pg_proc where pronamespace = 'verification'::regnamespace order by 1`;
+  const named = [...read('README.md').matchAll(/^\| `sms_.*?\|/gm)].flatMap(([cell]) =>
+    [...cell.matchAll(/`(sms_\w+)/g)].map((row) => row[1]!),
+  );
+  expect(named.sort()).toEqual(views.map((row) => row['name'] as string));
+});
+
 test('after the removal nothing but the log is left, and it takes SMS', async () => {
   const [owners, administrators] = ['drop schema smslogd cascade', 'drop role'].map(
     (word) => statements.find(([page, sql]) => page === 'docs/operations.md' && sql.includes(word))![1],

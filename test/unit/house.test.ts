@@ -135,7 +135,7 @@ const partOf = (heading: string) =>
 const linksIn = (part: string) => [...part.matchAll(/\]\(#([^)]+)\)/g)].map((row) => row[1] ?? '');
 
 test('the index of the runbook has every alert and every error code once', () => {
-  const alerts = [...read('ops/alerts.yml').matchAll(/- alert: (\S+)/g)].map((row) => row[1]?.toLowerCase());
+  const alerts = [...read('ops/alerts.yml').matchAll(/- alert: (\S+)/g)].map((row) => row[1]!.toLowerCase());
   expect(linksIn(partOf('### By alert')).sort()).toEqual(alerts.sort());
   expect(linksIn(partOf('### By code in the log')).sort()).toEqual([...ERROR_CODES].sort());
 });
