@@ -95,7 +95,7 @@ test.for([
     await startBouncer(more);
     const direct = cluster.url('postgres', REPLICATION_ROLE, PASSWORD);
     const env = {
-      DATABASE_URL: direct.replace(`:${cluster.port}/`, `:${bouncerPort}/`),
+      DATABASE_URL: cluster.url('postgres', DAEMON_ROLE, PASSWORD).replace(`:${cluster.port}/`, `:${bouncerPort}/`),
       DATABASE_REPLICATION_URL: direct,
       DATABASE_POOLED: pooled,
       HTTP_PORT: '0',
