@@ -43,6 +43,7 @@ export default defineConfig({
           include: ['test/system/**/*.test.ts'],
           globalSetup: 'test/support/program.ts',
           testTimeout: 60_000,
+          hookTimeout: 60_000,
         },
       },
     ],
