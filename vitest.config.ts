@@ -42,6 +42,7 @@ export default defineConfig({
           name: 'system',
           include: ['test/system/**/*.test.ts'],
           globalSetup: 'test/support/program.ts',
+          maxWorkers: WHOLE,
           testTimeout: 60_000,
           hookTimeout: 60_000,
         },

@@ -4,9 +4,9 @@ import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, afterEach, expect, test } from 'vitest';
-import { loadConfig } from '../../src/settings.ts';
+import { loadConfig } from '../../dist/settings.js';
 import { createCluster, freePort, type Cluster } from '../../src/demo/cluster.ts';
-import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
+import { openDatabase, type Sql } from '../../dist/postgres/pools.js';
 import { createAuthority, type Authority } from '../support/certificates.ts';
 import { startProcess } from '../support/daemon.ts';
 
@@ -74,8 +74,8 @@ function psql(url: string, env: Record<string, string>): string | undefined {
 }
 
 const CLIENT = `
-  const { openDatabase } = await import(process.argv[1] + '/src/postgres/pools.ts');
-  const { loadConfig } = await import(process.argv[1] + '/src/settings.ts');
+  const { openDatabase } = await import(process.argv[1] + '/dist/postgres/pools.js');
+  const { loadConfig } = await import(process.argv[1] + '/dist/settings.js');
   try {
     const sql = openDatabase(loadConfig(process.env), { max: 1, name: 'test' });
     const [row] = await sql.unsafe(process.argv[2]);
@@ -88,7 +88,7 @@ const CLIENT = `
 
 /** The same by smslogd, in a process with the same environment. */
 async function ours(url: string, env: Record<string, string>): Promise<string | undefined> {
-  const flags = ['--import', 'tsx', '--input-type=module', '-e', CLIENT, process.cwd(), WHO];
+  const flags = ['--input-type=module', '-e', CLIENT, process.cwd(), WHO];
   const run = startProcess([], { HOME: home, DATABASE_URL: url, ...env }, flags);
   const code = await run.exited;
   expect(run.stderr()).not.toMatch(/unexpected|made-up/);
