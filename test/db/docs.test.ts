@@ -2,7 +2,6 @@
 import { readFileSync } from 'node:fs';
 import type { TransactionSql } from 'postgres';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
 const PAGES = ['README.md', 'docs/runbook.md', 'docs/operations.md', 'docs/design.md'];
@@ -11,8 +10,6 @@ const read = (page: string) => readFileSync(page, 'utf8');
 let db: TestDatabase;
 beforeAll(async () => {
   db = await createDatabase();
-  await db.sql.unsafe(read('sql/roles.sql'));
-  await migrate(db.owner.config(), { role: 'smslogd', say: () => {} });
 });
 afterAll(() => db.drop());
 

@@ -15,7 +15,6 @@ const queries = sections.flatMap((section) =>
 let db: TestDatabase;
 beforeAll(async () => {
   db = await createDatabase();
-  await db.sql.unsafe(readFileSync('sql/roles.sql', 'utf8'));
   await migrate(db.owner.config(), { say: () => {} });
   // eight days: all well but today, where some fail
   await db.sql`

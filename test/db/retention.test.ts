@@ -1,5 +1,4 @@
 import { randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { lackingPrivileges } from '../../src/doctor/privileges.ts';
@@ -23,7 +22,6 @@ let sql: Sql;
 
 beforeAll(async () => {
   db = await createDatabase();
-  await db.sql.unsafe(readFileSync(new URL('../../sql/roles.sql', import.meta.url), 'utf8'));
   await db.sql.unsafe(`create role ${daemon} login replication password 'daemon'`);
   await migrate(db.owner.config(), { role: daemon, say: () => {} });
   const url = new URL(db.url);

@@ -1,4 +1,5 @@
 /** docs/reference.md is written by this test from the program itself: `npx vitest run --project unit test/unit/reference.test.ts -u`. */
+import { readdirSync, readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { commandLine } from '../../src/command-line.ts';
 import { createMetrics } from '../../src/metrics.ts';
@@ -55,3 +56,22 @@ test('the reference has every command, setting and metric as the program has it'
   await expect(reference).toMatchFileSnapshot('../../docs/reference.md');
   // it loads every command
 }, 120_000);
+
+test('every command and flag that the documents name is there', async () => {
+  const reference = readFileSync('docs/reference.md', 'utf8');
+  const pages = ['README.md', 'SECURITY.md', ...readdirSync('docs').map((name) => `docs/${name}`)];
+  const named = pages
+    .filter((page) => page.endsWith('.md') && !page.endsWith('reference.md'))
+    .flatMap((page) => [
+      ...readFileSync(page, 'utf8').matchAll(
+        /(?<=^|`| )smslogd ([a-z]+)((?: --?[a-z0-9-]+(?:[ =][^-`| ][^`| ]*)?)*)/gm,
+      ),
+    ])
+    .filter((row) => row[0].includes('--') || /`/.test(row.input[row.index - 1] ?? ''));
+  expect(named.length).toBeGreaterThan(30);
+  const unknown = named.filter(([, command, flags]) => {
+    const help = reference.split(/^### /m).find((part) => part.startsWith(`smslogd ${command}\n`));
+    return help === undefined || [...flags!.matchAll(/--[a-z0-9-]+/g)].some(([flag]) => !help.includes(`${flag} `));
+  });
+  expect(unknown.map(([words]) => words)).toEqual([]);
+});
