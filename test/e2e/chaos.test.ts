@@ -1,4 +1,4 @@
-/** A short campaign of test/chaos with a fixed seed: two rounds of overlapping faults, and every invariant after each. `npm run chaos` plays longer ones. */
+/** A short campaign of test/chaos with a fixed seed: a round of overlapping faults, and every invariant after it. `npm run chaos` plays longer ones. */
 import { expect, test } from 'vitest';
 import { runCampaign } from '../chaos/campaign.ts';
 import { describePlan, planOf } from '../chaos/plan.ts';
@@ -13,11 +13,11 @@ test('a plan is repeated by its seed, and fills its minutes', () => {
   expect(plan.length).toBeGreaterThan(8);
 });
 
-test('two rounds of faults leave nothing missing, doubled or untrue', { timeout: 600_000 }, async () => {
-  const rounds = planOf({ seed: SEED, minutes: 1 }).slice(0, 2);
+test('a round of faults leaves nothing missing, doubled or untrue', { timeout: 600_000 }, async () => {
+  const rounds = planOf({ seed: SEED, minutes: 1 }).slice(0, 1);
   const said: string[] = [];
   const report = await runCampaign({ rounds, seed: SEED, daemons: 2, say: (line) => void said.push(line) });
   expect(report.breaches.length === 0 ? '' : [...said, describeReport(report)].join('\n')).toBe('');
-  expect(report.rounds).toBe(2);
-  expect(report.workload['confirmed']).toBeGreaterThan(50);
+  expect(report.rounds).toBe(1);
+  expect(report.workload['confirmed']).toBeGreaterThan(20);
 });

@@ -4,9 +4,9 @@ import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, afterEach, expect, test } from 'vitest';
-import { loadConfig } from '../../dist/settings.js';
+import { loadConfig } from '../../src/settings.ts';
 import { createCluster, freePort, type Cluster } from '../../src/demo/cluster.ts';
-import { openDatabase, type Sql } from '../../dist/postgres/pools.js';
+import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { createAuthority, type Authority } from '../support/certificates.ts';
 import { startProcess } from '../support/daemon.ts';
 
