@@ -21,8 +21,8 @@ const PACKAGES: Readonly<Record<string, string>> = {
 const USUAL = ['18', `node${process.versions.node.split('.', 1)[0]}`];
 /** What differs between versions is the database's side and the process's; the demo brings its own server. */
 const TESTS = ['run', '--project', 'db', '--project', 'e2e', '--exclude', '**/demo*.test.ts'];
-/** The stream and what its slot survives, every shape of the source, the audit, and on Node.js its HTTP and process side. */
-const SHORT = ['mirror', 'slot-life', 'source-shapes', 'verify'].map(inDb);
+/** The stream in both forms and what its slot survives, and on Node.js its HTTP and process side. */
+const SHORT = ['mirror', 'stream-forms', 'slot-life'].map(inDb);
 const SHORT_NODE = ['mirror', 'poller-hostile', 'send'].map(inDb).concat('test/e2e/simulate.test.ts');
 
 const words = process.argv.slice(2);

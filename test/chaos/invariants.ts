@@ -210,13 +210,13 @@ export const NOW: Readonly<Record<string, Look>> = {
       await tx`
         with recount as (
           select ${day} as day, l.type, count(*) as total, count(*) filter (where gateway_status = 'Delivered') as delivered,
-                 count(*) filter (where gateway_status not in ('Accepted', 'Enroute')) as finished,
+                 count(*) filter (where gateway_status not in ('Accepted', 'Enroute')) as processed,
                  count(*) filter (where gateway_status is null or gateway_status not in ${tx.unsafe(FINAL)}) as open,
                  count(*) filter (where gateway_status = 'Delivered' and status_changed_at - inserted_at <= interval '2 minutes') as le_2m
             from verification.sms_log l group by 1, 2)
         select coalesce(r.day, v.day)::text as day, coalesce(r.type, v.type) as type
           from recount r full join (select * from verification.sms_delivery_daily where total > 0) v using (day, type)
-         where (r.total, r.delivered, r.finished, r.open, r.le_2m) is distinct from (v.total, v.delivered, v.finished, v.open, v.le_2m)`,
+         where (r.total, r.delivered, r.processed, r.open, r.le_2m) is distinct from (v.total, v.delivered, v.processed, v.open, v.le_2m)`,
       await tx`
         with recount as (
           select ${day} as day, l.type, coalesce(gateway_status, 'Accepted') as status, count(*) as sms from verification.sms_log l group by 1, 2, 3)
