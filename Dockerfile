@@ -1,9 +1,7 @@
-# syntax=docker/dockerfile:1
-# Tags move: a published image is built from digests (docs/operations.md, "Containers"). Both are of the same Debian.
-ARG NODE_IMAGE=node:24-bookworm-slim
-ARG BASE_IMAGE=debian:bookworm-slim
+# Tags move, digests do not: an image is built again from the same base (docs/operations.md, "Containers").
+FROM node:26.10.0-bookworm-slim@sha256:662933cf47f013bc8e4beb31a6116448427a82057ba7c42c97e4c5ba766504c2 AS base
 
-FROM ${NODE_IMAGE} AS build
+FROM base AS build
 WORKDIR /app
 COPY package.json package-lock.json ./
 RUN npm ci --no-audit --no-fund
@@ -11,7 +9,7 @@ COPY tsconfig.json tsconfig.build.json ./
 COPY src src
 RUN npm run build && chmod +x dist/cli.js
 
-FROM ${NODE_IMAGE} AS modules
+FROM base AS modules
 WORKDIR /app
 COPY package.json package-lock.json ./
 # optional: the PostgreSQL of the demo and the tests. Of a checkout without the other dependencies npm makes a bill of materials only once they are not named
@@ -19,10 +17,11 @@ RUN npm ci --omit=dev --omit=optional --no-audit --no-fund \
   && npm pkg delete devDependencies optionalDependencies \
   && npm sbom --sbom-format cyclonedx > sbom.json
 
-FROM ${BASE_IMAGE}
+# Node.js 26 needs libatomic1, which Debian's own slim image lacks
+FROM base
+RUN rm -r /usr/local/lib/node_modules /usr/local/include && find /usr/local/bin -xtype l -delete
 ENV NODE_ENV=production HTTP_HOST=0.0.0.0
 WORKDIR /app
-COPY --from=modules /usr/local/bin/node /usr/local/bin/node
 COPY --from=modules /app/node_modules node_modules
 COPY --from=modules /app/sbom.json ./
 COPY --from=build /app/dist dist

@@ -211,12 +211,18 @@ test('what the operator is sent to is in the package and in the image', () => {
   expect(read('.dockerignore').split('\n')).toContain('!docs');
 });
 
-test('the image runs as a number, from bases that can be named by digest, and without a package manager', () => {
-  const stages = read('Dockerfile').split(/^(?=FROM )/m);
-  for (const stage of stages.slice(1)) expect(stage).toMatch(/^FROM \$\{(NODE|BASE)_IMAGE\}/);
-  expect(stages.at(-1)).toMatch(/^USER \d+:\d+$/m);
-  expect(stages.at(-1)).toMatch(/^FROM \$\{BASE_IMAGE\}$/m);
-  expect(stages.at(-1)).not.toContain('npm');
+test('the image runs as a number and without a package manager, and every image is named by tag and digest', () => {
+  const dockerfile = read('Dockerfile');
+  const stages = [...dockerfile.matchAll(/^FROM \S+ AS (\w+)$/gm)].map(([, name]) => name!);
+  const bases = [...dockerfile.matchAll(/^FROM (\S+)/gm)].map(([, image]) => image!);
+  const trial = [...read('docker-compose.yml').matchAll(/^ +image: (\S+)$/gm)].map(([, image]) => image!);
+  const foreign = [...bases, ...trial].filter((image) => !stages.includes(image) && image !== 'smslogd:trial');
+  expect(foreign).toHaveLength(4);
+  for (const image of foreign) expect(image).toMatch(/^[\w/]+:[\w.-]+@sha256:[0-9a-f]{64}$/);
+  const last = dockerfile.split(/^(?=FROM )/m).at(-1);
+  expect(last).toMatch(/^USER \d+:\d+$/m);
+  expect(last).toContain('rm -r /usr/local/lib/node_modules ');
+  expect(last).not.toMatch(/\b(npm|apt-get)\b/);
 });
 
 test('what is said of the dependencies is so', () => {
