@@ -1,6 +1,14 @@
-/** What deploy/ says to the program is what the program takes; test/system/deploy.test.ts asks the programs that read it. */
+/** What deploy/ says to the program and to Kubernetes is what they take; test/system/deploy.test.ts asks the programs that read it. */
 import { readdirSync, readFileSync } from 'node:fs';
+import { PodMonitor } from '@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PodMonitor';
+import { Deployment } from 'kubernetes-models/apps/v1/Deployment';
+import { Job } from 'kubernetes-models/batch/v1/Job';
+import { NetworkPolicy } from 'kubernetes-models/networking.k8s.io/v1/NetworkPolicy';
+import { PodDisruptionBudget } from 'kubernetes-models/policy/v1/PodDisruptionBudget';
+import { Namespace } from 'kubernetes-models/v1/Namespace';
+import { Service } from 'kubernetes-models/v1/Service';
 import { expect, test } from 'vitest';
+import { parse } from 'yaml';
 import { COMMANDS } from '../../src/commands/list.ts';
 import { settingNames } from '../../src/settings.ts';
 
@@ -34,4 +42,48 @@ test('kustomize lists every manifest, and their commands are those of the progra
   expect(commands.toSorted()).toEqual(['migrate', 'run']);
   for (const name of commands) expect(COMMANDS).toHaveProperty(name);
   expect(manifests).not.toMatch(/\b(latest|privileged: true|runAsUser: 0)\b/);
+});
+
+const KINDS = { Deployment, Job, Namespace, NetworkPolicy, PodDisruptionBudget, PodMonitor, Service };
+
+/** What the schema of its kind has against a manifest. The schemas allow unknown fields: one is a field that the validation never reads. */
+function complaints(text: string): string[] {
+  const manifest = parse(text) as { kind: keyof typeof KINDS };
+  const unread = new Set<string>();
+  // its own constructor copies the whole
+  const model = Object.create(KINDS[manifest.kind].prototype) as { validate: () => void };
+  Object.assign(model, watched(manifest, '', unread));
+  try {
+    model.validate();
+  } catch (error) {
+    return [(error as Error).message];
+  }
+  return [...unread];
+}
+
+function watched<Value>(value: Value, path: string, unread: Set<string>): Value {
+  if (typeof value !== 'object' || value === null) return value;
+  const fields = new Map(Object.entries(value).map(([key, each]) => [key, watched(each, `${path}/${key}`, unread)]));
+  for (const key of fields.keys()) unread.add(`${path}/${key}`);
+  return new Proxy(value, {
+    get: (target, key) => {
+      unread.delete(`${path}/${String(key)}`);
+      return fields.get(key as string) ?? (Reflect.get(target, key) as unknown);
+    },
+  });
+}
+
+test.for(kubernetes.filter((file) => file !== 'kustomization.yaml'))("%s is as Kubernetes' schemas want it", (file) => {
+  expect(complaints(read(`kubernetes/${file}`))).toEqual([]);
+});
+
+test('a misspelt field and a wrong value are complaints', () => {
+  const text = read('kubernetes/deployment.yaml');
+  expect(complaints(text.replace('readOnlyRootFilesystem', 'readOnlyRootFileSystem'))).toEqual([
+    '/spec/template/spec/containers/0/securityContext/readOnlyRootFileSystem',
+  ]);
+  expect(complaints(text.replace('replicas: 2', 'replicas: two'))).toEqual([expect.stringContaining('replicas')]);
+  expect(complaints(read('kubernetes/podmonitor.yaml').replace('15s', '15 seconds'))).toEqual([
+    expect.stringContaining('interval'),
+  ]);
 });
