@@ -22,7 +22,7 @@ export const command: Command = {
 
 const SCRIPTS: Readonly<Record<(typeof SHELLS)[number], (all: readonly [string, Command][]) => string>> = {
   bash: (all) => `_smslogd() {
-  local words="${all.map(([name]) => name).join(' ')} --help --version"
+  local words="${[...all, ...PROGRAM].map(([word]) => word).join(' ')}"
   if [ "$COMP_CWORD" -gt 1 ]; then
     case "\${COMP_WORDS[1]}" in
 ${all
@@ -40,11 +40,12 @@ ${all
 }
 complete -o default -F _smslogd smslogd`,
 
+  // read by source, or as a file of fpath, which is the function's body
   zsh: (all) => `#compdef smslogd
 _smslogd() {
   local -a found
   if (( CURRENT == 2 )); then
-    found=(${all.map(([name, { summary }]) => zshWord([name, summary])).join(' ')})
+    found=(${[...all.map(([name, { summary }]): Described => [name, summary]), ...PROGRAM].map(zshWord).join(' ')})
   else
     case $words[2] in
 ${all.map(([name, each]) => `      ${name}) found=(${wordsOf(each).map(zshWord).join(' ')}) ;;`).join('\n')}
@@ -52,7 +53,12 @@ ${all.map(([name, each]) => `      ${name}) found=(${wordsOf(each).map(zshWord).
   fi
   _describe smslogd found
 }
-compdef _smslogd smslogd`,
+if [[ \${funcstack[1]} == _smslogd ]]; then
+  _smslogd "$@"
+else
+  (( \${+functions[compdef]} )) || { autoload -Uz compinit && compinit }
+  compdef _smslogd smslogd
+fi`,
 
   fish: (all) =>
     [
@@ -60,14 +66,18 @@ compdef _smslogd smslogd`,
       ...all.map(
         ([name, { summary }]) => `complete -c smslogd -n __fish_use_subcommand -a ${name} -d ${quoted(summary)}`,
       ),
+      ...PROGRAM.map((word) => fishWord('__fish_use_subcommand', word)),
       ...all.flatMap(([name, each]) =>
-        wordsOf(each).map(([word, about]) => {
-          const flag = word.startsWith('--') ? `-l ${word.slice(2)}` : `-a ${word}`;
-          return `complete -c smslogd -n '__fish_seen_subcommand_from ${name}' ${flag} -d ${quoted(about)}`;
-        }),
+        wordsOf(each).map((word) => fishWord(`'__fish_seen_subcommand_from ${name}'`, word)),
       ),
     ].join('\n'),
 };
+
+/** What the program takes instead of a command. */
+const PROGRAM: readonly Described[] = [
+  ['--help', 'all commands'],
+  ['--version', 'the version'],
+];
 
 /** What may follow a command. */
 function wordsOf({ flags = {}, choice }: Command): Described[] {
@@ -80,3 +90,5 @@ function wordsOf({ flags = {}, choice }: Command): Described[] {
 
 const quoted = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
 const zshWord = ([word, about]: Described) => quoted(`${word}:${about}`);
+const fishWord = (when: string, [word, about]: Described) =>
+  `complete -c smslogd -n ${when} ${word.startsWith('--') ? `-l ${word.slice(2)}` : `-a ${word}`} -d ${quoted(about)}`;
