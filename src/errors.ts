@@ -1,6 +1,6 @@
 /**
  * The table of error codes: for each a hint, and how a loop reacts. Only this table decides between retry and stop; an unknown failure is logged and retried
- * slowly.
+ * slowly. Longer than 300 lines, because every failure stands in one table.
  */
 export type Reaction =
   /** retry after a short backoff */

@@ -7,7 +7,7 @@ import { loadConfig, type Config } from '../settings.ts';
 import { directly, openDatabase, type Sql } from '../postgres/pools.ts';
 import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { codeOf, SmslogdError, toSmslogdError } from '../errors.ts';
-import { patiently } from '../schema/migrate.ts';
+import { retryWithNotice } from '../schema/migrate.ts';
 import type { Command } from './command.ts';
 
 const PATIENCE_MS = 30_000;
@@ -44,7 +44,7 @@ export async function teardown(
   await refuseForeignSlot(sql, config.SLOT_NAME);
   await markRemoved(sql, config.SLOT_NAME, say);
   // the slot is the one that holds WAL; a publication that may not be dropped does no harm, and is told of all the same
-  await dropSlot(direct, config.SLOT_NAME, say);
+  await releaseSlot(direct, config.SLOT_NAME, say);
   await dropPublication(sql, config.PUBLICATION_NAME, say);
 }
 
@@ -67,10 +67,10 @@ async function markRemoved(sql: Sql, slot: string, say: (line: string) => void):
   }
   await sql`insert into smslogd.checkpoint (slot_name, removed_at) values (${slot}, now())
             on conflict (slot_name) do update set removed_at = now(), updated_at = now()`;
-  say('checkpoint: marked as removed; running daemons step aside');
+  say('checkpoint: marked as removed; running daemons become idle');
 }
 
-async function dropSlot(sql: Sql, slot: string, say: (line: string) => void): Promise<void> {
+async function releaseSlot(sql: Sql, slot: string, say: (line: string) => void): Promise<void> {
   const deadline = Date.now() + PATIENCE_MS;
   let said = false;
   for (;;) {
@@ -125,7 +125,7 @@ async function dropPublication(sql: Sql, name: string, say: (line: string) => vo
   }
   const statement = `drop publication if exists ${quoteIdentifier(name)}`;
   try {
-    await patiently(say, async () => {
+    await retryWithNotice(say, async () => {
       await sql.begin(async (transaction) => {
         await transaction`set local lock_timeout = 400`;
         await transaction.unsafe(statement);

@@ -2,7 +2,7 @@ import { loadConfig, type Config } from '../settings.ts';
 import { openDatabase, type Sql } from '../postgres/pools.ts';
 import { SmslogdError } from '../errors.ts';
 import { audit, type Audit } from '../reconcile/audit.ts';
-import { patiently } from '../postgres/briefly.ts';
+import { retryWhileLocked } from '../postgres/briefly.ts';
 import { createStore } from '../mirror/store.ts';
 import { requireSchema } from '../schema/migrate.ts';
 import { requireTimezones } from '../timezones.ts';
@@ -84,7 +84,7 @@ async function repair(sql: Sql, config: Config, source: Source, say: (line: stri
   let looked = 0;
   let written = 0;
   for (;;) {
-    const chunk = await patiently(never, () => store.reconcileChunk(source, after, REPAIR_CHUNK));
+    const chunk = await retryWhileLocked(never, () => store.reconcileChunk(source, after, REPAIR_CHUNK));
     looked += chunk.scanned;
     written += chunk.inserted + chunk.completed;
     if (chunk.last === undefined) {

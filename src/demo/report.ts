@@ -27,7 +27,7 @@ export type FiguresByType = Readonly<Record<DemoType, Readonly<Record<Period, Fi
 const FIGURE_LINES: readonly (readonly [string, (figures: Figures) => string])[] = [
   ['SMS', ({ sms }) => count(sms)],
   ['on time (within 2 min / all)', ({ onTime }) => ratio(onTime)],
-  ['success (Delivered / finished)', ({ success }) => ratio(success)],
+  ['success (Delivered / processed)', ({ success }) => ratio(success)],
   ['undelivered', ({ undelivered }) => count(undelivered)],
   ['Delivered in up to 2 min', ({ le2m }) => count(le2m)],
   ['             2 to 5 min', ({ m2to5 }) => count(m2to5)],

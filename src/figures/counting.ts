@@ -22,7 +22,7 @@
 import type { Sql } from '../postgres/pools.ts';
 import type { Log } from '../log.ts';
 import { pause } from '../supervise.ts';
-import { noteRecentHour, recountHours } from './store.ts';
+import { noteRecentHour, recountHours } from './counters.ts';
 
 /** An SMS is open for three days at most (SMS_STATUSES_GIVE_UP); the rest is margin. */
 const RECENT_DAYS = 8;
@@ -65,7 +65,7 @@ export async function runHourly({ sql, log, fence, works }: HourlyDeps, signal: 
     }
     works?.();
     if (done !== undefined && done.hours > 0) log.debug({ ...done, ms: Math.round(took) }, 'hours counted');
-    await pause(pauseAfter(took, (done?.left ?? 0) > 0), signal);
+    await pause(countingPause(took, (done?.left ?? 0) > 0), signal);
   }
 }
 
@@ -75,7 +75,7 @@ export function hoursAfter(hours: number, took: number): number {
 }
 
 /** Milliseconds to wait after a turn of `took` milliseconds. */
-export function pauseAfter(took: number, more: boolean): number {
+export function countingPause(took: number, more: boolean): number {
   return Math.max(more ? 0 : PAUSE_MS, REST * took);
 }
 

@@ -9,7 +9,8 @@ import { logProblem, type Log } from '../log.ts';
 import { GROUPS, OUTCOMES, SLOT_WAL_STATUSES, TABLES, type Metrics } from '../metrics.ts';
 import { OPEN_STATUSES, SMS_TYPES, STATUSES, type SmsType } from '../status.ts';
 import { createReading } from './coalesced.ts';
-import { countInThisDatabase, readFacts, readHours, type Facts, type Hour } from './store.ts';
+import { countInThisDatabase } from './counters.ts';
+import { readFacts, readHours, type Facts, type Hour } from './readings.ts';
 
 /** What the page shows of the past: this hour and those before it. */
 export const HOURS = 24;

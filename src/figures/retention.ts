@@ -17,7 +17,7 @@ import type { Sql } from '../postgres/pools.ts';
 import type { Log } from '../log.ts';
 import { refusalOf, tellRefused, writeAccepted } from '../postgres/refusal.ts';
 import { pause } from '../supervise.ts';
-import { freezeHours, oldRows, removeRows } from './store.ts';
+import { freezeHours, oldRows, removeRows } from './counters.ts';
 
 const TURN_MS = 300_000;
 const REST = 9;

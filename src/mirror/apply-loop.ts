@@ -14,7 +14,7 @@ import { createWakeup } from './wakeup.ts';
 import { allDurable, FULL, gather, type Batch } from './batch.ts';
 import type { ReconcileDue } from './checkpoint.ts';
 import { createDecoder } from '../replication/pgoutput.ts';
-import { patiently } from '../postgres/briefly.ts';
+import { retryWhileLocked } from '../postgres/briefly.ts';
 import { pause } from '../supervise.ts';
 import { openStream, type Stream } from '../replication/connection.ts';
 import { nowMicros } from '../replication/frames.ts';
@@ -199,10 +199,10 @@ export async function runApplyLoop(
       const absent: string[] = [];
       for (let from = 0; from < left.length; from += BY_KEY.rows) {
         const some = left.slice(from, from + BY_KEY.rows);
-        const { inserted, refused } = await patiently(signal, () => store.copyRows(source, some, term));
+        const { inserted, refused } = await retryWhileLocked(signal, () => store.copyRows(source, some, term));
         metrics.reconcileRows.inc(inserted);
         for (const id of refused) reportRefused(log, metrics, id);
-        absent.push(...(await patiently(signal, () => store.absent(some))));
+        absent.push(...(await retryWhileLocked(signal, () => store.absent(some))));
       }
       health.beat('mirror');
       left = absent;

@@ -7,7 +7,7 @@
  */
 import type { Config } from '../settings.ts';
 import { codeOf, SmslogdError, toSmslogdError, type ErrorCode } from '../errors.ts';
-import { patiently } from '../postgres/briefly.ts';
+import { retryWhileLocked } from '../postgres/briefly.ts';
 import { ZERO_LSN, type Lsn } from '../postgres/lsn.ts';
 import { OtherType } from '../replication/pgoutput.ts';
 import { describeSource } from '../source.ts';
@@ -99,7 +99,8 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
         config,
         server,
         checkpoint,
-        hasMirroredRows: checkpoint.systemId === undefined && (await patiently(signal, () => store.hasMirroredRows())),
+        hasMirroredRows:
+          checkpoint.systemId === undefined && (await retryWhileLocked(signal, () => store.hasMirroredRows())),
         publication: await publicationState(control, config, source),
         slot: await describeSlot(control, config.SLOT_NAME),
         unreadable,

@@ -10,7 +10,7 @@ import { backfillGatewayIds } from '../reconcile/gateway-ids.ts';
 import { startOf } from './batch.ts';
 import { fillGaps } from './gaps.ts';
 import type { MirrorContext } from './context.ts';
-import { patiently } from '../postgres/briefly.ts';
+import { retryWhileLocked } from '../postgres/briefly.ts';
 import { isIncomplete, publicationState, repairPublication } from './publication.ts';
 import { runApplyLoop } from './apply-loop.ts';
 import { reconcile } from '../reconcile/copy.ts';
@@ -148,7 +148,7 @@ async function watchPublication({ deps, observe, source: known }: MirrorContext,
     }
     if (!repaired && (await publicationState(control, config, source)) === 'excess') {
       repaired = true;
-      await patiently(signal, () => repairPublication({ ...deps, source }));
+      await retryWhileLocked(signal, () => repairPublication({ ...deps, source }));
       ({ version } = await describePublication(control, config, source));
     }
   }

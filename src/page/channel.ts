@@ -1,6 +1,6 @@
 /** The upper part of the page: one card for each type of SMS, with today against yesterday and the last hours, and the open SMS. */
 import { HOURS } from '../figures/gauges.ts';
-import type { Period } from '../figures/store.ts';
+import type { Period } from '../figures/readings.ts';
 import { OPEN_STATUSES, SMS_TYPES, type SmsType } from '../status.ts';
 import { deliveryChart, latencyChart, PARTS, partsOf, type Slot } from './charts.ts';
 import type { StatusFacts } from './facts.ts';

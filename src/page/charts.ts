@@ -1,5 +1,5 @@
 /** The last hours drawn: SVG made here, each with its text for who cannot see it. */
-import type { Hour } from '../figures/store.ts';
+import type { Hour } from '../figures/readings.ts';
 import { count, latency, percent } from './wording.ts';
 
 /** An hour of one type, drawn also where it has no SMS. */

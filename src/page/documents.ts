@@ -2,8 +2,8 @@
  * The documents that the page sends its readers to, served from the daemon's own docs/: its addresses are the paths that log lines and alerts name.
  * Markdown becomes HTML as far as these documents use it: headings, paragraphs, lists, tables, blocks of code; a test holds that none of it is left over.
  */
-import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { documentHead, policyOf } from './head.ts';
 import { escape } from './wording.ts';
 import { STYLE } from './style.ts';
 
@@ -24,7 +24,7 @@ code { font: .9em ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: an
 .document th, .document td { text-align: left; white-space: normal; vertical-align: top; }
 `;
 
-export const DOCUMENT_POLICY = `default-src 'none'; style-src 'sha256-${createHash('sha256').update(DOCUMENT_STYLE).digest('base64')}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'`;
+export const DOCUMENT_POLICY = policyOf(DOCUMENT_STYLE);
 
 /** What is served, by path: `/docs/runbook.md` and so on. Without the files, as in a bundle, there are none. */
 export function documents(root: URL = new URL('../../', import.meta.url)): ReadonlyMap<string, () => string> {
@@ -48,16 +48,7 @@ function anchorOf(heading: string): string {
 
 function documentPage(name: string, text: string): string {
   const home = name.startsWith('docs/') ? '../' : './';
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>${escape(/^# (.+)$/m.exec(text)?.[1] ?? name)}</title>
-<style>${DOCUMENT_STYLE}</style>
-</head>
-<body>
+  return `${documentHead(/^# (.+)$/m.exec(text)?.[1] ?? name, DOCUMENT_STYLE)}
 <main class="page document">
 <p><a href="${home}">The SMS channel</a></p>
 ${htmlOf(text)}

@@ -2,7 +2,7 @@
 import type { Config } from '../settings.ts';
 import type { Figures } from '../figures/gauges.ts';
 import type { ErrorCode } from '../errors.ts';
-import type { Facts, Hour, Leader, Overdue, Period, Recent, Slot } from '../figures/store.ts';
+import type { Facts, Hour, Leader, Overdue, Period, Recent, Slot } from '../figures/readings.ts';
 import type { Health, LoopName, Standing } from '../health.ts';
 import { GATEWAY_TROUBLES, type GatewayTrouble, type Metrics, type MirrorState } from '../metrics.ts';
 import { OPEN_STATUSES, SMS_TYPES, type OpenStatus, type SmsType } from '../status.ts';

@@ -2,7 +2,7 @@
 import type { Config } from '../settings.ts';
 import { SENTENCES, type SmslogdError } from '../errors.ts';
 import { HOURS } from '../figures/gauges.ts';
-import { readAsked, readFacts, readHours, type Asked, type Facts, type Hour } from '../figures/store.ts';
+import { readAsked, readFacts, readHours, type Asked, type Facts, type Hour } from '../figures/readings.ts';
 import { POLL_RESULTS, type GatewayTrouble, type MirrorState, type PollResult } from '../metrics.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { checkpointAt, figuresOf, isoTime, type Known, type StatusFacts } from './facts.ts';

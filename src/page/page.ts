@@ -1,25 +1,15 @@
-/** The status page: is the SMS channel well? One HTML document without anything from elsewhere; what may run and style is named by hash. */
-import { createHash } from 'node:crypto';
+/** The status page: is the SMS channel well? One HTML document without anything from elsewhere. */
 import { openTable, typeCards } from './channel.ts';
 import { runbookLink } from './documents.ts';
 import type { StatusFacts } from './facts.ts';
+import { documentHead, policyOf } from './head.ts';
 import { LIVE_SECONDS, SCRIPT } from './live.ts';
 import { gatewayCard, meaningsList, pipelineCard } from './machinery.ts';
 import { STYLE } from './style.ts';
 import type { Level } from './verdict.ts';
 import { clock, count, escape } from './wording.ts';
 
-const hashOf = (text: string) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
-
-export const PAGE_POLICY = [
-  "default-src 'none'",
-  `style-src ${hashOf(STYLE)}`,
-  `script-src ${hashOf(SCRIPT)}`,
-  "connect-src 'self'",
-  "base-uri 'none'",
-  "form-action 'none'",
-  "frame-ancestors 'none'",
-].join('; ');
+export const PAGE_POLICY = policyOf(STYLE, SCRIPT);
 
 /** Fewer SMS of the past that are still to be asked for change no figure that anybody looks at. */
 const MANY = 20;
@@ -27,19 +17,12 @@ const MANY = 20;
 /** Before the verdict, for who sees no colours. */
 export const SIGNS: Readonly<Record<Level, string>> = { well: '✓', impaired: '!', failing: '✕', unknown: '?' };
 
+/** where scripts are off, once in a while the whole page */
+const RELOAD = '<noscript><meta http-equiv="refresh" content="30"></noscript>\n';
+
 export function statusPage(facts: StatusFacts): string {
   const { verdict } = facts;
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<noscript><meta http-equiv="refresh" content="30"></noscript>
-<title>${SIGNS[verdict.level]} ${escape(verdict.sentence)}</title>
-<style>${STYLE}</style>
-</head>
-<body>
+  return `${documentHead(`${SIGNS[verdict.level]} ${verdict.sentence}`, STYLE, RELOAD)}
 <a class="skip" href="#main">To the figures</a>
 <div class="page">
 <header>

@@ -1,7 +1,7 @@
 /** The poller's loops that end SMS without an answer of the gateway, by the rules of final-status.ts. */
 import type { Config } from '../settings.ts';
 import { codeOf } from '../errors.ts';
-import { patiently } from '../postgres/briefly.ts';
+import { retryWhileLocked } from '../postgres/briefly.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { writeAccepted } from '../postgres/refusal.ts';
 import { withRetry } from '../postgres/retry.ts';
@@ -48,7 +48,7 @@ export async function expireWithoutGatewayId(deps: ExpiryDeps, rows: readonly Cl
       tally.refused(row.id, error);
       await withRetry(() => store.postpone([row], REFUSED_MS));
     };
-    await patiently(AbortSignal.timeout(LOCKED_MS), () => writeAccepted(rows, write, refused));
+    await retryWhileLocked(AbortSignal.timeout(LOCKED_MS), () => writeAccepted(rows, write, refused));
   } catch (error) {
     tally.postponed(rows.length, error);
     await withRetry(() => store.postpone(rows, codeOf(error) === '55P03' ? LOCKED_MS : POSTPONED_MS));

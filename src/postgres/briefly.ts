@@ -45,13 +45,21 @@ export async function briefly<Row extends object>(
   return (results as unknown as Row[][]).at(-1)!;
 }
 
-/** Does it again while a lock is not to be had; throws 55P03 once `signal` aborts. */
-export async function patiently<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-  for (;;) {
+/**
+ * Does it again while a lock is not to be had in time: waiting for it longer would make the owner's statements queue behind ours. Throws 55P03 once
+ * `signal` aborts.
+ */
+export async function retryWhileLocked<T>(
+  signal: AbortSignal,
+  work: () => Promise<T>,
+  failed?: (attempt: number) => void,
+): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
     try {
       return await work();
     } catch (error) {
       if (codeOf(error) !== '55P03' || signal.aborted) throw error;
+      failed?.(attempt);
       await delay(AGAIN_MS, undefined, { signal }).catch(() => {});
     }
   }

@@ -18,7 +18,7 @@ import {
   SOURCE_CHUNK_PARAMETER,
   recheck,
 } from './compare.ts';
-import { patiently } from '../postgres/briefly.ts';
+import { retryWhileLocked } from '../postgres/briefly.ts';
 import { scanById, scanByCtid, type ChunkQuery } from './chunks.ts';
 
 export interface Audit {
@@ -91,7 +91,7 @@ export async function audit(
     { table: source.table, byId, parameter: SOURCE_CHUNK_PARAMETER },
     signal,
     async (chunk) => {
-      const compared = await patiently(signal, () =>
+      const compared = await retryWhileLocked(signal, () =>
         compareSource(sql, config, source, { scope, chunk, oldest, onlyScope: false }),
       );
       oldest = compared.oldest;
@@ -106,7 +106,7 @@ export async function audit(
   Object.assign(found, await candidates.counts());
 
   const logScanned = await scan(sql, { table: LOG, byId, parameter: LOG_CHUNK_PARAMETER }, signal, async (chunk) => {
-    const compared = await patiently(signal, () => compareLog(sql, source, { scope, chunk, oldest }));
+    const compared = await retryWhileLocked(signal, () => compareLog(sql, source, { scope, chunk, oldest }));
     found.log += compared.rows;
     found.orphaned += compared.orphaned;
     for (const id of JSON.parse(compared.doubled) as string[]) doubled.add(id);
@@ -147,7 +147,7 @@ export async function lightAudit(
     { table: source.table, byId: false, parameter: SOURCE_CHUNK_PARAMETER, share },
     signal,
     async (chunk) => {
-      const compared = await patiently(signal, () =>
+      const compared = await retryWhileLocked(signal, () =>
         compareSource(sql, config, source, { scope, chunk, oldest: null, onlyScope: true }),
       );
       await candidates.add(JSON.parse(compared.lacking) as string[]);
@@ -180,9 +180,9 @@ async function scan(
     await scanById(LARGEST.rows, parameter, read, signal);
     return true;
   }
-  const { pages, leaves, files } = await patiently(signal, () => pagesOf(sql, table));
+  const { pages, leaves, files } = await retryWhileLocked(signal, () => pagesOf(sql, table));
   await scanByCtid(pages, Math.max(1, Math.floor(LARGEST.pages / leaves)), { parameter, share }, read, signal);
-  return (await patiently(signal, () => pagesOf(sql, table))).files === files;
+  return (await retryWhileLocked(signal, () => pagesOf(sql, table))).files === files;
 }
 
 /** Collects ids that the log lacks, and counts those that it still lacks once the mirror has passed the current WAL position. */
@@ -204,7 +204,7 @@ function createCandidates(
     if (mirrorTimeoutMs !== undefined) settled &&= await waitForSlot(sql, config, mirrorTimeoutMs, signal);
     for (let from = 0; from < ids.length; from += RECHECK) {
       const chunk = ids.slice(from, from + RECHECK);
-      const now = await patiently(signal, () => recheck(sql, source, chunk));
+      const now = await retryWhileLocked(signal, () => recheck(sql, source, chunk));
       const missing = JSON.parse(now.missing) as string[];
       const incomplete = JSON.parse(now.incomplete) as string[];
       sum.missing += missing.length + now.refused;

@@ -10,7 +10,7 @@ import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import type { Source } from '../source.ts';
 import { pause } from '../supervise.ts';
-import { patiently } from '../postgres/briefly.ts';
+import { retryWhileLocked } from '../postgres/briefly.ts';
 import { withAdaptiveSize } from './chunks.ts';
 import { reportRefused } from './quarantine.ts';
 import type { ReconcileStore } from './store.ts';
@@ -52,10 +52,10 @@ export async function reconcile(
   const pass = async () => {
     let loggedAt = performance.now();
     let size = CHUNK.first;
-    const ends = await patiently(signal, () => store.sourceEnds(source));
+    const ends = await retryWhileLocked(signal, () => store.sourceEnds(source));
     const start = { share: shareOf(after, ends), at: loggedAt };
     while (!signal.aborted) {
-      const { result: chunk, next } = await patiently(signal, () =>
+      const { result: chunk, next } = await retryWhileLocked(signal, () =>
         withAdaptiveSize(size, CHUNK, (rows, limited) => store.reconcileChunk(source, after, rows, { limited, term })),
       );
       const now = performance.now();

@@ -7,7 +7,7 @@ import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import type { Source } from '../source.ts';
 import { pause, pauseAfter } from '../supervise.ts';
-import { patiently } from '../postgres/briefly.ts';
+import { retryWhileLocked } from '../postgres/briefly.ts';
 import { reportRefused } from './quarantine.ts';
 import type { ReconcileStore } from './store.ts';
 
@@ -37,7 +37,7 @@ export async function fillGatewayIds(
   const refused: string[] = [];
   for (let from = 0; from < ids.length && !signal.aborted; from += CHUNK) {
     const chunk = ids.slice(from, from + CHUNK);
-    refused.push(...(await patiently(signal, () => store.fillGatewayIds(source, chunk, term))).refused);
+    refused.push(...(await retryWhileLocked(signal, () => store.fillGatewayIds(source, chunk, term))).refused);
   }
   return refused;
 }

@@ -19,7 +19,7 @@ import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { codeOf, SmslogdError, toSmslogdError } from '../errors.ts';
 import { maxLsn, type Lsn } from '../postgres/lsn.ts';
 import { createFrames, statusUpdate } from './frames.ts';
-import { rhythmOf } from './keepalive.ts';
+import { keepaliveTimes } from './keepalive.ts';
 
 export interface StreamHandlers {
   /** one pgoutput message: it begins at `at` of `bytes`, which are valid during the call only */
@@ -138,7 +138,7 @@ export async function openStream(
   const status = (ask: boolean) => {
     if (streaming) connection?.sendCopyFromChunk(statusUpdate(durable, ask));
   };
-  const { interval, silence } = rhythmOf(options.senderTimeoutMs);
+  const { interval, silence } = keepaliveTimes(options.senderTimeoutMs);
   const timer = setInterval(() => {
     if (!paused && performance.now() - lastHeard > silence) {
       fail(new SmslogdError('stream_stalled', `no byte from the server for ${Math.round(silence / 1000)} s`));

@@ -7,7 +7,7 @@ const SHORTEST_SILENCE_MS = 10_000;
  * so that a connection without a byte for three intervals is dead. But while it works through a big transaction of which it has nothing to send, as
  * one of other tables, it looks for what we say only after half of its timeout.
  */
-export function rhythmOf(senderTimeoutMs: number): { readonly interval: number; readonly silence: number } {
+export function keepaliveTimes(senderTimeoutMs: number): { readonly interval: number; readonly silence: number } {
   const interval = Math.min(LONGEST_INTERVAL_MS, (senderTimeoutMs || Infinity) / 3);
   return { interval, silence: Math.max(3 * interval, SHORTEST_SILENCE_MS, senderTimeoutMs / 2 + interval) };
 }

@@ -1,6 +1,6 @@
 /**
- * Who may do what: all is taken from everybody but the owner and given again by sql/grants.sql and sql/people.sql, in one transaction, so that nobody
- * keeps what ALTER DEFAULT PRIVILEGES or a former GRANT gave. Where nothing changes by it, it is rolled back.
+ * Applies sql/grants.sql, which says who may do what, in one transaction, so that nobody keeps what ALTER DEFAULT PRIVILEGES or a former GRANT gave. If
+ * nothing changes by it, it is rolled back.
  */
 import { fill, quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { sqlFile, type Query } from './objects.ts';
@@ -20,19 +20,32 @@ export async function daemonRoles(query: Query, role: string | undefined): Promi
 
 /** The statements that leave the privileges as they must be. */
 export function grantStatements(source: Source, roles: readonly string[]): string[] {
+  const text = sqlFile('grants');
+  const [revoke = ''] = /^do \$\$.*?^end \$\$;/ms.exec(text) ?? [];
+  const grants = text.split('\n').filter((line) => line.startsWith('grant '));
+  const daemon = grants.filter((line) => line.endsWith(DAEMON)).join('\n');
   return [
     `delete from smslogd.installed where object like 'role %'`,
     ...roles.map((each) => `insert into smslogd.installed values (${quoteLiteral(`role ${each}`)}, '')`),
-    'select smslogd.revoke_all()',
+    revoke,
     ...roles.map((each) =>
-      fill(sqlFile('grants'), {
+      fill(daemon, {
         ':"role"': quoteIdentifier(each),
         ':"source_schema"': quoteIdentifier(source.schema),
         ':source': source.table,
       }),
     ),
-    'select smslogd.grant_people()',
+    ...grants.filter((line) => !line.endsWith(DAEMON)).flatMap(toThoseWhoExist),
   ];
+}
+
+const DAEMON = 'to :"role";';
+
+function toThoseWhoExist(grant: string): string[] {
+  const [, what = '', roles = ''] = /^(.+ to )(\w+(?:, \w+)*);$/.exec(grant) ?? [];
+  return roles
+    .split(', ')
+    .map((role) => `do $$ begin if to_regrole('${role}') is not null then ${what}${role}; end if; end $$`);
 }
 
 /** Runs them in a transaction of their own; says who lost and who got something. */

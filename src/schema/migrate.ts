@@ -7,6 +7,8 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Client } from 'pg';
 import type { Config } from '../settings.ts';
+import { MIGRATION_LOCK } from '../postgres/advisory-locks.ts';
+import { retryWhileLocked } from '../postgres/briefly.ts';
 import { pgConfig } from '../postgres/clients.ts';
 import { isPooled } from '../postgres/pooler.ts';
 import { openDatabase, type Sql } from '../postgres/pools.ts';
@@ -20,15 +22,12 @@ import { describeSource } from '../source.ts';
 import { computedSteps, queryOf, type Session } from './steps.ts';
 import { applyGrants, daemonRoles, grantStatements } from './grants.ts';
 import { policiesInTheWay } from './policies.ts';
-import { pause } from '../supervise.ts';
 import { requireTimezones } from '../timezones.ts';
 
 const MIGRATIONS = fileURLToPath(new URL('../../migrations/', import.meta.url));
 
-/** Any fixed number: two migrations of smslogd exclude each other by it. */
-const LOCK = 7_246_581_903;
 const LOCK_TIMEOUT_MS = 400;
-const TRIES = 60;
+const LOCKED_MS = 60_000;
 
 export interface MigrateOptions {
   /** the daemon's role, to be granted what it needs */
@@ -81,7 +80,7 @@ export async function migrate(config: Config, { role, say }: MigrateOptions): Pr
   const { client, source } = session;
   try {
     await requireRole(client, role);
-    await client.query('select pg_advisory_lock($1)', [LOCK]);
+    await client.query('select pg_advisory_lock($1)', [MIGRATION_LOCK]);
     await appliedMigrations(queryOf(client));
     const texts = migrationNames().map(migrationText);
     await requireFit(client, texts);
@@ -89,22 +88,21 @@ export async function migrate(config: Config, { role, say }: MigrateOptions): Pr
     await client.query(`set lock_timeout = ${LOCK_TIMEOUT_MS}`);
     const altered = await alteredObjects(queryOf(client));
     tellAltered(altered ?? [], say);
-    await patiently(say, () => applyMigrations(client, say));
-    if (lacksTables(altered)) await patiently(say, async () => void (await inTransaction(client, texts)));
+    await retryWithNotice(say, () => applyMigrations(client, say));
+    if (lacksTables(altered)) await retryWithNotice(say, () => inTransaction(client, texts));
     for (const step of await computedSteps(config, session, altered)) {
-      let rows = 0;
-      await patiently(say, async () => {
-        rows = await inTransaction(client, step.statements);
-      });
+      const rows = await retryWithNotice(say, () => inTransaction(client, step.statements));
       if (step.name !== undefined && (rows > 0 || step.mayChangeNothing !== true)) say(step.name);
     }
     const query = queryOf(client);
     const roles = await daemonRoles(query, role);
-    await patiently(say, () => applyGrants(query, source, grantStatements(source, roles), say));
+    await retryWithNotice(say, () => applyGrants(query, source, grantStatements(source, roles), say));
     const inTheWay = await policiesInTheWay(query, source, roles);
     if (inTheWay !== undefined) throw inTheWay;
   } catch (error) {
-    throw codeOf(error instanceof SmslogdError ? error.cause : error) === '42501' ? await mayNot(client, error) : error;
+    throw codeOf(error instanceof SmslogdError ? error.cause : error) === '42501'
+      ? await mayNot(client, error)
+      : toSmslogdError(error);
   } finally {
     await end(session);
   }
@@ -259,17 +257,9 @@ async function inTransaction(client: Client, statements: readonly string[]): Pro
   }
 }
 
-/** Tries again where a lock was not to be had in time: waiting for it longer would make the owner's statements queue behind ours. */
-export async function patiently(say: (line: string) => void, work: () => Promise<void>): Promise<void> {
-  const never = new AbortController().signal;
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      await work();
-      return;
-    } catch (error) {
-      if (codeOf(error) !== '55P03' || attempt === TRIES) throw toSmslogdError(error);
-      if (attempt % 10 === 1) say('a table is locked by somebody else; trying again');
-      await pause(500 + Math.random() * 500, never);
-    }
-  }
+/** For commands: tells of the lock, and gives up after a minute. */
+export async function retryWithNotice<T>(say: (line: string) => void, work: () => Promise<T>): Promise<T> {
+  return await retryWhileLocked(AbortSignal.timeout(LOCKED_MS), work, (attempt) => {
+    if (attempt % 10 === 1) say('a table is locked by another session; trying again');
+  });
 }

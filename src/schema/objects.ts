@@ -25,7 +25,7 @@ const FILES = [
   'delivery',
   'traffic',
   'conversion',
-  'people',
+  'columns',
 ];
 
 /** Runs one statement and gives its rows, of whichever client. */

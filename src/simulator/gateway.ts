@@ -45,7 +45,7 @@ export interface Gateway {
   reply(asked: Asked, faults: Faults, fault?: FaultKind): { to: 'status' | 'send'; text: string } | undefined;
 }
 
-export function createGateway(options: GatewayOptions): Gateway {
+export function createSimulatedGateway(options: GatewayOptions): Gateway {
   const { form = 'classic', words = 'own', dates = 'change', speed = 1, adopt = false, random, now } = options;
   const truth = createTruth();
   const operators = createOperators(truth, now);

@@ -14,7 +14,7 @@ import { SmslogdError } from '../errors.ts';
 import type { Fate } from './fate.ts';
 import { answerFaults, type FaultsControl } from './faults-endpoint.ts';
 import { drawFault, drawLatency, type Faults } from './faults.ts';
-import { createGateway, type GatewayOptions, type Service } from './gateway.ts';
+import { createSimulatedGateway, type GatewayOptions, type Service } from './gateway.ts';
 import { INSTEAD, SPOILED } from './spoiled.ts';
 import { answerTruth } from './truth-endpoint.ts';
 
@@ -71,7 +71,7 @@ const NOT_RECOGNIZED = 'Request not recognized - xml parse failed. Request text:
 /** Starts listening. Throws port_in_use. */
 export async function startSimulator(options: SimulatorOptions): Promise<Simulator> {
   const { host = '127.0.0.1', random = Math.random, now = Date.now } = options;
-  const gateway = createGateway({ ...options, random, now });
+  const gateway = createSimulatedGateway({ ...options, random, now });
   const authorization = `Basic ${Buffer.from(`${options.login}:${options.password}`).toString('base64')}`;
   const requests: Requests = { status: 0, send: 0, unauthorized: 0, unrecognized: 0, faults: 0 };
   const control: FaultsControl = { requests, now, faults: options.faults ?? {} };

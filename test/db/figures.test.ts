@@ -3,7 +3,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { createFigures, type Figures } from '../../src/figures/gauges.ts';
 import { refreshHourly } from '../../src/figures/counting.ts';
-import { freezeHours, oldRows, removeRows } from '../../src/figures/store.ts';
+import { freezeHours, oldRows, removeRows } from '../../src/figures/counters.ts';
 import { silentLog } from '../../src/log.ts';
 import { createMetrics, OUTCOMES, PERIODS, TABLES, type Metrics } from '../../src/metrics.ts';
 import { OPEN_STATUSES, SMS_TYPES, STATUSES } from '../../src/status.ts';

@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
-import { hoursAfter, refreshHourly, pauseAfter, runHourly } from '../../src/figures/counting.ts';
-import { noteRecentHour, recountHours } from '../../src/figures/store.ts';
+import { hoursAfter, refreshHourly, countingPause, runHourly } from '../../src/figures/counting.ts';
+import { noteRecentHour, recountHours } from '../../src/figures/counters.ts';
 import { silentLog } from '../../src/log.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 
@@ -267,7 +267,7 @@ test('every hour of the last days comes by in turn to be counted again, and no o
 });
 
 test('a loop rests nine times as long as it worked, five seconds at least', () => {
-  expect(pauseAfter(10, false)).toBe(5_000);
-  expect(pauseAfter(10, true)).toBe(90);
-  expect(pauseAfter(2_000, false)).toBe(18_000);
+  expect(countingPause(10, false)).toBe(5_000);
+  expect(countingPause(10, true)).toBe(90);
+  expect(countingPause(2_000, false)).toBe(18_000);
 });

@@ -1,6 +1,6 @@
 /** The lease and its term: who leads, and that nobody else writes. */
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { recountHours } from '../../src/figures/store.ts';
+import { recountHours } from '../../src/figures/counters.ts';
 import { createLeadership, type Leadership } from '../../src/leader/lease.ts';
 import { LEASE_MS } from '../../src/leader/row.ts';
 import { silentLog } from '../../src/log.ts';

@@ -7,7 +7,7 @@ import { openDirect } from '../../src/postgres/direct.ts';
 import { openDatabase } from '../../src/postgres/pools.ts';
 import { formatLsn, type Lsn } from '../../src/postgres/lsn.ts';
 import { createMetrics } from '../../src/metrics.ts';
-import { patiently } from '../../src/postgres/briefly.ts';
+import { retryWhileLocked } from '../../src/postgres/briefly.ts';
 import { reconcile } from '../../src/reconcile/copy.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { describeSource } from '../../src/source.ts';
@@ -421,7 +421,7 @@ test('a row that the stream writes while a reconcile does so too is written once
   };
   // one waits for its gateway id though it was judged, one comes with another
   const commits = [await write(0, null, 'Unaccepted'), await write(1, '7777777', 'Delivered')];
-  const chunk = patiently(new AbortController().signal, () => store.reconcileChunk(source, undefined, 100));
+  const chunk = retryWhileLocked(new AbortController().signal, () => store.reconcileChunk(source, undefined, 100));
   for (const commit of commits) await commit();
   expect(await chunk).toMatchObject({ scanned: 20, inserted: 18, completed: 1 });
   expect(await logged()).toBe(20);

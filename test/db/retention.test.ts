@@ -5,7 +5,7 @@ import { lackingPrivileges } from '../../src/doctor/privileges.ts';
 import { createFigures } from '../../src/figures/gauges.ts';
 import { refreshHourly } from '../../src/figures/counting.ts';
 import { runRetention } from '../../src/figures/retention.ts';
-import { freezeHours, removeRows } from '../../src/figures/store.ts';
+import { freezeHours, removeRows } from '../../src/figures/counters.ts';
 import { silentLog } from '../../src/log.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { migrate } from '../../src/schema/migrate.ts';

@@ -4,7 +4,7 @@ import type { Sql } from 'postgres';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openDatabase } from '../../src/postgres/pools.ts';
 import { refreshHourly } from '../../src/figures/counting.ts';
-import { readFacts } from '../../src/figures/store.ts';
+import { readFacts } from '../../src/figures/readings.ts';
 import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
 
@@ -91,7 +91,6 @@ describe('the daemon under its role', () => {
     ['move the days of the figures', `update smslogd.settings set report_timezone = 'UTC'`],
     ['change a prefix', `delete from smslogd.operator_prefix`],
     ['read a single SMS in the views', 'select * from verification.sms_log_masked'],
-    ['grant itself or others more', 'select smslogd.grant_people()'],
     ['call what triggers call', 'select smslogd.note_hours()'],
     ['drop a view', 'drop view verification.sms_backlog'],
     ['replace a view', 'create or replace view verification.sms_backlog as select 1 as x'],

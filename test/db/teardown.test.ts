@@ -50,7 +50,7 @@ test('teardown marks the checkpoint before it ends the reader, drops slot and pu
   expect(await publications()).toHaveLength(0);
   expect(await db.sql`select from verification.sms_log`).toHaveLength(1);
   expect(said).toEqual([
-    'checkpoint: marked as removed; running daemons step aside',
+    'checkpoint: marked as removed; running daemons become idle',
     `slot ${db.name}: ending its reader`,
     `slot ${db.name}: dropped`,
     'publication smslogd: dropped',
@@ -60,7 +60,7 @@ test('teardown marks the checkpoint before it ends the reader, drops slot and pu
 test('a second teardown finds nothing to drop and is no failure; migrate clears the mark', async () => {
   await run();
   expect(await run()).toEqual([
-    'checkpoint: marked as removed; running daemons step aside',
+    'checkpoint: marked as removed; running daemons become idle',
     `slot ${db.name}: not there`,
     'publication smslogd: not there',
   ]);

@@ -1,5 +1,5 @@
 /** Made-up facts of a channel, as the database would tell them, for tests of what is shown. */
-import type { Facts, Hour, Period } from '../../src/figures/store.ts';
+import type { Facts, Hour, Period } from '../../src/figures/readings.ts';
 import { SMS_TYPES, type SmsType } from '../../src/status.ts';
 
 const HOUR = 3_600;

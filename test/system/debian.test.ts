@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { Cluster } from '../../src/demo/cluster.ts';
 import { refreshHourly } from '../../src/figures/counting.ts';
-import { readFacts } from '../../src/figures/store.ts';
+import { readFacts } from '../../src/figures/readings.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { debianBinaries } from '../support/debian.ts';
 import { gatewayDate, reply, startGateway, type TestGateway } from '../support/gateway.ts';

@@ -89,7 +89,6 @@ test('a slot is never read by SQL: a peek decodes everything each time, and a ge
 
 /** Files over the limit, each with the reason why it is one piece. */
 const LONG: Readonly<Record<string, string>> = {
-  'src/figures/store.ts': 'all SQL of the figures, and what its rows are',
   'src/errors.ts': 'every failure in one table',
 };
 

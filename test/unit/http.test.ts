@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { request, Server, type IncomingMessage } from 'node:http';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import type { Figures } from '../../src/figures/gauges.ts';
-import type { Facts, Period } from '../../src/figures/store.ts';
+import type { Facts, Period } from '../../src/figures/readings.ts';
 import { createHealth, type Health, type LoopName } from '../../src/health.ts';
 import { startHttp, type HttpDeps, type HttpServer } from '../../src/http/server.ts';
 import { silentLog } from '../../src/log.ts';

@@ -1,6 +1,4 @@
--- What columns mean, and who may read what.
-
--- The views that readers read: none of them shows a phone number, a text, a code or a gateway id.
+-- The views that readers may read, and what their columns mean. None of them shows a phone number, a text, a code or a gateway id.
 create or replace function smslogd.views() returns setof regclass language sql stable set search_path = pg_catalog, pg_temp as $$
   select ('verification.' || name)::regclass
     from unnest('{sms_today_vs_yesterday,sms_delivery_hourly,sms_delivery_daily,sms_status_daily,sms_delivery_drop,sms_week_against_week,sms_backlog,sms_stuck,sms_last_seen,
@@ -84,64 +82,3 @@ begin
     execute format('comment on column %s.%I is %L', each.view, each.attname, each.comment);
   end loop;
 end $$;
-
--- Takes every privilege on what is ours from everybody but its owner: what ALTER DEFAULT PRIVILEGES gave, too. Of the views of verification, which show no
--- personal data, anybody may keep SELECT. What is given to all on purpose, the functions in views, stays.
-create or replace function smslogd.revoke_all() returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-  statement text;
-begin
-  for statement in
-    select distinct format('revoke %s on %s %s from %s cascade', o.privilege, o.kind, o.name, case o.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(o.grantee)) end)
-      from (
-        select 'schema' as kind, quote_ident(n.nspname) as name, 'all' as privilege, a.grantee, n.nspowner as owner
-          from pg_namespace n cross join aclexplode(n.nspacl) a where n.nspname = 'smslogd'
-        union all
-        select case c.relkind when 'S' then 'sequence' else 'table' end, c.oid::regclass::text,
-               case when c.relnamespace = 'smslogd'::regnamespace or c.relkind <> 'v' then 'all' else a.privilege_type end, a.grantee, c.relowner
-          from pg_class c
-         cross join lateral (
-           select grantee, privilege_type from aclexplode(c.relacl)
-           union all
-           select x.grantee, format('%s (%I)', x.privilege_type, t.attname) from pg_attribute t cross join aclexplode(t.attacl) x where t.attrelid = c.oid) a
-         where (c.relnamespace = 'smslogd'::regnamespace or c.oid = 'verification.sms_log'::regclass
-                or c.oid in (select smslogd.views()) and a.privilege_type not like 'SELECT%')
-           and c.relkind in ('r', 'v', 'S')
-        union all
-        select 'function', p.oid::regprocedure::text, 'all', a.grantee, p.proowner
-          from pg_proc p cross join aclexplode(p.proacl) a
-         where (p.pronamespace = 'smslogd'::regnamespace or p.oid = 'verification.sms_delivery_between(date,date)'::regprocedure) and a.grantee <> 0
-      ) o
-     where o.grantee <> o.owner
-  loop
-    execute statement;
-  end loop;
-end $$;
-revoke all on function smslogd.revoke_all() from public;
-
--- The roles of sql/roles.sql, where they exist.
-create or replace function smslogd.grant_people() returns void language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-  each regclass;
-begin
-  for each in select smslogd.views() loop
-    if to_regrole('sms_reader') is not null then execute format('grant select on %s to sms_reader', each); end if;
-    if to_regrole('sms_dba') is not null then execute format('grant select on %s to sms_dba', each); end if;
-  end loop;
-  if to_regrole('sms_reader') is not null then
-    grant usage on schema verification to sms_reader;
-    grant execute on function verification.sms_delivery_between(date, date) to sms_reader;
-  end if;
-  if to_regrole('sms_dba') is not null then
-    grant usage on schema verification, smslogd to sms_dba;
-    grant execute on function verification.sms_delivery_between(date, date) to sms_dba;
-    grant select on verification.sms_log to sms_dba;
-    grant select on all tables in schema smslogd to sms_dba;
-    grant insert, update, delete on smslogd.operator_prefix to sms_dba;
-  end if;
-  if to_regrole('sms_writer') is not null then
-    grant usage on schema verification to sms_writer;
-    grant insert, select (id), update (gateway_id, gateway_status, updated_at) on verification.sms_log to sms_writer;
-  end if;
-end $$;
-revoke all on function smslogd.grant_people() from public;
