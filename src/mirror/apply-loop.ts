@@ -118,8 +118,8 @@ export async function runApplyLoop(
     senderTimeoutMs: start.senderTimeoutMs,
     binary,
     handlers: {
-      message(bytes, at) {
-        decode(bytes, at);
+      message(bytes, at, end) {
+        decode(bytes, at, end);
         if (gathering.ready) wakeup.notify();
         if (gathering.size >= FULL) makeRoom();
       },

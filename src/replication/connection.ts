@@ -22,8 +22,8 @@ import { createFrames, statusUpdate } from './frames.ts';
 import { keepaliveTimes } from './keepalive.ts';
 
 export interface StreamHandlers {
-  /** one pgoutput message: it begins at `at` of `bytes`, which are valid during the call only */
-  message(bytes: Buffer, at: number): void;
+  /** one pgoutput message: `at` to `end` of `bytes`, which are valid during the call only */
+  message(bytes: Buffer, at: number, end: number): void;
   /** the server has sent everything before `position`; `asks`: it wants an answer now */
   keepalive(position: Lsn, asks: boolean): void;
 }
@@ -114,7 +114,7 @@ export async function openStream(
     rest = setTimeout(goOn, LEISURE_MS);
   };
   const frames = createFrames({
-    data: (bytes, at) => options.handlers.message(bytes, at),
+    data: (bytes, at, end) => options.handlers.message(bytes, at, end),
     keepalive: (position, asks) => {
       serverPosition = maxLsn(serverPosition, position);
       options.handlers.keepalive(position, asks);

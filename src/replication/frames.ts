@@ -8,8 +8,8 @@ import { SmslogdError } from '../errors.ts';
 import { createCondenser, type Condenser } from './condense.ts';
 
 export interface FrameHandlers {
-  /** the payload of one XLogData message: it begins at `at` of `bytes`, which are valid during the call only */
-  data(bytes: Buffer, at: number): void;
+  /** the payload of one XLogData message: `at` to `end` of `bytes`, which are valid during the call only */
+  data(bytes: Buffer, at: number, end: number): void;
   /** the server has sent everything before `position`; `asks`: it wants an answer now */
   keepalive(position: Lsn, asks: boolean): void;
   /** any other message, whole with its head */
@@ -43,7 +43,7 @@ export function createFrames(handlers: FrameHandlers): (piece: Buffer) => void {
     if (large !== undefined) {
       at = large.take(piece, 0);
       if (large.message === undefined) return;
-      handlers.data(large.message, PAYLOAD);
+      handlers.data(large.message, PAYLOAD, large.message.length);
       large = undefined;
     } else if (held > 0) {
       parts.push(piece);
@@ -71,7 +71,7 @@ export function createFrames(handlers: FrameHandlers): (piece: Buffer) => void {
       if (bytes[at] !== 0x64) handlers.other(bytes.subarray(at, end));
       else if (needed > HEAD && bytes[at + HEAD] === 0x77) {
         if (needed < PAYLOAD) throw wrongLength();
-        handlers.data(bytes, at + PAYLOAD);
+        handlers.data(bytes, at + PAYLOAD, end);
       } else if (needed > HEAD && bytes[at + HEAD] === 0x6b) {
         if (needed !== KEEPALIVE) throw wrongLength();
         handlers.keepalive(bytes.readBigUInt64BE(at + HEAD + 1) as Lsn, bytes[at + HEAD + 17] === 1);

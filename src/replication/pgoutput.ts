@@ -19,6 +19,8 @@ const CHARACTER = 1042;
 const TEXTS: readonly number[] = [25, CHARACTER, 1043];
 const WIDTHS: Readonly<Record<number, number>> = { 20: 8, 21: 2, 23: 4 };
 const OF_COLUMN: Readonly<Record<string, readonly number[]>> = { id: [2950], inserted_at: [1114, 1184] };
+/** bytes of a binary value of these columns */
+const SIZES: Readonly<Record<string, number>> = { id: 16, inserted_at: 8 };
 
 /** A source row as it lies in the server's message, for the time of the call. */
 export interface Tuple {
@@ -64,6 +66,8 @@ interface Relation {
   /** places of those that are a character(n), which the server sends with spaces up to its length */
   readonly padded: readonly number[];
   readonly widths: Int8Array;
+  /** bytes that a binary value must have; 0: any */
+  readonly sizes: Int8Array;
 }
 
 /** The table that is read: by its name, and by its oid whatever its name was when a row was written. */
@@ -79,8 +83,8 @@ export interface Decoded {
   readonly binary?: ReadonlyMap<string, number> | undefined;
 }
 
-/** Returns a function that decodes the message that begins at `at` of `bytes` and tells `receiver`. It throws protocol and OtherType. */
-export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buffer, at?: number) => void {
+/** Returns a function that decodes the message from `at` to `end` of `bytes` and tells `receiver`. It throws protocol and OtherType. */
+export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buffer, at?: number, end?: number) => void {
   const oids = new Set([source.oid, ...source.children.map((child) => child.oid)]);
   const relations = new Map<number, Relation | undefined>();
   const begins = new Int32Array(COLUMNS.length);
@@ -88,10 +92,11 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
   const tuple: Tuple = { bytes: Buffer.alloc(0), begins, ends, widths: new Int8Array(COLUMNS.length) };
   const binary = source.binary !== undefined;
 
-  const readRelation = (bytes: Buffer, start: number) => {
+  const readRelation = (bytes: Buffer, start: number, end: number) => {
     const oid = bytes.readUInt32BE(start + 1);
     const [schema, afterSchema] = text(bytes, start + 5);
     const [name, afterName] = text(bytes, afterSchema);
+    if (afterName > end) throw wrongLength();
     if ((schema !== source.schema || name !== source.name) && !oids.has(String(oid))) {
       relations.set(oid, undefined);
       return;
@@ -100,6 +105,7 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
     const places = new Int8Array(count);
     const padded: number[] = [];
     const widths = new Int8Array(COLUMNS.length);
+    const sizes = new Int8Array(COLUMNS.length);
     let at = afterName + 3;
     for (let i = 0; i < count; i += 1) {
       const [column, afterColumn] = text(bytes, at + 1);
@@ -112,16 +118,20 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
         const other = place === INSERTED_AT && type !== source.binary.get(column);
         if (other || !isRead(column, type)) throw new OtherType(`the column ${column} had another type`);
         widths[place] = WIDTHS[type] ?? 0;
+        sizes[place] = SIZES[column] ?? WIDTHS[type] ?? 0;
       }
       at = afterColumn + 8;
     }
+    if (at !== end) throw wrongLength();
     const absent = source.needed.filter((column) => !places.includes(COLUMNS.indexOf(column)));
-    relations.set(oid, { places, absent, padded, widths });
+    relations.set(oid, { places, absent, padded, widths, sizes });
   };
 
-  /** Finds the values of the tuple at `at`; true: one of them is too large. */
-  const readTuple = (bytes: Buffer, at: number, { places, padded, widths }: Relation): boolean => {
+  /** Finds the values of the tuple from `at` to `end`; true: one of them is too large. */
+  const readTuple = (bytes: Buffer, at: number, end: number, relation: Relation): boolean => {
+    const { places, padded, widths, sizes } = relation;
     const count = bytes.readInt16BE(at);
+    if (count !== places.length) throw wrongLength();
     let position = at + 2;
     let large = false;
     begins.fill(-1);
@@ -139,14 +149,16 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
       // t text, b binary
       if (kind !== 0x74 && kind !== 0x62) throw new SmslogdError('protocol', `unknown kind of column value ${kind}`);
       const length = bytes.readInt32BE(position);
-      if (length < 0 || length > bytes.length) throw new RangeError('the length of a column value');
       const begin = position + 4;
       position = begin + length;
+      if (length < 0 || position > end) throw wrongLength();
       if (place < 0) continue;
+      if (sizes[place] !== 0 && (kind === 0x74 || length !== sizes[place])) throw wrongLength();
       begins[place] = begin;
       ends[place] = position;
       large ||= position - begin > LARGEST_VALUE;
     }
+    if (position !== end) throw wrongLength();
     for (const place of padded)
       while (ends[place]! > begins[place]! && bytes[ends[place]! - 1] === 0x20) ends[place]! -= 1;
     // an empty gateway id is none
@@ -156,26 +168,29 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
 
   const id = () => (begins[ID] === -1 ? null : idOf(tuple.bytes.subarray(begins[ID], ends[ID]), binary));
 
-  const read = (bytes: Buffer, start: number) => {
-    const kind = bytes[start] ?? 0;
+  const read = (bytes: Buffer, start: number, end: number) => {
+    const kind = start < end ? bytes[start]! : 0;
     switch (kind) {
       case 0x49: {
-        // Insert
+        // Insert: relation, N, tuple
+        if (end - start < 8) throw wrongLength();
         const relation = relations.get(bytes.readUInt32BE(start + 1));
         if (relation === undefined) return;
         if (relation.absent.includes('id')) return receiver.unreadable(relation.absent);
-        const large = readTuple(bytes, start + 6, relation);
+        const large = readTuple(bytes, start + 6, end, relation);
         if (relation.absent.length > 0) return receiver.partial(id()!);
         return large ? receiver.large(id()) : receiver.insert(tuple);
       }
-      case 0x42: // Begin
+      case 0x42: // Begin: commit_lsn, time, transaction
+        if (end - start !== 21) throw wrongLength();
         receiver.begin(bytes.readBigUInt64BE(start + 1) as Lsn);
         return;
       case 0x43: // Commit: flags, commit_lsn, end_lsn, time
+        if (end - start !== 26) throw wrongLength();
         receiver.commit(bytes.readBigUInt64BE(start + 10) as Lsn, bytes.readBigInt64BE(start + 18));
         return;
       case 0x52:
-        readRelation(bytes, start);
+        readRelation(bytes, start, end);
         return;
       case 0x55: // Update
       case 0x44: // Delete
@@ -189,12 +204,12 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
     }
   };
 
-  return (bytes, start = 0) => {
+  return (bytes, start = 0, end = bytes.length) => {
     try {
-      read(bytes, start);
+      read(bytes, start, end);
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
-      throw new SmslogdError('protocol', 'a replication message that ends too soon', { cause: error });
+      throw new SmslogdError('protocol', 'a replication message whose lengths cannot be', { cause: error });
     }
   };
 }
@@ -211,6 +226,10 @@ export function textOf({ bytes, begins, ends, widths }: Tuple, place: number): s
 /** An id, which is 16 bytes in binary form, as text. */
 export function idOf(value: Buffer, binary: boolean): string {
   return binary ? value.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-') : value.toString();
+}
+
+function wrongLength(): RangeError {
+  return new RangeError('a length that cannot be');
 }
 
 /** The zero-ended text at `at`, and the position after it. */

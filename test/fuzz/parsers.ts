@@ -25,7 +25,8 @@ const ADDRESS = ['src/postgres/conninfo.ts', 'src/postgres/address.ts'];
 
 export const PARSERS: readonly Parser[] = [
   parser('replication messages in every split', STREAM, replication.replicationFrames, 4),
-  parser('spoiled replication messages', STREAM, replication.spoiledFrames, 2),
+  parser('spoiled replication messages in every split', STREAM, replication.spoiledFrames, 2),
+  parser('spoiled replication messages, framed well', STREAM, replication.spoiledMessages, 2),
   parser('LSNs', ['src/postgres/lsn.ts'], replication.lsns),
   parser('replies', REPLY, gateway.replies),
   parser('spoiled replies', REPLY, gateway.spoiledReplies),

@@ -23,8 +23,8 @@ export function receiver(some: Partial<Receiver>): Receiver {
   return { ...ignored, ...some };
 }
 
-/** A text, SQL null, or undefined: unchanged and not sent. */
-export type Column = string | null | undefined;
+/** A text, bytes in binary form, SQL null, or undefined: unchanged and not sent. */
+export type Column = string | Buffer | null | undefined;
 
 const text = (value: string) => Buffer.concat([Buffer.from(value, 'utf8'), Buffer.from([0])]);
 const int16 = (value: number) => {
@@ -51,8 +51,17 @@ export function commit(commitLsn: bigint, endLsn: bigint, time = 0n): Buffer {
   return Buffer.concat([Buffer.from('C'), Buffer.from([0]), int64(commitLsn), int64(endLsn), int64(time)]);
 }
 
-export function relation(oid: number, schema: string, name: string, columns: readonly string[]): Buffer {
-  const parts = columns.map((column) => Buffer.concat([Buffer.from([0]), text(column), int32(25), int32(-1)]));
+/** `types`: pg_type.oid of each column; default: text */
+export function relation(
+  oid: number,
+  schema: string,
+  name: string,
+  columns: readonly string[],
+  types: readonly number[] = [],
+): Buffer {
+  const parts = columns.map((column, i) =>
+    Buffer.concat([Buffer.from([0]), text(column), int32(types[i] ?? 25), int32(-1)]),
+  );
   return Buffer.concat([
     Buffer.from('R'),
     int32(oid),
@@ -68,8 +77,8 @@ function tuple(values: readonly Column[]): Buffer {
   const parts = values.map((value) => {
     if (value === null) return Buffer.from('n');
     if (value === undefined) return Buffer.from('u');
-    const bytes = Buffer.from(value, 'utf8');
-    return Buffer.concat([Buffer.from('t'), int32(bytes.length), bytes]);
+    const bytes = Buffer.from(value as string);
+    return Buffer.concat([Buffer.from(typeof value === 'string' ? 't' : 'b'), int32(bytes.length), bytes]);
   });
   return Buffer.concat([int16(values.length), ...parts]);
 }
