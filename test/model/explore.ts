@@ -133,9 +133,9 @@ function keyOf(state: State, number: (part: object | null) => number): string {
 
 function keyOfLife(life: Life | null, number: (part: object | null) => number): string {
   if (life === null) return '-';
-  const { term, at, step, prepared, marked, failed, taken, due, lsn, confirmed, publishedSince } = life;
+  const { term, at, step, prepared, marked, failed, taken, due, gap, lsn, confirmed, publishedSince } = life;
   const parts = `${number(life.streaming)} ${number(life.reconciling)} ${number(life.auditing)} ${number(step)} ${number(marked)}`;
-  return `${parts} ${term} ${at} ${prepared} ${failed.join()} ${taken.join()} ${due} ${lsn} ${confirmed} ${publishedSince}`;
+  return `${parts} ${term} ${at} ${prepared} ${failed.join()} ${taken.join()} ${due} ${gap} ${lsn} ${confirmed} ${publishedSince}`;
 }
 
 /** Everything is written, acknowledged, reconciled and audited. */
@@ -156,7 +156,9 @@ function isCalm(state: State, bounds: Bounds): boolean {
     checkpoint.due === '' &&
     checkpoint.term === life.term &&
     life.publishedSince === state.publishedSince &&
-    (!bounds.audits || (checkpoint.audited === transactions.length && life.auditing === null))
+    life.auditing === null &&
+    !life.gap &&
+    (bounds.audits !== 'regular' || checkpoint.audited === transactions.length)
   );
 }
 

@@ -68,6 +68,8 @@ export interface Life {
   readonly taken: readonly Step['step'][];
   /** what was seen when the mode was entered */
   readonly due: string;
+  /** an audit comes before the regular ones: the slot, or the publication, may have passed something over */
+  readonly gap: boolean;
   readonly lsn: number;
   readonly confirmed: number;
   readonly publishedSince: number;
@@ -185,7 +187,7 @@ function sightOf(state: State, life: Life, bounds: Bounds): { state: State; sigh
       sourceTimezone: 'UTC',
       removed: false,
       reconcileDue: checkpoint.due === '' ? undefined : checkpoint.due,
-      auditDue: false,
+      auditDue: checkpoint.auditDue,
     },
     hasMirroredRows: !checkpoint.identified && state.log.some((row) => row > 0),
     publication: state.published ? 'correct' : 'incomplete',
@@ -283,13 +285,17 @@ export function daemon(state: State, i: number, bounds: Bounds, trap: Trap | und
         hand: null,
         written: false,
       };
-      return go(
-        'streams',
-        set(
-          { ...state, slot: { ...slot, reader: i } },
-          { at: 'on', streaming, reconciling: starts(life.due), due: '' },
-        ),
-      );
+      const begins = { at: 'on', streaming, reconciling: starts(life.due), due: '' } as const;
+      const { checkpoint: now } = state;
+      const open = { ...state, slot: { ...slot, reader: i } };
+      if (bounds.audits !== 'due' || now === null) return go('streams', set(open, begins));
+      // looked at a moment ago: where somebody makes the slot again in that moment, a regular audit finds it
+      const ahead = slot.confirmed > held;
+      // a reconcile that is resumed does not read again what it has passed
+      const compared = life.due !== '' && now.after === ABSENT;
+      const gap = !compared && (ahead || now.auditDue || state.publishedSince >= now.audited);
+      const marks = ahead && holds(state, life) && trap !== 'forgets that an audit is due';
+      return go('streams', set(marks ? { ...open, checkpoint: { ...now, auditDue: true } } : open, { ...begins, gap }));
     }
     case 'on':
       stream(state, i, life, { bounds, trap, set, over, go });
@@ -302,7 +308,11 @@ export function daemon(state: State, i: number, bounds: Bounds, trap: Trap | und
   }
   if (life.at === 'on' && state.slot?.reader !== i) go('ends', over(state));
   if (life.reconciling !== null) reconcile(state, life.reconciling, life, { bounds, trap, set, over, go });
-  else if (bounds.audits && (life.at === 'on' || life.at === 'keep'))
+  else if (
+    life.gap ||
+    (life.at === 'on' && bounds.audits === 'regular') ||
+    (life.at === 'keep' && bounds.audits !== 'none')
+  )
     audit(state, life, { bounds, trap, set, over, go });
 }
 
@@ -329,6 +339,7 @@ function lead(state: State, i: number, emit: Emit): void {
       failed: [],
       taken: [],
       due: '',
+      gap: false,
       lsn: ABSENT,
       confirmed: ABSENT,
       publishedSince: 0,
@@ -568,7 +579,9 @@ function audit(state: State, life: Life, { bounds, trap, set, go }: Doing): void
     const rows = [...state.log.keys()].filter(
       (row) => state.log[row] === 0 && seen(state, bounds, row) && transactionOf(bounds, row) >= scope,
     );
-    if (rows.length > 0 || begun(state) > checkpoint.audited)
+    // a transaction that is not seen yet is left to the next regular audit: without any the gap's own one comes when there is none
+    if (bounds.audits === 'due' && until < begun(state)) return;
+    if (rows.length > 0 || begun(state) > checkpoint.audited || life.gap)
       go(
         'audits',
         set(state, { auditing: { at: rows.length > 0 ? 'passing' : 'keep', rows, position: state.wal, xid: until } }),
@@ -583,6 +596,7 @@ function audit(state: State, life: Life, { bounds, trap, set, go }: Doing): void
   }
   const late = trap === 'counts as audited what began before the end of the audit';
   const keeps = checkpoint !== null && holds(state, life) && checkpoint.due === '';
-  const kept = keeps ? { ...state, checkpoint: { ...checkpoint, audited: late ? begun(state) : auditing.xid } } : state;
-  go('keeps what it audited', set(kept, { auditing: null }));
+  const audited = late ? begun(state) : auditing.xid;
+  const kept = keeps ? { ...state, checkpoint: { ...checkpoint, audited, auditDue: false } } : state;
+  go('keeps what it audited', set(kept, { auditing: null, gap: false }));
 }

@@ -38,6 +38,7 @@ export type Trap =
   | 'resumes a reconcile that is marked anew'
   | 'sets no horizon where the checkpoint is missing'
   | 'sets the horizon anew'
+  | 'forgets that an audit is due'
   | 'counts as audited what began before the end of the audit'
   | 'goes on under a checkpoint of another term'
   | 'has no primary key';
@@ -57,7 +58,8 @@ export interface Bounds {
   readonly mostOther: number;
   /** the daemon's role may repair the publication; else the owner gives it back */
   readonly repairs: boolean;
-  readonly audits: boolean;
+  /** `due`: those alone that a life has to make at once, as if no regular one ever came */
+  readonly audits: 'none' | 'regular' | 'due';
 }
 
 type Stage = 'none' | 'open' | 'committed' | 'visible' | 'aborted';
@@ -78,6 +80,7 @@ export interface Checkpoint {
   readonly after: number;
   readonly xid: number;
   readonly audited: number;
+  readonly auditDue: boolean;
   /** rows of transactions before this one are not the mirror's */
   readonly horizon: number;
 }
@@ -123,6 +126,7 @@ const EMPTY: Checkpoint = {
   after: ABSENT,
   xid: ABSENT,
   audited: ABSENT,
+  auditDue: false,
   horizon: ABSENT,
 };
 

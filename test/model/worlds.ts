@@ -10,7 +10,7 @@ const BASE: Bounds = {
   mostTakeovers: 0,
   mostOther: 0,
   repairs: true,
-  audits: false,
+  audits: 'none',
 };
 const TWO = [[0], [1]];
 /** What stream, checkpoint and reconcile make good without an audit. */
@@ -45,17 +45,23 @@ export const WORLDS: readonly World[] = [
     faults: ['the publication loses the table', 'the stream is cut'],
     mostFaults: 2,
     repairs: false,
-    audits: true,
+    audits: 'regular',
   }),
   world('a slot that somebody makes again further on', {
     faults: ['somebody makes the slot again', 'the stream is cut'],
     mostFaults: 2,
-    audits: true,
+    audits: 'regular',
   }),
 ];
 
 /** `npm run model` explores these, too: minutes. */
 export const LARGE: readonly World[] = [
+  world('a slot that somebody makes again, without a regular audit', {
+    rows: TWO,
+    faults: ['somebody makes the slot again', 'the stream is cut'],
+    mostFaults: 2,
+    audits: 'due',
+  }),
   world('two transactions from the first start, with any fault', { settled: false, rows: TWO, faults: FAULTS }),
   world('two transactions, with any fault, behind WAL of others', { rows: TWO, faults: FAULTS, mostOther: 1 }),
   world('three transactions, with a cut or a crash', {
@@ -63,12 +69,12 @@ export const LARGE: readonly World[] = [
     faults: ['the stream is cut', 'the server crashes'],
   }),
   world('any fault and a takeover', { faults: FAULTS, mostTakeovers: 1 }),
-  world('two takeovers', { faults: ['the slot is dropped'], mostTakeovers: 2, audits: true }),
+  world('two takeovers', { faults: ['the slot is dropped'], mostTakeovers: 2, audits: 'regular' }),
   world('a slot that a former leader makes late', {
     faults: ['the slot is dropped', 'somebody makes the slot again'],
     mostFaults: 2,
     mostTakeovers: 1,
-    audits: true,
+    audits: 'regular',
   }),
 ];
 
@@ -87,7 +93,7 @@ export const TRAPS: Readonly<Record<Trap, Partial<Bounds>>> = {
     faults: ['the slot is dropped'],
     mostFaults: 2,
     mostTakeovers: 1,
-    audits: true,
+    audits: 'regular',
   },
   'reconciles without a second look': { settled: false, mostFaults: 0 },
   'marks a reconcile after the slot is made': { faults: ['the slot is dropped', 'the stream is cut'], mostFaults: 2 },
@@ -104,9 +110,15 @@ export const TRAPS: Readonly<Record<Trap, Partial<Bounds>>> = {
     faults: ['the checkpoint is deleted'],
   },
   'sets the horizon anew': { rows: TWO, SNAPSHOT: 'never', faults: ['the slot is dropped'] },
+  'forgets that an audit is due': {
+    rows: TWO,
+    faults: ['somebody makes the slot again', 'the stream is cut'],
+    mostFaults: 2,
+    audits: 'due',
+  },
   'counts as audited what began before the end of the audit': {
     faults: ['somebody makes the slot again'],
-    audits: true,
+    audits: 'regular',
   },
   'goes on under a checkpoint of another term': {
     rows: [],
