@@ -17,6 +17,10 @@ export const FAULTS = {
   'daemon killed again and again': [2, 3, 12],
   'daemon with other settings': [3, 1, 20],
   'migrate by four': [3, 0, 1],
+  upgrade: [3, 0, 1],
+  'clock stepped': [3, 2, 30],
+  'log disk full': [3, 2, 20],
+  'PgBouncer restarted': [3, 5, 25],
   // the server
   'server stopped': [2, 0, 12],
   'server crashed': [3, 0, 6],
@@ -38,9 +42,9 @@ export const FAULTS = {
   'slot consumed': [3, 0, 1],
   'slot made again': [3, 0, 1],
   'slot foreign': [2, 2, 25],
-  'publication dropped': [6, 0, 60],
+  'publication dropped': [6, 0, 150],
   'publication emptied': [5, 0, 60],
-  'publication silenced': [4, 0, 60],
+  'publication silenced': [4, 0, 150],
   'publication filtered': [3, 0, 40],
   // what smslogd owns
   'queue emptied': [2, 0, 1],

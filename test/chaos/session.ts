@@ -15,6 +15,13 @@ export interface Session {
   end(): Promise<void>;
 }
 
+const on =
+  (one: Client): Query =>
+  async (text, values) => {
+    const result = (await one.query(text, values as unknown[])) as { rows?: Rows };
+    return result.rows ?? [];
+  };
+
 export function openSession(address: string, options = ''): Session {
   let client: Client | undefined;
   let last: Promise<unknown> = Promise.resolve();
@@ -32,10 +39,6 @@ export function openSession(address: string, options = ''): Session {
     await made.connect();
     return (client = made);
   };
-  const query: Query = async (text, values) => {
-    const result = (await (await connected()).query(text, values as unknown[])) as { rows?: Rows };
-    return result.rows ?? [];
-  };
   const turn = async <T>(work: () => Promise<T>): Promise<T> => {
     const before = last;
     const mine = before.then(work);
@@ -43,17 +46,19 @@ export function openSession(address: string, options = ''): Session {
     return await mine;
   };
   return {
-    query: (text, values) => turn(() => query(text, values)),
+    query: (text, values) => turn(async () => on(await connected())(text, values)),
     transaction: (work) =>
       turn(async () => {
+        // another session must not take the rest of it: its commit would succeed, with nothing in it
+        const one = await connected();
+        const query = on(one);
         await query('begin');
         try {
           const result = await work(query);
           await query('commit');
           return result;
         } catch (error) {
-          // another session must not take the rest of it
-          await client?.query('rollback').catch(lose);
+          await one.query('rollback').catch(lose);
           throw error;
         }
       }),

@@ -10,9 +10,10 @@ import { SERVICE_ROLE } from '../../src/demo/roles.ts';
 import { seededRandom } from '../../src/simulator/random.ts';
 import { startSimulator, type Simulator } from '../../src/simulator/simulator.ts';
 import type { Sql } from 'postgres';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Cluster } from '../../src/demo/cluster.ts';
+import { wrongClock } from './clock.ts';
 
 /** Minutes of an SMS's life: short, so that verdicts fall within a round. */
 export const LIFE_MINUTES = 0.75;
@@ -31,8 +32,9 @@ export interface Member {
   readonly startedAt: number;
   frozen: boolean;
   thawedAt: number;
-  /** settings beside the usual ones, from the next start on */
+  /** settings beside the usual ones, and the file that its log goes to instead of a pipe; from the next start on */
   settings: Record<string, string>;
+  logFile: string | undefined;
   /** every process that it was, the last one included */
   readonly processes: readonly Daemon[];
   start(): void;
@@ -42,6 +44,8 @@ export interface Member {
   stop(): Promise<{ code: number | string; ms: number }>;
   freeze(): void;
   thaw(): void;
+  /** its clock is wrong by so many ms from now on */
+  stepClock(ms: number): void;
 }
 
 export interface Stage {
@@ -56,6 +60,8 @@ export interface Stage {
   readonly serverLines: string[];
   /** clock errors that the gateway had so far, in ms; what it said beside the truth */
   readonly said: { skews: Set<number>; unknownWords: boolean; dateless: boolean };
+  /** a fault since the last calm may have taken rows from the stream, which an audit then finds */
+  mayLack: boolean;
   readonly version: number;
   /** what node runs for smslogd; undefined: as the tests do */
   readonly program: readonly string[] | undefined;
@@ -93,7 +99,8 @@ export async function buildStage({ binaries, daemons, seed, program }: StageOpti
   const members: Member[] = [];
   for (let n = 1; n <= daemons; n += 1) {
     const path = await startProxy({ host: '127.0.0.1', port: cluster.port });
-    members.push(createMember(`daemon ${n}`, db, path, gatewayUrl.href, program));
+    const clock = join(cluster.directory, `clock-${n}`);
+    members.push(createMember(`daemon ${n}`, { db, path, gatewayUrl: gatewayUrl.href, program, clock }));
   }
 
   const pid = () => {
@@ -112,6 +119,7 @@ export async function buildStage({ binaries, daemons, seed, program }: StageOpti
     gatewayPath,
     serverLines,
     said: { skews: new Set([0]), unknownWords: false, dateless: false },
+    mayLack: false,
     program,
     version: Number((await db.sql`show server_version_num`)[0]!['server_version_num']),
     async killServer() {
@@ -178,13 +186,16 @@ async function probe(cluster: Cluster): Promise<boolean> {
   }
 }
 
-function createMember(
-  name: string,
-  db: TestDatabase,
-  path: Proxy,
-  gatewayUrl: string,
-  program: readonly string[] | undefined,
-): Member {
+interface Surroundings {
+  readonly db: TestDatabase;
+  readonly path: Proxy;
+  readonly gatewayUrl: string;
+  readonly program: readonly string[] | undefined;
+  /** the file with its clock's error */
+  readonly clock: string;
+}
+
+function createMember(name: string, { db, path, gatewayUrl, program, clock }: Surroundings): Member {
   const through = (address: string) => {
     const url = new URL(address);
     url.port = String(path.port);
@@ -202,6 +213,7 @@ function createMember(
       IP2SMS_LOGIN: GATEWAY.login,
       IP2SMS_PASSWORD: GATEWAY.password,
       SMS_STATUSES_EXPIRATION: String(LIFE_MINUTES),
+      ...wrongClock(clock),
       ...member.settings,
     });
   };
@@ -211,6 +223,7 @@ function createMember(
     name,
     path,
     settings: {} as Record<string, string>,
+    logFile: undefined as string | undefined,
     processes,
     frozen: false,
     thawedAt: 0,
@@ -223,7 +236,7 @@ function createMember(
       if (runs() !== undefined) return;
       member.startedAt = performance.now();
       member.url = undefined;
-      const started = startDaemon(env(), program);
+      const started = startDaemon(env(), program, member.logFile);
       daemon = started;
       processes.push(started);
       void (async () => {
@@ -259,6 +272,7 @@ function createMember(
       member.frozen = false;
       member.thawedAt = performance.now();
     },
+    stepClock: (ms: number) => writeFileSync(clock, String(ms)),
   };
   return member;
 }

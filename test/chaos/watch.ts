@@ -56,6 +56,8 @@ export function startWatch(stage: Stage, breach: (what: string) => void): Watch 
         if (code !== undefined) figures.codes.set(code, (figures.codes.get(code) ?? 0) + 1);
         if (code === 'unexpected' || code === 'protocol' || line.includes('"level":"fatal"'))
           breach(`${member.name} says ${line.slice(0, 400)}`);
+        // the log becomes complete by itself then, so that nothing else would tell
+        if (code === 'rows_missing' && !stage.mayLack) breach(`${member.name} had lost rows: ${line.slice(0, 400)}`);
       }
       const { child } = daemon;
       const over = child.exitCode !== null || child.signalCode !== null;

@@ -4,7 +4,8 @@ import { runCampaign } from '../chaos/campaign.ts';
 import { describePlan, planOf } from '../chaos/plan.ts';
 import { describeReport } from '../chaos/report.ts';
 
-const SEED = 874;
+/** Its first round is short and has much in it: a slot that another program reads and one that is made again, a crash of the server, a killed leader. */
+const SEED = 8446;
 
 test('a plan is repeated by its seed, and fills its minutes', () => {
   const plan = planOf({ seed: SEED, minutes: 10 });

@@ -1,8 +1,9 @@
 /** smslogd as a process of its own, as users run it. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
 import { PROGRAM } from './program.ts';
 
 export interface Process {
@@ -17,21 +18,28 @@ export interface Process {
   kill(signal: NodeJS.Signals): void;
 }
 
-/** Starts `smslogd WORDS` with exactly `env` beside PATH and HOME. */
-export function startProcess(words: readonly string[], env: Record<string, string>, program = PROGRAM): Process {
+/** Starts `smslogd WORDS` with exactly `env` beside PATH and HOME; `file`: its stdout is this file, not a pipe. */
+export function startProcess(
+  words: readonly string[],
+  env: Record<string, string>,
+  program = PROGRAM,
+  file?: string,
+): Process {
+  const stdout = file === undefined ? undefined : openSync(file, 'a');
   const child = spawn(process.execPath, [...program, ...words], {
     env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', stdout ?? 'pipe', 'pipe'],
   });
+  if (stdout !== undefined) closeSync(stdout);
   const lines: string[] = [];
   const watchers = new Set<() => void>();
   let stderr = '';
   let over = false;
-  createInterface({ input: child.stdout }).on('line', (line) => {
+  createInterface({ input: child.stdout ?? follow(file!, child.pid!) }).on('line', (line) => {
     lines.push(line);
     for (const watcher of watchers) watcher();
   });
-  child.stderr.on('data', (chunk: Buffer) => {
+  child.stderr!.on('data', (chunk: Buffer) => {
     stderr += chunk.toString();
   });
   const exited = once(child, 'close').then(([code, signal]) => {
@@ -61,6 +69,11 @@ export function startProcess(words: readonly string[], env: Record<string, strin
   };
 }
 
+/** What is in `file`, and what comes until process `pid` has ended. */
+function follow(file: string, pid: number): Readable {
+  return spawn('tail', ['-n', '+1', '-f', `--pid=${pid}`, file], { stdio: ['ignore', 'pipe', 'ignore'] }).stdout;
+}
+
 export interface Daemon extends Process {
   /** address of its HTTP server, once it runs */
   url(): Promise<string>;
@@ -68,8 +81,8 @@ export interface Daemon extends Process {
   peakMemory(): number;
 }
 
-export function startDaemon(env: Record<string, string>, program?: readonly string[]): Daemon {
-  const daemon = startProcess(['run'], env, program);
+export function startDaemon(env: Record<string, string>, program?: readonly string[], file?: string): Daemon {
+  const daemon = startProcess(['run'], env, program, file);
   return {
     ...daemon,
     url: async () => {

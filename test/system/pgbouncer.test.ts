@@ -1,18 +1,13 @@
 /** The daemon behind a real PgBouncer in transaction mode, with fewer server connections than the daemon has itself. Only replication goes direct. */
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { loadConfig } from '../../src/settings.ts';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
-import { createCluster, freePort, type Cluster } from '../../src/demo/cluster.ts';
+import { createCluster, type Cluster } from '../../src/demo/cluster.ts';
 import { createRoles, DAEMON_ROLE, REPLICATION_ROLE } from '../../src/demo/roles.ts';
 import { createSource } from '../../src/demo/source-table.ts';
 import { migrate } from '../../src/schema/migrate.ts';
 import { startSimulator, type Simulator } from '../../src/simulator/simulator.ts';
+import { startBouncer, type Bouncer } from '../support/bouncer.ts';
 import { until } from '../support/database.ts';
 import { startDaemon, startProcess, type Daemon } from '../support/daemon.ts';
 import { difference, insertMany } from '../support/verifications.ts';
@@ -23,14 +18,10 @@ const SMS = 1_000;
 let cluster: Cluster;
 let sql: Sql;
 let gateway: Simulator;
-let bouncer: ChildProcess;
-let bouncerPort: number;
-let directory: string;
+let bouncer: Bouncer | undefined;
 let daemon: Daemon | undefined;
 
 beforeEach(async () => {
-  if (spawnSync('pgbouncer', ['--version']).error !== undefined)
-    throw new Error('PgBouncer is missing: apt-get install pgbouncer');
   cluster = await createCluster({ settings: { fsync: 'off' } });
   const admin = cluster.url('postgres');
   sql = openDatabase(loadConfig({ DATABASE_URL: admin }), { max: 2, name: 'test' });
@@ -42,48 +33,11 @@ beforeEach(async () => {
 afterEach(async () => {
   daemon?.kill('SIGKILL');
   await daemon?.exited;
-  bouncer.kill('SIGKILL');
+  await bouncer?.close();
   await gateway.close();
   await sql.end({ timeout: 1 });
   await cluster.remove();
-  rmSync(directory, { recursive: true });
 });
-
-async function startBouncer(more: readonly string[]): Promise<void> {
-  directory = mkdtempSync(join(tmpdir(), 'smslogd-pgbouncer-'));
-  chmodSync(directory, 0o755);
-  bouncerPort = await freePort();
-  const file = (name: string, lines: readonly string[]) => {
-    writeFileSync(join(directory, name), lines.map((line) => `${line}\n`).join(''));
-    return join(directory, name);
-  };
-  const users = file('users.txt', [`"${DAEMON_ROLE}" "${PASSWORD}"`]);
-  const settings = file('pgbouncer.ini', [
-    '[databases]',
-    `* = host=127.0.0.1 port=${cluster.port}`,
-    '[pgbouncer]',
-    'listen_addr = 127.0.0.1',
-    `listen_port = ${bouncerPort}`,
-    'unix_socket_dir =',
-    'auth_type = scram-sha-256',
-    `auth_file = ${users}`,
-    'pool_mode = transaction',
-    `default_pool_size = ${POOL}`,
-    ...more,
-  ]);
-  // it does not run as root
-  bouncer = spawn('pgbouncer', [...(process.getuid?.() === 0 ? ['-u', 'nobody'] : []), settings], {
-    stdio: ['ignore', 'ignore', 'pipe'],
-  });
-  const said: string[] = [];
-  const lines = createInterface({ input: bouncer.stderr! });
-  lines.on('line', (line) => said.push(line));
-  const ended = once(bouncer, 'exit').then(() => true);
-  await until('PgBouncer to run', async () => {
-    if (await Promise.race([ended, Promise.resolve(false)])) throw new Error(`PgBouncer ended:\n${said.join('\n')}`);
-    return said.some((line) => line.includes('process up'));
-  });
-}
 
 test.for([
   ['found by what it refuses', 'auto', []],
@@ -92,10 +46,10 @@ test.for([
 ] as const)(
   'behind PgBouncer in transaction mode, %s, mirror, poller, figures and commands work',
   async ([, pooled, more]) => {
-    await startBouncer(more);
+    bouncer = await startBouncer({ port: cluster.port, role: DAEMON_ROLE, password: PASSWORD, pool: POOL, more });
     const direct = cluster.url('postgres', REPLICATION_ROLE, PASSWORD);
     const env = {
-      DATABASE_URL: cluster.url('postgres', DAEMON_ROLE, PASSWORD).replace(`:${cluster.port}/`, `:${bouncerPort}/`),
+      DATABASE_URL: cluster.url('postgres', DAEMON_ROLE, PASSWORD).replace(`:${cluster.port}/`, `:${bouncer.port}/`),
       DATABASE_REPLICATION_URL: direct,
       DATABASE_POOLED: pooled,
       HTTP_PORT: '0',

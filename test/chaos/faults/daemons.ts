@@ -1,8 +1,12 @@
-/** Faults of the daemons: killed, frozen, terminated, started with other settings; and `migrate` beside them. */
+/** Faults of the daemons: killed, frozen, terminated, started with other settings; their clocks and logs; and `migrate` beside them. */
 import { setTimeout as delay } from 'node:timers/promises';
+import { join } from 'node:path';
+import { startBouncer } from '../../support/bouncer.ts';
 import { startProcess } from '../../support/daemon.ts';
+import { PASSWORD } from '../../support/postgres.ts';
 import { DAEMON_ROLE } from '../../../src/demo/roles.ts';
 import type { Member, Stage } from '../stage.ts';
+import { smallDisk } from './disk.ts';
 import { leading, pick, someMember, type Fault } from './fault.ts';
 
 const killed = async (members: readonly Member[]) => {
@@ -23,6 +27,12 @@ async function terminate(member: Member): Promise<void> {
   const end = await member.stop();
   // a Node.js that has not come to the program yet ends by the signal
   if (daemon.lines.length > 0) terminated.push({ name: member.name, ...end });
+}
+
+async function restart(member: Member, settings: Record<string, string>): Promise<void> {
+  await terminate(member);
+  member.settings = settings;
+  member.start();
 }
 
 const SETTINGS: readonly Record<string, string>[] = [
@@ -80,13 +90,73 @@ export const DAEMON_FAULTS = {
   },
   'daemon with other settings': async (doing) => {
     const member = someMember(doing);
-    const restart = async (settings: Record<string, string>) => {
-      await terminate(member);
-      member.settings = settings;
-      member.start();
-    };
-    await restart(pick(SETTINGS, doing.draws[1]));
-    return () => restart({});
+    await restart(member, pick(SETTINGS, doing.draws[1]));
+    return () => restart(member, {});
   },
   'migrate by four': async ({ stage }) => void (await migrateAtOnce(stage, 4)),
+  // as an upgrade is done: `migrate` beside the daemons, then one after the other
+  upgrade: async ({ stage }) => {
+    await migrateAtOnce(stage, 1);
+    for (const member of stage.members) {
+      await restart(member, {});
+      await member.daemon?.url().catch(() => {});
+    }
+  },
+  'clock stepped': async (doing) => {
+    const member = someMember(doing);
+    const most = pick([3_000, 90_000, 7_200_000, 40_000_000_000], doing.draws[1]);
+    member.stepClock(Math.round(most * (2 * (doing.draws[2] ?? 0) - 1)));
+    return async () => member.stepClock(0);
+  },
+  // its log is a file on a disk of its own, which somebody fills
+  'log disk full': async (doing) => {
+    const member = someMember(doing);
+    const disk = smallDisk(doing.stage.cluster.directory, 1);
+    member.logFile = join(disk.path, 'log');
+    await restart(member, { LOG_LEVEL: 'debug' });
+    await member.daemon?.url().catch(() => {});
+    disk.fill(member.logFile);
+    // it has something to say
+    member.daemon?.kill('SIGHUP');
+    return async () => {
+      // one of three is stopped while it is full
+      if ((doing.draws[1] ?? 0) > 0.33) {
+        disk.free();
+        await delay(2_000);
+      }
+      member.logFile = undefined;
+      await restart(member, {});
+      disk.remove();
+    };
+  },
+  // the queries of a daemon go through it, and it goes down again and again; the stream goes direct
+  'PgBouncer restarted': async (doing) => {
+    const { stage, draws } = doing;
+    const member = someMember(doing);
+    const bouncer = await startBouncer({
+      port: stage.cluster.port,
+      role: DAEMON_ROLE,
+      password: PASSWORD,
+      pool: 2 + Math.floor(6 * (draws[1] ?? 0)),
+      more: ['server_tls_sslmode = require'],
+    });
+    const url = new URL(stage.db.url);
+    url.port = String(bouncer.port);
+    url.search = '?sslmode=disable';
+    await restart(member, { DATABASE_URL: url.href });
+    const over = new AbortController();
+    const loop = (async () => {
+      for (;;) {
+        await delay(1_000 + 7_000 * (draws[2] ?? 0), undefined, { signal: over.signal }).catch(() => {});
+        if (over.signal.aborted) return;
+        await bouncer.restart();
+      }
+    })();
+    return async () => {
+      over.abort();
+      await loop;
+      await restart(member, {});
+      await bouncer.close();
+    };
+  },
 } satisfies Record<string, Fault>;

@@ -1,10 +1,10 @@
 /** Faults of the server: stopped, crashed, with other settings; its roles; its disk. */
-import { execFileSync } from 'node:child_process';
-import { chownSync, mkdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chownSync, mkdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { DAEMON_ROLE, REPLICATION_ROLE } from '../../../src/demo/roles.ts';
 import { PASSWORD } from '../../support/postgres.ts';
 import type { Stage } from '../stage.ts';
+import { smallDisk } from './disk.ts';
 import { OURS, pick, stubbornly, type Fault } from './fault.ts';
 
 /** Settings of the server that a reload takes. */
@@ -42,8 +42,6 @@ const roleFault =
     }
     return undo;
   };
-
-const DISK_MB = 24;
 
 export const SERVER_FAULTS = {
   'server stopped': async ({ stage }) => {
@@ -127,9 +125,9 @@ export const SERVER_FAULTS = {
   },
   // the log in a tablespace on a disk of its own, which somebody fills
   'disk full': async ({ stage }) => {
-    const disk = join(stage.cluster.directory, 'disk');
+    const disk = smallDisk(stage.cluster.directory, 24);
     const undo = async () => {
-      rmSync(join(disk, 'filler'), { force: true });
+      disk.free();
       await stubbornly(() =>
         run(
           stage,
@@ -137,26 +135,19 @@ export const SERVER_FAULTS = {
           'drop tablespace if exists chaos_disk',
         ),
       );
-      execFileSync('umount', [disk]);
+      disk.remove();
     };
-    mkdirSync(disk, { recursive: true });
-    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${DISK_MB}m`, 'tmpfs', disk]);
     try {
       const { uid, gid } = statSync(stage.cluster.dataDirectory);
-      mkdirSync(join(disk, 'space'), { mode: 0o700 });
-      chownSync(join(disk, 'space'), uid, gid);
+      const space = join(disk.path, 'space');
+      mkdirSync(space, { mode: 0o700 });
+      chownSync(space, uid, gid);
       await run(
         stage,
-        `create tablespace chaos_disk location '${join(disk, 'space')}'`,
+        `create tablespace chaos_disk location '${space}'`,
         `set lock_timeout = '2s'; alter table verification.sms_log set tablespace chaos_disk; reset lock_timeout`,
       );
-      const filler = join(disk, 'filler');
-      writeFileSync(filler, '');
-      try {
-        writeFileSync(filler, Buffer.alloc(DISK_MB * 1024 * 1024));
-      } catch {
-        // full, as it is meant to be
-      }
+      disk.fill();
     } catch (error) {
       await undo();
       throw error;
