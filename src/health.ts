@@ -1,5 +1,6 @@
 /** The state of this process: which loops run, and what the mirror is doing. Read by /healthz, /readyz and the status page. */
 import type { ErrorCode } from './errors.ts';
+import { runningMs } from './running-time.ts';
 import { MIRROR_STATES, type Metrics, type MirrorState } from './metrics.ts';
 
 export type LoopName = 'mirror' | 'poller';
@@ -47,11 +48,11 @@ export function nextMirrorState(state: MirrorState, event: Standing | RunState):
   return state === 'standby' ? undefined : event;
 }
 
-/** `now` is a monotonic clock in milliseconds. */
+/** `now`: milliseconds in which the process ran. */
 export function createHealth(
   metrics: Pick<Metrics, 'mirrorState'>,
   loops: readonly LoopName[],
-  now: () => number = () => performance.now(),
+  now: () => number = runningMs,
 ): Health {
   /** undefined: it waits, as before its first step */
   const beats = new Map<LoopName, number | undefined>();

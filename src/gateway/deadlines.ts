@@ -2,6 +2,8 @@
  * Request timeouts with one timer. All timeouts are equal, so they expire in the order of their start: one queue and one timer suffice, while an
  * AbortSignal.timeout for each is a large part of the cost of a request.
  */
+import { runningMs } from '../running-time.ts';
+
 export interface Deadlines {
   /** calls `over` once, when the timeout expires */
   begin(over: () => void): Deadline;
@@ -15,6 +17,8 @@ export interface Deadline {
 }
 
 interface Running extends Deadline {
+  /** by runningMs(): what came while the process stood still is heard first */
+  readonly runsUntil: number;
   readonly over: () => void;
 }
 
@@ -24,12 +28,12 @@ export function createDeadlines(ms: number): Deadlines {
   let timer: NodeJS.Timeout | undefined;
   const arm = () => {
     const [first] = running;
-    timer = first === undefined ? undefined : setTimeout(end, Math.max(1, first.endsAt - performance.now()));
+    timer = first === undefined ? undefined : setTimeout(end, Math.max(1, first.runsUntil - runningMs()));
   };
   const end = () => {
-    const now = performance.now();
+    const now = runningMs();
     for (const one of running) {
-      if (one.endsAt > now) break;
+      if (one.runsUntil > now) break;
       running.delete(one);
       one.over();
     }
@@ -40,6 +44,7 @@ export function createDeadlines(ms: number): Deadlines {
     begin(over) {
       const one = {
         endsAt: performance.now() + ms,
+        runsUntil: runningMs() + ms,
         over,
         end: () => {
           if (running.delete(one) && running.size === 0) {

@@ -18,6 +18,7 @@ import { pgConfig } from '../postgres/clients.ts';
 import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { codeOf, SmslogdError, toSmslogdError } from '../errors.ts';
 import { maxLsn, type Lsn } from '../postgres/lsn.ts';
+import { runningMs } from '../running-time.ts';
 import { createFrames, statusUpdate } from './frames.ts';
 import { keepaliveTimes } from './keepalive.ts';
 
@@ -80,7 +81,7 @@ export async function openStream(
   let paused = false;
   let atLeisure = false;
   let rest: NodeJS.Timeout | undefined;
-  let lastHeard = performance.now();
+  let lastHeard = runningMs();
   let failed = false;
   let fail!: (error: unknown) => void;
   const failure = new Promise<never>((_, reject) => {
@@ -94,7 +95,7 @@ export async function openStream(
   /** pg's parser must never see an exception of ours, and after the first failure nothing more may be taken. */
   const guarded = (work: () => void) => {
     if (failed) return;
-    lastHeard = performance.now();
+    lastHeard = runningMs();
     try {
       work();
     } catch (error) {
@@ -140,7 +141,7 @@ export async function openStream(
   };
   const { interval, silence } = keepaliveTimes(options.senderTimeoutMs);
   const timer = setInterval(() => {
-    if (!paused && performance.now() - lastHeard > silence) {
+    if (!paused && runningMs() - lastHeard > silence) {
       fail(new SmslogdError('stream_stalled', `no byte from the server for ${Math.round(silence / 1000)} s`));
     }
     status(true);
@@ -194,7 +195,7 @@ export async function openStream(
     },
     resume: () => {
       paused = false;
-      lastHeard = performance.now();
+      lastHeard = runningMs();
       goOn();
     },
     leisure: (on) => {

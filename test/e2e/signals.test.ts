@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startDaemon, type Daemon } from '../support/daemon.ts';
+import { gatewayDate, reply, startGateway } from '../support/gateway.ts';
 
 let db: TestDatabase;
 let folder: string;
@@ -75,4 +76,33 @@ test('SIGUSR2 switches the log level to debug and back', async () => {
   daemon.kill('SIGTERM');
   expect(await daemon.exited).toBe(0);
   expect(daemon.lines.some((line) => line.includes('"msg":"stopped"'))).toBe(false);
+});
+
+test('a daemon that was suspended takes the answers that came meanwhile, and says of nobody that it was silent', async () => {
+  let answer: (() => void) | undefined;
+  const slow = await startGateway(
+    ({ id }) => new Promise((resolve) => (answer = () => resolve(reply(id, 'Delivered', gatewayDate(new Date()))))),
+  );
+  daemon = startDaemon(db.env({ IP2SMS_URL: slow.url, IP2SMS_TIMEOUT_MS: '2000' }));
+  await daemon.line('it streams', (line) => line.includes('the mirror streams'));
+  await db.sql`insert into verification.sms_log (phone_number, type, gateway_id) values ('+380000000001', 'text', 'g1')`;
+  await until('a request', () => answer !== undefined);
+  daemon.kill('SIGSTOP');
+  answer!();
+  const [row] = await db.sql`select (clock_timestamp() + interval '3 seconds')::text as ends`;
+  await until('it to have been suspended for long', async () => {
+    const [now] = await db.sql`select clock_timestamp() > ${row?.['ends'] as string}::text::timestamptz as over`;
+    return now?.['over'] === true;
+  });
+  daemon.kill('SIGCONT');
+  await until('the answer to be written', async () => {
+    const [sms] = await db.sql`select gateway_status from verification.sms_log`;
+    return sms?.['gateway_status'] === 'Delivered';
+  });
+  expect(slow.asked).toHaveLength(1);
+  expect(await (await fetch(`${await daemon.url()}/metrics`)).text()).not.toMatch(/result="(timeout|network)"\} [1-9]/);
+  expect(
+    daemon.lines.filter((line) => /"(gateway_unreachable|stream_stalled|database_unreachable)"/.test(line)),
+  ).toEqual([]);
+  await slow.close();
 });

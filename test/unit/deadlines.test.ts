@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { createDeadlines } from '../../src/gateway/deadlines.ts';
+import { createRunningTime } from '../../src/running-time.ts';
 
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
@@ -33,4 +34,29 @@ test('one that begins after all others ended has its whole time, and nothing kee
   expect(over).toBe(0);
   vi.advanceTimersByTime(1);
   expect(over).toBe(1);
+});
+
+test('time in which the process stood still is not counted, and what is only load is', () => {
+  let clock = 0;
+  const ran = createRunningTime(() => clock);
+  for (clock = 0; clock < 10_000; clock += 500) ran();
+  expect(ran()).toBe(10_000);
+  clock += 1_900;
+  expect(ran()).toBe(11_900);
+  clock += 60_000;
+  expect(ran()).toBe(11_900);
+  clock += 100;
+  expect(ran()).toBe(12_000);
+});
+
+test('a request that was answered while the process stood still has not timed out', () => {
+  const deadlines = createDeadlines(8_000);
+  let over = 0;
+  const request = deadlines.begin(() => (over += 1));
+  // suspended: no timer ran, and all are due at once
+  vi.setSystemTime(60_000);
+  vi.spyOn(performance, 'now').mockReturnValue(performance.now() + 60_000);
+  vi.runOnlyPendingTimers();
+  expect(over).toBe(0);
+  request.end();
 });
