@@ -45,16 +45,14 @@ export interface ApplyLoop {
   readonly caughtUp: () => void;
   /** told when the stream is over, though what it began may still wait */
   readonly ended: () => void;
-  /** cancels the write in hand: once the stream has failed it may still wait for somebody's lock, and comes again anyway */
-  readonly cancelWrite: () => void;
+  /** waits for what is to end: the write in hand may wait for somebody's lock, and comes again anyway */
+  readonly settled: (tasks: readonly Promise<unknown>[]) => Promise<void>;
   readonly raiseTerm: () => Promise<bigint>;
   readonly failpoints?: Failpoints | undefined;
 }
 
 /** Rows that one statement reads by key, and how often and after what time one that is not seen is looked for again: a commit is sent before it can be seen. */
 const BY_KEY = { rows: 500, tries: 8, againMs: 250 };
-/** How long a write is waited for once the stream has ended, or is to end. */
-const STUCK_MS = 2_000;
 /** After a write that failed the first one waits so long for more rows. */
 const GATHER_MS = 250;
 
@@ -211,23 +209,18 @@ export async function runApplyLoop(
   };
 
   let tasks: Promise<void>[] = [];
-  const settled = async () => {
-    const stuck = setInterval(deps.cancelWrite, STUCK_MS);
-    await Promise.allSettled(tasks);
-    clearInterval(stuck);
-  };
   try {
     tasks = [writeOn(), ...beside(signal)];
     await Promise.race([...tasks, opened.ended]);
     stop.abort();
-    await settled();
+    await deps.settled(tasks);
   } finally {
     stop.abort();
     clearInterval(lag);
     deps.ended();
     // the server may be going down and waiting for this connection: it goes before the queries have ended
     await opened.close();
-    await settled();
+    await deps.settled(tasks);
     health.waits('mirror');
   }
 }

@@ -93,7 +93,7 @@ export function createApply(sink: Pick<Direct, 'row'>, config: Config, quarantin
 
   /** Throws stepped_down where the term is no longer ours. */
   const placeOfCheckpoint = async (term: bigint): Promise<string> => {
-    // not over the pool, where what waits for a lock on the rows set aside would hold up the stream
+    // not over the other connection, where what waits for a lock would hold up the stream
     const [at] = await sink.row(PLACE, [slot, String(term)]);
     if (typeof at !== 'string') throw steppedDown();
     return at;

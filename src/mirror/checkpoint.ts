@@ -31,16 +31,15 @@ export interface ReconcileDue {
   readonly horizon: boolean;
 }
 
-/** `sql` is for the stream's writes; `copy` is for the rest, so that neither waits for the other. */
-export function createCheckpointStore(sql: Sql, config: Config, copy: Sql) {
+export function createCheckpointStore(sql: Sql, config: Config) {
   const slot = config.SLOT_NAME;
   const fields = sql`term::text, lsn::text, lsn > pg_current_wal_lsn() as in_future, system_id, source_timezone, removed_at is not null as removed, reconcile_due, audit_due`;
 
   return {
     /** Reads the checkpoint; creates its row at the first start. */
     async read(): Promise<Checkpoint> {
-      await copy`insert into smslogd.checkpoint (slot_name) values (${slot}) on conflict do nothing`;
-      const [row] = await copy<CheckpointRow[]>`select ${fields} from smslogd.checkpoint where slot_name = ${slot}`;
+      await sql`insert into smslogd.checkpoint (slot_name) values (${slot}) on conflict do nothing`;
+      const [row] = await sql<CheckpointRow[]>`select ${fields} from smslogd.checkpoint where slot_name = ${slot}`;
       return checkpointOf(row);
     },
 
@@ -96,18 +95,18 @@ export function createCheckpointStore(sql: Sql, config: Config, copy: Sql) {
     /** True if the log has rows that a mirror wrote. Throws 55P03 if the log is locked. */
     async hasMirroredRows(): Promise<boolean> {
       const text = "select from verification.sms_log where type = 'verification' limit 1";
-      return (await briefly(copy, text, [])).length > 0;
+      return (await briefly(sql, text, [])).length > 0;
     },
 
     /** Stores whether the source has gateway ids: the queue's trigger queues mirrored rows without an id only if so. */
     async noteSource(source: Source): Promise<void> {
-      await copy`update smslogd.settings set source_tracks_gateway = ${source.tracksGateway}
+      await sql`update smslogd.settings set source_tracks_gateway = ${source.tracksGateway}
                  where source_tracks_gateway <> ${source.tracksGateway}`;
     },
 
     /** True if the publication, or the source's entry in it, changed since the last light audit: for a moment it may have lacked something. */
     async republished(source: Source): Promise<boolean> {
-      const [row] = await copy`
+      const [row] = await sql`
         select exists (select from pg_publication p left join pg_publication_rel r on r.prpubid = p.oid and r.prrelid = ${source.oid}::text::oid
                         where p.pubname = ${config.PUBLICATION_NAME} and least(age(p.xmin), age(r.xmin)) <= age(c.audited_xid::xid)) as so
           from smslogd.checkpoint c where c.slot_name = ${slot}`;

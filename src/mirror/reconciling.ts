@@ -44,7 +44,7 @@ export async function createSlotWhileReconciling(
     await Promise.race(tasks);
   } finally {
     stop.abort();
-    await Promise.allSettled(tasks);
+    await connections.settled(tasks);
   }
 }
 
@@ -60,7 +60,7 @@ async function auditRepeatedly(context: MirrorContext, signal: AbortSignal, copi
 /** Reconciles until the next step is something else than to reconcile for `why`, or `outer` aborts. */
 export async function runReconciling(context: MirrorContext, why: ErrorCode, outer: AbortSignal): Promise<void> {
   const { deps, store, source, term, checkpoint, observe } = context;
-  const { config, metrics, log, health, reconcileMs = RECONCILE_MS } = deps;
+  const { config, connections, metrics, log, health, reconcileMs = RECONCILE_MS } = deps;
   health.setMirrorState('repairing');
   const message = MESSAGES[why];
   if (message !== undefined) warn({ log, metrics }, why, message, { slot: config.SLOT_NAME });
@@ -106,6 +106,6 @@ export async function runReconciling(context: MirrorContext, why: ErrorCode, out
     await Promise.race(tasks);
   } finally {
     stop.abort();
-    await Promise.allSettled(tasks);
+    await connections.settled(tasks);
   }
 }

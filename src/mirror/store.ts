@@ -9,20 +9,15 @@ import { createCheckpointStore, type Checkpoint } from './checkpoint.ts';
 
 export type Store = ReturnType<typeof createStore>;
 
-/** `sql` and `sink` are for the stream's writes; `copy` is for reading the source and the rest, so that neither waits for the other. */
-export function createStore(
-  sql: Sql,
-  config: Config,
-  copy: Sql = sql,
-  sink: Pick<Direct, 'row'> = openDirect(config, 'apply'),
-) {
+/** `sink` is for the stream's writes, `sql` for the rest, so that neither waits for the other. */
+export function createStore(sql: Sql, config: Config, sink: Pick<Direct, 'row'> = openDirect(config, 'apply')) {
   const quarantine = createQuarantine(sql, config.SLOT_NAME);
   const apply = createApply(sink, config, quarantine);
-  const checkpoint = createCheckpointStore(sql, config, copy);
+  const checkpoint = createCheckpointStore(sql, config);
   return {
     ...checkpoint,
     ...apply,
-    ...createReconcileStore(copy, config, quarantine),
+    ...createReconcileStore(sql, config, quarantine),
     ...quarantine,
 
     /** As in checkpoint.ts; the sink starts with the row's ctid. */

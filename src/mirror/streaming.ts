@@ -97,7 +97,7 @@ export async function runStreaming(
         if (repaired && performance.now() - began > STABLE_MS) works();
       },
       ended: events.ended,
-      cancelWrite: () => void connections.cancel('apply').catch(() => {}),
+      settled: connections.settled,
       failpoints,
       raiseTerm: deps.lead.raiseTerm,
     },

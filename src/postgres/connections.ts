@@ -3,6 +3,7 @@
  * the watch over them.
  *
  * - Their number is fixed (DAEMON_CONNECTIONS): a lock held for hours makes statements wait, never more sessions.
+ * - Each session has its own name on the server (application_name): a dead one is told from a busy one.
  * - `control` runs only statements that no lock on a table can delay: the lease, catalog lookups, the watch itself. While it answers, the path to the server
  *   is alive, and a statement that takes long waits for a lock, or is slow: it is left alone.
  * - A connection whose statement the server does not know of is dead: it alone is cut.
@@ -12,44 +13,47 @@
 import { randomBytes } from 'node:crypto';
 import type { Config } from '../settings.ts';
 import { sqlstateOf, toSmslogdError } from '../errors.ts';
+import { runFor, runningMs } from '../running-time.ts';
 import { pause } from '../supervise.ts';
 import { openDirect, type Direct } from './direct.ts';
 import { isPooled } from './pooler.ts';
 import { dropConnections, openDatabase, type Sql } from './pools.ts';
 
-/** The purposes, and how many connections each has. */
-const PURPOSES = {
+/** One connection each. */
+const PURPOSES = [
   /** the lease, catalog lookups, the watch */
-  control: 1,
-  /** the mirror's writes from the stream: a pool of one, and beside it the sink, which is direct */
-  apply: 2,
-  /** reads of the source: reconcile, audit, gateway ids that come late */
-  copy: 1,
-  claim: 1,
-  complete: 2,
+  'control',
+  /** the sink: the mirror's writes from the stream */
+  'apply',
+  /** reads of the source (reconcile, audit, gateway ids that come late), and the mirror's other statements */
+  'copy',
+  'claim',
+  'complete',
+  /** while a batch of answers is written, the next one is on its way */
+  'complete2',
   /** verdicts without the gateway */
-  verdict: 1,
+  'verdict',
   /** what /metrics and the page show */
-  figures: 1,
+  'figures',
   /** stored counters, retention, repair of the queue */
-  upkeep: 1,
-} as const;
+  'upkeep',
+] as const;
 
-export type Purpose = keyof typeof PURPOSES;
+type Purpose = (typeof PURPOSES)[number];
 
 /** Sessions of one daemon on the server: these and the replication connection, which a slot is made over, too. */
-export const DAEMON_CONNECTIONS = Object.values(PURPOSES).reduce<number>((sum, each) => sum + each, 1);
+export const DAEMON_CONNECTIONS = PURPOSES.length + 1;
 
-export type Connections = { readonly [P in Purpose]: Sql } & {
-  readonly sink: Pick<Direct, 'row'>;
+export type Connections = { readonly [P in Exclude<Purpose, 'apply' | 'complete2'>]: Sql } & {
+  readonly apply: Pick<Direct, 'row'>;
   /** names this process among the daemons: the end of the application_name of its sessions */
   readonly tag: string;
   /** How long the oldest statement has waited for its answer, those of `control` aside; milliseconds. */
   waitedMs(): number;
   /** Watches until `signal` aborts; never rejects. */
   watch(signal: AbortSignal): Promise<void>;
-  /** Cancels the statement that a purpose waits for: nobody needs its result any more. */
-  cancel(purpose: Purpose): Promise<void>;
+  /** Waits for what is to end. What of the mirror's statements waits for a lock by then is cancelled: nobody needs its result any more. */
+  settled(tasks: readonly Promise<unknown>[]): Promise<void>;
   /** Told of a failure: cuts all where it was that sessions are read only. They keep what ALTER ROLE had set when they began, new ones need not. */
   refresh(error: unknown): void;
   end(): Promise<void>;
@@ -62,6 +66,18 @@ const LOOK_MS = 2_000;
 const STALL_MS = 5_000;
 /** Through a pooler a statement may wait for a free session there, where nobody sees it. */
 const POOLED_STALL_MS = 60_000;
+/** What is to end may take so long. */
+const STUCK_MS = 2_000;
+
+/** One connection, as the watch sees it. */
+interface Lane {
+  /** those that wait for their answer, and since when */
+  readonly statements: Map<object, number>;
+  /** when the last answer came */
+  answeredAt?: number;
+  cut(): void;
+  end(): Promise<void>;
+}
 
 interface Options {
   readonly lookMs?: number;
@@ -74,58 +90,63 @@ export function openConnections(config: Config, options: Options = {}): Connecti
   const { lookMs = LOOK_MS, stallMs = STALL_MS } = options;
   const lostMs = () => (pooled() ? Math.max(POOLED_STALL_MS, stallMs) : stallMs);
   const tag = randomBytes(4).toString('hex');
-  const waiting = new Map<Purpose, Map<object, number>>();
-  const pools = new Map<Purpose, Sql>();
-  /** when a purpose had its last answer */
-  const answered = new Map<Purpose, number>();
-  const direct = openDirect(config, `apply ${tag}`);
-  const open = (purpose: Purpose): Sql => {
-    const statements = new Map<object, number>();
-    const max = purpose === 'apply' ? 1 : PURPOSES[purpose];
-    const pool = openDatabase(config, { max, name: `${purpose} ${tag}` });
-    waiting.set(purpose, statements);
-    pools.set(purpose, pool);
-    return observed(pool, statements, () => answered.set(purpose, performance.now()));
+  const lanes = {} as Record<Purpose, Lane>;
+  const pool = (purpose: Exclude<Purpose, 'apply'>): Sql => {
+    const sql = openDatabase(config, { max: 1, name: `${purpose} ${tag}` });
+    lanes[purpose] = {
+      statements: new Map(),
+      cut: () => dropConnections(sql),
+      end: async () => await sql.end({ timeout: 1 }),
+    };
+    return observed(sql, lanes[purpose]);
   };
-  const cut = (purpose: Purpose) => {
-    dropConnections(pools.get(purpose)!);
-    if (purpose === 'apply') direct.drop();
-  };
-  const purposes = Object.keys(PURPOSES) as Purpose[];
-  const lanes = Object.fromEntries(purposes.map((purpose) => [purpose, open(purpose)])) as Record<Purpose, Sql>;
-  const { control } = lanes;
-  const others = purposes.filter((purpose) => purpose !== 'control');
+  const sink = openDirect(config, `apply ${tag}`);
+  lanes.apply = { statements: new Map(), cut: () => sink.drop(), end: async () => sink.end() };
+  const control = pool('control');
+  const others = PURPOSES.filter((purpose) => purpose !== 'control');
 
   /** The statements that a purpose has waited for longer than `ms`. */
-  const stalled = (purpose: Purpose, ms: number): object[] => {
-    const now = performance.now();
-    return [...waiting.get(purpose)!].filter(([, since]) => now - since > ms).map(([statement]) => statement);
-  };
-  const longest = () => Math.max(0, ...others.flatMap((purpose) => [...waiting.get(purpose)!.values()].map(since)));
+  const stalled = (purpose: Purpose, ms: number): object[] =>
+    [...lanes[purpose].statements].filter(([, sent]) => since(sent) > ms).map(([statement]) => statement);
+  const longest = () => Math.max(0, ...others.flatMap((purpose) => [...lanes[purpose].statements.values()].map(since)));
   const active = async () =>
-    await control<{ name: string; n: number }[]>`
-      select application_name as name, count(*)::int as n from pg_stat_activity
-       where application_name like ${`smslogd % ${tag}`} and state <> 'idle' group by 1`;
+    (
+      await control<{ name: string }[]>`
+        select application_name as name from pg_stat_activity where application_name like ${`smslogd % ${tag}`} and state <> 'idle'`
+    ).map(({ name }) => name);
   const terminate = async (pattern: string) =>
     await control`select pg_terminate_backend(pid) from pg_stat_activity
                    where application_name like ${pattern} and pid <> pg_backend_pid() and (state <> 'idle' or not ${pooled()}::boolean)`;
+  const cancelWrites = async () =>
+    await control`select pg_cancel_backend(pid) from pg_stat_activity
+                   where application_name in (${`smslogd apply ${tag}`}, ${`smslogd copy ${tag}`}) and state <> 'idle'`;
 
   return {
-    ...lanes,
-    tag,
-    waitedMs: longest,
-    sink: {
+    control,
+    apply: {
       async row(...words) {
+        const { statements } = lanes.apply;
         const statement = {};
-        waiting.get('apply')!.set(statement, performance.now());
+        statements.set(statement, runningMs());
         try {
-          return await direct.row(...words);
+          return await sink.row(...words);
         } finally {
-          waiting.get('apply')!.delete(statement);
-          answered.set('apply', performance.now());
+          statements.delete(statement);
         }
       },
     },
+    copy: pool('copy'),
+    claim: pool('claim'),
+    complete: either(
+      pool('complete'),
+      pool('complete2'),
+      () => lanes.complete.statements.size - lanes.complete2.statements.size,
+    ),
+    verdict: pool('verdict'),
+    figures: pool('figures'),
+    upkeep: pool('upkeep'),
+    tag,
+    waitedMs: longest,
     async watch(signal) {
       /** statements that the server did not know of at the last look */
       let unknown = new Set<object>();
@@ -134,7 +155,7 @@ export function openConnections(config: Config, options: Options = {}): Connecti
         await pause(lookMs, signal);
         if (signal.aborted) return;
         // the renewal of the lease had its answer just now, and nobody else misses one
-        if (!dead && since(answered.get('control')) < lookMs && longest() < stallMs) continue;
+        if (!dead && since(lanes.control.answeredAt) < lookMs && longest() < stallMs) continue;
         const seen = await within(
           stallMs,
           active().catch((error: unknown) => (SILENCE.has(sqlstateOf(error) ?? '') ? undefined : 'refused')),
@@ -143,56 +164,52 @@ export function openConnections(config: Config, options: Options = {}): Connecti
         if (seen === 'refused') continue;
         if (seen === undefined) {
           dead = true;
-          cut('control');
+          lanes.control.cut();
           continue;
         }
         if (dead) {
           dead = false;
           // the server answers again on a new connection
           await within(stallMs, terminate(`smslogd % ${tag}`));
-          for (const purpose of others) cut(purpose);
+          for (const purpose of others) lanes[purpose].cut();
           continue;
         }
         const lost = new Set<object>();
         for (const purpose of others) {
           const late = stalled(purpose, lostMs());
-          const known = seen.find(({ name }) => name === `smslogd ${purpose} ${tag}`)?.n ?? 0;
-          if (late.length === 0 || known > 0) continue;
+          if (late.length === 0 || seen.includes(`smslogd ${purpose} ${tag}`)) continue;
           if (late.some((statement) => unknown.has(statement))) {
             await within(stallMs, terminate(`smslogd ${purpose} ${tag}`));
-            cut(purpose);
+            lanes[purpose].cut();
           } else for (const statement of late) lost.add(statement);
         }
         unknown = lost;
       }
     },
-    async cancel(purpose) {
-      await within(
-        stallMs,
-        control`select pg_cancel_backend(pid) from pg_stat_activity
-                 where application_name = ${`smslogd ${purpose} ${tag}`} and state <> 'idle'`,
-      );
+    async settled(tasks) {
+      const stuck = setInterval(() => void cancelWrites().catch(() => {}), STUCK_MS);
+      await Promise.allSettled(tasks);
+      clearInterval(stuck);
     },
     refresh(error) {
       if (toSmslogdError(error).code !== 'database_read_only') return;
-      for (const purpose of purposes) cut(purpose);
+      for (const purpose of PURPOSES) lanes[purpose].cut();
     },
     async end() {
-      await Promise.all(purposes.map(async (purpose) => await lanes[purpose].end({ timeout: 1 })));
-      direct.end();
+      await Promise.all(PURPOSES.map((purpose) => lanes[purpose].end()));
     },
   };
 }
 
-/** Milliseconds since a moment of the monotonic clock; undefined: there was none. */
+/** Milliseconds that the process ran since a moment; undefined: there was none. */
 function since(moment = -Infinity): number {
-  return performance.now() - moment;
+  return runningMs() - moment;
 }
 
 /** What `work` returns; undefined where it fails or takes longer than `ms`. */
 async function within<T>(ms: number, work: Promise<T>): Promise<T | undefined> {
   const limit = new AbortController();
-  const answer = await Promise.race([work.catch(() => undefined), pause(ms, limit.signal).then(() => undefined)]);
+  const answer = await Promise.race([work.catch(() => undefined), runFor(ms, limit.signal).then(() => undefined)]);
   limit.abort();
   return answer;
 }
@@ -204,20 +221,21 @@ interface Statement {
   reject: (error: unknown) => void;
 }
 
-/** The same pool; `statements` holds those that wait for their answer, and since when. */
-function observed(sql: Sql, statements: Map<object, number>, answered: () => void): Sql {
+/** The same pool, whose statements `lane` sees. */
+function observed(sql: Sql, lane: Lane): Sql {
+  const { statements } = lane;
   const observe = (made: unknown): unknown => {
     // names and values are no statements, and a fragment of another statement is never sent by itself
     if (!(made instanceof Promise)) return made;
     const statement = made as unknown as Statement;
     const { handler, resolve, reject } = statement;
     statement.handler = (each) => {
-      statements.set(made, performance.now());
+      statements.set(made, runningMs());
       return handler(each);
     };
     statement.resolve = (value) => {
       statements.delete(made);
-      answered();
+      lane.answeredAt = runningMs();
       resolve(value);
     };
     statement.reject = (error) => {
@@ -231,4 +249,15 @@ function observed(sql: Sql, statements: Map<object, number>, answered: () => voi
     apply: (_, self, words: never) => observe(Reflect.apply(sql, self, words)),
     get: (_, name) => (name === 'unsafe' ? unsafe : (Reflect.get(sql, name) as unknown)),
   });
+}
+
+/** Two connections as one pool: a statement goes where fewer wait, or not where the last one went. `excess`: how many more wait for the first one. */
+function either(first: Sql, second: Sql, excess: () => number): Sql {
+  let last = second;
+  const next = () => {
+    const more = excess();
+    last = more > 0 || (more === 0 && last === first) ? second : first;
+    return last;
+  };
+  return new Proxy(first, { apply: (_, self, words: never) => Reflect.apply(next(), self, words) as unknown });
 }

@@ -33,7 +33,7 @@ const watch = () => {
 };
 const pidOf = async (name: 'control' | 'verdict' | 'complete' | 'claim') =>
   (await connections[name]`select pg_backend_pid() as pid`)[0]?.['pid'] as number;
-const sinkPid = async () => Number((await connections.sink.row('select pg_backend_pid()', []))[0]);
+const sinkPid = async () => Number((await connections.apply.row('select pg_backend_pid()', []))[0]);
 const sessions = async () =>
   await db.sql<{ pid: number; name: string }[]>`
     select pid, split_part(application_name, ' ', 2) as name from pg_stat_activity
@@ -61,7 +61,7 @@ test('of some connections those whose path died are cut, their sessions end, and
   proxy.stall();
   const control = await pidOf('control');
   watch();
-  const waiting = await Promise.allSettled([connections.claim`select 1`, connections.sink.row('select 1', [])]);
+  const waiting = await Promise.allSettled([connections.claim`select 1`, connections.apply.row('select 1', [])]);
   expect(waiting).toMatchObject(waiting.map(() => ({ reason: { code: 'CONNECTION_CLOSED' } })));
   expect(await pidOf('control')).toBe(control);
   expect(dead).not.toContain(await pidOf('claim'));
@@ -69,6 +69,25 @@ test('of some connections those whose path died are cut, their sessions end, and
   await until('the sessions of the dead connections to end', async () =>
     (await sessions()).every(({ pid }) => !dead.includes(pid)),
   );
+});
+
+test('of the two connections for answers a dead one is cut though the other one is busy', async () => {
+  const session = await db.sql.reserve();
+  await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
+  const busy = connections.complete`select from verification.sms_log`.then(
+    () => 'done',
+    () => 'cut',
+  );
+  await until('it to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
+  await connections.complete`select 1`;
+  proxy.stall();
+  await pidOf('control');
+  watch();
+  await expect(connections.complete`select 1`).rejects.toMatchObject({ code: 'CONNECTION_CLOSED' });
+  expect(await Promise.race([busy, Promise.resolve('waits')])).toBe('waits');
+  await session.unsafe('rollback');
+  session.release();
+  expect(await busy).toBe('cut');
 });
 
 test('a server that refuses for a while, as one that restarts, costs nothing that has come back', async () => {

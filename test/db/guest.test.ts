@@ -67,7 +67,7 @@ test('a reconcile that waits for the log lets the owner change his table, and go
 
 test('a look at a log that somebody has locked gives up soon', async () => {
   const { id } = await insertVerification(db.sql);
-  const store = createStore(db.daemon, db.config(), db.daemon);
+  const store = createStore(db.daemon, db.config());
   const release = await hold('lock verification.sms_log in access exclusive mode');
   for (const look of [() => store.hasMirroredRows(), () => store.absent([id])])
     await expect(look()).rejects.toMatchObject({ code: '55P03' });
@@ -89,7 +89,8 @@ test('a row of the log that somebody holds delays the copy alone: it tells how f
   const release = await hold('select from verification.sms_log for update');
   await releaseLog();
   await until('the copy to come to that row', async () => {
-    const [row] = await db.sql`select from pg_locks where locktype = 'transactionid' and not granted`;
+    const [row] = await db.sql`
+      select from pg_locks join pg_stat_activity using (pid) where datname = ${db.name} and locktype = 'transactionid' and not granted`;
     return row !== undefined;
   });
   const live = await insertVerification(db.sql);

@@ -349,7 +349,7 @@ test('a batch is one statement: its rows, their entries in the queue and the che
     statements.push(text);
     return await direct.row(text, parameters);
   };
-  const store = createStore(sql, db.config(), sql, { row });
+  const store = createStore(sql, db.config(), { row });
   await store.read();
   const { term } = await store.acquire(await nextTerm(db.sql));
   const before = statements.length;
