@@ -21,7 +21,7 @@ import { logProblem } from '../log.ts';
 import { FIRST_START } from '../schema/steps.ts';
 import { backoff } from '../supervise.ts';
 import { runReconciling, createSlotWhileReconciling } from './reconciling.ts';
-import { describeServer, describeSlot, dropSlot, enableFailover, terminateReader } from './slot.ts';
+import { describeServer, describeSlot, dropSlot, enableFailover, makersOf, terminate } from './slot.ts';
 import { createStore } from './store.ts';
 import { runStreaming } from './streaming.ts';
 
@@ -45,7 +45,7 @@ const REMOVED = 'smslogd was removed from this database';
 export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () => void) => Promise<void> {
   const { config, connections, lead, metrics, log, health, decodeTries = DECODE_TRIES } = deps;
   const { control } = connections;
-  const store = createStore(connections.apply, config, connections.copy, connections.sink);
+  const store = createStore(connections.copy, config, connections.apply);
   const undecodable = { at: ZERO_LSN, times: 0 };
   let streams = 0;
   let failures = 0;
@@ -103,6 +103,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
           checkpoint.systemId === undefined && (await retryWhileLocked(signal, () => store.hasMirroredRows())),
         publication: await publicationState(control, config, source),
         slot: await describeSlot(control, config.SLOT_NAME),
+        makers: await makersOf(control, config.SLOT_NAME),
         unreadable,
         marked,
         failed,
@@ -132,9 +133,11 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
             if (repeated) failed.add('repair publication');
           } else failed.add('repair publication');
           break;
+        case 'terminate maker':
+          if (!(await terminate(control, config, step.pid).catch(() => false))) failed.add(step.step);
+          break;
         case 'terminate reader':
-          if (!(await terminateReader(control, config, step.pid).catch(() => false)) || repeated)
-            failed.add('terminate reader');
+          if (!(await terminate(control, config, step.pid).catch(() => false)) || repeated) failed.add(step.step);
           break;
         case 'drop slot':
           if (repeated) throw new SmslogdError('slot_lost', 'the new replication slot is unusable, too');
@@ -148,6 +151,8 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
           opening();
           await createSlotWhileReconciling(context, signal, async () => {
             await mark(step.due, step.code);
+            // marked before, perhaps, and another daemon leads by now
+            if ((await store.read()).term !== term) throw steppedDown();
             log.info({ slot: config.SLOT_NAME, reason: marked?.reason }, 'creating the replication slot');
           });
           // a teardown marks the checkpoint before it drops the slot: either it drops this one, or its mark is seen here

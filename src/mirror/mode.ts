@@ -5,6 +5,7 @@
  *   identify            the log was filled from another cluster, or the checkpoint is unusable: mark a reconcile as due (SNAPSHOT=never sets the
  *                       horizon) and record the cluster
  *   repair publication  it lacks something that the stream needs: mark a reconcile as due and repair it
+ *   terminate maker     a former leader has a session that may still create the slot, under a mark that is no longer the last one: terminate it
  *   terminate reader    a dead or frozen daemon of ours still reads the slot: terminate its session
  *   drop slot           it is unusable (slot-health.ts): mark a reconcile as due and drop it
  *   create slot         it is missing: mark a reconcile as due and create it
@@ -33,6 +34,8 @@ export interface Observed {
   /** incomplete: the stream would miss something; excess: it publishes more than needed, which can make the owner's statements fail */
   readonly publication: 'correct' | 'excess' | 'incomplete';
   readonly slot: Slot | undefined;
+  /** sessions that may create the slot; none is this run's */
+  readonly makers: readonly number[];
   /** why the server could not read from a slot that looks intact */
   readonly unreadable: string | undefined;
   /** the reconcile that this run marked as due */
@@ -46,7 +49,7 @@ export interface Observed {
 export type Step =
   | { readonly step: 'identify'; readonly due: ReconcileDue; readonly code: ErrorCode | undefined }
   | { readonly step: 'repair publication'; readonly due: ReconcileDue | undefined }
-  | { readonly step: 'terminate reader'; readonly pid: number }
+  | { readonly step: 'terminate maker' | 'terminate reader'; readonly pid: number }
   | {
       readonly step: 'drop slot' | 'create slot';
       readonly due: ReconcileDue | undefined;
@@ -60,7 +63,7 @@ export type Step =
 const FAILOVER_SLOTS = 170_000;
 
 export function nextStep(observed: Observed): Step {
-  const { server, checkpoint, slot, publication, marked, failed, streamFailure, unreadable } = observed;
+  const { server, checkpoint, slot, makers, publication, marked, failed, streamFailure, unreadable } = observed;
   const identification = identifyDue(observed);
   if (identification !== undefined) return { step: 'identify', ...identification };
   if (publication !== 'correct' && !failed.has('repair publication'))
@@ -70,6 +73,12 @@ export function nextStep(observed: Observed): Step {
     };
   if (publication === 'incomplete') return { step: 'reconcile', why: 'publication_missing' };
   if (streamFailure !== undefined) return { step: 'reconcile', why: streamFailure };
+  const [maker] = makers;
+  if (maker !== undefined) {
+    return failed.has('terminate maker')
+      ? { step: 'reconcile', why: 'slot_busy' }
+      : { step: 'terminate maker', pid: maker };
+  }
   /** a new slot has no changes from before its creation */
   const newSlotDue = (why: string, code: ErrorCode) => {
     if (marked?.fresh === true) return { due: undefined, code: undefined };

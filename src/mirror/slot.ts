@@ -7,6 +7,7 @@ import { quoteIdentifier } from '../postgres/quoting.ts';
 import { codeOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { parseLsn, type Lsn } from '../postgres/lsn.ts';
+import { steppedDown } from '../leader/stepped-down.ts';
 import { oldestTransaction } from '../postgres/transactions.ts';
 
 /** When a wait for other transactions is logged first, and again. */
@@ -109,11 +110,11 @@ export async function describeSlot(sql: Sql, name: string): Promise<Slot | undef
 async function withReplication<T>(
   config: Config,
   work: (sql: Sql) => Promise<T>,
-  before?: () => Promise<void>,
+  { name = 'slot', before }: { name?: string; before?: (() => Promise<void>) | undefined } = {},
 ): Promise<T> {
-  const sql = openDatabase({ ...config, DATABASE_URL: config.DATABASE_REPLICATION_URL }, { max: 1, name: 'slot' });
+  const sql = openDatabase({ ...config, DATABASE_URL: config.DATABASE_REPLICATION_URL }, { max: 1, name });
   try {
-    await sql`select`;
+    await sql`select set_config('smslogd.session', 'first', false)`;
     await before?.();
     return await work(sql);
   } finally {
@@ -121,9 +122,22 @@ async function withReplication<T>(
   }
 }
 
+/** The name of a session that creates the slot, as PostgreSQL cuts it. */
+const makerOf = (slot: string) => `slot ${slot}`.slice(0, 63 - 'smslogd '.length);
+
+/** Sessions that create the slot or may do so in a moment, of whatever daemon. */
+export async function makersOf(sql: Sql, slot: string): Promise<number[]> {
+  const rows = await sql<{ pid: number }[]>`
+    select pid from pg_stat_activity where datname = current_database() and application_name = ${`smslogd ${makerOf(slot)}`}`;
+  return rows.map(({ pid }) => pid);
+}
+
 /**
  * Creates the slot; on PostgreSQL 17 and later with failover. The server waits for all transactions that are open now, which can take hours: the oldest one
  * is logged meanwhile, read over `control`. An abort of `signal` cancels the statement, since the server would go on waiting and block the next daemon.
+ *
+ * `before` commits in its term what the new slot makes necessary, while the session is open that will create it, and no other session does: a later leader,
+ * in whose term that is void, terminates this one before it looks at the slot. So a daemon that was suspended in between creates none.
  */
 export async function createSlot(
   control: Sql,
@@ -137,10 +151,9 @@ export async function createSlot(
   await withReplication(
     config,
     async (sql) => {
-      const creation =
-        server.version >= 170_000
-          ? sql`select pg_create_logical_replication_slot(${name}, 'pgoutput', false, false, true)`
-          : sql`select pg_create_logical_replication_slot(${name}, 'pgoutput')`;
+      const failover = server.version >= 170_000 ? sql`, false, false, true` : sql``;
+      const creation = sql`select pg_create_logical_replication_slot(${name}, 'pgoutput' ${failover})
+                            where current_setting('smslogd.session', true) = 'first'`;
       const cancel = () => creation.cancel();
       signal.addEventListener('abort', cancel);
       const logWaiting = () => {
@@ -151,7 +164,7 @@ export async function createSlot(
       };
       let waiting = setTimeout(logWaiting, WAITING_MS.first);
       try {
-        await creation;
+        if ((await creation).length === 0) throw steppedDown();
       } catch (error) {
         // another session created it first
         if (codeOf(error) !== '42710') throw error;
@@ -160,18 +173,18 @@ export async function createSlot(
         signal.removeEventListener('abort', cancel);
       }
     },
-    before,
+    { name: makerOf(name), before },
   );
 }
 
-/** Terminates the session that reads the slot and waits until the slot is released; false if it is not after a few seconds. */
-export async function terminateReader(control: Sql, config: Config, pid: number): Promise<boolean> {
+/** Terminates a session of a daemon, which reads or creates the slot, and waits until it has ended; false if it has not after a few seconds. */
+export async function terminate(control: Sql, config: Config, pid: number): Promise<boolean> {
   await withReplication(config, async (sql) => {
-    await sql`select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = ${config.SLOT_NAME} and active_pid = ${pid}`;
+    await sql`select pg_terminate_backend(pid) from pg_stat_activity where pid = ${pid} and application_name like 'smslogd %'`;
   });
   const deadline = performance.now() + RELEASE_MS;
   while (performance.now() < deadline) {
-    if ((await describeSlot(control, config.SLOT_NAME))?.reader?.pid !== pid) return true;
+    if ((await control`select from pg_stat_activity where pid = ${pid}`).length === 0) return true;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
   return false;
@@ -180,7 +193,7 @@ export async function terminateReader(control: Sql, config: Config, pid: number)
 export async function dropSlot(config: Config, before?: () => Promise<void>): Promise<void> {
   const drop = async (sql: Sql) =>
     await sql`select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = ${config.SLOT_NAME}`;
-  await withReplication(config, drop, before);
+  await withReplication(config, drop, { before });
 }
 
 /** Makes it a failover slot: one created by hand or before an upgrade is none. Only the replication protocol has a command for it. */

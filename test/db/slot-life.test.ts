@@ -2,6 +2,8 @@
 import { LogicalReplicationService } from 'pg-logical-replication';
 import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { createSlot, describeServer } from '../../src/mirror/slot.ts';
+import { openDatabase } from '../../src/postgres/pools.ts';
 import { DAEMON_ROLE } from '../../src/demo/roles.ts';
 import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
@@ -304,6 +306,34 @@ test('after teardown the daemon idles until migrate, then goes on, though nobody
   await insertVerification(db.sql);
   await db.sql`update smslogd.checkpoint set removed_at = null`;
   await everyRowOnce();
+});
+
+test('a leader that was suspended while it was about to make the slot makes none once another one leads', async () => {
+  const config = db.config();
+  const control = openDatabase(config, { max: 1, name: 'test' });
+  let resume!: () => void;
+  const suspended = vi.fn(async () => await new Promise<void>((resolve) => (resume = resolve)));
+  const creation = createSlot(
+    control,
+    config,
+    await describeServer(control),
+    { log, before: suspended },
+    new AbortController().signal,
+  ).then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+  await until('it to be suspended', () => suspended.mock.calls.length > 0);
+  const mirror = await streaming();
+  await insertMany(db.sql, 10);
+  await everyRowOnce();
+  await mirror.stop();
+  await slotFree();
+  await db.sql`select pg_drop_replication_slot(${db.name})`;
+  resume();
+  expect(await creation).toMatchObject({ code: 'stepped_down' });
+  expect(await db.sql`select from pg_replication_slots where slot_name = ${db.name}`).toHaveLength(0);
+  await control.end();
 });
 
 test('a teardown that comes while the slot is being made leaves none behind', async () => {

@@ -172,7 +172,10 @@ function nextSent(
   return next;
 }
 
-function sightOf(state: State, life: Life, bounds: Bounds): { state: State; sight: Observed } {
+/** It has a session in which it makes the slot, and has marked what that makes necessary. */
+const makes = (life: Life | null): boolean => life?.step?.step === 'create slot' && life.prepared;
+
+function sightOf(state: State, life: Life, bounds: Bounds, trap: Trap | undefined): { state: State; sight: Observed } {
   const read = readCheckpoint(state);
   const { checkpoint } = read;
   const { slot } = state;
@@ -208,6 +211,10 @@ function sightOf(state: State, life: Life, bounds: Bounds): { state: State; sigh
             twoPhase: false,
             failover: true,
           },
+    makers:
+      trap === 'lets a former leader make the slot'
+        ? []
+        : [...state.lives.keys()].filter((i) => makes(state.lives[i]!)),
     unreadable: undefined,
     marked: life.marked ?? undefined,
     failed: new Set(life.failed),
@@ -245,7 +252,7 @@ export function daemon(state: State, i: number, bounds: Bounds, trap: Trap | und
       return go('acquires', set({ ...read, checkpoint: { ...checkpoint, term: life.term } }, { at: 'look' }));
     }
     case 'look': {
-      const { state: read, sight } = sightOf(state, life, bounds);
+      const { state: read, sight } = sightOf(state, life, bounds, trap);
       if (foreign(sight, life, trap)) return go('steps down', over(read));
       const step = nextStep(sight);
       if (step.step !== 'stream' && step.step !== 'reconcile')
@@ -301,7 +308,7 @@ export function daemon(state: State, i: number, bounds: Bounds, trap: Trap | und
       stream(state, i, life, { bounds, trap, set, over, go });
       break;
     case 'keep': {
-      const { state: read, sight } = sightOf(state, life, bounds);
+      const { state: read, sight } = sightOf(state, life, bounds, trap);
       if (foreign(sight, life, trap) || nextStep(sight).step !== 'reconcile')
         go('may do something else than reconcile', over(read));
     }
@@ -406,6 +413,11 @@ function take(state: State, life: Life, { bounds, trap, set, go }: Doing): void 
         set(repaired, { ...looks, taken, failed: again ? [...failed, name] : failed, marked }),
       );
     }
+    case 'terminate maker':
+      return go(
+        'ends the maker',
+        set({ ...state, lives: changed(state.lives, (step as { pid: number }).pid, null) }, looks),
+      );
     case 'terminate reader': {
       const { slot } = state;
       const reads = step.step === 'terminate reader' && slot?.reader === step.pid;
@@ -416,7 +428,8 @@ function take(state: State, life: Life, { bounds, trap, set, go }: Doing): void 
       if (again) return go('gives up', undefined);
       const late = trap === 'marks a reconcile after the slot is made';
       if (life.prepared === late) {
-        const done = due === undefined ? state : mark(state, life.term, due, trap);
+        const mine = name === 'drop slot' || holds(state, life) ? state : undefined;
+        const done = due === undefined ? mine : mark(state, life.term, due, trap);
         return go(
           'marks a reconcile',
           done && set(done, late ? { ...looks, taken, marked } : { prepared: true, marked }),

@@ -34,6 +34,7 @@ export type Trap =
   | 'keeps the position of a reconcile without the term'
   | 'reconciles without a second look'
   | 'marks a reconcile after the slot is made'
+  | 'lets a former leader make the slot'
   | 'repairs the publication without a mark'
   | 'resumes a reconcile that is marked anew'
   | 'sets no horizon where the checkpoint is missing'

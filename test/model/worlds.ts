@@ -69,8 +69,8 @@ export const LARGE: readonly World[] = [
     faults: ['the stream is cut', 'the server crashes'],
   }),
   world('any fault and a takeover', { faults: FAULTS, mostTakeovers: 1 }),
-  world('two takeovers', { faults: ['the slot is dropped'], mostTakeovers: 2, audits: 'regular' }),
-  world('a slot that a former leader makes late', {
+  world('two takeovers', { faults: ['the slot is dropped'], mostTakeovers: 2 }),
+  world('a slot that a former leader wants to make late', {
     faults: ['the slot is dropped', 'somebody makes the slot again'],
     mostFaults: 2,
     mostTakeovers: 1,
@@ -97,6 +97,7 @@ export const TRAPS: Readonly<Record<Trap, Partial<Bounds>>> = {
   },
   'reconciles without a second look': { settled: false, mostFaults: 0 },
   'marks a reconcile after the slot is made': { faults: ['the slot is dropped', 'the stream is cut'], mostFaults: 2 },
+  'lets a former leader make the slot': { faults: ['the slot is dropped'], mostFaults: 2, mostTakeovers: 1 },
   'repairs the publication without a mark': { faults: ['the publication loses the table'] },
   'resumes a reconcile that is marked anew': {
     rows: [[1], [0]],

@@ -38,6 +38,7 @@ const OBSERVED: Observed = {
   hasMirroredRows: false,
   publication: 'correct',
   slot: SLOT,
+  makers: [],
   unreadable: undefined,
   marked: undefined,
   failed: new Set(),
@@ -93,6 +94,12 @@ test.each([
     { ...slot({ reader: { pid: 7, ours: true } }), failed: new Set(['terminate reader']) },
     { step: 'reconcile', why: 'slot_busy' },
   ],
+  ['a former leader may still make the slot', { slot: undefined, makers: [7, 8] }, { step: 'terminate maker', pid: 7 }],
+  [
+    'its session does not end either',
+    { makers: [7], failed: new Set(['terminate maker']) },
+    { step: 'reconcile', why: 'slot_busy' },
+  ],
   [
     'another program reads the slot',
     slot({ reader: { pid: 7, ours: false } }),
@@ -127,6 +134,8 @@ function take(observed: Observed, step: Step, may: { repair: boolean; end: boole
       });
     case 'repair publication':
       return marked(step.due, may.repair ? { ...observed, publication: 'correct' } : failed('repair publication'));
+    case 'terminate maker':
+      return may.end ? { ...observed, makers: [] } : failed('terminate maker');
     case 'terminate reader':
       return may.end ? { ...observed, slot: { ...observed.slot!, reader: undefined } } : failed('terminate reader');
     case 'drop slot':
