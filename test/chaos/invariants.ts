@@ -2,6 +2,7 @@
  * What must hold once it is calm, each by plain SQL over source, log and book, or by what the daemons show. Some must come true within a stated time of the calm.
  * They share no code with the product.
  */
+import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { migrateAtOnce } from './faults/daemons.ts';
 import { LIFE_MINUTES, type Stage } from './stage.ts';
@@ -16,12 +17,23 @@ const SHOWN_S = 90;
 /** After its life an SMS is open for so long at most; a queue that somebody emptied is filled again each 3 minutes. */
 const OVERDUE_S = 400;
 const RETAINED_BYTES = 64 * 1024 * 1024;
+/** Prepared statements that pile up would need more; compiled plans need some. */
+const SESSION_BYTES = 96 * 1024 * 1024;
 const TEXT = 'Код авторизації дій в системі eHealth: ';
 const FINAL = `('Delivered', 'Expired', 'Deleted', 'Undeliverable', 'Rejected', 'Unaccepted', 'Terminated')`;
 const ZONE = 'Europe/Kyiv';
 
 /** What is wrong; none: nothing. */
 type Look = (stage: Stage, workload: Workload) => Promise<string[]>;
+
+/** Memory of a process that it shares with no other; bytes. */
+function ownMemory(pid: number): number {
+  try {
+    return 1024 * Number(/RssAnon:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0);
+  } catch {
+    return 0;
+  }
+}
 
 /** How many, where not none. */
 const counted = (what: string, n: number | undefined) => (n === 0 ? [] : [`${n} ${what}`]);
@@ -121,16 +133,18 @@ export const SOON: Readonly<Record<string, readonly [seconds: number, Look]>> = 
       return rows.filter(({ bytes }) => bytes > RETAINED_BYTES).map(({ bytes }) => `${bytes} bytes of WAL are kept`);
     },
   ],
-  'sessions are bounded': [
+  'sessions and their memory are bounded': [
     SHOWN_S,
     async ({ sql, members }) => {
-      const rows = await sql<{ name: string; n: number; kind: string }[]>`
-        select split_part(application_name, ' ', 3) as name, backend_type as kind, count(*)::int as n from pg_stat_activity
+      const rows = await sql<{ name: string; n: number; kind: string; pids: number[] }[]>`
+        select split_part(application_name, ' ', 3) as name, backend_type as kind, count(*)::int as n, json_agg(pid) as pids from pg_stat_activity
          where application_name like 'smslogd %' group by 1, 2`;
       const wrong = rows.filter(({ kind, n }) => n > (kind === 'walsender' ? 1 : SESSIONS - 1));
       const daemons = rows.filter(({ kind }) => kind !== 'walsender').length;
+      const large = rows.flatMap(({ pids }) => pids.map(ownMemory)).filter((bytes) => bytes > SESSION_BYTES);
       return [
         ...wrong.map(({ kind, n }) => `${n} sessions of one daemon (${kind})`),
+        ...large.map((bytes) => `a session has ${Math.round(bytes / 1024 / 1024)} MiB on the server`),
         ...(daemons > members.length ? [`sessions of ${daemons} daemons are there`] : []),
       ];
     },

@@ -32,6 +32,8 @@ const STOP_MS = 12_000;
 /** What a process needs after it was frozen, before it must say that it lives. */
 const THAW_MS = 90_000;
 const MOST_MEMORY = 400 * 1024 * 1024;
+/** Connections to the gateway (64 at once), to the server, and ours to the daemon. */
+const MOST_SOCKETS = 120;
 const COUNTER = /^([a-z_]+(?:_total|_bucket|_count)(?:\{[^}]*\})?) ([0-9.eE+-]+)$/gm;
 
 export function startWatch(stage: Stage, breach: (what: string) => void): Watch {
@@ -112,6 +114,7 @@ export function startWatch(stage: Stage, breach: (what: string) => void): Watch 
     figures.mostMemory = Math.max(figures.mostMemory, memory);
     figures.mostSockets = Math.max(figures.mostSockets, sockets);
     if (memory > MOST_MEMORY) breach(`${member.name} has ${Math.round(memory / 1024 / 1024)} MiB of memory`);
+    if (sockets > MOST_SOCKETS) breach(`${member.name} has ${sockets} sockets`);
   };
 
   const server = async () => {
