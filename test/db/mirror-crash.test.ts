@@ -231,6 +231,12 @@ test('an older daemon cannot write behind its successor: not the checkpoint, and
   await stepsDown(store.saveReconcilePosition(undefined, undefined, older.term));
   expect(await logged()).toBe(0);
   expect(await checkpoint()).toBeNull();
+  const row = () => db.sql`select * from smslogd.checkpoint`;
+  const before = await row();
+  await store.identify('of the older one', older.term);
+  await store.markAudit(older.term);
+  await store.saveAuditedXid('1', older.term);
+  expect(await row()).toEqual(before);
   const known = randomUUID();
   await store.write(batchOf(known), newer.term);
   expect(await logged()).toBe(1);
