@@ -29,7 +29,9 @@ import type { Command } from './command.ts';
 
 /** A stop takes less than 10 s: what is not done by then is left to the next start, which resumes it. */
 const GRACE_MS = 9_500;
-const DRAIN_MS = 7_800;
+const DRAIN_MS = 7_500;
+/** Beside a database that does not answer this passes after it, and half a second until the connections are cut. */
+const RELEASE_MS = 1_000;
 const SUMMARY_MS = 60_000;
 /** Counting waits for the mirror's catch-up for so long at most. */
 const CATCH_UP_MS = 300_000;
@@ -175,8 +177,8 @@ async function daemon(
       // what hangs on a lock or an open transaction is left: it is not acknowledged, and its lease ends
       await Promise.race([Promise.allSettled(loops), pause(DRAIN_MS, new AbortController().signal)]);
       clearInterval(summary);
-      await Promise.race([leader.release(), pause(1_000, new AbortController().signal)]);
-      await http.close();
+      const released = Promise.race([leader.release(), pause(RELEASE_MS, new AbortController().signal)]);
+      await Promise.all([released, http.close()]);
     }
   } finally {
     await connections.end();

@@ -66,6 +66,8 @@ const LOOK_MS = 2_000;
 const STALL_MS = 5_000;
 /** Through a pooler a statement may wait for a free session there, where nobody sees it. */
 const POOLED_STALL_MS = 60_000;
+/** A connection that does not end is cut after so many seconds. */
+const END_S = 0.5;
 /** What is to end may take so long. */
 const STUCK_MS = 2_000;
 
@@ -96,7 +98,7 @@ export function openConnections(config: Config, options: Options = {}): Connecti
     lanes[purpose] = {
       statements: new Map(),
       cut: () => dropConnections(sql),
-      end: async () => await sql.end({ timeout: 1 }),
+      end: async () => await sql.end({ timeout: END_S }),
     };
     return observed(sql, lanes[purpose]);
   };

@@ -125,7 +125,7 @@ const lockOfStart = async () => {
 const startToWait = () =>
   until('the start to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
 
-test('a daemon whose path to the database dies while it starts goes on by another connection', async () => {
+test('a daemon whose path to the database dies while it starts goes on by another connection, and where it is silent SIGTERM ends it with 0', async () => {
   const url = new URL(db.url);
   const proxy = await startProxy({ host: url.hostname, port: Number(url.port) });
   url.port = String(proxy.port);
@@ -136,8 +136,9 @@ test('a daemon whose path to the database dies while it starts goes on by anothe
   await unlock();
   await daemon.line('it streams', (line) => line.includes('the mirror streams'));
   expect((await fetch(`${await daemon.url()}/healthz`)).status).toBe(200);
-  daemon.kill('SIGKILL');
-  await daemon.exited;
+  proxy.holds = true;
+  daemon.kill('SIGTERM');
+  expect(await daemon.exited).toBe(0);
   await proxy.close();
 });
 
