@@ -85,8 +85,8 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
   };
 }
 
-/** After these the stream may have passed rows over, which only an audit then finds. */
-const PASSES_OVER = /^(?:slot|publication|checkpoint) |^(?:needed column|source) away$/;
+/** After these the stream may have passed rows over that only an audit finds; after others of slot and checkpoint a reconcile is marked before it can. */
+const PASSES_OVER = /^slot (?:made again|advanced|consumed)$|^publication |^(?:needed column|source) away$/;
 
 async function storm(
   stage: Stage,

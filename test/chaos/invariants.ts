@@ -4,7 +4,9 @@
  */
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
+import { startProcess } from '../support/daemon.ts';
 import { migrateAtOnce } from './faults/daemons.ts';
+import { personalIn } from './personal.ts';
 import { LIFE_MINUTES, type Stage } from './stage.ts';
 import { untrue, type Logged } from './truth.ts';
 import { finalStays, SESSIONS } from './watch.ts';
@@ -243,12 +245,22 @@ export const NOW: Readonly<Record<string, Look>> = {
   },
 };
 
-/** At the end: `migrate` has nothing to say against all this. */
+/** At the end: neither `migrate` nor `verify` has anything to say against all this. */
 export const LAST: Readonly<Record<string, Look>> = {
   'four migrations at once end well': async (stage) =>
     (await migrateAtOnce(stage, 4)).flatMap(({ code, last }) =>
       code === 0 ? [] : [`migrate ended with ${code}: ${last}`],
     ),
+  'verify finds nothing, and shows nobody': async (stage) => {
+    const { exited, lines, stderr } = startProcess(['verify'], stage.db.env(), stage.program);
+    const code = await exited;
+    const said = [...lines, stderr()].join('\n');
+    const shown = personalIn(said, stage);
+    return [
+      ...(code === 0 ? [] : [`it ended with ${code}: ${said.slice(-600)}`]),
+      ...(shown === undefined ? [] : [`it shows ${shown}`]),
+    ];
+  },
 };
 
 /** Looks until nothing is wrong, or until the time is over: then what is still wrong. */
