@@ -17,21 +17,8 @@ export async function requireTimezones(
   const { SOURCE_TIMEZONE, REPORT_TIMEZONE } = config;
   const asked = Object.entries({ SOURCE_TIMEZONE, REPORT_TIMEZONE }).filter(([, zone]) => zone !== 'UTC');
   if (asked.length === 0) return;
-  const names = (await query<{ name: string }>('select name from pg_timezone_names')).map(({ name }) => name);
-  const abbreviations = new Set(
-    (await query<{ abbrev: string }>('select abbrev from pg_timezone_abbrevs')).map(({ abbrev }) => abbrev),
-  );
-  const isAbbreviation = (zone: string) => zone !== 'UTC' && abbreviations.has(zone.toUpperCase());
-  // Debian's has each zone three times
-  const zones = names.filter((name) => !isAbbreviation(name) && !/^(?:posix|right)\//.test(name));
-  const problems = asked
-    .filter(([, zone]) => !zones.includes(zone))
-    .map(([setting, zone]) => {
-      const is = isAbbreviation(zone)
-        ? 'to PostgreSQL it is an abbreviation, an offset that never changes'
-        : 'PostgreSQL has no such zone in pg_timezone_names';
-      return `${setting}: ${is}; the nearest is ${nearestZone(zone, zones)}`;
-    });
+  const places = await Promise.all(asked.map(([, zone]) => isPlace(query, zone)));
+  const problems = places.every(Boolean) ? [] : await otherwise(query, asked);
   // counters are kept by hours, and days made of them
   const broken = await query(
     `select from generate_series(timestamptz '2000-01-01 00:00+00', '2050-01-01 00:00+00', '1 month') as at
@@ -42,6 +29,35 @@ export async function requireTimezones(
       'REPORT_TIMEZONE: its offset is not always a whole number of hours, and figures are kept by the hour; UTC and Europe/Kyiv are',
     );
   if (problems.length > 0) throw new SmslogdError('config_invalid', `wrong settings:\n  ${problems.join('\n  ')}`);
+}
+
+/**
+ * True for the name of a place, spelt as PostgreSQL spells it: no abbreviation has a slash, and without a digit it is a zone or nothing. To look into
+ * pg_timezone_names instead is to read the file of each zone.
+ */
+async function isPlace(query: Query, zone: string): Promise<boolean> {
+  if (!/^[A-Z][A-Za-z_]+\/[A-Za-z_/]+$/.test(zone)) return false;
+  const name = quoteLiteral(zone);
+  return (await query(`select where set_config('timezone', ${name}, true) = ${name}`).catch(() => [])).length > 0;
+}
+
+/** A sentence for each zone that PostgreSQL would read otherwise. */
+async function otherwise(query: Query, asked: readonly (readonly [string, string])[]): Promise<string[]> {
+  const names = (await query<{ name: string }>('select name from pg_timezone_names')).map(({ name }) => name);
+  const abbreviations = new Set(
+    (await query<{ abbrev: string }>('select abbrev from pg_timezone_abbrevs')).map(({ abbrev }) => abbrev),
+  );
+  const isAbbreviation = (zone: string) => zone !== 'UTC' && abbreviations.has(zone.toUpperCase());
+  // Debian's has each zone three times
+  const zones = names.filter((name) => !isAbbreviation(name) && !/^(?:posix|right)\//.test(name));
+  return asked
+    .filter(([, zone]) => !zones.includes(zone))
+    .map(([setting, zone]) => {
+      const is = isAbbreviation(zone)
+        ? 'to PostgreSQL it is an abbreviation, an offset that never changes'
+        : 'PostgreSQL has no such zone in pg_timezone_names';
+      return `${setting}: ${is}; the nearest is ${nearestZone(zone, zones)}`;
+    });
 }
 
 /** Where several are as near, these come first. */

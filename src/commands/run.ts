@@ -17,7 +17,7 @@ import { watchWaits } from '../mirror/locks.ts';
 import { createMirror } from '../mirror/mirror.ts';
 import { queryOfPool } from '../schema/objects.ts';
 import { clearGateways } from '../gateway/certificates.ts';
-import { createPoller } from '../poller/poller.ts';
+import type { Poller } from '../poller/poller.ts';
 import { repairQueue } from '../poller/requeue.ts';
 import { openConnections } from '../postgres/connections.ts';
 import type { Sql } from '../postgres/pools.ts';
@@ -33,7 +33,8 @@ const DRAIN_MS = 7_500;
 /** Beside a database that does not answer this passes after it, and half a second until the connections are cut. */
 const RELEASE_MS = 1_000;
 const SUMMARY_MS = 60_000;
-/** Counting waits for the mirror's catch-up for so long at most. */
+/** Polling and counting wait for the mirror's catch-up for so long at most. */
+const FIRST_ROWS_MS = 2_500;
 const CATCH_UP_MS = 300_000;
 
 export const command: Command = {
@@ -102,6 +103,7 @@ async function daemon(
   });
   signalsTaken?.();
   const reloads = [reread];
+  const onReload = (tryNow: () => void) => void reloads.push(tryNow);
   const unhandle = handle({
     ...(stdoutIsTerminal ? {} : { SIGHUP: () => reload(reloads, log) }),
     SIGUSR2: () => {
@@ -153,16 +155,24 @@ async function daemon(
       // it may wait for a lock
       await Promise.race([databaseAtStart(config, upkeep, log, stop.signal), once(stop.signal, 'abort')]);
       // what is counted from: before anything is written
-      if (!stop.signal.aborted) await figures.refresh().then(summarize.begin);
+      const begun = figures.refresh().then(summarize.begin);
       run('leader', (signal, works) => leader.run(signal, works));
       run('waits', (signal) => watchWaits({ ...connections, config, log, metrics }, signal));
+      const mirror = createMirror({ config, connections, lead: leader, metrics, log, health, onCaughtUp });
       if (mirrors)
-        lead('mirror', createMirror({ config, connections, lead: leader, metrics, log, health, onCaughtUp }));
+        lead('mirror', async (signal, works) => {
+          await begun;
+          await mirror(signal, works);
+        });
+      let poller: Poller | undefined;
       if (config.LOOPS.includes('poller'))
-        run(
-          'poller',
-          createPoller({ config, connections, metrics, log, health, onReload: (tryNow) => void reloads.push(tryNow) }),
-        );
+        run('poller', async (signal) => {
+          // the backlog comes first: to load the client for the gateway takes a moment
+          if (poller === undefined && mirrors) await Promise.race([caughtUp, pause(FIRST_ROWS_MS, signal)]);
+          const { createPoller } = await import('../poller/poller.ts');
+          poller ??= createPoller({ config, connections, metrics, log, health, onReload });
+          await poller(signal);
+        });
       lead('queue', (signal, works) => repairQueue({ sql: upkeep, log, fence, works }, signal));
       lead('figures', async (signal, works) => {
         // the backlog comes first

@@ -104,6 +104,8 @@ export function createApply(sink: Pick<Direct, 'row'>, config: Config, quarantin
     begin(at: string): void {
       place = at;
       clean = 0;
+      // logs in while the stream does
+      sink.row('select', []).catch(() => {});
     },
 
     /** How the values of the batches come from now on. */
