@@ -1,4 +1,4 @@
-/** A reading of the database that many ask for: done once at a time, at most every few seconds, and for a fifth of the time at most. */
+/** A reading of the database that many ask for: done once at a time, at most every few seconds, and for a fifth of the time where it takes less than five seconds. */
 import { pause } from '../supervise.ts';
 
 export interface ReadingOptions {
@@ -12,6 +12,8 @@ export interface ReadingOptions {
 
 /** Values stay fresh for so many times as long as their reading took. */
 const REST = 4;
+/** But no longer: what took so much has waited, for a lock or on a dead path, and that may be over. */
+const MOST_REST_MS = 20_000;
 
 /** The returned function reads again where what was read is no longer fresh. It never rejects, and returns in time; a slower reading goes on. */
 export function createReading(
@@ -32,7 +34,8 @@ export function createReading(
       failing = true;
     } finally {
       const ended = performance.now();
-      freshUntil = maxAgeMs === 0 ? ended : ended + Math.max(maxAgeMs, REST * (ended - started));
+      freshUntil =
+        maxAgeMs === 0 ? ended : ended + Math.max(maxAgeMs, Math.min(MOST_REST_MS, REST * (ended - started)));
       running = undefined;
     }
   };
