@@ -219,7 +219,9 @@ function createCandidates(
   return {
     async add(more: readonly string[]) {
       ids.push(...more);
-      if (ids.length >= CANDIDATES) await recheckCandidates();
+      // with no stream to wait for, what is found is copied even where the scan is cut short
+      const enough = mirrorTimeoutMs === undefined ? 1 : CANDIDATES;
+      if (ids.length >= enough) await recheckCandidates();
     },
     async counts() {
       if (ids.length > 0) await recheckCandidates();

@@ -1,7 +1,10 @@
 /** What can happen to the publication: said clearly, mended once, and every row is in the log once. */
 import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { createStore } from '../../src/mirror/store.ts';
+import { lightAudit } from '../../src/reconcile/audit.ts';
 import { migrate } from '../../src/schema/migrate.ts';
+import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { difference, insertMany, insertVerification } from '../support/verifications.ts';
@@ -130,6 +133,23 @@ test('where the role may not mend the publication, the SQL is said and the log i
   await insertMany(db.sql, 5);
   await everyRowOnce();
   await gone();
+});
+
+test('what an audit has found where nothing can be streamed is copied at once, and not lost where the audit is cut short', async () => {
+  await db.owner.sql`alter table verification.verifications set (fillfactor = 10)`;
+  await insertMany(db.sql, 1_000);
+  const source = await describeSource(db.daemon, db.config());
+  await createStore(db.daemon, db.config()).read();
+  const stop = new AbortController();
+  let found = 0;
+  const missing = async (ids: readonly string[]) => {
+    found += ids.length;
+    stop.abort();
+  };
+  const options = { sinceSeconds: 900, mirrorTimeoutMs: undefined, share: 1, missing, incomplete: async () => {} };
+  await lightAudit(db.daemon, db.config(), source, options, stop.signal);
+  expect(found).toBeGreaterThan(0);
+  expect(found).toBeLessThan(1_000);
 });
 
 test('where nothing can be streamed, an old transaction for which the reconcile waits keeps no new row from the log, nor the mirror from streaming again', async () => {
