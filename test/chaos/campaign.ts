@@ -116,7 +116,7 @@ async function storm(
 
 /** How many times longer than on a machine of its own all takes here, about: others may use it, too. */
 function slowness(): number {
-  return Math.min(6, Math.max(1, loadavg()[0]! / availableParallelism()));
+  return Math.min(12, Math.max(1, loadavg()[0]! / availableParallelism()));
 }
 
 /** How many looks it were. */
