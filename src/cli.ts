@@ -36,6 +36,7 @@ let code = await commandLine(process.argv.slice(2), {
   print: (line) => stdout(Buffer.from(`${line}\n`), (_, error) => (failure ??= error)),
   complain,
   stdoutIsTerminal: isatty(1),
+  ...(process.stdout.isTTY ? { size: () => process.stdout } : {}),
   signalsTaken,
 });
 

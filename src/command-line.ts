@@ -8,6 +8,7 @@ import { SmslogdError, toSmslogdError } from './errors.ts';
 import { framesOf } from './log.ts';
 import { near } from './nearest.ts';
 import { VERSION } from './version.ts';
+import { flow } from './wrap.ts';
 
 export interface Terminal extends Io {
   /** a line on stderr */
@@ -31,7 +32,7 @@ export async function commandLine(words: readonly string[], io: Terminal): Promi
 async function dispatch(words: readonly string[], io: Terminal): Promise<number> {
   const [name, ...rest] = words;
   if (name === undefined) {
-    io.complain(await programHelp());
+    io.complain(flow(await programHelp(), io.size?.().columns ?? Infinity));
     return 2;
   }
   if (HELP.includes(name)) return say(io, await programHelp());
@@ -68,7 +69,7 @@ function meant(word: string, known: readonly string[]): string {
 }
 
 function say(io: Io, text: string): number {
-  io.print(text);
+  io.print(io.size === undefined ? text : flow(text, io.size().columns));
   return 0;
 }
 

@@ -27,6 +27,8 @@ export interface Io {
   /** a line on stdout */
   readonly print: (line: string) => void;
   readonly stdoutIsTerminal: boolean;
+  /** of the terminal, if stdout is one */
+  readonly size?: () => { readonly columns: number; readonly rows: number };
   /** told when the command handles SIGTERM and SIGINT itself */
   readonly signalsTaken?: () => void;
 }

@@ -4,7 +4,7 @@ import type { Command } from './command.ts';
 
 export const command: Command = {
   summary: 'prints the settings in force, secrets masked; those that are wrong are marked',
-  details: 'Exits 1 where a setting is wrong. A name that is no setting is told with the nearest one.',
+  details: 'Exits 1 if a setting is wrong. An unknown name is printed with the nearest setting.',
   flags: {
     json: { type: 'boolean', about: 'as one JSON object' },
     markdown: { type: 'boolean', about: 'prints all settings as the table in docs/reference.md' },

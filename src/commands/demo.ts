@@ -12,7 +12,7 @@ export const command: Command = {
   summary: 'runs everything on an embedded PostgreSQL and checks the result',
   details:
     'Makes a PostgreSQL of its own in a temporary directory, two days of SMS, a simulator of the gateway, live services, and a daemon that\n' +
-    'it kills once. At the end it compares the log with the truth: exit code 0 only if nothing is missing, doubled or untrue. Ctrl-C ends\n' +
+    'it kills once. At the end it compares the log with what was sent: exit code 0 only if nothing is missing, doubled or wrong. Ctrl-C ends\n' +
     'it in order, a second one at once; either way it removes what it made.',
   flags: {
     seconds: { type: 'string', value: 'N', about: 'ends by itself after N seconds of running; default: at Ctrl-C' },

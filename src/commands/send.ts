@@ -19,7 +19,7 @@ const LONGEST_TEXT = 2_000;
 export const command: Command = {
   summary: 'sends one SMS through IP2SMS and logs it',
   details:
-    'For operators who test the channel. Prints the id of the new row in verification.sms_log and its status; the daemon asks for the rest.\n' +
+    'For operators who test the channel. Prints the id of the new row in verification.sms_log and its status; the daemon polls for later ones.\n' +
     'A refused SMS is logged as Rejected, and the exit code is 1.',
   flags: {
     to: { type: 'string', value: '+380XXXXXXXXX', about: 'the phone number' },

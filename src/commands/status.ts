@@ -4,7 +4,7 @@ import { toSmslogdError, type SmslogdError } from '../errors.ts';
 import { factsOf, readStatus, type Reading } from '../page/from-database.ts';
 import type { StatusFacts } from '../page/facts.ts';
 import { createSettling } from '../page/settling.ts';
-import { statusText } from '../page/terminal.ts';
+import { inSight, statusText } from '../page/terminal.ts';
 import { openDatabase } from '../postgres/pools.ts';
 import { requireSchema } from '../schema/migrate.ts';
 import { pause } from '../supervise.ts';
@@ -69,10 +69,11 @@ function show(
   facts: StatusFacts,
   problem: SmslogdError | undefined,
   again: boolean,
-  { env, print, stdoutIsTerminal }: Io,
+  { env, print, stdoutIsTerminal, size }: Io,
 ): void {
   const colour = stdoutIsTerminal && (env['NO_COLOR'] ?? '') === '';
   const lines = [...statusText(facts, colour), ...(problem === undefined ? [] : ['', `Try: ${problem.hint}`])];
   if (again) lines.push('', 'Ctrl-C ends it');
-  print(`${again && stdoutIsTerminal ? CLEAR : ''}${lines.join('\n')}`);
+  const shown = again && size !== undefined ? inSight(lines, size().rows) : lines;
+  print(`${again && stdoutIsTerminal ? CLEAR : ''}${shown.join('\n')}`);
 }

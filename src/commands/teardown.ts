@@ -17,7 +17,7 @@ export const command: Command = {
   summary: 'drops the slot and the publication, so that nothing holds WAL; keeps the log',
   details:
     'Running daemons become idle until `smslogd migrate` is run again. Drops the slot as the role of\n' +
-    'DATABASE_REPLICATION_URL, all else as that of DATABASE_URL; what they may not do it prints as SQL.',
+    'DATABASE_REPLICATION_URL, all else as that of DATABASE_URL; for what these roles may not do it prints the SQL.',
   run: async (_flags, { env, print }) => {
     const config = loadConfig(env, ['database']);
     const sql = openDatabase(config, { max: 1, name: 'teardown' });

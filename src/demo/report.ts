@@ -67,7 +67,7 @@ function figureCells(cell: (type: DemoType, period: Period) => string): string {
   return DEMO_TYPES.map((type) => cell(type, 'today').padStart(11) + cell(type, 'yesterday').padStart(12)).join('');
 }
 
-/** Table two: what was written against what is logged, by status. `written` counts the true statuses, `logged` those in the log. */
+/** Table two: what was written against what is logged, by status. `written` counts the statuses at the gateway, `logged` those in the log. */
 export function auditTable({ tallies, totals, flaws, behind }: Audit): string[] {
   const width = 14;
   const used = STATUS_LINES.filter((status) =>
@@ -90,7 +90,7 @@ export function auditTable({ tallies, totals, flaws, behind }: Audit): string[] 
     ...(behind.rows === 0
       ? []
       : wrap(
-          `${sms(behind.rows)} moved on after they were last asked for, ${age(behind.longestMs / 1000)} ago at most: behind, not untrue`,
+          `${sms(behind.rows)} changed after their last status request, at most ${age(behind.longestMs / 1000)} ago: not counted as wrong`,
           WIDTH,
         )),
   ];
@@ -115,10 +115,10 @@ export function resultLine(audit: Audit, exitCode: number | null): string {
   if (isRight(audit) && exitCode !== 0)
     return `Result: WRONG. The log is right, but the daemon did not end in order on SIGTERM (exit code ${exitCode}).`;
   if (isRight(audit))
-    return `Result: right. Each of the ${sms(all.written)} is in the log exactly once, with its true status.`;
+    return `Result: right. Each of the ${sms(all.written)} is in the log exactly once, with its correct status.`;
   return (
     `Result: WRONG. Of ${sms(all.written)} ${count(all.missing)} are missing in the log, ${count(all.doubled)} rows are doubled ` +
-    `and ${count(all.differing)} are untrue.`
+    `and ${count(all.differing)} have wrong data.`
   );
 }
 

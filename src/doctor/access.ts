@@ -13,7 +13,7 @@ export const policyCheck: Check<Found> = needing(
   async (found): Promise<Finding> => {
     const { sql, source, user = '' } = found;
     const inTheWay = await policiesInTheWay(queryOfPool(sql), source, [user]);
-    if (inTheWay === undefined) return ok(`applies to nothing that role ${user} uses`);
+    if (inTheWay === undefined) return ok(`applies to no table that role ${user} uses`);
     found.hidden = true;
     return fail(inTheWay.message, inTheWay.hint);
   },
@@ -22,7 +22,7 @@ export const policyCheck: Check<Found> = needing(
 export const accessChecks: readonly Check<Found>[] = [
   needing('privileges', ['sql', 'migrated', 'source'], async ({ sql, source, user }) => {
     const lacking = await lackingPrivileges(sql, source);
-    if (lacking.length === 0) return ok(`role ${user} may read the source and write what is smslogd's`);
+    if (lacking.length === 0) return ok(`role ${user} has all privileges that it needs`);
     return fail(
       `role ${user} lacks ${lacking.join(', ')}`,
       `smslogd migrate --role ${user} # as the owner of the source table`,
@@ -47,7 +47,7 @@ export const accessChecks: readonly Check<Found>[] = [
         `functions of smslogd belong to ${others.map(({ owner }) => owner).join(', ')}, the source table to ${source.owner}`,
         `smslogd migrate # as ${source.owner}; it says what to run`,
       );
-    return ok(`what smslogd made has the rights of ${source.owner}, the owner of the source table`);
+    return ok(`everything of smslogd belongs to ${source.owner}, the owner of the source table`);
   }),
 
   needing('personal data', ['sql', 'migrated', 'source'], async ({ sql, source }) => readers(sql, source.owner)),

@@ -19,13 +19,13 @@ export const encryptionCheck: Check<Found> = needing('encryption', ['config'], a
   const unsafe = of('unsafe');
   if (unsafe !== '')
     return fail(
-      `${unsafe}: the server is not verified, and whoever answers in its place gets the login and every SMS`,
-      'add sslmode=verify-full&sslrootcert=FILE, with the certificate of its authority (or sslrootcert=system) -- sslmode=disable says that the network is to be trusted',
+      `${unsafe}: the server is not verified, so whoever answers in its place gets the login and every SMS`,
+      'add sslmode=verify-full&sslrootcert=FILE, with the certificate of its authority (or sslrootcert=system) -- sslmode=disable if the network is trusted',
     );
   const said = of('said');
   if (said !== '')
     return warn(
-      `${said}: sslmode=disable, so that whoever is on the network in between reads along`,
+      `${said}: sslmode=disable, so the network in between can read everything`,
       'sslmode=verify-full&sslrootcert=FILE',
     );
   return ok('verified TLS, or no network in between');

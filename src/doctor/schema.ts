@@ -34,10 +34,12 @@ export const schemaChecks: readonly Check<Found>[] = [
     const said = `${found.config.SOURCE_TABLE}, ${source.columns.size} columns, owner ${source.owner}`;
     if (source.generated.length > 0 && !source.publishesGenerated)
       return warn(
-        `${said}; ${source.generated.join(', ')} is generated, which no stream has (stored ones from PostgreSQL 18 on): each new SMS costs a lookup in the source`,
+        `${said}; ${source.generated.join(', ')} is generated, and generated columns are not streamed (before PostgreSQL 18; later only stored ones): each new SMS needs a lookup in the source`,
       );
     if (!source.tracksGateway)
-      return warn(`${said}; it has no gateway_id column: its SMS are logged and not judged, shown as untracked`);
+      return warn(
+        `${said}; it has no gateway_id column: its SMS are logged, but their delivery cannot be followed (untracked)`,
+      );
     return ok(`${said}, replica identity ${IDENTITIES[source.replicaIdentity] ?? source.replicaIdentity}`);
   }),
 
@@ -49,7 +51,7 @@ export const schemaChecks: readonly Check<Found>[] = [
     found.migrated = true;
     if (newer.length === 0) return ok('migrated');
     return warn(
-      `newer than this version: it has ${newer.join(', ')} besides; one minor version further is no obstacle`,
+      `newer than this version, with ${newer.join(', ')}; this version works on the schema of the next minor version`,
       'install the version of smslogd that ran migrate here',
     );
   }),
@@ -58,7 +60,7 @@ export const schemaChecks: readonly Check<Found>[] = [
     const query = queryOfPool(sql);
     const altered = await alteredObjects(query);
     const fix = 'smslogd migrate # as the owner of the source table';
-    if (altered === undefined) return fail('migrate has not finished here', fix);
+    if (altered === undefined) return fail('migrate has not completed here', fix);
     if (altered.length > 0)
       return fail(
         altered.map(({ object, missing }) => `${object} ${missing ? 'was dropped' : 'was changed'}`).join('; '),
@@ -66,11 +68,8 @@ export const schemaChecks: readonly Check<Found>[] = [
       );
     const others = await changedFiles(query, filesToApply(config, source));
     if (others.length > 0)
-      return warn(
-        `those of ${others.map(({ name }) => name).join(', ')} are of another version or other settings`,
-        fix,
-      );
-    return ok('all there, and as migrate made them');
+      return warn(`${others.map(({ name }) => name).join(', ')} are of another version or have other settings`, fix);
+    return ok('all present and unchanged');
   }),
 
   needing('index on the id', ['sql', 'source'], async ({ sql, source }) => {
@@ -81,7 +80,7 @@ export const schemaChecks: readonly Check<Found>[] = [
          and (i.indnkeyatts = 1 or exists (select from pg_class c where c.oid = i.indrelid and c.relkind = 'p'))`;
     if (index !== undefined) return ok(index.name);
     return warn(
-      'the source has no unique index on its id: a copy or an audit reads it whole for each piece, and whoever changes the table waits for that; of two rows with one id the log has the first',
+      'the source has no unique index on its id: a copy or an audit reads the whole table for each chunk, and DDL on the table waits for that; of two rows with one id the log has the first',
       `create unique index concurrently on ${source.table} (id);`,
     );
   }),
@@ -102,7 +101,7 @@ export const schemaChecks: readonly Check<Found>[] = [
            select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attname = 'id'
             where i.indrelid = ${LOG}::text::regclass and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null
               and i.indnkeyatts = 1 and i.indkey[0] = a.attnum)) wrong`;
-    if (rows.length === 0) return ok('each id once, kept through a crash');
+    if (rows.length === 0) return ok('unique ids, crash-safe');
     return fail(rows.map(({ says }) => says).join('; '), rows.map(({ fix }) => fix).join(' '));
   }),
 
@@ -114,9 +113,9 @@ export const schemaChecks: readonly Check<Found>[] = [
          and tgtype & 3 = 3 and tgtype & 20 <> 0
       union all select 'rule', quote_ident(rulename) from pg_rewrite where ev_class = ${LOG}::text::regclass and ev_type in ('2', '3')
       order by 1, 2`;
-    if (rows.length === 0) return ok('none that can change a row or pass it over');
+    if (rows.length === 0) return ok('none that can change or skip a row');
     return warn(
-      `${rows.map(({ kind, name }) => `${kind} ${name}`).join(', ')} can change what is written or pass it over: the log is then not what was sent`,
+      `${rows.map(({ kind, name }) => `${kind} ${name}`).join(', ')} can change or skip rows: the log may then differ from what was sent`,
       `${rows.map(({ kind, name }) => `drop ${kind} ${name} on ${LOG};`).join(' ')} -- then: smslogd verify --repair`,
     );
   }),
@@ -134,14 +133,14 @@ export const schemaChecks: readonly Check<Found>[] = [
     if (excess.length > 0)
       return warn(
         now.others
-          ? `${config.PUBLICATION_NAME} publishes other tables than ${source.table}, too, which nobody reads`
-          : `${config.PUBLICATION_NAME} publishes UPDATEs or DELETEs, which nobody needs: without a replica identity PostgreSQL would refuse the owner's`,
+          ? `${config.PUBLICATION_NAME} also publishes tables other than ${source.table}, which smslogd does not read`
+          : `${config.PUBLICATION_NAME} publishes UPDATEs or DELETEs, which smslogd does not need: without a replica identity PostgreSQL would refuse the owner's`,
         fixOf(excess),
       );
     const said = `${config.PUBLICATION_NAME} publishes insert`;
     if (now.columns === undefined) return ok(said);
     return warn(
-      `${said} of the columns ${now.columns.join(', ')} only: dropping or changing one of those fails until the table has left it`,
+      `${said} of the columns ${now.columns.join(', ')} only: dropping or altering one of them fails until the table is removed from it`,
       `before such DDL: alter publication ${quoteIdentifier(config.PUBLICATION_NAME)} drop table ${source.table}; and after it: smslogd migrate`,
     );
   }),
@@ -165,7 +164,7 @@ export const schemaChecks: readonly Check<Found>[] = [
         `RETENTION_DAYS is ${days}, and the database keeps SMS ${row.days === 0 ? 'for ever' : `for ${row.days} days`}: none is removed`,
         'smslogd migrate # with the same RETENTION_DAYS',
       );
-    return ok(`days of ${row.report}, source timestamps of ${config.SOURCE_TIMEZONE}`);
+    return ok(`days in ${row.report}, source timestamps in ${config.SOURCE_TIMEZONE}`);
   }),
 
   needing('refused rows', ['sql', 'migrated'], async ({ sql }) => {
@@ -174,7 +173,7 @@ export const schemaChecks: readonly Check<Found>[] = [
     if (row === undefined || row.rows === 0) return ok('none');
     return warn(
       `${row.rows} source rows are not in the log, refused by ${row.reasons ?? 'a constraint'}`,
-      'select * from smslogd.sms_refused; -- mend the constraint or the rows, then: smslogd verify --repair',
+      'select * from smslogd.sms_refused; -- repair the constraint or the rows, then: smslogd verify --repair',
     );
   }),
 ];

@@ -66,11 +66,11 @@ export const serverChecks: readonly Check<Found>[] = [
       if (rows[0]?.dbname !== here?.database)
         return fail(
           'DATABASE_URL and DATABASE_REPLICATION_URL lead to different databases',
-          `Let DATABASE_REPLICATION_URL end in /${here?.database ?? ''}, too.`,
+          `Use the database ${here?.database ?? ''} in DATABASE_REPLICATION_URL.`,
         );
       const standby = await client.query<{ is: boolean }>('select pg_is_in_recovery() as is');
       if (standby.rows[0]?.is !== false)
-        return fail(`${name} leads to a standby, where the slot is not`, 'Point it at the primary.');
+        return fail(`${name} leads to a standby, which does not have the slot`, 'Point it at the primary.');
       return ok(`${name} takes replication connections`);
     } catch (error) {
       const code = codeOf(error);
@@ -108,16 +108,16 @@ export const serverChecks: readonly Check<Found>[] = [
         `${role} may replicate: whoever has its password can copy the whole server, with the password hashes of all roles`,
         `alter role ${role} noreplication; -- once DATABASE_REPLICATION_URL names a role of its own, as smslogd_replication of sql/roles.sql`,
       );
-    return ok(`${role} can neither replicate nor do what a superuser can`);
+    return ok(`${role} is no superuser and may not replicate`);
   }),
 
   needing('time limits', ['sql'], async ({ sql, user }) => {
     const rows = await sql<{ name: string; value: string; database: string }[]>`
       select name, current_setting(name) as value, current_database() as database from pg_settings
        where name in ('statement_timeout', 'lock_timeout', 'idle_session_timeout', 'transaction_timeout') and setting <> '0' order by name`;
-    if (rows.length === 0) return ok('none for what smslogd does');
+    if (rows.length === 0) return ok('none that affects smslogd');
     return warn(
-      `${rows.map(({ name, value }) => `${name} = ${value}`).join(', ')}: what takes or rests longer is given up and tried again, as making the slot while a long transaction is open`,
+      `${rows.map(({ name, value }) => `${name} = ${value}`).join(', ')}: what takes longer, or is idle for longer, is cancelled and retried, such as creating the slot while a long transaction is open`,
       rows
         .map(
           ({ name, database }) =>
@@ -133,7 +133,7 @@ export const serverChecks: readonly Check<Found>[] = [
       union all select 'database ' || quote_ident(datname), datconnlimit from pg_database where datname = current_database()
       order by 1 desc`;
     const tight = rows.filter(({ most }) => most >= 0 && most < DAEMON_CONNECTIONS);
-    if (tight.length === 0) return ok(`a daemon may open the ${DAEMON_CONNECTIONS} that it may need`);
+    if (tight.length === 0) return ok(`enough for the ${DAEMON_CONNECTIONS} that a daemon may open`);
     return warn(
       `${tight.map(({ what, most }) => `${what} is limited to ${most}`).join(', ')}; a daemon may need ${DAEMON_CONNECTIONS}, and a second one as many`,
       tight.map(({ what }) => `alter ${what} connection limit -1;`).join(' '),
@@ -171,7 +171,7 @@ export const serverChecks: readonly Check<Found>[] = [
 
   needing('standbys', ['sql'], async ({ sql }) => {
     const names = await setting(sql, 'synchronous_standby_names');
-    if (names === '') return ok('no commit waits for one');
+    if (names === '') return ok('no commit waits for a standby');
     // a role without pg_monitor sees no more of a sender than its process: that of a slot's reader is no standby's
     const [row] = await sql<{ count: number; others: string }[]>`
       select count(*) filter (where coalesce(sync_state in ('sync', 'quorum'), true))::int as count,
@@ -183,12 +183,12 @@ export const serverChecks: readonly Check<Found>[] = [
     const reload = 'select pg_reload_conf();';
     if (names.includes('*'))
       return fail(
-        `synchronous_standby_names = ${names} takes the daemon's own connection for a standby: its commits wait for itself, and everybody's for the daemon`,
+        `synchronous_standby_names = ${names} matches the daemon's own connection: all commits wait for the daemon, its own too`,
         `alter system set synchronous_standby_names = ${quoteLiteral(others)}; ${reload} -- name your standbys`,
       );
     if (count < wanted)
       return fail(
-        `synchronous_standby_names = ${names}, and ${count} of ${wanted} answer: every commit waits, the daemon's, too`,
+        `synchronous_standby_names = ${names}, and ${count} of ${wanted} answer: every commit waits, the daemon's too`,
         `alter system set synchronous_standby_names = ''; ${reload} -- or bring the standby back`,
       );
     return ok(`commits wait for ${names}, and ${count} answer`);
@@ -200,9 +200,9 @@ export const serverChecks: readonly Check<Found>[] = [
       select string_agg(name, ', ') as names from unnest(string_to_array(replace(current_setting('synchronized_standby_slots', true), ' ', ''), ',')) name
        where name <> '' and not exists (select from pg_replication_slots where slot_name = name and active)`;
     const { names } = row!;
-    if (names === null) return ok('the stream waits for no slot that nobody reads');
+    if (names === null) return ok('the stream waits for no inactive slot');
     return fail(
-      `nobody reads ${names}: the stream waits for that, since smslogd's slot is a failover slot`,
+      `${names} is inactive, and the stream waits for it, because smslogd's slot is a failover slot`,
       "alter system set synchronized_standby_slots = ''; select pg_reload_conf(); -- or bring that standby back",
     );
   }),
@@ -213,26 +213,29 @@ export const serverChecks: readonly Check<Found>[] = [
     const { ms, value } = row!;
     const fix = "alter system set wal_sender_timeout = '60s'; select pg_reload_conf();";
     if (ms === 0)
-      return warn('0: the server never gives up a daemon whose host died, and the next one waits for its slot', fix);
+      return warn(
+        '0: the server never drops the connection of a daemon whose host failed, and the next daemon waits for the slot',
+        fix,
+      );
     if (ms < SHORT_SENDER_TIMEOUT_MS)
-      return warn(`${value}: a short pause of the network or of the daemon costs the connection`, fix);
-    return ok(`${value}; smslogd answers at least every third of it`);
+      return warn(`${value}: a short interruption of the network or of the daemon ends the connection`, fix);
+    return ok(`${value}; smslogd reports at least three times as often`);
   }),
 
   needing('max_slot_wal_keep_size', ['sql'], async ({ sql }) => {
     const limit = await setting(sql, 'max_slot_wal_keep_size');
     return limit === '-1'
       ? warn(
-          'no limit: a slot that nobody reads fills the disk',
+          'no limit: an inactive slot fills the disk',
           "alter system set max_slot_wal_keep_size = '20GB'; select pg_reload_conf(); -- a size that the disk can spare",
         )
-      : ok(`${limit}; a slot that falls behind by more is lost and costs one reconcile, no SMS`);
+      : ok(`${limit}; a slot that falls behind by more is lost, which costs one reconcile and no SMS`);
   }),
 
   needing('idle_replication_slot_timeout', ['sql'], async ({ sql }) => {
     const [row] = await sql<{ value: string; ms: string }[]>`
       select current_setting(name) as value, setting as ms from pg_settings where name = 'idle_replication_slot_timeout'`;
-    if (row === undefined || Number(row.ms) === 0) return ok('a slot that nobody reads is kept');
+    if (row === undefined || Number(row.ms) === 0) return ok('off: an inactive slot is kept');
     return warn(
       `${row.value}: a daemon that is away for longer finds its slot invalidated, which costs a reconcile`,
       'alter system set idle_replication_slot_timeout = 0; select pg_reload_conf();',
@@ -244,10 +247,10 @@ export const serverChecks: readonly Check<Found>[] = [
     const rows = await sql<{ name: string; value: string }[]>`
       select w.name, w.value from json_to_recordset(${JSON.stringify(wanted)}::text::json) as w (name text, value text)
         join pg_settings s using (name) where s.setting <> w.value order by w.name`;
-    if (rows.length === 0) return ok('shows no phone number and no code of what smslogd writes');
+    if (rows.length === 0) return ok('shows no phone number and no code');
     const role = quoteIdentifier(user ?? '');
     return warn(
-      `can show phone numbers and codes, where a write is slow, fails or is refused (${rows.map(({ name }) => name).join(', ')})`,
+      `can show phone numbers and codes when a write is slow or fails (${rows.map(({ name }) => name).join(', ')})`,
       `${rows.map(({ name, value }) => `alter role ${role} set ${name} = ${value};`).join(' ')} -- as a superuser`,
     );
   }),

@@ -26,9 +26,9 @@ export const sessionChecks: readonly Check<Found>[] = [
       await sql`select ${config.OTP_CODE_TEXT}::text as text`;
     } catch (error) {
       if (codeOf(error)?.startsWith('22') !== true) throw error;
-      return fail(`${encoding} has no characters for OTP_CODE_TEXT: every SMS would be set aside`, fix);
+      return fail(`${encoding} has no characters for OTP_CODE_TEXT: every row would be set aside`, fix);
     }
-    return warn(`${encoding}: an SMS with characters that it does not have is set aside`, fix);
+    return warn(`${encoding}: a row with characters outside of it is set aside`, fix);
   }),
 
   needing('session settings', ['sql', 'user'], async ({ sql, user }) => {

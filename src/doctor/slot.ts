@@ -20,9 +20,9 @@ export const slotChecks: readonly Check<Found>[] = [
           : [];
       return known === undefined
         ? ok(`${name} does not exist yet: the daemon creates it at its first start`)
-        : warn(`${name} is missing, somebody dropped it; ${RECONCILE}`, 'smslogd run');
+        : warn(`${name} is missing: it was dropped; ${RECONCILE}`, 'smslogd run');
     }
-    const summary = `${name}, ${slot.reader === undefined ? 'nobody reads it' : 'a daemon reads it'}, retains ${slot.retained ?? 'no'} WAL (${slot.walStatus})`;
+    const summary = `${name}, ${slot.reader === undefined ? 'inactive' : 'read by a daemon'}, retains ${slot.retained ?? 'no'} WAL (${slot.walStatus})`;
     switch (health) {
       case 'foreign':
         return fail(
@@ -66,11 +66,14 @@ export const slotChecks: readonly Check<Found>[] = [
     if (row === undefined) return ok('none yet');
     if (row.future === true)
       return warn(
-        'it is ahead of this server, as after a restore or with an older copy: the daemon forgets it and reconciles',
+        "ahead of this server's position, as after a restore: the daemon discards it and reconciles",
         'smslogd run',
       );
     if (row.system !== null && row.system !== systemId)
-      return warn('the log was filled from another cluster: the daemon notes it and reconciles', 'smslogd run');
+      return warn(
+        'the log was filled from another cluster: the daemon records the new one and reconciles',
+        'smslogd run',
+      );
     return ok(row.lsn === null ? 'no transaction yet' : `at ${row.lsn}`);
   }),
 
@@ -80,10 +83,10 @@ export const slotChecks: readonly Check<Found>[] = [
         from pg_replication_slots
        where slot_name <> ${config.SLOT_NAME} and not active and pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) > 64 * 1024 * 1024
        order by pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) desc limit 10`;
-    if (rows.length === 0) return ok('none that nobody reads holds more than 64 MB of WAL');
+    if (rows.length === 0) return ok('no inactive slot retains more than 64 MB of WAL');
     return warn(
-      `slots that nobody reads hold WAL: ${rows.map(({ name, retained }) => `${name} ${retained}`).join(', ')}`,
-      `${rows.map(({ name }) => `select pg_drop_replication_slot(${quoteLiteral(name)});`).join(' ')} -- those that nobody needs any more`,
+      `inactive slots retain WAL: ${rows.map(({ name, retained }) => `${name} ${retained}`).join(', ')}`,
+      `${rows.map(({ name }) => `select pg_drop_replication_slot(${quoteLiteral(name)});`).join(' ')} -- those that are no longer needed`,
     );
   }),
 ];

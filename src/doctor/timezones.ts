@@ -6,5 +6,5 @@ import { needing, type Found } from './found.ts';
 
 export const timezoneCheck: Check<Found> = needing('time zones', ['config', 'sql'], async ({ config, sql }) => {
   await requireTimezones(queryOfPool(sql), config);
-  return ok(`the source's timestamps are of ${config.SOURCE_TIMEZONE}, days of ${config.REPORT_TIMEZONE}`);
+  return ok(`source timestamps in ${config.SOURCE_TIMEZONE}, days in ${config.REPORT_TIMEZONE}`);
 });

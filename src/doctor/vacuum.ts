@@ -15,15 +15,18 @@ export const vacuumChecks: readonly Check<Found>[] = [
        where (relid = 'verification.sms_log'::regclass or schemaname = 'smslogd')
          and n_dead_tup > ${PILE}::int8 and n_dead_tup > ${SHARE}::float8 * n_live_tup
        order by n_dead_tup desc`;
-    if (piles.length === 0) return ok(`vacuum keeps up: no table of ours has more than ${PILE} of them`);
+    if (piles.length === 0) return ok(`no table of smslogd has more than ${PILE}`);
     const said = piles.map(({ name, dead }) => `${name} ${dead}`).join(', ');
     const holder = await oldestSnapshot(sql);
     if (holder === undefined)
       return warn(
-        `vacuum is behind, though no old transaction stands in its way: ${said}`,
+        `vacuum is behind, though no old transaction holds it up: ${said}`,
         piles.map(({ name }) => `vacuum ${name};`).join(' '),
       );
-    return warn(`vacuum can remove none that is younger than ${nameOf(holder)}: ${said}`, FIXES[holder.kind](holder));
+    return warn(
+      `vacuum cannot remove those that are younger than ${nameOf(holder)}: ${said}`,
+      FIXES[holder.kind](holder),
+    );
   }),
 ];
 

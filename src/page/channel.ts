@@ -56,8 +56,8 @@ ${periodTable(type, row)}
 <figure><figcaption><h3>SMS by hour, last ${HOURS} hours</h3>${legend(PARTS.filter(([part]) => part !== 'untracked' || slots.some(({ row }) => (row?.untracked ?? 0) > 0)))}</figcaption>
 ${deliveryChart(slots, `${type}-delivery`)}</figure>
 <figure><figcaption><h3>Time to delivery by hour</h3>${legend([
-    ['p50 line', 'half within', MEANINGS['Half within']],
-    ['p95 line', '95 of 100 within', MEANINGS['95 of 100 within']],
+    ['p50 line', 'median', MEANINGS.Median],
+    ['p95 line', '95th percentile', MEANINGS['95th percentile']],
   ])}</figcaption>
 ${latencyChart(slots, `${type}-latency`)}</figure>
 ${hourTable(type, slots)}
@@ -118,8 +118,8 @@ function hourTable(type: SmsType, slots: readonly Slot[]): string {
     ['on time', 'On time'],
     ['not delivered', 'Undelivered'],
     ['open', 'Open'],
-    ['half within', 'Half within'],
-    ['95 of 100 within', '95 of 100 within'],
+    ['median', 'Median'],
+    ['95th percentile', '95th percentile'],
   ];
   return `<details id="${type}-table"><summary id="${type}-summary">The hours as a table</summary>
 ${region(

@@ -86,7 +86,7 @@ export function latencyChart(slots: readonly Slot[], id: string): string {
   const hovers = slots.map(({ label, row }, i) =>
     row?.p50 === null || row === undefined
       ? ''
-      : `<g><title>${label}: half within ${latency(row.p50)}, 95 of 100 within ${latency(row.p95)}</title><rect class="hit" ${box(LEFT + i * step, TOP, step, DRAWN)}/></g>`,
+      : `<g><title>${label}: median ${latency(row.p50)}, 95th percentile ${latency(row.p95)}</title><rect class="hit" ${box(LEFT + i * step, TOP, step, DRAWN)}/></g>`,
   );
   const grid = MARKS.map(([seconds, label]) => gridLine(y(seconds), label, seconds === 120 ? 'goal' : 'grid'));
   return drawing(id, latencyText(slots), [...grid, ...hourLabels(slots, step), ...lines, ...hovers]);
@@ -116,7 +116,7 @@ function latencyText(slots: readonly Slot[]): string {
     const all = values.map((row) => row[figure]);
     return `${latency(Math.min(...all))} to ${latency(Math.max(...all))}`;
   };
-  return `By hour, half of the delivered SMS arrived within ${span('p50')}, 95 of 100 within ${span('p95')}.`;
+  return `Time to delivery by hour: median ${span('p50')}, 95th percentile ${span('p95')}.`;
 }
 
 type Timed = Hour & { readonly p50: number; readonly p95: number };

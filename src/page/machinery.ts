@@ -8,13 +8,13 @@ export const STATES: Readonly<Record<MirrorState, string>> = {
   starting: 'starting',
   snapshot: 'streaming, first copy under way',
   streaming: 'streaming',
-  standby: 'standing by: another daemon leads',
+  standby: 'standby: another daemon leads',
   repairing: 'repairing',
   stopped: 'stopped',
 };
 
 export function slotWords({ slot }: Pick<StatusFacts, 'slot'>): string {
-  const reads = slot === null ? 'there is none' : slot.active ? 'being read' : 'nobody reads it';
+  const reads = slot === null ? 'none' : slot.active ? 'active' : 'inactive';
   return `${reads}${slot?.wal_status == null ? '' : `, ${slot.wal_status}`}`;
 }
 
@@ -47,8 +47,8 @@ export function pipelineCard(facts: StatusFacts): string {
           ['Rows found missing', count(pipeline.missing_rows ?? 0)] as const,
         ]),
     ['Replication slot', slotWords(facts)],
-    ['WAL it keeps', bytes(slot?.retained ?? null)],
-    ['WAL till it is lost', walTillLost(facts)],
+    ['WAL retained', bytes(slot?.retained ?? null)],
+    ['WAL until it is lost', walTillLost(facts)],
     ['Last checkpoint', checkpoint],
   ]);
 }
@@ -59,7 +59,7 @@ export function gatewayCard({ loops, gateway, poll_due: due }: StatusFacts): str
     return card('gateway', title, [['State', 'not run by this daemon', 'State of the poller']]);
   const last = gateway.last_success_age;
   return card('gateway', title, [
-    ['State', gateway.breaker_open ? 'leaves the gateway alone' : 'asking', 'State of the poller'],
+    ['State', gateway.breaker_open ? 'paused: the gateway fails' : 'polling', 'State of the poller'],
     ['Last answer', last === null ? 'none since the start' : `${age(last)} ago`],
     ['SMS due now', due === null ? '–' : count(due)],
     ['Requests at once', `${count(gateway.in_flight ?? 0)}, at most ${count(gateway.concurrency_limit ?? 0)}`],

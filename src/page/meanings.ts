@@ -14,26 +14,27 @@ export const MEANINGS = {
   Undelivered: 'SMS whose status is not Accepted or Enroute, and that are not Delivered',
   Open: 'SMS without a final status: Accepted, Enroute, Pending or Unknown',
   'Oldest open': 'Age of the oldest SMS that is open',
-  Untracked: 'SMS whose source has no gateway ids: nobody can ask what became of them',
-  'Half within': 'Half of the SMS that were delivered took at most so long',
-  '95 of 100 within': '95 of 100 SMS that were delivered took at most so long',
-  'State of the mirror': 'What this daemon does with new rows of the source; one daemon streams, the others stand by',
-  Ready: 'Whether /readyz answers 200: this daemon streams or stands by, and the database answers',
+  Untracked: 'SMS whose source has no gateway ids: their delivery cannot be followed',
+  Median: 'Half of the delivered SMS took at most this long',
+  '95th percentile': '95 of 100 delivered SMS took at most this long',
+  'State of the mirror':
+    'What this daemon does with new rows of the source: one daemon streams, the others are standbys',
+  Ready: 'Whether /readyz answers 200: this daemon streams or is a standby, and the database answers',
   Leader: 'The daemon that mirrors, by its lease in the database: its host and process',
   'Behind the source':
     'Time since the commit of the oldest row that is not yet in the log, and WAL that is not yet read',
   'Rows found missing': 'Rows of the source that the last audit found missing in the log, and filled in',
   'Replication slot': 'Whether a daemon reads the slot now, and what PostgreSQL says of its WAL',
-  'WAL it keeps': 'Disk space that the slot holds for its reader',
-  'WAL till it is lost':
-    'How much more WAL may be written before PostgreSQL gives the slot up (max_slot_wal_keep_size)',
+  'WAL retained': 'WAL that PostgreSQL keeps on disk for the slot',
+  'WAL until it is lost':
+    'How much more WAL can be written before PostgreSQL invalidates the slot (max_slot_wal_keep_size)',
   'Last checkpoint': 'When the position in the source was last stored, in one commit with the rows',
-  'State of the poller': 'Whether this daemon asks the gateway, or leaves it alone for a while after failures',
-  'Last answer': 'How long ago the gateway last gave this daemon an answer that could be read',
+  'State of the poller': 'Whether this daemon sends status requests, or pauses after failures of the gateway',
+  'Last answer': 'Time since this daemon last got a valid answer from the gateway',
   'SMS due now': 'Open SMS whose next status request is due',
-  'Requests at once': 'Status requests under way, and how many may be: fewer while the gateway is slow',
+  'Requests at once': 'Status requests in flight, and their limit, which falls while the gateway is slow',
   'Requests, last 20 min':
-    'How the status requests of this daemon ended: ok brought news, unchanged none, the others failed',
+    'How the status requests of this daemon ended: ok: a new status; unchanged: the same; the others failed',
 } as const;
 
 export type Term = keyof typeof MEANINGS;

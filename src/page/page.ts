@@ -61,7 +61,7 @@ function verdictPart({ verdict }: StatusFacts): string {
 function readLine({ read_at: readAt, timezone }: StatusFacts): string {
   if (readAt === null) return 'No figures yet';
   const time = clock(timezone)(Date.parse(readAt) / 1000);
-  return `Figures of <time datetime="${readAt}">${time}</time>, days and hours of ${escape(timezone ?? '')}`;
+  return `Figures as of <time datetime="${readAt}">${time}</time>, days and hours in ${escape(timezone ?? '')}`;
 }
 
 /** What a reader of the figures must know, whether or not anything is wrong; plain text. */
@@ -84,7 +84,7 @@ export function notesOf(facts: StatusFacts): string[] {
   }
   if (source === 'unconfirmed') {
     found.push(
-      "Latency source unconfirmed: nobody has settled yet whether the gateway's dates are the time of the change or of the reply (LATENCY_SOURCE, see the runbook).",
+      "Latency source unconfirmed: the gateway's dates may be the time of the change or of the reply (LATENCY_SOURCE, see the runbook).",
     );
   }
   if (source === 'reply') {
@@ -93,8 +93,10 @@ export function notesOf(facts: StatusFacts): string[] {
     );
   }
   if (tracked === false) {
-    found.push('The source table has no gateway ids: its SMS are logged and not judged, and count as untracked.');
+    found.push(
+      'The source table has no gateway ids: its SMS are logged, but their delivery cannot be followed: they count as untracked.',
+    );
   }
-  if (mirror === 'standby') found.push('This daemon stands by; another one leads. It asks the gateway all the same.');
+  if (mirror === 'standby') found.push('This daemon is a standby for the mirror: another one leads. Both poll.');
   return found;
 }

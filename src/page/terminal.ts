@@ -33,6 +33,14 @@ export function statusText(facts: StatusFacts, colour: boolean): string[] {
   ];
 }
 
+/** What fits into `rows` of a terminal, from the top: the verdict must not scroll away. */
+export function inSight(lines: readonly string[], rows: number): readonly string[] {
+  // the last row is the cursor's
+  if (lines.length < rows) return lines;
+  const shown = lines.slice(0, Math.max(1, rows - 2));
+  return [...shown, `(${lines.length - shown.length} more lines; they need a taller terminal. Ctrl-C ends it)`];
+}
+
 function figures(facts: StatusFacts): string[] {
   const types = typesShown(facts);
   const pairs = types.flatMap((_, i) => (i % 2 === 0 ? [types.slice(i, i + 2)] : []));
@@ -82,14 +90,19 @@ function machinery(facts: StatusFacts): (readonly [string, string])[] {
   return [
     ['Open now', opened.length === 0 ? 'none' : opened.join('; ')],
     ['Leader', `${leaderWords(facts)}${renewed}`],
-    ['Mirror', `${STATES[mirror]}, ${bytes(pipeline.lag_bytes)} of WAL not confirmed yet`],
+    [
+      'Mirror',
+      pipeline.lag_bytes === null ? STATES[mirror] : `${STATES[mirror]}, ${bytes(pipeline.lag_bytes)} of WAL behind`,
+    ],
     [
       'Slot',
-      `${slotWords(facts)}; keeps ${bytes(slot?.retained ?? null)} of WAL, till it is lost: ${walTillLost(facts)}`,
+      slot === null
+        ? slotWords(facts)
+        : `${slotWords(facts)}; retains ${bytes(slot.retained)} of WAL, ${walTillLost(facts)} until it is lost`,
     ],
     [
       'Gateway',
-      `last news ${news === null ? 'never' : `${age(news)} ago`}; ${count(due ?? 0)} SMS due; open SMS by their last request: ${resultWords(gateway.requests)}`,
+      `last change of a status ${news === null ? 'never' : `${age(news)} ago`}; ${count(due ?? 0)} SMS due; last requests for open SMS: ${resultWords(gateway.requests)}`,
     ],
   ];
 }

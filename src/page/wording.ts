@@ -18,13 +18,14 @@ export function percent(ratio: number | null): string {
   return `${shown} %`;
 }
 
-/** Seconds as the one or two largest units that say something. */
+/** Seconds in the unit that says something; minutes too up to ten hours. */
 export function age(seconds: number | null): string {
   if (seconds === null) return '–';
   const whole = Math.max(0, Math.floor(seconds));
   if (whole < 60) return `${whole} s`;
   if (whole < 3_600) return `${Math.floor(whole / 60)} min`;
-  if (whole < 172_800) return `${Math.floor(whole / 3_600)} h ${Math.floor((whole % 3_600) / 60)} min`;
+  if (whole < 36_000) return `${Math.floor(whole / 3_600)} h ${Math.floor((whole % 3_600) / 60)} min`;
+  if (whole < 172_800) return `${Math.floor(whole / 3_600)} h`;
   return `${Math.floor(whole / 86_400)} d`;
 }
 

@@ -12,10 +12,12 @@ export function passwordOf(address: Address, host: Host): string {
   const state = stateOf(address.passwordFile);
   const found = state === 'usable' ? lookUp(address, host) : undefined;
   if (found !== undefined) return found;
-  const said =
-    state === 'open to others' ? '; the password file is not used, as its permissions let others read it' : '';
+  const open = state === 'open to others';
+  const said = open ? ` in use: the permissions of ${address.passwordFile} let others read it` : '';
   throw new SmslogdError('database_auth', `the server asks for a password, and there is none${said}`, {
-    hint: 'Put it into the address, into PGPASSWORD, or into a file that PGPASSFILE names (~/.pgpass) with the permissions 0600.',
+    hint: open
+      ? `Run: chmod 600 ${address.passwordFile}`
+      : 'Put it into the address, into PGPASSWORD, or into a file that PGPASSFILE names (~/.pgpass) with the permissions 0600.',
   });
 }
 

@@ -13,22 +13,22 @@ export const FAULT_WORDS: Readonly<Record<string, Word>> = {
   latency: { value: 'MS', about: 'milliseconds before each answer; default 0' },
   'latency-p99': {
     value: 'MS',
-    about: 'one of 100 answers takes longer: log-normal, --latency is the median; default none does',
+    about: '99th percentile of a log-normal latency with the median --latency; default: constant',
   },
-  jitter: { value: 'MS', about: 'up to so many milliseconds more, evenly; default 0' },
+  jitter: { value: 'MS', about: 'up to this many milliseconds more, evenly distributed; default 0' },
   skew: { value: 'MS', about: "milliseconds by which the gateway's clock is ahead (or -MS behind); default 0" },
   from: {
     value: 'WHEN',
-    about: 'the faults begin then: 12:00 or 12:00:30 of this host, or +90s, +5m, +1h; default now',
+    about: 'start of the faults: 12:00 or 12:00:30 on the clock of this host, or +90s, +5m, +1h; default now',
   },
-  for: { value: 'TIME', about: 'and end after so long: 90s, 10m, 1h; default never' },
+  for: { value: 'TIME', about: 'their duration: 90s, 10m, 1h; default: no end' },
   operator: {
     value: 'NUMBERS',
-    about: 'SMS to numbers that begin so (38050,38066) wait until it is over; default none',
+    about: 'SMS to numbers with these prefixes (38050,38066) wait until --for is over; default none',
   },
   'retry-after': {
     value: 'S',
-    about: 'seconds in the Retry-After of --busy (default 1) and of --error (default: it has none)',
+    about: 'seconds in the Retry-After of --busy (default 1) and of --error (default: no such header)',
   },
   ...Object.fromEntries(
     FAULT_KINDS.map((kind) => [

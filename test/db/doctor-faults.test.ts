@@ -209,7 +209,7 @@ test.for([
   ...['all tables', 'tables in schema verification'].flatMap((what) =>
     faults('publication', what === 'all tables' ? 'warn' : 'FAIL', [
       `it is for ${what}`,
-      what === 'all tables' ? 'other tables' : 'does not have the source',
+      what === 'all tables' ? 'tables other than' : 'does not have the source',
       sql(`drop publication smslogd;
            create publication smslogd for ${what} with (publish = insert, publish_via_partition_root = true)`),
     ]),
@@ -219,7 +219,7 @@ test.for([
     'warn',
     ['the slot is gone', 'is missing', dropSlot],
     ['the slot has lost its WAL', 'has lost its WAL', loseSlot, alterSystem("max_slot_wal_keep_size = '10GB'")],
-    ['nobody reads the slot', 'nobody reads it', stop],
+    ['nobody reads the slot', ', inactive, retains', stop],
     [
       'the slot sends prepared transactions early',
       'two_phase',
@@ -271,7 +271,7 @@ test.for([
   ),
   ...faults('synchronized_standby_slots', 'FAIL', [
     'the standby of failover slots is away',
-    'nobody reads absent',
+    'absent is inactive, and the stream waits for it',
     alterSystem("synchronized_standby_slots = 'absent'"),
   ]),
   ...faults('source table', 'FAIL', [

@@ -73,7 +73,7 @@ test('the demo goes through every phase, finds the log right and leaves nothing 
   const demo = startDemo('--seconds', '8');
   const code = await demo.ended();
   expect(result(demo)).toMatch(
-    /^Result: right\. Each of the [\d,]+ SMS is in the log exactly once, with its true status\.$/,
+    /^Result: right\. Each of the [\d,]+ SMS is in the log exactly once, with its correct status\.$/,
   );
   expect(code).toBe(0);
   const phases = [
@@ -112,7 +112,7 @@ test('a row that is changed behind its back makes the result wrong, also when Ct
   expect(demo.output()).toContain('interrupted: ');
   expect(demo.output()).toContain('differing in: phone 1');
   expect(result(demo)).toMatch(
-    /^Result: WRONG\. Of [\d,]+ SMS 0 are missing in the log, 0 rows are doubled and 1 are untrue\.$/,
+    /^Result: WRONG\. Of [\d,]+ SMS 0 are missing in the log, 0 rows are doubled and 1 have wrong data\.$/,
   );
   await expectNothingLeft(demo);
 });

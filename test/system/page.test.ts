@@ -140,7 +140,7 @@ const STATES: Readonly<Record<string, { begin: () => void; says: string; also: s
   standby: {
     begin: () => health.stand('standby'),
     says: 'The SMS channel is well.',
-    also: 'This daemon stands by',
+    also: 'This daemon is a standby',
   },
 };
 
@@ -243,9 +243,7 @@ test('who hears the page has landmarks, headings, named tables and charts in wor
   expect(tree).toMatch(
     /img "[\d,]+ SMS in 24 hours; \d\d\.\d % arrived within 2 minutes\. The worst hour began at \d\d:00: /,
   );
-  expect(tree).toMatch(
-    /img "By hour, half of the delivered SMS arrived within 4\.0 s to 6\.0 s, 95 of 100 within 90 s to 2\.8 min\."/,
-  );
+  expect(tree).toMatch(/img "Time to delivery by hour: median 4\.0 s to 6\.0 s, 95th percentile 90 s to 2\.8 min\."/);
   expect(tree).toContain('table "Today against yesterday"');
   expect(tree).toContain('table "Open SMS by status, and the age of the oldest"');
   expect(tree).toMatch(/rowheader "On time"/);

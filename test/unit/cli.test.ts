@@ -7,14 +7,15 @@ import { allCommands } from '../../src/commands/list.ts';
 import { near, nearest } from '../../src/nearest.ts';
 import { VERSION } from '../../src/version.ts';
 
-async function run(words: string[], env: NodeJS.ProcessEnv = {}) {
+async function run(words: string[], env: NodeJS.ProcessEnv = {}, size?: { columns: number; rows: number }) {
   const out: string[] = [];
   const err: string[] = [];
   const code = await commandLine(words, {
     env,
     print: (line) => out.push(line),
     complain: (line) => err.push(line),
-    stdoutIsTerminal: false,
+    stdoutIsTerminal: size !== undefined,
+    ...(size === undefined ? {} : { size: () => size }),
   });
   return { code, out: out.join('\n'), err: err.join('\n') };
 }
@@ -137,6 +138,13 @@ test('--version is there on the program and on a command', async () => {
     expect(await run(['config', word])).toEqual({ code: 0, out: VERSION, err: '' });
   }
   expect((await run(['config', '-h'])).out).toMatch(/^smslogd config: /);
+});
+
+test('on a terminal no line of any help is wider than it', async () => {
+  for (const words of [['--help'], ...(await allCommands()).map(([name]) => [name, '--help'])]) {
+    const { out } = await run(words, {}, { columns: 80, rows: 24 });
+    expect(out.split('\n').filter((line) => line.length > 80)).toEqual([]);
+  }
 });
 
 test('a command tells its flags by --help and does nothing', async () => {

@@ -25,7 +25,7 @@ describe('the result', () => {
   test('is right where every SMS is logged once and truly', () => {
     expect(isRight(audit(good))).toBe(true);
     expect(resultLine(audit(good), 0)).toBe(
-      'Result: right. Each of the 28,000 SMS is in the log exactly once, with its true status.',
+      'Result: right. Each of the 28,000 SMS is in the log exactly once, with its correct status.',
     );
   });
   test.each([
@@ -45,7 +45,7 @@ describe('the result', () => {
   test('counts what is wrong', () => {
     const wrong = audit({ written: 100, logged: 99, missing: 3, doubled: 2, differing: 5 });
     expect(resultLine(wrong, 0)).toBe(
-      'Result: WRONG. Of 14,100 SMS 3 are missing in the log, 2 rows are doubled and 5 are untrue.',
+      'Result: WRONG. Of 14,100 SMS 3 are missing in the log, 2 rows are doubled and 5 have wrong data.',
     );
   });
 });

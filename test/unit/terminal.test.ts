@@ -3,7 +3,7 @@ import { expect, test } from 'vitest';
 import { factsOf, type Reading } from '../../src/page/from-database.ts';
 import type { StatusFacts } from '../../src/page/facts.ts';
 import { createSettling } from '../../src/page/settling.ts';
-import { statusText } from '../../src/page/terminal.ts';
+import { inSight, statusText } from '../../src/page/terminal.ts';
 import { SmslogdError } from '../../src/errors.ts';
 import { channelFacts } from '../support/channel.ts';
 
@@ -32,12 +32,21 @@ test('the verdict and the figures of the page stand in 80 columns', () => {
   expect(text).toMatch(/^SMS +4,320 +4,800 +5,280 +1,440 +1,600 +1,760$/m);
   expect(text).toContain('* yesterday up to this time, 23:26 in Europe/Kyiv');
   expect(text).toMatch(/^Leader +db-host, process 4711, term 3, renewed 0 s ago$/m);
-  expect(text).toMatch(/^Mirror +streaming, 0 B of WAL not confirmed yet$/m);
-  expect(text).toMatch(/^Slot +being read, reserved; keeps 1\.3 MB of WAL, till it is lost: 20\.0 GB$/m);
+  expect(text).toMatch(/^Mirror +streaming, 0 B of WAL behind$/m);
+  expect(text).toMatch(/^Slot +active, reserved; retains 1\.3 MB of WAL, 20\.0 GB until it is lost$/m);
   expect(text).toContain(
-    'Gateway      last news 3 s ago; 3 SMS due; open SMS by their last request: 40\n             ok, 12 unchanged',
+    'Gateway      last change of a status 3 s ago; 3 SMS due; last requests for open\n             SMS: 40 ok, 12 unchanged',
   );
   expect(text).not.toContain('\u001b');
+});
+
+test('a small terminal keeps the verdict in sight', () => {
+  const lines = statusText(seen(), false);
+  expect(inSight(lines, lines.length + 1)).toEqual(lines);
+  const few = inSight(lines, 24);
+  expect(few).toHaveLength(23);
+  expect(few.slice(0, 22)).toEqual(lines.slice(0, 22));
+  expect(few.at(-1)).toBe(`(${lines.length - 22} more lines; they need a taller terminal. Ctrl-C ends it)`);
 });
 
 test.for<readonly [string, StatusFacts]>([

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { wrap } from '../../src/wrap.ts';
+import { flow, wrap } from '../../src/wrap.ts';
 
 test('a text is broken at blanks, and goes on indented', () => {
   expect(wrap('one two three four', 9)).toEqual(['one two', 'three', 'four']);
@@ -10,4 +10,12 @@ test('a text is broken at blanks, and goes on indented', () => {
 
 test('a word that is longer than a line stands alone', () => {
   expect(wrap('a incomprehensible b', 6, 2)).toEqual(['a', '  incomprehensible', '  b']);
+});
+
+test('help flows: paragraphs as a whole, rows of two columns under the second, what is narrow as it is', () => {
+  const text = 'a: one\nb: two\n\none two three\nfour five\n\n  --flag VALUE  one two three\n  short  x';
+  expect(flow(text, 22)).toBe(
+    'a: one\nb: two\n\none two three\nfour five\n\n  --flag VALUE  one\n                two\n                three\n  short  x',
+  );
+  expect(flow('one two three\nfour five', 12)).toBe('one two\nthree four\nfive');
 });
