@@ -106,6 +106,8 @@ function hostsOf(given: Parameters): Host[] {
   const count = (ips ?? names ?? ['']).length;
   if (names !== undefined && names.length !== count)
     throw new AddressProblem('an address with as many values of hostaddr as of host');
+  if (names?.some((name) => name.startsWith('@')) === true)
+    throw new AddressProblem('an address without a socket of the abstract namespace (Node.js 20 cannot reach one)');
   if (ports.length !== 1 && ports.length !== count)
     throw new AddressProblem('an address with a port for all hosts or one for each');
   return Array.from({ length: count }, (_, i) => ({

@@ -97,7 +97,7 @@ interface Wish {
 async function logInAt(place: Place, wish: Wish): Promise<Session> {
   const { tls } = wish.address;
   if (isLocal(place) || tls.mode === 'disable') return attempt(place, wish, undefined);
-  const options = tlsOptions(tls, place.host.name);
+  const options = () => tlsOptions(tls, place.host.name);
   if (tls.mode !== 'allow' && tls.mode !== 'prefer') return attempt(place, wish, options);
   const [first, second] = tls.mode === 'prefer' ? [options, undefined] : [undefined, options];
   try {
@@ -115,7 +115,7 @@ async function logInAt(place: Place, wish: Wish): Promise<Session> {
 const isNoEntry = (error: unknown): boolean => error instanceof ServerRefusal && error.code === '28000';
 
 /** One try, in the time for it. */
-async function attempt(place: Place, wish: Wish, options: ConnectionOptions | undefined): Promise<Session> {
+async function attempt(place: Place, wish: Wish, options: (() => ConnectionOptions) | undefined): Promise<Session> {
   const { address, opened } = wish;
   const sockets: Socket[] = [];
   const known = (socket: Socket) => {
@@ -128,7 +128,7 @@ async function attempt(place: Place, wish: Wish, options: ConnectionOptions | un
     if (address.connectTimeout !== Infinity) timer = setTimeout(fail, address.connectTimeout);
   });
   try {
-    return await Promise.race([begin(place, wish, options, known), late]);
+    return await Promise.race([begin(place, wish, options?.(), known), late]);
   } catch (error) {
     for (const socket of sockets) socket.destroy();
     throw error;

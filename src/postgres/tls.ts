@@ -1,9 +1,9 @@
 /** TLS as libpq has it: which files count, what is checked of the server, and what a failure means. */
+import { X509Certificate } from 'node:crypto';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
 import {
-  checkServerIdentity,
   createSecureContext,
   rootCertificates,
   type ConnectionOptions,
@@ -17,6 +17,7 @@ import { whyUnreadable } from '../secret-file.ts';
 import { tlsTroubleOf, type TlsTrouble } from '../tls-failure.ts';
 import type { TlsSettings } from './address.ts';
 import { homeFolder } from './home.ts';
+import { failure } from './messages.ts';
 
 /** What Node.js takes for a handshake with the host `name`. The files are read each time: a renewed certificate needs no restart. Throws database_tls. */
 export function tlsOptions(tls: TlsSettings, name: string): ConnectionOptions {
@@ -58,10 +59,23 @@ function contextOf(options: SecureContextOptions): SecureContext {
   }
 }
 
-/** As libpq: a certificate without alternative names may have an IP address as its common name. */
-function identityProblem(name: string, seen: PeerCertificate): Error | undefined {
-  if (isIP(name) !== 0 && seen.subjectaltname === undefined && seen.subject.CN === name) return undefined;
-  return checkServerIdentity(name, seen);
+/** As libpq: a DNS name counts for an IP address in words, too; the common name where there is no name of the host's kind. */
+function identityProblem(host: string, seen: PeerCertificate): Error | undefined {
+  // what stands in quotes has characters that no host has
+  const names = (seen.subjectaltname ?? '').replaceAll(/"(?:[^"\\]|\\.)*"/g, '').split(', ');
+  const isAddress = isIP(host) !== 0;
+  const ofKind = names.some((name) => name.startsWith(isAddress ? 'IP Address:' : 'DNS:'));
+  const counted = names.filter((name) => name.startsWith('DNS:')).map((name) => name.slice(4));
+  if (!ofKind) counted.push([seen.subject.CN].flat()[0] ?? '');
+  const fits = counted.some((name) => isFor(name.toLowerCase(), host.toLowerCase()));
+  if (fits || (isAddress && new X509Certificate(seen.raw).checkIP(host) !== undefined)) return undefined;
+  return failure('ERR_TLS_CERT_ALTNAME_INVALID', 'another host');
+}
+
+/** A wildcard is a whole label, the first, and stands for one. */
+function isFor(name: string, host: string): boolean {
+  if (!name.startsWith('*.')) return host !== '' && name === host;
+  return host.endsWith(name.slice(1)) && /^[^.]+$/.test(host.slice(0, 1 - name.length));
 }
 
 /** Where systems keep the certificates that they trust; OpenSSL's variable comes first. */

@@ -24,7 +24,6 @@ export async function placesOf(host: Host): Promise<Place[]> {
   const file = (directory: string) => `${directory}/.s.PGSQL.${port}`;
   if (ip !== undefined) return [{ host, at: ip, port }];
   if (name.startsWith('/')) return [{ host, at: file(name), port }];
-  if (name.startsWith('@')) return [{ host, at: `\0${file(name.slice(1))}`, port }];
   const socket = SOCKET_DIRECTORIES.map(file).find((path) => existsSync(path));
   if (name === '' && socket !== undefined) return [{ host, at: socket, port }];
   const found = await lookup(name || 'localhost', { all: true });

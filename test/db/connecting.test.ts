@@ -391,6 +391,11 @@ test.for([
   '℻x',
   'x\u0340',
   'x\u0341',
+  // of one kind as it was typed, and of another once it is normalized
+  'א№א',
+  '\ufb1d',
+  'ا\u0653',
+  'ℵﬁ',
 ])('a password that SASLprep changes or forbids logs in: %j', async (password) => {
   await allow(SCRAM);
   await admin.unsafe(`alter role daemon password '${password}'`);

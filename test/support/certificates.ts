@@ -12,7 +12,7 @@ export interface Certificate {
 }
 
 export interface CertificateOptions {
-  /** DNS names and IP addresses that a server's certificate is for */
+  /** DNS names and IP addresses that a server's certificate is for; `DNS:` before one makes it a name */
   readonly hosts?: readonly string[];
   /** the common name: of a client's certificate the role that logs in with it */
   readonly name?: string;
@@ -27,6 +27,8 @@ export interface CertificateOptions {
 export interface Authority {
   readonly caFile: string;
   issue(options: CertificateOptions): Certificate;
+  /** a list of revoked certificates, which may be empty; the file */
+  revoke(...certificates: readonly Certificate[]): string;
   remove(): void;
 }
 
@@ -68,7 +70,8 @@ export function createAuthority(name = 'smslogd test authority'): Authority {
       ];
       const secret = password === undefined ? ['-nodes'] : ['-passout', `pass:${password}`];
       openssl('req', '-new', ...KEY, ...secret, '-subj', `/CN=${subject}`, '-keyout', key, '-out', request);
-      const names = hosts.map((host) => `${isIP(host) === 0 ? 'DNS' : 'IP'}:${host}`).join(',');
+      const kindOf = (host: string) => (host.startsWith('DNS:') ? '' : isIP(host) === 0 ? 'DNS:' : 'IP:');
+      const names = hosts.map((host) => kindOf(host) + host).join(',');
       writeFileSync(extensions, `basicConstraints=CA:FALSE\n${names === '' ? '' : `subjectAltName=${names}\n`}`);
       const issuer = ['-CA', path('ca.crt'), '-CAkey', path('ca.key'), '-CAcreateserial'];
       openssl('x509', '-req', '-in', request, ...issuer, '-days', String(days), '-extfile', extensions, '-out', cert);
@@ -78,6 +81,16 @@ export function createAuthority(name = 'smslogd test authority'): Authority {
         chownSync(key, uid, gid);
       }
       return { certFile: cert, keyFile: key };
+    },
+    revoke: (...certificates) => {
+      const config = path('ca.cnf');
+      const ca = `database=${path('ca.index')}\ncertificate=${path('ca.crt')}\nprivate_key=${path('ca.key')}\ndefault_md=sha256\ndefault_crl_days=30\n`;
+      writeFileSync(config, `[ca]\ndefault_ca=own\n[own]\n${ca}`);
+      writeFileSync(path('ca.index'), '');
+      for (const { certFile } of certificates) openssl('ca', '-config', config, '-revoke', certFile);
+      const list = path(`${certificates.length}.crl`);
+      openssl('ca', '-config', config, '-gencrl', '-out', list);
+      return list;
     },
     remove: () => rmSync(directory, { recursive: true, force: true }),
   };

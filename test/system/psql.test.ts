@@ -1,41 +1,55 @@
 /** psql is the measure of what an address means: where it gets in smslogd does, as the same role, in the same database and the same way; where it does not, neither does smslogd. */
-import { spawnSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, beforeEach, afterEach, expect, test } from 'vitest';
+import { Client } from 'pg';
+import { afterAll, beforeAll, beforeEach, afterEach, expect, test, vi } from 'vitest';
 import { loadConfig } from '../../src/settings.ts';
 import { createCluster, freePort, type Cluster } from '../../src/demo/cluster.ts';
+import { pgConfig } from '../../src/postgres/clients.ts';
+import { toSmslogdError } from '../../src/errors.ts';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
+import { debianBinaries } from '../support/debian.ts';
+import { CASES, NAMES, PASSWORDS } from '../support/addresses.ts';
 import { createAuthority, type Authority } from '../support/certificates.ts';
-import { startProcess } from '../support/daemon.ts';
+import { until } from '../support/database.ts';
 
 const WHO = `select concat_ws('|', current_user, current_database(), current_setting('port'), inet_server_addr() is null,
                     coalesce((select ssl from pg_stat_ssl where pid = pg_backend_pid()), false), current_setting('work_mem'))`;
+/** itself: Debian's /usr/bin/psql sets PGHOST */
+const PSQL = join(debianBinaries(), 'psql');
 let cluster: Cluster;
 let admin: Sql;
 let authority: Authority;
 let other: Authority;
 let home: string;
-let closed: number;
+let scratch: string;
+/** what the words of an address stand for */
+let words: Record<string, string>;
+const ABSTRACT = `smslogd-${process.pid}`;
 
 beforeAll(async () => {
-  if (spawnSync('psql', ['--version']).error !== undefined)
-    throw new Error('psql is missing: apt-get install postgresql-client');
-  cluster = await createCluster({ settings: { fsync: 'off', unix_socket_directories: tmpdir() } });
+  cluster = await createCluster({
+    settings: { fsync: 'off', unix_socket_directories: `${tmpdir()},@${ABSTRACT}`, listen_addresses: '127.0.0.1,::1' },
+  });
   admin = openDatabase(loadConfig({ DATABASE_URL: cluster.url('postgres') }), { max: 1, name: 'test' });
+  scratch = mkdtempSync(join(tmpdir(), 'smslogd-psql-'));
   [authority, other] = [createAuthority(), createAuthority('another')];
-  closed = await freePort();
-  const { certFile, keyFile } = authority.issue({ hosts: ['localhost'], ownedAs: cluster.dataDirectory });
+  const server = authority.issue({ hosts: ['localhost'], ownedAs: cluster.dataDirectory });
   for (const statement of [
     "create role daemon login password 'made-up'",
     "create role onlytls login password 'made-up'",
     "create role onlyplain login password 'made-up'",
+    'create role odd',
+    'create role bycert login',
+    String.raw`create role "co:lon" login password 'pa:ss\word'`,
     `create role "пан" login password 'пароль№1 ﬁ…'`,
     'create database app',
     'create database "a/b c"',
-    `alter system set ssl_cert_file = '${certFile}'`,
-    `alter system set ssl_key_file = '${keyFile}'`,
+    `alter system set ssl_cert_file = '${server.certFile}'`,
+    `alter system set ssl_key_file = '${server.keyFile}'`,
+    `alter system set ssl_ca_file = '${authority.caFile}'`,
     'alter system set ssl = on',
   ])
     await admin.unsafe(statement);
@@ -43,155 +57,120 @@ beforeAll(async () => {
     join(cluster.dataDirectory, 'pg_hba.conf'),
     [
       'local all all trust',
+      'hostssl all bycert all cert',
       'hostssl all onlytls all scram-sha-256',
       'hostnossl all onlytls all reject',
       'hostnossl all onlyplain all scram-sha-256',
-      'host all daemon,postgres,"пан" all scram-sha-256',
+      'host all daemon,postgres,"пан","co:lon",+odd all scram-sha-256',
       '',
     ].join('\n'),
   );
   await cluster.stop();
   await cluster.start();
+  const [client, open] = [authority.issue({ name: 'bycert' }), join(scratch, 'open.key')];
+  copyFileSync(client.keyFile, open);
+  chmodSync(open, 0o644);
+  execFileSync('openssl', [
+    'pkey',
+    '-in',
+    client.keyFile,
+    '-aes256',
+    '-passout',
+    'pass:key-secret',
+    '-out',
+    join(scratch, 'locked.key'),
+  ]);
+  chmodSync(join(scratch, 'locked.key'), 0o600);
+  writeFileSync(join(scratch, 'passwords'), '*:*:*:*:made-up\n', { mode: 0o600 });
+  words = {
+    PORT: String(cluster.port),
+    CLOSED: String(await freePort()),
+    SOCKETS: tmpdir(),
+    ENCODED: encodeURIComponent(tmpdir()),
+    ABSTRACT,
+    PASSWORDS: join(scratch, 'passwords'),
+    CA: authority.caFile,
+    OTHER: other.caFile,
+    CERT: client.certFile,
+    KEY: client.keyFile,
+    OPEN: open,
+    LOCKED: join(scratch, 'locked.key'),
+    UNREVOKED: authority.revoke(),
+    REVOKED: authority.revoke(server),
+  };
 });
 afterAll(async () => {
   await admin.end({ timeout: 1 });
   await cluster.remove();
+  rmSync(scratch, { recursive: true });
   authority.remove();
   other.remove();
 });
 beforeEach(() => {
   home = mkdtempSync(join(tmpdir(), 'smslogd-home-'));
 });
-afterEach(() => rmSync(home, { recursive: true }));
+afterEach(() => {
+  vi.unstubAllEnvs();
+  rmSync(home, { recursive: true });
+});
 
 /** What psql prints; undefined where it fails. */
 function psql(url: string, env: Record<string, string>): string | undefined {
-  const { status, stdout } = spawnSync('psql', ['-w', '-X', '-A', '-t', '-c', WHO, url], {
+  const { status, stdout } = spawnSync(PSQL, ['-w', '-X', '-A', '-t', '-c', WHO, url], {
     env: { PATH: process.env['PATH'], HOME: home, ...env },
     encoding: 'utf8',
   });
   return status === 0 ? stdout.trim() : undefined;
 }
 
-const CLIENT = `
-  const { openDatabase } = await import(process.argv[1] + '/dist/postgres/pools.js');
-  const { loadConfig } = await import(process.argv[1] + '/dist/settings.js');
-  try {
-    const sql = openDatabase(loadConfig(process.env), { max: 1, name: 'test' });
-    const [row] = await sql.unsafe(process.argv[2]);
-    console.log(Object.values(row)[0]);
-    await sql.end({ timeout: 1 });
-  } catch (error) {
-    console.error(error.message);
-    process.exit(1);
-  }`;
-
-/** The same by smslogd, in a process with the same environment. */
+/** The same by both clients in this process, with the same environment. */
 async function ours(url: string, env: Record<string, string>): Promise<string | undefined> {
-  const flags = ['--input-type=module', '-e', CLIENT, process.cwd(), WHO];
-  const run = startProcess([], { HOME: home, DATABASE_URL: url, ...env }, flags);
-  const code = await run.exited;
-  expect(run.stderr()).not.toMatch(/unexpected|made-up/);
-  return code === 0 ? run.lines[0] : undefined;
+  for (const [name, value] of Object.entries({ HOME: home, ...env })) vi.stubEnv(name, value);
+  const failed = (error: unknown) => {
+    expect(toSmslogdError(error).message).not.toMatch(/unexpected|made-up/);
+    return undefined;
+  };
+  const value = (row: object | undefined) => Object.values(row ?? {})[0] as string;
+  const queries = async () => {
+    const sql = openDatabase(loadConfig({ DATABASE_URL: url }), { max: 1, name: 'test' });
+    try {
+      return value((await sql.unsafe(WHO))[0]);
+    } finally {
+      await sql.end({ timeout: 1 });
+    }
+  };
+  const stream = async () => {
+    const config = loadConfig({ DATABASE_URL: url });
+    const client = new Client(await pgConfig(config.DATABASE_URL ?? '', { name: 'test' }));
+    await client.connect();
+    try {
+      return value((await client.query<object>(WHO)).rows[0]);
+    } finally {
+      await client.end();
+    }
+  };
+  const found = await queries().catch(failed);
+  expect({ url, stream: await stream().catch(failed) }).toEqual({ url, stream: found });
+  return found;
 }
 
-interface Case {
-  readonly url: string;
-  readonly env?: Record<string, string>;
-  readonly passfile?: string;
-  readonly root?: () => string;
-}
+const meant = (text: string) => text.replaceAll(/(?<![A-Z])[A-Z]{2,}(?![A-Z])/g, (word) => words[word] ?? word);
 
-/** `PORT`, `CLOSED`, `SOCKETS`, `CA` and `OTHER` stand for those of the test. */
-const CASES: readonly Case[] = [
-  { url: 'postgres://daemon:made-up@127.0.0.1:PORT/app' },
-  { url: 'postgresql://daemon:made-up@localhost:PORT/app?sslmode=disable' },
-  { url: 'postgres://daemon:wrong@127.0.0.1:PORT/app' },
-  { url: 'postgres://daemon:wrong@127.0.0.1:PORT/app?password=made-up' },
-  { url: 'postgres://daemon:made-up@127.0.0.1:PORT/app?dbname=postgres' },
-  { url: 'postgres://postgres@127.0.0.1:PORT/app?user=daemon&password=made-up' },
-  { url: 'postgres://daemon:made-up@127.0.0.1:CLOSED/app?port=PORT' },
-  { url: 'postgres://daemon:made-up@nowhere.invalid/app?host=127.0.0.1&port=PORT' },
-  { url: 'postgres://daemon:made-up@nowhere.invalid:PORT/app?hostaddr=127.0.0.1' },
-  { url: 'postgres://daemon@/app?host=SOCKETS&port=PORT' },
-  { url: 'postgres://daemon@:PORT/app?host=SOCKETS&sslmode=verify-full' },
-  { url: 'postgres://daemon@ENCODED:PORT/app' },
-  { url: 'postgres://daemon:made-up@127.0.0.1:PORT/a%2Fb%20c' },
-  { url: 'postgres://daemon:made-up@127.0.0.1:PORT/a/b%20c' },
-  { url: 'postgres://daemon:made-up@127.0.0.1:PORT' },
-  {
-    url: 'postgres://',
-    env: { PGHOST: '127.0.0.1', PGPORT: 'PORT', PGUSER: 'daemon', PGPASSWORD: 'made-up', PGDATABASE: 'app' },
-  },
-  {
-    url: 'postgres://127.0.0.1:PORT',
-    env: { PGUSER: 'daemon', PGPASSWORD: 'made-up', PGDATABASE: 'app', PGSSLMODE: 'disable' },
-  },
-  { url: 'postgres://daemon@127.0.0.1:PORT/app', env: { PGOPTIONS: '-c work_mem=3MB', PGPASSWORD: 'made-up' } },
-  { url: 'postgres://daemon:made-up@127.0.0.1:PORT/app?options=-c%20work_mem%3D5MB' },
-  { url: 'postgres://daemon:made-up@127.0.0.1:PORT/app?options=-c+work_mem%3D5MB' },
-  { url: 'postgres://daemon@127.0.0.1:PORT/app' },
-  { url: 'postgres://daemon@127.0.0.1:PORT/app', passfile: '127.0.0.1:PORT:app:daemon:made-up\n*:*:*:*:wrong\n' },
-  { url: 'postgres://daemon@127.0.0.1:PORT/app', passfile: '*:*:*:*:wrong\n127.0.0.1:PORT:app:daemon:made-up\n' },
-  { url: 'postgres://daemon@127.0.0.1:PORT/app', passfile: String.raw`127.0.0.1:PORT:app:d\aemon:made\-up` },
-  {
-    url: 'postgres://daemon@127.0.0.1:CLOSED,localhost:PORT/app',
-    passfile: '127.0.0.1:*:*:*:wrong\nlocalhost:*:*:*:made-up\n',
-  },
-  { url: 'postgres://daemon:made-up@127.0.0.1:CLOSED,127.0.0.1:PORT/app' },
-  { url: 'postgres://daemon:made-up@127.0.0.1,localhost/app?port=PORT' },
-  { url: 'postgres://daemon:made-up@127.0.0.1:CLOSED,127.0.0.1:PORT/app?target_session_attrs=read-write' },
-  {
-    url: 'postgres://daemon:made-up@127.0.0.1:PORT/app?target_session_attrs=primary&options=-c%20default_transaction_read_only%3Don',
-  },
-  {
-    url: 'postgres://daemon:made-up@127.0.0.1:PORT/app?target_session_attrs=read-write&options=-c%20default_transaction_read_only%3Don',
-  },
-  { url: 'postgres://daemon:made-up@127.0.0.1:PORT,127.0.0.1:PORT/app?port=PORT,PORT,PORT' },
-  { url: 'postgres://daemon:made-up@[::1:PORT/app' },
-  { url: 'postgres://daemon:made-up@127.0.0.1:PORT/app?sslmod=require' },
-  { url: 'postgres://daemon:made-up@127.0.0.1:PORT/app?ssl=true' },
-  { url: 'postgres://daemon:made-up@127.0.0.1:PORT/app?ssl=verify-full' },
-  { url: 'postgres://daemon:made-up@127.0.0.1:PORT/app?sslmode=' },
-  { url: 'postgres://daemon:made-up@127.0.0.1:PORT/app?' },
-  { url: 'postgres://daemon:made%zz@127.0.0.1:PORT/app' },
-  ...['disable', 'allow', 'prefer', 'require'].flatMap((mode) =>
-    ['daemon', 'onlytls', 'onlyplain'].map((role) => ({
-      url: `postgres://${role}:made-up@127.0.0.1:PORT/app?sslmode=${mode}`,
-    })),
-  ),
-  ...['prefer', 'require', 'verify-ca', 'verify-full'].flatMap((mode) =>
-    ['', '&sslrootcert=CA', '&sslrootcert=OTHER'].flatMap((root) =>
-      ['127.0.0.1', 'localhost'].map((host) => ({
-        url: `postgres://daemon:made-up@${host}:PORT/app?sslmode=${mode}${root}`,
-      })),
-    ),
-  ),
-  { url: 'postgres://daemon:made-up@localhost:PORT/app?sslmode=verify-full', root: () => authority.caFile },
-  { url: 'postgres://daemon:made-up@localhost:PORT/app?sslmode=require', root: () => other.caFile },
-  { url: 'postgres://daemon:made-up@localhost:PORT/app?sslmode=verify-full&hostaddr=127.0.0.1&sslrootcert=CA' },
-  { url: 'postgres://daemon:made-up@localhost:PORT/app?ssl_min_protocol_version=TLSv1.3&sslmode=require' },
-  { url: `postgres://${encodeURIComponent('пан')}:${encodeURIComponent('пароль№1 ﬁ…')}@127.0.0.1:PORT/app` },
-];
-
-const meant = (text: string) =>
-  text
-    .replaceAll('PORT', String(cluster.port))
-    .replaceAll('CLOSED', String(closed))
-    .replaceAll('SOCKETS', tmpdir())
-    .replaceAll('ENCODED', encodeURIComponent(tmpdir()))
-    .replaceAll('CA', authority.caFile)
-    .replaceAll('OTHER', other.caFile);
-
-test.for(CASES)('as psql: $url $env $passfile', async ({ url, env = {}, passfile, root }) => {
-  const around = Object.fromEntries(Object.entries(env).map(([name, value]) => [name, meant(value)]));
-  if (passfile !== undefined) writeFileSync(join(home, '.pgpass'), meant(passfile), { mode: 0o600 });
-  if (root !== undefined) {
+test.for(CASES)(
+  'as psql: $url $env $passfile',
+  async ({ url, env = {}, passfile, mode = 0o600, files = {}, refused }) => {
+    const around = Object.fromEntries(Object.entries(env).map(([name, value]) => [name, meant(value)]));
+    if (passfile !== undefined) writeFileSync(join(home, '.pgpass'), meant(passfile), { mode });
     mkdirSync(join(home, '.postgresql'));
-    copyFileSync(root(), join(home, '.postgresql', 'root.crt'));
-  }
-  expect(await ours(meant(url), around)).toEqual(psql(meant(url), around));
-});
+    for (const [name, file] of Object.entries(files)) {
+      copyFileSync(meant(file), join(home, '.postgresql', name));
+      if (name.endsWith('.key')) chmodSync(join(home, '.postgresql', name), 0o600);
+    }
+    const theirs = psql(meant(url), around);
+    if (refused) expect(theirs).toBeDefined();
+    expect(await ours(meant(url), around)).toEqual(refused ? undefined : theirs);
+  },
+);
 
 const outcome = (parameters: string) =>
   psql(`postgres://daemon:made-up@localhost:${cluster.port}/app?${parameters}`, {});
@@ -199,4 +178,44 @@ const outcome = (parameters: string) =>
 test('psql gets in with some of these addresses, and not with others', () => {
   expect(outcome('sslmode=disable')).toMatch(/^daemon\|app\|/);
   expect(outcome(`sslmode=verify-full&sslrootcert=${other.caFile}`)).toBeUndefined();
+});
+
+test('both clients get in with the passwords with which psql does, typed as they were set or normalized', async () => {
+  const theirs: string[] = [];
+  const ways: string[] = [];
+  for (const [n, password] of PASSWORDS.entries()) {
+    await admin.unsafe(`create role odd${n} login password '${password}' in role odd`);
+    for (const typed of new Set([password, password.normalize('NFKC'), password.normalize('NFD')])) {
+      const url = `postgres://odd${n}:${encodeURIComponent(typed)}@127.0.0.1:${cluster.port}/app?sslmode=disable`;
+      const name = `${JSON.stringify(password)} typed ${JSON.stringify(typed)}`;
+      if (psql(url, {}) !== undefined) theirs.push(name);
+      if ((await ours(url, {})) !== undefined) ways.push(name);
+    }
+  }
+  expect(ways).toEqual(theirs);
+  expect(theirs.length).toBeGreaterThanOrEqual(PASSWORDS.length);
+});
+
+test('a certificate is for the hosts for which libpq takes it', async () => {
+  const theirs: string[] = [];
+  const ways: string[] = [];
+  for (const { asked, ...options } of NAMES) {
+    const { certFile, keyFile } = authority.issue({ ...options, ownedAs: cluster.dataDirectory });
+    await admin.unsafe(`alter system set ssl_cert_file = '${certFile}'`);
+    await admin.unsafe(`alter system set ssl_key_file = '${keyFile}'`);
+    const before = await admin`select pg_conf_load_time()::text as at`;
+    await admin`select pg_reload_conf()`;
+    await until(
+      'it to be loaded',
+      async () => (await admin`select pg_conf_load_time()::text as at`)[0]?.['at'] !== before[0]?.['at'],
+    );
+    for (const host of asked) {
+      const name = `${JSON.stringify(options)} for ${host}`;
+      const url = `postgres://daemon:made-up@/app?host=${host}&hostaddr=127.0.0.1&port=${cluster.port}&sslmode=verify-full&sslrootcert=${authority.caFile}`;
+      if (psql(url, {}) !== undefined) theirs.push(name);
+      if ((await ours(url, {})) !== undefined) ways.push(name);
+    }
+  }
+  expect(ways).toEqual(theirs);
+  expect(theirs.length).toBeGreaterThan(5);
 });
