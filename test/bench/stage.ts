@@ -83,6 +83,7 @@ export interface Stage {
 }
 
 /**
+ * Not as in the field: one superuser and no TLS, for what smslogd is compared with too, so that the figures are of the work and not of encryption.
  * The server of a run: durable (fsync, full_page_writes and synchronous_commit as they come), room for WAL so that no checkpoint falls on one
  * side only.
  */

@@ -1,4 +1,4 @@
-/** How both clients connect: TLS, logins and hosts as libpq has them, and what is said where they fail. */
+/** How both clients connect: TLS, logins and hosts as libpq has them, and what is said where they fail. Each test says how the server takes connections. */
 import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';

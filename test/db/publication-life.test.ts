@@ -13,7 +13,7 @@ let db: TestDatabase;
 let mirrors: RunningMirror[];
 
 beforeEach(async () => {
-  db = await createDatabase({ superuser: 'the daemon may change the publication' });
+  db = await createDatabase({ asOwner: 'the daemon may change the publication' });
   mirrors = [];
   lines = [];
 });
@@ -236,7 +236,7 @@ test('after another table was put in the place of the source, its rows are mirro
   await streaming();
   await insertMany(db.sql, 5);
   await everyRowOnce();
-  await db.sql.unsafe(`
+  await db.owner.sql.unsafe(`
     alter table verification.verifications rename to former;
     create table verification.verifications (like verification.former including all);
     insert into verification.verifications select * from verification.former`);

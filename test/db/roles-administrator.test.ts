@@ -1,4 +1,7 @@
-/** sql/roles.sql, run by an administrator who is no superuser, as managed servers have them: statement after statement, as psql does. */
+/**
+ * sql/roles.sql, run by an administrator who is no superuser, as managed servers have them: statement after statement, as psql does. On servers of its own
+ * without any role of ours, and without TLS, of which the file knows nothing.
+ */
 import { existsSync, readFileSync } from 'node:fs';
 import postgres, { type Sql } from 'postgres';
 import { afterEach, expect, test } from 'vitest';

@@ -8,7 +8,7 @@ let db: TestDatabase;
 let daemon: Daemon;
 
 beforeEach(async () => {
-  db = await createDatabase({ superuser: 'the daemon makes the publication again' });
+  db = await createDatabase({ asOwner: 'the daemon makes the publication again' });
 });
 afterEach(async () => {
   daemon.kill('SIGKILL');

@@ -1,28 +1,23 @@
 /** What PostgreSQL's own log shows of the daemon, where the server logs each statement with all it can. */
+import type { Sql } from 'postgres';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { loadConfig } from '../../src/settings.ts';
-import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
-import { createCluster, type Cluster } from '../../src/demo/cluster.ts';
-import { createRoles, DAEMON_ROLE, REPLICATION_ROLE } from '../../src/demo/roles.ts';
-import { createSource } from '../../src/demo/source-table.ts';
-import { migrate } from '../../src/schema/migrate.ts';
+import type { Cluster } from '../../src/demo/cluster.ts';
+import { DAEMON_ROLE } from '../../src/demo/roles.ts';
 import { startSimulator, type Simulator } from '../../src/simulator/simulator.ts';
-import { until } from '../support/database.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startDaemon, startProcess, type Daemon } from '../support/daemon.ts';
+import { createServer } from '../support/postgres.ts';
 
-const PASSWORD = 'made-up';
 let server: Cluster;
 let said: string[];
+let db: TestDatabase;
 let sql: Sql;
 let gateway: Simulator;
 let daemon: Daemon | undefined;
 beforeEach(async () => {
   said = [];
-  const binaries = process.env['SMSLOGD_TEST_POSTGRES'];
-  server = await createCluster({
-    ...(binaries === undefined ? {} : { binaries }),
-    settings: {
-      fsync: 'off',
+  server = await createServer(
+    {
       log_line_prefix: '%u|',
       log_statement: 'all',
       log_min_duration_statement: 0,
@@ -32,20 +27,17 @@ beforeEach(async () => {
       'auto_explain.log_verbose': 'on',
       'auto_explain.log_nested_statements': 'on',
     },
-    onLine: (line) => said.push(line),
-  });
-  const admin = loadConfig({ DATABASE_URL: server.url('postgres') });
-  sql = openDatabase(admin, { max: 2, name: 'test' });
-  await createRoles(sql, PASSWORD);
-  await createSource(sql);
-  await migrate(admin, { role: DAEMON_ROLE, say: () => {} });
+    { onLine: (line) => said.push(line) },
+  );
+  db = await createDatabase({ adminUrl: server.url('postgres') });
+  ({ sql } = db);
   gateway = await startSimulator({ login: 'login', password: 'password' });
 });
 afterEach(async () => {
   daemon?.kill('SIGKILL');
   await daemon?.exited;
   await gateway.close();
-  await sql.end({ timeout: 1 });
+  await db.drop();
   await server.remove();
 });
 
@@ -68,14 +60,7 @@ const insert = (gatewayId: string | null) => sql`
 
 test('no phone number, code or gateway id of what the daemon writes, is refused or asks for is in it', async () => {
   gateway.load(GATEWAY_ID, [{ status: 'Delivered', at: Date.now() }]);
-  const env = {
-    DATABASE_URL: server.url('postgres', DAEMON_ROLE, PASSWORD),
-    DATABASE_REPLICATION_URL: server.url('postgres', REPLICATION_ROLE, PASSWORD),
-    HTTP_PORT: '0',
-    IP2SMS_URL: gateway.url,
-    IP2SMS_LOGIN: 'login',
-    IP2SMS_PASSWORD: 'password',
-  };
+  const env = db.env({ IP2SMS_URL: gateway.url });
   await insert(GATEWAY_ID);
   daemon = startDaemon(env);
   await daemon.line('it streams', (line) => line.includes('"the mirror streams"'));

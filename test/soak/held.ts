@@ -5,14 +5,11 @@
  * where the claims or the checkpoints of the last third took more than 1.5 times as long as those of the first.
  */
 import { setTimeout as wait } from 'node:timers/promises';
-import postgres from 'postgres';
-import { loadConfig } from '../../src/settings.ts';
-import { createCluster } from '../../src/demo/cluster.ts';
-import { createSource } from '../../src/demo/source-table.ts';
-import { migrate } from '../../src/schema/migrate.ts';
-import { startDaemon } from '../support/daemon.ts';
 import { median } from '../bench/growth.ts';
+import { startDaemon } from '../support/daemon.ts';
+import { createDatabase } from '../support/database.ts';
 import { reply, startGateway } from '../support/gateway.ts';
+import { createServer } from '../support/postgres.ts';
 import { difference, insertVerification } from '../support/verifications.ts';
 
 const [minutes = 10, rate = 300] = process.argv.slice(2).map(Number);
@@ -25,28 +22,13 @@ const growthOf = (times: readonly number[]) => {
 };
 const say = (line: string) => process.stdout.write(`${line}\n`);
 
-const cluster = await createCluster({
-  settings: {
-    max_wal_size: '8GB',
-    log_min_messages: 'error',
-    fsync: 'off',
-    shared_preload_libraries: 'pg_stat_statements',
-  },
-});
+const cluster = await createServer({ max_wal_size: '8GB', shared_preload_libraries: 'pg_stat_statements' });
 try {
-  const sql = postgres(cluster.url('postgres'), { max: 6, onnotice: () => {} });
-  await createSource(sql);
+  const db = await createDatabase({ adminUrl: cluster.url('postgres') });
+  const { sql } = db;
   await sql`create extension pg_stat_statements`;
   const gateway = await startGateway(({ id }) => reply(id, Math.random() < 0.6 ? 'Delivered' : 'Enroute'));
-  const env = {
-    DATABASE_URL: cluster.url('postgres'),
-    HTTP_PORT: '0',
-    IP2SMS_URL: gateway.url,
-    IP2SMS_LOGIN: 'login',
-    IP2SMS_PASSWORD: 'password',
-  };
-  await migrate(loadConfig(env), { say: () => {} });
-  const daemon = startDaemon(env);
+  const daemon = startDaemon(db.env({ IP2SMS_URL: gateway.url }));
   await daemon.line('it streams', (line) => line.includes('"the mirror streams"'));
   const address = await daemon.url();
   const other = await sql.reserve();
@@ -123,7 +105,7 @@ try {
   const growth = [claims, checkpoints].map(growthOf);
   say(`claims took ${growth[0]!.toFixed(2)} and checkpoints ${growth[1]!.toFixed(2)} times as long in the last third`);
   process.exitCode = missing === 0 && surplus === 0 && growth.every((ratio) => ratio <= 1.5) ? 0 : 1;
-  await sql.end({ timeout: 1 });
+  await db.drop();
 } finally {
   await cluster.remove();
 }

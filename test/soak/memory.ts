@@ -2,25 +2,20 @@
  * `npm run soak:memory -- ROWS`: what the daemon's memory does when it comes back to a transaction of ROWS rows (default 1,000,000) and a backlog
  * of as many small transactions. Prints the peaks, how long each took, and compares log and source at the end.
  */
-import postgres from 'postgres';
-import { loadConfig } from '../../src/settings.ts';
-import { createCluster } from '../../src/demo/cluster.ts';
-import { createSource } from '../../src/demo/source-table.ts';
-import { migrate } from '../../src/schema/migrate.ts';
 import { startDaemon } from '../support/daemon.ts';
-import { until } from '../support/database.ts';
+import { createDatabase, until } from '../support/database.ts';
+import { createServer } from '../support/postgres.ts';
 import { difference, insertMany, insertOneByOne } from '../support/verifications.ts';
 
 const rows = Number(process.argv[2] ?? 1_000_000);
 const say = (line: string) => process.stdout.write(`${line}\n`);
 const MIB = 1024 * 1024;
 
-const cluster = await createCluster({ settings: { max_wal_size: '8GB', log_min_messages: 'error', fsync: 'off' } });
+const cluster = await createServer({ max_wal_size: '8GB' });
 try {
-  const sql = postgres(cluster.url('postgres'), { max: 2, onnotice: () => {} });
-  await createSource(sql);
-  const env = { DATABASE_URL: cluster.url('postgres'), HTTP_PORT: '0', LOOPS: 'mirror' };
-  await migrate(loadConfig(env), { say: () => {} });
+  const db = await createDatabase({ adminUrl: cluster.url('postgres') });
+  const { sql } = db;
+  const env = db.env({ LOOPS: 'mirror' });
 
   /** Starts a daemon, waits until the log has `count` rows, stops it; returns its peak memory. */
   const catchUp = async (count: number): Promise<string> => {
@@ -47,7 +42,7 @@ try {
   const { missing, surplus } = await difference(sql);
   say(`missing ${missing}, surplus ${surplus}`);
   process.exitCode = missing === 0 && surplus === 0 ? 0 : 1;
-  await sql.end({ timeout: 1 });
+  await db.drop();
 } finally {
   await cluster.remove();
 }

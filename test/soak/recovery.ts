@@ -2,15 +2,11 @@
  * `npm run soak:recovery`: how the poller treats a gateway in trouble, and how long it takes to its full speed after. The gateway takes 100 ms for an
  * answer and counts what it is asked; each trouble lasts 20 s. Full speed: half a second with at least nine tenths of the rate before.
  */
-import postgres from 'postgres';
-import { loadConfig } from '../../src/settings.ts';
-import { createCluster } from '../../src/demo/cluster.ts';
-import { createSource } from '../../src/demo/source-table.ts';
-import { migrate } from '../../src/schema/migrate.ts';
 import { insertOpen } from '../bench/polling.ts';
 import { startDaemon } from '../support/daemon.ts';
-import { until } from '../support/database.ts';
+import { createDatabase, until } from '../support/database.ts';
 import { reply, startGateway, type Script } from '../support/gateway.ts';
+import { createServer } from '../support/postgres.ts';
 
 const LATENCY_MS = 100;
 const TROUBLE_MS = 20_000;
@@ -29,23 +25,14 @@ const TROUBLES: Readonly<Record<string, Script>> = {
 const wait = async (ms: number) => await new Promise((resolve) => setTimeout(resolve, ms));
 const say = (line: string) => process.stdout.write(`${line}\n`);
 
-const cluster = await createCluster({ settings: { log_min_messages: 'error', fsync: 'off' } });
+const cluster = await createServer();
 try {
-  const sql = postgres(cluster.url('postgres'), { max: 2, onnotice: () => {} });
+  const db = await createDatabase({ adminUrl: cluster.url('postgres') });
+  const { sql } = db;
   const gateway = await startGateway(healthy);
-  const env = {
-    DATABASE_URL: cluster.url('postgres'),
-    HTTP_PORT: '0',
-    LOOPS: 'poller',
-    IP2SMS_URL: gateway.url,
-    IP2SMS_LOGIN: 'login',
-    IP2SMS_PASSWORD: 'password',
-  };
-  await createSource(sql);
-  await migrate(loadConfig(env), { say: () => {} });
   await insertOpen(sql, 100_000);
   await sql`update smslogd.sms_poll set due_at = now()`;
-  const daemon = startDaemon(env);
+  const daemon = startDaemon(db.env({ LOOPS: 'poller', IP2SMS_URL: gateway.url }));
   const since = (at: number) => gateway.asked.filter((one) => one.at >= at).length;
   await until('the first requests', () => gateway.asked.length > 1_000, 60);
 
@@ -79,7 +66,7 @@ try {
   daemon.kill('SIGTERM');
   await daemon.exited;
   await gateway.close();
-  await sql.end({ timeout: 1 });
+  await db.drop();
 } finally {
   await cluster.remove();
 }

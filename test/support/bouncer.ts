@@ -1,24 +1,24 @@
-/** A real PgBouncer in transaction mode, which Debian has. */
+/** A real PgBouncer in transaction mode, which Debian has, with TLS that is verified on both ways. */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { freePort } from '../../src/demo/cluster.ts';
+import { createAuthority } from './certificates.ts';
 
 export interface Bouncer {
-  readonly port: number;
+  /** the address through it */
+  readonly url: string;
   /** resolves when it takes connections again; what goes through it is cut */
   restart(): Promise<void>;
   close(): Promise<void>;
 }
 
 export interface Bounced {
-  /** of the server, on this machine */
-  readonly port: number;
-  readonly role: string;
-  readonly password: string;
+  /** the address without it, of localhost by TLS */
+  readonly url: string;
   /** server connections */
   readonly pool: number;
   /** lines of its settings beside ours */
@@ -26,7 +26,7 @@ export interface Bounced {
 }
 
 /** Throws where the program is missing. */
-export async function startBouncer({ port: target, role, password, pool, more = [] }: Bounced): Promise<Bouncer> {
+export async function startBouncer({ url: direct, pool, more = [] }: Bounced): Promise<Bouncer> {
   if (spawnSync('pgbouncer', ['--version']).error !== undefined)
     throw new Error('PgBouncer is missing: apt-get install pgbouncer');
   const directory = mkdtempSync(join(tmpdir(), 'smslogd-pgbouncer-'));
@@ -36,10 +36,15 @@ export async function startBouncer({ port: target, role, password, pool, more = 
     writeFileSync(join(directory, name), lines.map((line) => `${line}\n`).join(''));
     return join(directory, name);
   };
-  const users = file('users.txt', [`"${role}" "${password}"`]);
+  const url = new URL(direct);
+  const serverAuthority = readFileSync(url.searchParams.get('sslrootcert')!, 'utf8');
+  const users = file('users.txt', [`"${url.username}" "${url.password}"`]);
+  const authority = createAuthority();
+  const { certFile, keyFile } = authority.issue({ hosts: ['localhost'] });
+  chmodSync(keyFile, 0o644);
   const settings = file('pgbouncer.ini', [
     '[databases]',
-    `* = host=127.0.0.1 port=${target}`,
+    `* = host=localhost port=${url.port}`,
     '[pgbouncer]',
     'listen_addr = 127.0.0.1',
     `listen_port = ${port}`,
@@ -48,6 +53,11 @@ export async function startBouncer({ port: target, role, password, pool, more = 
     `auth_file = ${users}`,
     'pool_mode = transaction',
     `default_pool_size = ${pool}`,
+    'client_tls_sslmode = require',
+    `client_tls_cert_file = ${certFile}`,
+    `client_tls_key_file = ${keyFile}`,
+    'server_tls_sslmode = verify-full',
+    `server_tls_ca_file = ${file('server-ca.crt', [serverAuthority])}`,
     ...more,
   ]);
   let bouncer: ChildProcess | undefined;
@@ -75,6 +85,7 @@ export async function startBouncer({ port: target, role, password, pool, more = 
   const close = async () => {
     await stop();
     rmSync(directory, { recursive: true });
+    authority.remove();
   };
   // it must not outlive this process
   process.prependOnceListener('exit', () => void bouncer?.kill('SIGKILL'));
@@ -84,8 +95,10 @@ export async function startBouncer({ port: target, role, password, pool, more = 
     await close();
     throw error;
   }
+  url.port = String(port);
+  url.searchParams.set('sslrootcert', authority.caFile);
   return {
-    port,
+    url: url.href,
     restart: async () => {
       await stop();
       await start();

@@ -70,8 +70,9 @@ export function createAuthority(name = 'smslogd test authority'): Authority {
       ];
       const secret = password === undefined ? ['-nodes'] : ['-passout', `pass:${password}`];
       openssl('req', '-new', ...KEY, ...secret, '-subj', `/CN=${subject}`, '-keyout', key, '-out', request);
-      const kindOf = (host: string) => (host.startsWith('DNS:') ? '' : isIP(host) === 0 ? 'DNS:' : 'IP:');
-      const names = hosts.map((host) => kindOf(host) + host).join(',');
+      const names = hosts
+        .map((host) => (host.startsWith('DNS:') ? host : `${isIP(host) === 0 ? 'DNS' : 'IP'}:${host}`))
+        .join(',');
       writeFileSync(extensions, `basicConstraints=CA:FALSE\n${names === '' ? '' : `subjectAltName=${names}\n`}`);
       const issuer = ['-CA', path('ca.crt'), '-CAkey', path('ca.key'), '-CAcreateserial'];
       openssl('x509', '-req', '-in', request, ...issuer, '-days', String(days), '-extfile', extensions, '-out', cert);

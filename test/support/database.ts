@@ -42,8 +42,9 @@ export interface Less {
   readonly locale?: string;
   /** another server than the run's */
   readonly adminUrl?: string;
-  /** why the program is the superuser here, in all that it does */
+  /** why the program is the superuser here, in all that it does; or the source's owner, who streams as the field's role does */
   readonly superuser?: string;
+  readonly asOwner?: string;
 }
 
 /** Clones the template on the run's server. */
@@ -52,6 +53,7 @@ export async function createDatabase({
   locale,
   adminUrl: another,
   superuser: why,
+  asOwner,
 }: Less = {}): Promise<TestDatabase> {
   const name = `test_${randomBytes(6).toString('hex')}`;
   const adminUrl = another ?? inject('postgresUrl');
@@ -66,12 +68,12 @@ export async function createDatabase({
     if (search !== undefined) url.search = search;
     return url.href;
   };
-  const as = (user?: string, search?: string): Login => {
+  const as = (user?: string, search?: string, streams = user === DAEMON_ROLE): Login => {
     const url = address(user, search);
-    const replicationUrl = user === DAEMON_ROLE ? streaming(url) : url;
+    const replicationUrl = streams ? streaming(url) : url;
     const env = (more: Record<string, string> = {}) => ({
       DATABASE_URL: url,
-      ...(user === DAEMON_ROLE ? { DATABASE_REPLICATION_URL: streaming(more['DATABASE_URL'] ?? url) } : {}),
+      ...(streams ? { DATABASE_REPLICATION_URL: streaming(more['DATABASE_URL'] ?? url) } : {}),
       SLOT_NAME: name,
       HTTP_PORT: '0',
       IP2SMS_URL: 'http://127.0.0.1:9/ip2sms/',
@@ -82,7 +84,7 @@ export async function createDatabase({
     return { url, replicationUrl, env, config: (more) => loadConfig(env(more), ['database', 'gateway']) };
   };
   const superuser = as();
-  const mine = why === undefined ? as(DAEMON_ROLE) : superuser;
+  const mine = why !== undefined ? superuser : asOwner === undefined ? as(DAEMON_ROLE) : as(OWNER, undefined, true);
   // on a server of its own, which the test crashes, the client must not be in the middle of reading array types
   const sql = connect(superuser.url, { max: 4, fetch_types: another === undefined });
   const owner = as(OWNER);
@@ -121,9 +123,9 @@ export async function createDatabase({
   };
 }
 
-/** The same address of the role that streams, where it is the daemon's. */
+/** The same address of the role that streams. */
 function streaming(address: string): string {
-  return address.replace(`//${DAEMON_ROLE}:`, `//${REPLICATION_ROLE}:`);
+  return address.replace(/\/\/\w+:/, `//${REPLICATION_ROLE}:`);
 }
 
 /** Adds to pg_hba.conf as an administrator would, and waits until the server has read it. */

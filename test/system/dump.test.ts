@@ -2,54 +2,35 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { loadConfig } from '../../src/settings.ts';
-import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
-import { createCluster, freePort, type Cluster } from '../../src/demo/cluster.ts';
-import { createRoles, DAEMON_ROLE, REPLICATION_ROLE } from '../../src/demo/roles.ts';
-import { createSource } from '../../src/demo/source-table.ts';
-import { migrate } from '../../src/schema/migrate.ts';
-import { until } from '../support/database.ts';
+import type { Cluster } from '../../src/demo/cluster.ts';
+import { createDatabase, until, type Less, type TestDatabase } from '../support/database.ts';
 import { debianBinaries } from '../support/debian.ts';
 import { startDaemon, startProcess, type Daemon } from '../support/daemon.ts';
+import { createServer } from '../support/postgres.ts';
 import { difference, insertMany } from '../support/verifications.ts';
 
-const PASSWORD = 'made-up';
 const bin = debianBinaries();
 let servers: Cluster[];
 let daemons: Daemon[];
-let connections: Sql[];
+let databases: TestDatabase[];
 
 beforeEach(() => {
-  [servers, daemons, connections] = [[], [], []];
+  [servers, daemons, databases] = [[], [], []];
 });
 afterEach(async () => {
   for (const daemon of daemons) daemon.kill('SIGKILL');
   await Promise.all(daemons.map((daemon) => daemon.exited));
-  await Promise.all(connections.map((sql) => sql.end({ timeout: 1 })));
+  await Promise.all(databases.map((db) => db.drop()));
   await Promise.all(servers.map((server) => server.remove()));
 });
 
-async function server(): Promise<{ cluster: Cluster; admin: string; sql: Sql }> {
-  const cluster = await createCluster({ binaries: bin, settings: { fsync: 'off' } });
+/** A database on a server of its own. */
+async function elsewhere(less: Less = {}): Promise<TestDatabase> {
+  const cluster = await createServer({}, { binaries: bin });
   servers.push(cluster);
-  const admin = cluster.url('postgres');
-  const sql = openDatabase(loadConfig({ DATABASE_URL: admin }), { max: 2, name: 'test' });
-  connections.push(sql);
-  await createRoles(sql, PASSWORD);
-  await sql.unsafe('create role otp_owner');
-  return { cluster, admin, sql };
-}
-
-async function settings(cluster: Cluster): Promise<Record<string, string>> {
-  return {
-    DATABASE_URL: cluster.url('postgres', DAEMON_ROLE, PASSWORD),
-    DATABASE_REPLICATION_URL: cluster.url('postgres', REPLICATION_ROLE, PASSWORD),
-    HTTP_PORT: '0',
-    // nobody answers there: what waits for the gateway waits
-    IP2SMS_URL: `http://127.0.0.1:${await freePort()}/ip2sms/`,
-    IP2SMS_LOGIN: 'login',
-    IP2SMS_PASSWORD: 'password',
-  };
+  const db = await createDatabase({ adminUrl: cluster.url('postgres'), ...less });
+  databases.push(db);
+  return db;
 }
 
 function start(env: Record<string, string>): Daemon {
@@ -64,10 +45,8 @@ function runProgram(program: string, words: readonly string[]): void {
 }
 
 test('a dump taken under a running daemon, restored on another server, goes on there with every row once', async () => {
-  const old = await server();
-  await createSource(old.sql);
-  await migrate(loadConfig({ DATABASE_URL: old.admin }), { role: DAEMON_ROLE, say: () => {} });
-  start(await settings(old.cluster));
+  const old = await elsewhere();
+  start(old.env());
   const dumped = new AbortController();
   const writing = (async () => {
     while (!dumped.signal.aborted) await insertMany(old.sql, 10);
@@ -76,14 +55,14 @@ test('a dump taken under a running daemon, restored on another server, goes on t
     'some rows in the log',
     async () => (await old.sql`select from verification.sms_log limit 500`).length === 500,
   );
-  const file = join(old.cluster.directory, 'dump');
-  runProgram('pg_dump', ['-Fc', '-f', file, '-d', old.admin]);
+  const file = join(servers[0]!.directory, 'dump');
+  runProgram('pg_dump', ['-Fc', '-f', file, '-d', old.superuser.url]);
   dumped.abort();
   await writing;
 
-  const restored = await server();
-  runProgram('pg_restore', ['--exit-on-error', '-d', restored.admin, file]);
-  const env = await settings(restored.cluster);
+  const restored = await elsewhere({ empty: true });
+  runProgram('pg_restore', ['--exit-on-error', '-d', restored.superuser.url, file]);
+  const env = restored.env({ SLOT_NAME: old.name });
   const daemon = start(env);
   await daemon.line('it reconciles', (line) => line.includes('"reconcile done"'));
   await insertMany(restored.sql, 10);

@@ -1,33 +1,29 @@
 /** The daemon behind a real PgBouncer in transaction mode, with fewer server connections than the daemon has itself. Only replication goes direct. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { loadConfig } from '../../src/settings.ts';
-import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
-import { createCluster, type Cluster } from '../../src/demo/cluster.ts';
-import { createRoles, DAEMON_ROLE, REPLICATION_ROLE } from '../../src/demo/roles.ts';
-import { createSource } from '../../src/demo/source-table.ts';
-import { migrate } from '../../src/schema/migrate.ts';
+import type { Sql } from 'postgres';
+import type { Cluster } from '../../src/demo/cluster.ts';
+import { DAEMON_ROLE } from '../../src/demo/roles.ts';
+import { openDatabase } from '../../src/postgres/pools.ts';
 import { startSimulator, type Simulator } from '../../src/simulator/simulator.ts';
 import { startBouncer, type Bouncer } from '../support/bouncer.ts';
-import { until } from '../support/database.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startDaemon, startProcess, type Daemon } from '../support/daemon.ts';
+import { createServer } from '../support/postgres.ts';
 import { difference, insertMany } from '../support/verifications.ts';
 
-const PASSWORD = 'made-up';
 const POOL = 2;
 const SMS = 1_000;
 let cluster: Cluster;
+let db: TestDatabase;
 let sql: Sql;
 let gateway: Simulator;
 let bouncer: Bouncer | undefined;
 let daemon: Daemon | undefined;
 
 beforeEach(async () => {
-  cluster = await createCluster({ settings: { fsync: 'off' } });
-  const admin = cluster.url('postgres');
-  sql = openDatabase(loadConfig({ DATABASE_URL: admin }), { max: 2, name: 'test' });
-  await createRoles(sql, PASSWORD);
-  await createSource(sql);
-  await migrate(loadConfig({ DATABASE_URL: admin }), { role: DAEMON_ROLE, say: () => {} });
+  cluster = await createServer();
+  db = await createDatabase({ adminUrl: cluster.url('postgres') });
+  ({ sql } = db);
   gateway = await startSimulator({ login: 'login', password: 'password' });
 });
 afterEach(async () => {
@@ -35,7 +31,7 @@ afterEach(async () => {
   await daemon?.exited;
   await bouncer?.close();
   await gateway.close();
-  await sql.end({ timeout: 1 });
+  await db.drop();
   await cluster.remove();
 });
 
@@ -46,17 +42,9 @@ test.for([
 ] as const)(
   'behind PgBouncer in transaction mode, %s, mirror, poller, figures and commands work',
   async ([, pooled, more]) => {
-    bouncer = await startBouncer({ port: cluster.port, role: DAEMON_ROLE, password: PASSWORD, pool: POOL, more });
-    const direct = cluster.url('postgres', REPLICATION_ROLE, PASSWORD);
-    const env = {
-      DATABASE_URL: cluster.url('postgres', DAEMON_ROLE, PASSWORD).replace(`:${cluster.port}/`, `:${bouncer.port}/`),
-      DATABASE_REPLICATION_URL: direct,
-      DATABASE_POOLED: pooled,
-      HTTP_PORT: '0',
-      IP2SMS_URL: gateway.url,
-      IP2SMS_LOGIN: 'login',
-      IP2SMS_PASSWORD: 'password',
-    };
+    bouncer = await startBouncer({ url: db.url, pool: POOL, more });
+    const pooling = { DATABASE_URL: bouncer.url, DATABASE_POOLED: pooled };
+    const env = { ...db.env({ IP2SMS_URL: gateway.url }), ...pooling };
     await insertMany(sql, SMS / 2);
     for (let n = 1; n <= SMS / 2; n += 1) gateway.load(String(6_614_000_000_000 + n), fate());
     daemon = startDaemon(env);
@@ -88,10 +76,10 @@ test.for([
     }
     expect(daemon.lines.filter((line) => !line.includes('"level":"info"'))).toEqual([]);
     daemon.kill('SIGTERM');
-    expect(await daemon.exited).toBe(0);
+    expect(await daemon.exited, `the last it said: ${daemon.lines.slice(-3).join('\n')}`).toBe(0);
 
     // the daemon's connections are the next client's: nothing of a session may stay on them
-    const next = openDatabase(loadConfig(env), { max: POOL, name: 'test' });
+    const next = openDatabase(db.config(pooling), { max: POOL, name: 'test' });
     const left = () => next`select count(*)::int as n from pg_prepared_statements, pg_sleep(0.1)`;
     const found = await Promise.all(Array.from({ length: POOL }, left));
     expect(found.map(([row]) => row?.['n'])).toEqual(Array.from({ length: POOL }, () => 0));

@@ -4,21 +4,21 @@
  * view is expected to give many more rows than it does. With 100,000 SMS and a tenth of the usual jit_above_cost it is as with a million.
  */
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { loadConfig } from '../../src/settings.ts';
-import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
-import { createCluster, type Cluster } from '../../src/demo/cluster.ts';
-import { createSource } from '../../src/demo/source-table.ts';
+import type { Sql } from 'postgres';
+import type { Cluster } from '../../src/demo/cluster.ts';
 import { refreshHourly } from '../../src/figures/counting.ts';
-import { migrate } from '../../src/schema/migrate.ts';
+import { openDatabase } from '../../src/postgres/pools.ts';
 import { startSimulator, type Simulator } from '../../src/simulator/simulator.ts';
-import { until } from '../support/database.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startDaemon } from '../support/daemon.ts';
 import { debianBinaries } from '../support/debian.ts';
 import { fillChannel } from '../support/filled.ts';
+import { createServer } from '../support/postgres.ts';
 import { difference, insertMany } from '../support/verifications.ts';
 
 const ROWS = 100_000;
 let cluster: Cluster;
+let db: TestDatabase;
 let gateway: Simulator;
 /** as a DBA's session, which has no settings of ours */
 let sql: Sql;
@@ -28,10 +28,8 @@ let watch: Sql;
 let lines: string[] = [];
 
 beforeAll(async () => {
-  cluster = await createCluster({
-    binaries: debianBinaries(),
-    settings: {
-      fsync: 'off',
+  cluster = await createServer(
+    {
       autovacuum: 'off',
       jit_above_cost: 10_000,
       session_preload_libraries: 'auto_explain',
@@ -39,28 +37,23 @@ beforeAll(async () => {
       'auto_explain.log_nested_statements': 'on',
       'auto_explain.log_timing': 'off',
     },
-    onLine: (line) => lines.push(line),
-  });
-  watch = openDatabase(loadConfig({ DATABASE_URL: cluster.url('postgres') }), { max: 2, name: 'test' });
-  await createSource(watch);
-  await migrate(loadConfig({ DATABASE_URL: cluster.url('postgres') }), { say: () => {} });
+    { binaries: debianBinaries(), onLine: (line) => lines.push(line) },
+  );
+  db = await createDatabase({ adminUrl: cluster.url('postgres') });
+  ({ sql } = db);
+  watch = openDatabase(db.superuser.config(), { max: 2, name: 'test' });
   await fillChannel(watch, ROWS, 60);
   // from here on in every session that begins
   await watch`alter system set auto_explain.log_min_duration = 0`;
   await watch`select pg_reload_conf()`;
-  sql = openDatabase(loadConfig(pooled()), { max: 2, name: 'test' });
   gateway = await startSimulator({ login: 'login', password: 'password' });
 }, 120_000);
 afterAll(async () => {
   await gateway.close();
-  await Promise.all([sql, watch].map((each) => each.end({ timeout: 1 })));
+  await watch.end({ timeout: 1 });
+  await db.drop();
   await cluster.remove();
 });
-
-/** As through a pooler, which refuses start-up options: nothing may need these. */
-function pooled(): Record<string, string> {
-  return { DATABASE_URL: cluster.url('postgres'), DATABASE_POOLED: 'true' };
-}
 
 /** The statements whose plans were compiled. */
 async function compiled(): Promise<string[]> {
@@ -100,13 +93,8 @@ test('no view is compiled, and none is expected to give many more rows than it d
 
 test('nothing that the daemon runs is compiled, while it copies, mirrors, asks, counts and tells its figures', async () => {
   await watch`delete from verification.sms_log where inserted_at > now() - interval '1 day'`;
-  const daemon = startDaemon({
-    ...pooled(),
-    HTTP_PORT: '0',
-    IP2SMS_URL: gateway.url,
-    IP2SMS_LOGIN: 'login',
-    IP2SMS_PASSWORD: 'password',
-  });
+  // as through a pooler, which refuses start-up options: nothing may need these
+  const daemon = startDaemon(db.env({ DATABASE_POOLED: 'true', IP2SMS_URL: gateway.url }));
   try {
     await daemon.line('it streams', (line) => line.includes('"the mirror streams"'));
     await insertMany(watch, 2_000);

@@ -3,7 +3,6 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { join } from 'node:path';
 import { startBouncer } from '../../support/bouncer.ts';
 import { startProcess } from '../../support/daemon.ts';
-import { PASSWORD } from '../../support/postgres.ts';
 import { DAEMON_ROLE } from '../../../src/demo/roles.ts';
 import type { Member, Stage } from '../stage.ts';
 import { smallDisk } from './disk.ts';
@@ -134,16 +133,10 @@ export const DAEMON_FAULTS = {
     const { stage, draws } = doing;
     const member = someMember(doing);
     const bouncer = await startBouncer({
-      port: stage.cluster.port,
-      role: DAEMON_ROLE,
-      password: PASSWORD,
+      url: stage.db.url,
       pool: 2 + Math.floor(6 * (draws[1] ?? 0)),
-      more: ['server_tls_sslmode = require'],
     });
-    const url = new URL(stage.db.url);
-    url.port = String(bouncer.port);
-    url.search = '?sslmode=disable';
-    await restart(member, { DATABASE_URL: url.href });
+    await restart(member, { DATABASE_URL: bouncer.url });
     const over = new AbortController();
     const loop = (async () => {
       for (;;) {
