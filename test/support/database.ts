@@ -123,9 +123,9 @@ export async function createDatabase({
   };
 }
 
-/** The same address of the role that streams. */
+/** The same address of the role that streams, where it is the daemon's or the owner's. */
 function streaming(address: string): string {
-  return address.replace(/\/\/\w+:/, `//${REPLICATION_ROLE}:`);
+  return address.replace(new RegExp(`//(?:${DAEMON_ROLE}|${OWNER}):`), `//${REPLICATION_ROLE}:`);
 }
 
 /** Adds to pg_hba.conf as an administrator would, and waits until the server has read it. */
