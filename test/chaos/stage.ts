@@ -254,9 +254,10 @@ function createMember(name: string, { db, path, gatewayUrl, program, clock }: Su
     },
     async stop() {
       const ending = runs();
+      // one that is frozen would never hear of it
+      if (member.frozen) member.thaw();
       daemon = undefined;
       if (ending === undefined) return { code: 0, ms: 0 };
-      if (member.frozen) member.thaw();
       const began = performance.now();
       ending.kill('SIGTERM');
       const code = await ending.exited;
