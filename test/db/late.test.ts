@@ -117,10 +117,13 @@ test('one that comes when the queue knows the SMS no more is filled in by the au
   const options = { sinceSeconds: 3600, mirrorTimeoutMs: 1_000, share: 1, missing: async () => {}, incomplete };
   expect(await lightAudit(sql, db.config(), source, options, never)).toMatchObject({ missing: 0 });
   expect(told).toEqual([first]);
-  expect((await db.sql`select gateway_id, gateway_status from verification.sms_log where id = ${first}`)[0]).toEqual({
-    gateway_id: '1111111',
-    gateway_status: 'Unaccepted',
-  });
+  const row = () => db.sql`select gateway_id, gateway_status from verification.sms_log where id = ${first}`;
+  const filled = [{ gateway_id: '1111111', gateway_status: 'Unaccepted' }];
+  expect(await row()).toEqual(filled);
+  // and so does a reconcile
+  await db.sql`update verification.sms_log set gateway_id = null where id = ${first}`;
+  await store.reconcileChunk(source, undefined, 10, { term });
+  expect(await row()).toEqual(filled);
   await sql.end();
 });
 
