@@ -107,23 +107,33 @@ test('an SMS that stays open is due again by the schedule, but no later than at 
 test('an answer of an earlier claim, or about a gateway id that was changed meanwhile, writes nothing', async () => {
   const fenced = await insertSms(db, { gatewayId: '6130001' });
   const changed = await insertSms(db, { gatewayId: '6130002' });
+  const untold = await insertSms(db, { gatewayId: '6130004' });
   const store = createPollerStore(db.daemon, 20_000);
   await db.sql`update smslogd.sms_poll set due_at = now()`;
-  const claimed = await store.claim({ total: 2, old: 0, past: 0 }, [null, null, null]);
+  const claimed = await store.claim({ total: 3, old: 0, past: 0 }, [null, null, null]);
   await db.sql`update smslogd.sms_poll set leased_until = now() where id = ${fenced}`;
   expect(await store.claim({ total: 2, old: 0, past: 0 }, [null, null, null])).toMatchObject([
     { id: fenced, attempt: 2 },
   ]);
   await db.sql`update verification.sms_log set gateway_id = '6130003' where id = ${changed}`;
-  const before = await db.sql`select * from smslogd.sms_poll order by id`;
+  // without the trigger that tells the queue
+  await db.sql
+    .unsafe(
+      `set local session_replication_role = replica; update verification.sms_log set gateway_id = '6130005' where id = '${untold}'`,
+    )
+    .simple();
+  const queued = () => db.sql`select * from smslogd.sms_poll where id <> ${untold} order by id`;
+  const before = await queued();
   const answers = claimed.map(({ id, attempt, gatewayId }) => ({ id, attempt, gatewayId: gatewayId!, gapMs: 1_000 }));
   const delivered = answers.map((row) => ({ ...row, result: 'ok', status: 'Delivered', date: null }) as const);
   expect(await store.completeClaims(delivered)).toEqual({ changes: [], locked: new Set() });
-  expect([...(await db.sql`select * from smslogd.sms_poll order by id`)]).toEqual([...before]);
-  for (const id of [fenced, changed]) expect(await readSms(db, id)).toMatchObject({ gateway_status: 'Accepted' });
+  expect(await queued()).toEqual(before);
+  for (const id of [fenced, changed, untold])
+    expect(await readSms(db, id)).toMatchObject({ gateway_status: 'Accepted' });
   await start();
   expect(await statusBecomes(db, changed, 'Delivered')).toMatchObject({ gateway_id: '6130003' });
-  expect(gateway.count('6130002')).toBe(0);
+  expect(await statusBecomes(db, untold, 'Delivered')).toMatchObject({ gateway_id: '6130005' });
+  for (const former of ['6130002', '6130004']) expect(gateway.count(former)).toBe(0);
 });
 
 test('one that was past its life when it was queued is not given up before it was asked for once', async () => {
