@@ -109,7 +109,7 @@ create table if not exists smslogd.sms_refused (
   reason     text,
   refused_at timestamptz not null default now()
 );
-comment on table smslogd.sms_refused is 'Source rows that the log''s constraints or triggers refuse, set aside so that they block nobody; a reconcile tries them again';
+comment on table smslogd.sms_refused is 'Source rows that the log''s constraints or triggers refuse, set aside so that they block no other row; a reconcile retries them';
 comment on column smslogd.sms_refused.reason is 'The constraint, column or trigger that refused it';
 
 -- Half of each block is left free: a claim changes no indexed column, so that its row stays in its block (HOT) even where all of a block are claimed.
@@ -136,7 +136,7 @@ comment on column smslogd.sms_poll.lane is '0 young, 1 older than 10 minutes, 2 
 comment on column smslogd.sms_poll.due_at is 'When to ask next';
 comment on column smslogd.sms_poll.sent_at is 'inserted_at of the SMS; where that is infinite or yet to come, when it was queued';
 comment on column smslogd.sms_poll.deadline_at is 'End of its life: the first successful answer after it is the last';
-comment on column smslogd.sms_poll.give_up_at is 'Terminated then, even unanswered';
+comment on column smslogd.sms_poll.give_up_at is 'When it becomes Terminated, even without an answer';
 comment on column smslogd.sms_poll.attempt is 'Raised by each claim: the fence of its completion';
 comment on column smslogd.sms_poll.leased_until is 'While a request is under way the end of its lease: no daemon claims it before. Not indexed, on purpose';
 comment on column smslogd.sms_poll.last_result is 'How the last request ended; the values of smslogd_poll_requests_total{result}';
@@ -194,7 +194,7 @@ create table if not exists smslogd.operator_prefix (
   prefix   text primary key check (prefix ~ '^\+[0-9]{1,7}$'),
   operator text not null
 );
-comment on table smslogd.operator_prefix is 'Who first gave numbers with this prefix out; numbers are portable. The longest prefix that fits counts. Yours to edit';
+comment on table smslogd.operator_prefix is 'The operator that first issued numbers with this prefix; numbers are portable. The longest matching prefix counts. Yours to edit';
 comment on column smslogd.operator_prefix.prefix is 'Beginning of a phone number, + and at most 7 digits: no whole number';
 insert into smslogd.operator_prefix (prefix, operator)
 select * from (values
@@ -207,4 +207,4 @@ create table if not exists smslogd.installed (
   object text primary key,
   state  text not null
 );
-comment on table smslogd.installed is 'What migrate made, each thing with a fingerprint: migrate and doctor find by it what somebody dropped or changed since then';
+comment on table smslogd.installed is 'What migrate made, each thing with a fingerprint: migrate and doctor use it to find what was dropped or changed since then';

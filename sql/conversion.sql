@@ -1,10 +1,10 @@
--- What one-time codes came to. The only figures that need the source table, and nothing but the text of this query names it: its owner may
--- change or drop it at any moment. What is absent is null then. `migrate` puts :source and :timezone in.
+-- Whether one-time codes were used. The only figures that need the source table, which only the text of this query names, because its owner may
+-- change or drop it at any time. Columns that are absent give null. `migrate` replaces :source and :timezone.
 --
 -- A statement that reads the table keeps its lock until its transaction ends, and the owner's DDL waits for that, and everybody behind the DDL. So each
--- piece of about an eighth of a second is read in a subtransaction that is then rolled back, which releases the lock; variables keep what was read. While the
--- lock is not to be had it is asked for again and again, each time not for long: whoever wants a stronger one would wait behind us. The verifications of
--- a piece are found by their key, whatever is known of the tables.
+-- chunk of about an eighth of a second is read in a subtransaction that is then rolled back, which releases the lock; variables keep what was read. While the
+-- lock is not free it is requested again and again, each time briefly: requests for a stronger lock would wait behind ours. The verifications of
+-- a chunk are found by their key, whatever the statistics of the tables say.
 create or replace function smslogd.otp_conversion(first date, last date)
 returns table (day date, total bigint, matched bigint, delivered bigint, delivered_expired bigint, verified bigint, verified_undelivered bigint)
 language plpgsql volatile security definer rows 8

@@ -1,8 +1,8 @@
 -- What the views are made of: the stored counters, and for the hours that changed since they were stored a count of the log, in one snapshot.
 --
--- So the figures equal a plain count over the log at any moment, also while no daemon runs, and they read few rows of the log while one does. Where very many
--- hours changed, as after a load of old rows, only the youngest are counted so, which today and yesterday are among; verification.sms_behind says how many wait
--- for the daemon.
+-- So the figures equal a plain count over the log at any time, also while no daemon runs, and they read few rows of the log while one does. If very many
+-- hours changed, as after a load of old rows, only the youngest are counted in this way, today and yesterday among them; verification.sms_behind says how
+-- many wait for the daemon.
 --
 -- No plan may depend on a table's having been analyzed: a table of one row never is, and after pg_restore none. So settings are read by scalar
 -- subqueries or with limit 1, which are one row whatever the statistics say, and what has many rows stands in functions that say how many, with JIT off: to
@@ -12,8 +12,8 @@
 create or replace function smslogd.ratio(part numeric, whole numeric) returns numeric language sql immutable parallel safe
 return round(part / nullif(whole, 0), 4);
 
--- As Prometheus' histogram_quantile: seconds with one place, evenly spread within a bucket, the highest bound for what is beyond all. Null over nothing. It looks nothing up
--- and sets nothing, as it is called for each row of a view.
+-- As Prometheus' histogram_quantile: seconds with one place, evenly spread within a bucket, the highest bound for what is above all bounds. Null over nothing. No lookup
+-- and no SET, because it is called for each row of a view.
 create or replace function smslogd.percentile(bounds float8[], buckets bigint[], quantile float8) returns float8
 language plpgsql immutable strict parallel safe as $$
 declare
@@ -49,9 +49,9 @@ create or replace view verification.sms_behind as
 select count(*) as hours, min(hour) as oldest_hour
   from (select distinct hour from smslogd.changed_hour
          where hour >= (select frozen_before from smslogd.settings) and hour not in (select s.hour from smslogd.stale_hours() s (hour))) noted;
-comment on view verification.sms_behind is 'How many hours have changed that the views take as they were stored, since too many wait to be counted: 0 but for minutes after a load of old rows. Today and yesterday are always right';
+comment on view verification.sms_behind is 'How many changed hours the views show with their former counts, because too many wait to be counted: 0 except for minutes after a load of old rows. Today and yesterday are always current';
 
--- Of an hour that is stored and not stale all SMS are due, unless it is yet to come.
+-- Of a stored hour that is not stale all SMS are due, unless the hour is in the future.
 create or replace view smslogd.stored_hours as
 select h.hour, h.type, h.status, h.sms, case when h.hour < smslogd.clock() then h.sms else 0 end as due,
        case when h.hour < smslogd.clock() then h.le_2m else 0 end as on_time,
@@ -66,9 +66,9 @@ create or replace view smslogd.hour_counts as
 select * from smslogd.stored_hours union all select * from smslogd.fresh_hours;
 comment on view smslogd.stored_hours is 'The stored counters of the hours that have not changed since';
 comment on view smslogd.fresh_hours is 'The counters of the other hours, counted now';
-comment on view smslogd.hour_counts is 'The hourly counters, right at this moment. Conditions on hour reach the counts';
+comment on view smslogd.hour_counts is 'The hourly counters, current at any time. Conditions on hour reach the counts';
 
--- The days that have SMS, each found by the first hour after the one before; one SMS at a time that is wrong costs one day, and not all those between.
+-- The days that have SMS: each is found by the first hour after the previous one, so an SMS with a wrong time costs one day and not all days in between.
 create or replace function smslogd.counted_days() returns table (day date, lo timestamptz, hi timestamptz)
 language sql stable security definer rows 100 set search_path = pg_catalog, pg_temp set jit = off as $$
   with recursive zone as materialized (
@@ -85,7 +85,7 @@ language sql stable security definer rows 100 set search_path = pg_catalog, pg_t
   select f.day, smslogd.day_start(f.day, z.zone), smslogd.day_start(f.day + 1, z.zone) from (select distinct day from found) f cross join zone z
 $$;
 
--- The stored counters from lo to before hi, but for some hours; the sums of each type and counted status.
+-- The stored counters from lo to before hi, except for some hours, summed by type and counted status.
 create or replace function smslogd.stored_counts(lo timestamptz, hi timestamptz, stale timestamptz[])
 returns table (type text, status text, sms bigint, due bigint, on_time bigint, le_2m bigint, m2_5 bigint, m5_30 bigint, gt_30m bigint, buckets bigint[])
 language sql stable security definer rows 30 set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -112,7 +112,7 @@ select d.day, c.type, k.status, c.sms, c.due, c.on_time, c.le_2m, c.m2_5, c.m5_3
      from stale s cross join lateral smslogd.count_sms(s.hour, smslogd.hour_end(s.hour), m.at) n where s.hour >= d.lo and s.hour < d.hi
  ) c
  cross join lateral smslogd.status_groups(c.type, c.status, c.sms, m.tracks) k;
-comment on view smslogd.day_counts is 'The counters by day, right at this moment; several rows of one day, type and status are to be summed. Conditions on day reach the counts';
+comment on view smslogd.day_counts is 'The counters by day, current at any time; several rows of one day, type and status are to be summed. Conditions on day reach the counts';
 
 create or replace view smslogd.delivery_by_day as
 select c.day, c.type, smslogd.total(c.sms) as total, smslogd.total(c.processed) as processed, smslogd.total(c.delivered) as delivered, smslogd.total(c.due) as due,
@@ -122,8 +122,8 @@ select c.day, c.type, smslogd.total(c.sms) as total, smslogd.total(c.processed) 
   from smslogd.day_counts c group by c.day, c.type;
 comment on view smslogd.delivery_by_day is 'What verification.sms_delivery_daily shows, with its buckets';
 
--- SMS that were sent within periods, whose beginnings are those of hours, by type and counted status; the hour in which a period ends is counted up to there. Its
--- own period `now` has all that is open, and what the hours show that were read for it or for the periods. Each stale hour is counted once for all of them.
+-- SMS of periods by type and counted status. Periods begin with a full hour; the hour in which one ends is counted up to that moment. The additional period `now`
+-- has all open SMS, and the latest times of the hours that were read for it or for the periods. Each stale hour is counted once for all periods.
 create or replace function smslogd.period_counts(periods text[], los timestamptz[], his timestamptz[])
 returns table (place bigint, period text, type text, status text, sms bigint, due bigint, on_time bigint, le_2m bigint, m2_5 bigint, m5_30 bigint, gt_30m bigint,
                buckets bigint[], oldest timestamptz, newest timestamptz, last_changed_at timestamptz, last_answered_at timestamptz)
@@ -189,9 +189,9 @@ select p.place, p.period, t.type, smslogd.total(c.sms) as total, smslogd.total(c
  order by p.place, t.place;
 comment on view smslogd.today_by_type is 'What verification.sms_today_vs_yesterday shows, with the statuses and with all that is open now: the daemon reads its figures here';
 
--- The times of the stored hours in which a type and status may have come last: those of the last days, as a status changes for as long as SMS are asked for, and
--- the last hour that has it. Whole keys are compared for that: with conditions on their parts the planner takes the index on hour, and reads all of it for a status
--- that there is none of.
+-- The times of the stored hours in which a type and status may have occurred last: those of the last days, because a status can change for as long as SMS are
+-- polled, and the last hour that has it. Whole keys are compared for the latter: with conditions on their parts the planner uses the index on hour, and reads
+-- all of it for a status that does not occur.
 create or replace view smslogd.last_stored as
 select h.type, h.status, max(h.newest) as newest, max(h.last_changed_at) as last_changed_at, max(h.last_answered_at) as last_answered_at
   from smslogd.stored_hours h

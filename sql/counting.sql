@@ -44,8 +44,8 @@ language sql stable security definer rows 20 set search_path = pg_catalog, pg_te
        group by b.hour, b.type, b.status) c
 $$;
 
--- The triggers note which hours changed, and how many SMS entered. A failure to note never refuses the row: the daemon counts every hour of the last days
--- again by and by.
+-- The triggers note which hours changed, and how many SMS entered. If the note fails, the row is still written: the daemon recounts every hour of the last
+-- days in turn.
 create or replace function smslogd.note_hours() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin

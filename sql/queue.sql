@@ -1,9 +1,9 @@
 -- What is queued for status requests, and when; the triggers that queue it.
 
--- The one rule of what is queued and when. No row: nothing to ask. `moment` is the clock's, not the start of the transaction: an SMS that is written late in a long
--- one is not from the future. A time of sending that is infinite or yet to come gives no age: such an SMS is as old as its entry, or it would be asked for as
--- one that was just sent until then; and it ends no earlier than it says, where the clock of whoever sent it may be fast. Nothing is added to it: the last year that
--- PostgreSQL knows would refuse it.
+-- The one rule of what is queued and when. No row: nothing to ask. `moment` is the current time, not the start of the transaction: an SMS that is written late in
+-- a long transaction is not from the future. A sending time that is infinite or in the future gives no age: the age is then that of the queue entry, or the SMS would
+-- be polled as a new one until that time. Its life may end up to ten minutes later, because the sender's clock may be fast. Nothing is added to the sending time
+-- itself: that would overflow in the last year that PostgreSQL supports.
 create or replace function smslogd.queue_entry(id uuid, gateway_id text, gateway_status text, type text, inserted_at timestamptz, moment timestamptz)
 returns setof smslogd.sms_poll language sql stable as $$
   select $1, $2, case when $5 <= $6 - s.life then 2 when $5 <= $6 - interval '10 minutes' then 1 else 0 end::smallint,
@@ -15,21 +15,21 @@ returns setof smslogd.sms_poll language sql stable as $$
      and ($2 is not null or $4 <> 'verification' or s.source_tracks_gateway)
 $$;
 
--- A failure to queue never refuses the row: the poller's reconcile finds it later.
+-- If queueing fails, the row is still written: the leader's repair of the queue finds it later.
 create or replace function smslogd.queue_inserted() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   -- a variable: with the call itself for an argument the function would not be inlined
   moment constant timestamptz := clock_timestamp();
 begin
-  -- what is new in the log is new in the queue: without looking for each entry first this costs half
+  -- what is new in the log is new in the queue: without a lookup of each entry first this costs half
   insert into smslogd.sms_poll
   select q.* from inserted l
   cross join lateral smslogd.queue_entry(l.id, l.gateway_id, l.gateway_status, l.type, l.inserted_at, moment) q;
   return null;
 exception
   when unique_violation then
-    -- but for an entry that is left of a row that somebody removed by hand: it is the new row's now, but for its fence
+    -- except for the entry of a row that was removed by hand: it becomes the new row's, but keeps its fence
     begin
       insert into smslogd.sms_poll
       select q.* from inserted l

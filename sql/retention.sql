@@ -1,7 +1,7 @@
 -- How retention removes rows of the log. What is removed is bounded by settings.retention_days, which only migrate writes.
 
--- Freezes the counters of the hours before `before`, unless some of these are noted still; true where this call did. The daemon's role may not set
--- the mark itself: it would empty the log with it.
+-- Freezes the counters of the hours before `before`, unless some of these wait to be counted; true if this call did it. The daemon's role may not set
+-- the mark itself: it could then empty the log.
 create or replace function smslogd.freeze_hours(before timestamptz) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
@@ -16,7 +16,7 @@ end $$;
 revoke all on function smslogd.freeze_hours(timestamptz) from public;
 
 -- Retention (src/figures/retention.ts) removes rows through this: the daemon's role may not delete from the log. Only rows of frozen hours go, and
--- none of the last day, whatever is asked for; a row that somebody holds stays for the next time, so nobody is waited for. Log before queue and
+-- none of the last day, whatever is requested; a row that is locked stays for the next time, so this waits for no lock. Log before queue and
 -- both by id, as everywhere. The queue entry goes along, since a gateway id can hold the phone number.
 create or replace function smslogd.remove_logged(places tid[], before timestamptz) returns integer
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$

@@ -45,7 +45,7 @@ exception when insufficient_privilege then null;
 end $$;
 
 -- What PostgreSQL's own log would show of the daemon: the parameters of slow or failing statements, and the row that a constraint refuses (in the
--- line DETAIL). These hold phone numbers and codes, and whoever reads the server's log may not be one who may see them. The last two are
+-- line DETAIL). These hold phone numbers and codes, which those who read the server's log may not be allowed to see. The last two are
 -- auto_explain's, whether it is loaded or not.
 do $$
 declare
@@ -68,7 +68,7 @@ begin
   end if;
 end $$;
 
--- A session whose daemon is dead ends soon, also while it waits for a lock. A server on Windows cannot find that out.
+-- A session whose daemon is dead ends soon, also while it waits for a lock. A server on Windows does not support this.
 do $$
 begin
   alter role smslogd set client_connection_check_interval = '2s';

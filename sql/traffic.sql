@@ -27,7 +27,7 @@ select t.type, max(s.newest) as last_inserted_at, max(s.last_changed_at) filter 
              select type, status, newest, last_changed_at, last_answered_at from smslogd.today_counts where period = 'now') s on s.type = t.type
  group by t.type, t.place
  order by t.place;
-comment on view verification.sms_last_seen is 'When the channel last showed life, by type: SMS, delivery, and answer of the gateway that changed a status';
+comment on view verification.sms_last_seen is 'The latest activity of the channel by type: SMS, delivery, and answer of the gateway that changed a status';
 
 -- Resends and prefixes are read from the log, a day at a time through the index on inserted_at: the views show two days, functions any.
 create or replace function smslogd.resends(first date, last date)

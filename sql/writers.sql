@@ -1,5 +1,5 @@
--- What services that log their own SMS may write: rows of their types, and what the gateway answers for these. A gateway id comes once, a final
--- status stays. Who may write the date of a status is the daemon or the owner, who follow their own rules; for those this costs a look a statement.
+-- What services that log their own SMS may write: rows of their types, and what the gateway answers for these. A gateway id is set once, a final
+-- status stays. Only the daemon and the owner may write the date of a status; they follow their own rules, and for them this costs one lookup a statement.
 create or replace function smslogd.guard_writers() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

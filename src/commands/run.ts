@@ -94,7 +94,7 @@ async function daemon(
   const skip = stdoutIsTerminal ? (['SIGUSR2'] as const) : (['SIGUSR2', 'SIGHUP'] as const);
   const signals = closeWithGrace({ delay: GRACE_MS, logger: false, skip: [...skip] }, async ({ signal, err }) => {
     if (err !== undefined) logProblem(log, 'fatal', err);
-    else log.info({ signal }, 'stopping: finishing what is in hand');
+    else log.info({ signal }, 'stopping: completing the work in progress');
     stopping = true;
     stop.abort();
     await done;
@@ -241,7 +241,7 @@ function handle(handlers: Readonly<Partial<Record<NodeJS.Signals, () => void>>>)
 function reload(steps: readonly (() => void)[], log: Log): void {
   try {
     for (const step of steps) step();
-    log.info('the files of secrets were read again; a gateway that was left alone is tried');
+    log.info('the secret files were read again; a pause in polling is ended');
   } catch (error) {
     logProblem(log, 'error', error, { signal: 'SIGHUP' });
   }

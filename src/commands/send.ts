@@ -96,11 +96,9 @@ function understand(exchange: Exchange): Extract<Reply, { kind: 'status' }> {
     });
   if (exchange.status !== 200 || reply.kind !== 'status') {
     const why = reply.kind === 'protocol' ? reply.why : reply.kind;
-    throw new SmslogdError(
-      'gateway_protocol',
-      `the gateway answered something else than a status (${exchange.status}, ${why})`,
-      { hint: 'Check IP2SMS_URL: it must be the address for sending. `smslogd doctor` asks the gateway, too.' },
-    );
+    throw new SmslogdError('gateway_protocol', `the gateway's answer was not a status (${exchange.status}, ${why})`, {
+      hint: 'Check IP2SMS_URL: it must be the address for sending. `smslogd doctor` asks the gateway, too.',
+    });
   }
   return reply;
 }

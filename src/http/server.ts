@@ -203,7 +203,7 @@ async function listen(server: Server, { HTTP_HOST: host, HTTP_PORT: port }: Http
     server.once('error', (error) => {
       const reason = codeOf(error);
       if (reason === 'EADDRINUSE') {
-        reject(new SmslogdError('port_in_use', `something else listens on ${host} port ${port}`, { cause: error }));
+        reject(new SmslogdError('port_in_use', `another program listens on ${host} port ${port}`, { cause: error }));
       } else {
         reject(
           new SmslogdError('config_invalid', `HTTP_HOST and HTTP_PORT: cannot listen there (${reason ?? error.name})`, {

@@ -44,7 +44,7 @@ export function createCondenser(length: number, head: number): Condenser {
     skip = part === 'rest';
   };
   const valueOf = (size: number) => {
-    if (size < 0) throw new SmslogdError('protocol', 'a column value of less than no bytes');
+    if (size < 0) throw new SmslogdError('protocol', 'a column value with a negative length');
     const fits = size <= SMALL || (size <= LARGEST_VALUE && together + size <= TOGETHER);
     if (size > SMALL && fits) together += size;
     return fits;

@@ -84,7 +84,7 @@ export function createFrames(handlers: FrameHandlers): (piece: Buffer) => void {
 }
 
 function wrongLength(): SmslogdError {
-  return new SmslogdError('protocol', 'a message of the replication connection with a length that none has');
+  return new SmslogdError('protocol', 'a replication message with an invalid length');
 }
 
 /** A standby status update: everything before `position` is written, flushed and applied here. `ask`: the server is to answer at once. */

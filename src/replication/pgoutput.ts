@@ -209,7 +209,7 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
       read(bytes, start, end);
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
-      throw new SmslogdError('protocol', 'a replication message whose lengths cannot be', { cause: error });
+      throw new SmslogdError('protocol', 'a replication message with inconsistent lengths', { cause: error });
     }
   };
 }

@@ -23,13 +23,9 @@ export async function requireFit(client: Client, texts: readonly string[]): Prom
       await client.query(`create temporary table ${name} ${definition}`);
     const { rows } = await client.query<Unfit>(UNFIT, [tables.map(([, schema, name]) => `${schema}.${name}`)]);
     if (rows.length === 0) return;
-    throw new SmslogdError(
-      'table_unfit',
-      `tables that are there already do not fit: ${rows.map(({ says }) => says).join('; ')}`,
-      {
-        hint: `Rename the table, or as its owner run what makes it fit, then migrate again: ${rows.map(({ fix }) => fix).join(' ')}`,
-      },
-    );
+    throw new SmslogdError('table_unfit', `existing tables do not match: ${rows.map(({ says }) => says).join('; ')}`, {
+      hint: `Rename the table, or as its owner run what makes it fit, then migrate again: ${rows.map(({ fix }) => fix).join(' ')}`,
+    });
   } finally {
     await client.query('rollback');
   }

@@ -28,7 +28,7 @@ export async function becomeOwner(client: Client, source: Source, publication: s
   if (superuser)
     throw new SmslogdError(
       'privilege_missing',
-      `the source table belongs to ${owner}, a superuser: what smslogd makes would run with all its power`,
+      `the source table belongs to ${owner}, a superuser: what smslogd creates would run with all its rights`,
       {
         hint:
           `Give the table to the role of the service that writes it, or to one of its own: create role otp_owner; alter table ${source.table} owner to otp_owner; ` +

@@ -23,7 +23,7 @@ export async function policiesInTheWay(
   ];
   return new SmslogdError(
     'row_security',
-    `policies of ${some('name').join(', ')} are for role ${some('role').join(' and role ')}, too: its statements are refused there`,
+    `policies of ${some('name').join(', ')} also apply to role ${some('role').join(' and role ')}, whose statements are refused there`,
     {
       hint: [
         ...some('name', true).map((name) => `alter table ${name} disable row level security;`),
