@@ -278,6 +278,28 @@ describe('who else reads personal data is listed', () => {
     expect(await said('personal data')).toMatchObject({ level: 'ok' });
   });
 
+  test('through views of others', async () => {
+    await db.sql.unsafe(
+      filled(`create schema others;
+        create view others.phones as select id, phone_number from verification.sms_log;
+        create materialized view others.copied as select phone_number from others.phones;
+        create view others.counted as select type, count(*) from verification.sms_log group by type;
+        create view others.own with (security_invoker = on) as select body from verification.sms_log;
+        grant select on all tables in schema others to ANALYST;
+        grant select (phone_number) on others.phones to MEMBER`),
+    );
+    const { level, says, fix } = await said('personal data');
+    expect({ level, says }).toEqual({
+      level: 'warn',
+      says: expect.stringContaining(filled('ANALYST (select on others.copied), ANALYST (select on others.phones)')),
+    });
+    expect(says).toContain(filled('MEMBER (select (phone_number) on others.phones)'));
+    expect(says).not.toMatch(/others\.(counted|own)/);
+    await db.sql.unsafe(fix!);
+    expect(await said('personal data')).toMatchObject({ level: 'ok' });
+    await db.sql.unsafe('drop schema others cascade');
+  });
+
   test('and who is meant to is named, too', async () => {
     await db.sql.unsafe(
       `do $$ begin create role sms_dba; exception when duplicate_object or unique_violation then null; end $$`,

@@ -35,6 +35,11 @@ test.for<readonly [string | undefined, boolean]>([
   [`${OPEN};q=`, false],
   [`${OPEN};q=0.001`, true],
   ['application/openmetrics-text-other', false],
+  [`text/plain;q=0, ${OPEN};q=0.1`, true],
+  [`*/*;q=0, ${OPEN}`, true],
+  [`${OPEN};q=0.5, */*;q=0.6`, false],
+  [`text/*;q=0.9, ${OPEN};q=0.8`, false],
+  [`application/*;q=0.2, ${OPEN};q=0, text/plain;q=0.1`, false],
 ])('Accept: %s asks for OpenMetrics: %s', ([accept, open]) => {
   expect(prefersOpenMetrics(accept)).toBe(open);
 });

@@ -12,7 +12,8 @@ const NAMES = [
   'a b',
   '[::1',
 ];
-const ADDRESSES = ['192.0.2.1', '10.1.2.3:9464', '[2001:db8::1]:9464'];
+// 0.0.0.0 leads to this host, too, and may be what a web page asks for
+const ADDRESSES = ['0.0.0.0:9464', '192.0.2.1', '10.1.2.3:9464', '[2001:db8::1]:9464'];
 
 test.each(['127.0.0.1', '127.0.0.2', '::1'])('a server on %s answers to loopback names alone', (address) => {
   const known = hostCheck(address, []);
