@@ -362,7 +362,11 @@ test('the password comes from the environment or from the password file, and its
     message: expect.stringContaining('28P01'),
   });
   chmodSync(file, 0o640);
-  expect(await connect(bare)).toMatchObject({ ...none, message: expect.stringContaining('let others read it') });
+  expect(await connect(bare)).toMatchObject({
+    code: 'database_auth',
+    message: expect.stringContaining('let others read it'),
+    hint: `Run: chmod 600 ${file}`,
+  });
   rmSync(file);
   const elsewhere = join(home, 'passwords');
   writeFileSync(elsewhere, String.raw`*:*:*:daemon:with\:colon`, { mode: 0o600 });
