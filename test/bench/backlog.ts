@@ -19,6 +19,8 @@ export interface Backlog {
   slot(): Promise<string>;
   /** drops a slot once its reader has let go of it */
   drop(slot: string): Promise<void>;
+  /** as many rows once more, in place of the others: for slots that live on */
+  again(): Promise<void>;
 }
 
 /** Row `n` of the OTP service: phone numbers are unique and scattered, as in the field. */
@@ -41,27 +43,38 @@ export async function makeBacklog(
         commit;
       end loop;
     end $$`);
-  const began = performance.now();
-  const session = await sql.reserve();
-  await session`set synchronous_commit = off`;
-  await session.unsafe(`call public.write_rows(${transactions}, ${rowsEach})`);
-  await session`reset synchronous_commit`;
-  session.release();
-  const rows = transactions * rowsEach;
-  stage.say(
-    `${transactions} transactions with ${rowsEach} rows wait, made in ${Math.round((performance.now() - began) / 1000)} s`,
-  );
-  await sql`vacuum analyze verification.verifications`;
-  await sql`checkpoint`;
   const idOf = async (n: number) => {
     const [row] = await sql`select id from verification.verifications where gateway_id = ${String(6614000000000 + n)}`;
     return row?.['id'] as string;
   };
+  const rows = transactions * rowsEach;
+  let [first, last] = ['', ''];
+  const again = async () => {
+    const began = performance.now();
+    await sql`truncate verification.verifications`;
+    const session = await sql.reserve();
+    await session`set synchronous_commit = off`;
+    await session.unsafe(`call public.write_rows(${transactions}, ${rowsEach})`);
+    await session`reset synchronous_commit`;
+    session.release();
+    stage.say(
+      `${transactions} transactions with ${rowsEach} rows wait, made in ${Math.round((performance.now() - began) / 1000)} s`,
+    );
+    await sql`vacuum analyze verification.verifications`;
+    await sql`checkpoint`;
+    [first, last] = [await idOf(1), await idOf(rows)];
+  };
+  await again();
   return {
     db,
     rows,
-    first: await idOf(1),
-    last: await idOf(rows),
+    again,
+    get first() {
+      return first;
+    },
+    get last() {
+      return last;
+    },
     slot: async () => {
       const name = `copy_${randomBytes(4).toString('hex')}`;
       await sql`select pg_copy_logical_replication_slot(${origin}, ${name})`;
@@ -88,7 +101,7 @@ async function arrivals(sql: Sql, table: string, { first, last }: Backlog, began
 }
 
 function figures(rows: number, [first, last]: [number, number]): Figures {
-  return { rate: rows / ((last - first) / 1000), whole: rows / (last / 1000) };
+  return { rate: rows / ((last - first) / 1000), whole: rows / (last / 1000), first };
 }
 
 /** Processor time a row of the server's processes that `where` finds, since each began; microseconds. */
@@ -101,15 +114,16 @@ const sender = (slot: string) => `pid = (select active_pid from pg_replication_s
 
 /**
  * One catch-up by smslogd from a checkpoint at the slot's position. `rate`: rows/s from the first row to the last; `whole`: from the start of the
- * process to the last row; `memory`: peak, MiB; `sender`, `node` (from when it streams on), `writer` and their sum `processor`: microseconds a row.
+ * process to the last row; `first`: milliseconds to the first row; `memory`: peak, MiB; `sender`, `node` (from when it streams on), `writer` and their sum
+ * `processor`: microseconds a row. `lives`: a slot that lives on, from where it is.
  */
-export async function mirrorBacklog(stage: Stage, backlog: Backlog): Promise<Figures> {
+export async function mirrorBacklog(stage: Stage, backlog: Backlog, lives?: string): Promise<Figures> {
   const { db, rows } = backlog;
-  const slot = await backlog.slot();
+  const slot = lives ?? (await backlog.slot());
   await db.sql`truncate verification.sms_log, smslogd.sms_poll, smslogd.changed_hour`;
   await db.sql`insert into smslogd.checkpoint (slot_name, lsn, committed_at, system_id)
                select slot_name, confirmed_flush_lsn, now(), (select system_identifier::text from pg_control_system())
-                 from pg_replication_slots where slot_name = ${slot}`;
+                 from pg_replication_slots where slot_name = ${slot} on conflict do nothing`;
   const began = performance.now();
   const daemon = stage.daemon(db.env({ SLOT_NAME: slot }));
   const pid = daemon.child.pid!;
@@ -124,31 +138,42 @@ export async function mirrorBacklog(stage: Stage, backlog: Backlog): Promise<Fig
   daemon.kill('SIGTERM');
   await daemon.exited;
   await requireRows(db.sql, 'verification.sms_log', rows);
-  await db.sql`select pg_drop_replication_slot(${slot})`;
+  if (lives === undefined) await db.sql`select pg_drop_replication_slot(${slot})`;
   return { ...figures(rows, times), ...processor, memory };
 }
 
 /**
  * One catch-up by PostgreSQL's own subscription, with its defaults (asynchronous commit of the apply worker among them), into another database of
  * the same server: the source's columns, the log's key and indexes, no triggers, no queue. `binary`: its values are sent in binary form.
+ * `lives`: a slot that lives on with its subscription, which the first time makes.
  */
-export async function subscribeBacklog(stage: Stage, backlog: Backlog, binary = false): Promise<Figures> {
+export async function subscribeBacklog(
+  stage: Stage,
+  backlog: Backlog,
+  binary = false,
+  lives?: string,
+): Promise<Figures> {
   const target = await stage.share('subscriber', () => createSubscriber(stage));
   await target.sql`truncate verification.verifications`;
-  const slot = await backlog.slot();
-  await target.sql.unsafe(`create subscription bench connection '${libpq(backlog.db.url)}' publication smslogd
-                             with (create_slot = false, slot_name = ${slot}, copy_data = false, enabled = false, binary = ${binary})`);
+  const slot = lives ?? (await backlog.slot());
+  const name = lives === undefined ? 'bench' : 'lives';
+  const [known] = await target.sql`select from pg_subscription where subname = ${name}`;
+  const make = `create subscription ${name} connection '${libpq(backlog.db.url)}' publication smslogd
+                             with (create_slot = false, slot_name = ${slot}, copy_data = false, enabled = false, binary = ${binary})`;
+  if (known === undefined) await target.sql.unsafe(make);
   const began = performance.now();
-  await target.sql`alter subscription bench enable`;
+  await target.sql.unsafe(`alter subscription ${name} enable`);
   const times = await arrivals(target.sql, 'verification.verifications', backlog, began);
   const sending = await serversTime(backlog.db.sql, sender(slot), backlog.rows);
   const worker = `datname = '${target.name}' and backend_type like 'logical replication%'`;
   const writer = await serversTime(target.sql, worker, backlog.rows);
-  await target.sql`alter subscription bench disable`;
-  await target.sql`alter subscription bench set (slot_name = none)`;
-  await target.sql`drop subscription bench`;
+  await target.sql.unsafe(`alter subscription ${name} disable`);
   await requireRows(target.sql, 'verification.verifications', backlog.rows);
-  await dropSlotOnceFree(backlog.db.sql, slot);
+  if (lives === undefined) {
+    await target.sql.unsafe(`alter subscription ${name} set (slot_name = none)`);
+    await target.sql.unsafe(`drop subscription ${name}`);
+    await dropSlotOnceFree(backlog.db.sql, slot);
+  }
   return { ...figures(backlog.rows, times), sender: sending, writer, processor: sending + writer };
 }
 
