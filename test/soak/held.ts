@@ -60,8 +60,8 @@ try {
              coalesce(sum(calls) filter (where query ~ 'async_commit as'), 0)::float8 as claims,
              coalesce(sum(total_exec_time) filter (where query ~ 'c.ctid = '), 0)::float8 as checkpoint_ms,
              coalesce(sum(calls) filter (where query ~ 'c.ctid = '), 0)::float8 as checkpoints,
-             coalesce(sum(total_exec_time) filter (where query ~ 'sms_today_vs_yesterday'), 0)::float8 as reading_ms,
-             coalesce(sum(calls) filter (where query ~ 'sms_today_vs_yesterday'), 0)::float8 as readings
+             coalesce(sum(total_exec_time) filter (where query ~ 'verification.sms_behind'), 0)::float8 as reading_ms,
+             coalesce(sum(calls) filter (where query ~ 'verification.sms_behind'), 0)::float8 as readings
         from pg_stat_statements where query !~ 'pg_stat_statements'`;
     await sql`select pg_stat_statements_reset()`;
     return {
