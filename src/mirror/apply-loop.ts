@@ -27,6 +27,8 @@ const LARGE = 500;
 
 /** Durable steps where a test can stop the world. */
 export interface Failpoints {
+  /** all is looked at, the stream is not open yet */
+  beforeStream?(): void | Promise<void>;
   /** rows and checkpoint are committed, nothing is acknowledged yet */
   afterCommit?(batch: Batch): void | Promise<void>;
   /** a batch is taken but not yet written */
@@ -41,6 +43,8 @@ export interface ApplyLoop {
   readonly log: Log;
   readonly metrics: Metrics;
   readonly health: Pick<Health, 'beat' | 'waits'>;
+  /** told once the server streams, when nobody else can move the slot any more; before it resolves nothing is written or acknowledged */
+  readonly opened: () => Promise<void>;
   /** told when all that the server has sent is in the log */
   readonly caughtUp: () => void;
   /** told when the stream is over, though what it began may still wait */
@@ -111,6 +115,22 @@ export async function runApplyLoop(
     else stream?.resume();
   };
 
+  /** the position of a keepalive that came too early */
+  let early: Lsn | undefined;
+  let begun = false;
+  const keepalive = (position: Lsn, asks: boolean) => {
+    if (failpoints?.answerKeepalives === false) return;
+    if (!begun) early = position;
+    if (!begun || !allDurable(gathering, inHand !== undefined || next !== undefined)) {
+      if (asks) stream?.repeat();
+      return;
+    }
+    stream?.acknowledge(position);
+    metrics.mirrorLagSeconds.set(0);
+    deps.caughtUp();
+  };
+
+  await failpoints?.beforeStream?.();
   const opened = await openStream(config, {
     durable: start.durable,
     senderTimeoutMs: start.senderTimeoutMs,
@@ -121,16 +141,7 @@ export async function runApplyLoop(
         if (gathering.ready) wakeup.notify();
         if (gathering.size >= FULL) makeRoom();
       },
-      keepalive(position, asks) {
-        if (failpoints?.answerKeepalives === false) return;
-        if (!allDurable(gathering, inHand !== undefined || next !== undefined)) {
-          if (asks) stream?.repeat();
-          return;
-        }
-        stream?.acknowledge(position);
-        metrics.mirrorLagSeconds.set(0);
-        deps.caughtUp();
-      },
+      keepalive,
     },
   });
   stream = opened;
@@ -210,6 +221,9 @@ export async function runApplyLoop(
 
   let tasks: Promise<void>[] = [];
   try {
+    await deps.opened();
+    begun = true;
+    if (early !== undefined) keepalive(early, false);
     tasks = [writeOn(), ...beside(signal)];
     await Promise.race([...tasks, opened.ended]);
     stop.abort();

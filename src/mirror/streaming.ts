@@ -15,7 +15,7 @@ import { isIncomplete, publicationState, repairPublication } from './publication
 import { runApplyLoop } from './apply-loop.ts';
 import { reconcile } from '../reconcile/copy.ts';
 import { FIRST_START } from '../schema/steps.ts';
-import type { Slot } from './slot.ts';
+import { describeSlot, type Slot } from './slot.ts';
 
 /**
  * wal_sender_timeout of the replication connection: the server drops a frozen daemon or a dead network path after this time. While it decodes a transaction
@@ -50,8 +50,8 @@ export async function runStreaming(
   const { config, connections, metrics, log, health, failpoints, senderTimeoutMs = SENDER_TIMEOUT_MS } = deps;
   const { durable, resumeAt } = startOf(slot, checkpoint);
   const { reconcileDue } = checkpoint;
-  // normal after an idle time, but also what a slot looks like that somebody dropped and created again
-  const ahead = slot.confirmed > resumeAt;
+  // normal after an idle time, but also what a slot looks like that somebody advanced, or dropped and created again
+  let ahead = false;
   const began = performance.now();
   let repaired = false;
   let caughtUp!: () => void;
@@ -82,7 +82,6 @@ export async function runStreaming(
     }
   };
 
-  if (ahead) await store.markAudit(term);
   await runApplyLoop(
     {
       config,
@@ -90,6 +89,12 @@ export async function runStreaming(
       log,
       metrics,
       health,
+      // not as it was seen before: somebody may have moved it until it was read
+      opened: async () => {
+        const now = await describeSlot(connections.control, config.SLOT_NAME);
+        ahead = now === undefined || now.confirmed > resumeAt;
+        if (ahead) await store.markAudit(term);
+      },
       // a stream can start repeatedly though no write succeeds, as on a full disk: it works once it is stable and everything is written
       caughtUp: () => {
         context.caughtUp();

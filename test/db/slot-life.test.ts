@@ -152,6 +152,20 @@ test.each(['further on', 'further on while a reconcile was under way'])(
   },
 );
 
+test('what a slot passed over that somebody advanced just before it was read is found at once', async () => {
+  await tenRowsThenDown();
+  // as where it was killed while it wrote: nothing tells of anything passed over
+  await db.sql`update smslogd.checkpoint set audit_due = false, lsn = (select confirmed_flush_lsn from pg_replication_slots where slot_name = ${db.name})`;
+  await insertMany(db.sql, 20);
+  const beforeStream = vi.fn(async () => {
+    if (beforeStream.mock.calls.length > 1) return;
+    await db.sql`select pg_replication_slot_advance(${db.name}, pg_current_wal_lsn())`;
+  });
+  mirrors.push(startMirror(db, { log, failpoints: { beforeStream } }));
+  await everyRowOnce();
+  expect(beforeStream).toHaveBeenCalled();
+});
+
 test('what a slot recreated further on passed over is found at once by the next mirror, if this one ends before its audit', async () => {
   await tenRowsThenDown();
   await db.sql`select pg_drop_replication_slot(${db.name})`;

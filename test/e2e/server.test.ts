@@ -60,6 +60,7 @@ async function idleStream(): Promise<{ ended: Promise<unknown> }> {
     health,
     caughtUp: () => {},
     ended: () => {},
+    opened: async () => {},
     settled: async (tasks: readonly Promise<unknown>[]) => void (await Promise.allSettled(tasks)),
     raiseTerm: () => Promise.resolve(0n),
   };

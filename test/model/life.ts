@@ -296,7 +296,7 @@ export function daemon(state: State, i: number, bounds: Bounds, trap: Trap | und
       const { checkpoint: now } = state;
       const open = { ...state, slot: { ...slot, reader: i } };
       if (bounds.audits !== 'due' || now === null) return go('streams', set(open, begins));
-      // looked at a moment ago: where somebody makes the slot again in that moment, a regular audit finds it
+      // looked at once it streams, when nobody else can make it again
       const ahead = slot.confirmed > held;
       // a reconcile that is resumed does not read again what it has passed
       const compared = life.due !== '' && now.after === ABSENT;
