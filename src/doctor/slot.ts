@@ -1,7 +1,8 @@
 /** Checks of the slot, of the checkpoint that belongs to it, and of other slots on the server. */
-import { quoteLiteral } from '../postgres/quoting.ts';
+import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { fail, ok, warn, type Check } from './check.ts';
 import { needing, type Found } from './found.ts';
+import { FAILOVER_SLOTS } from '../mirror/mode.ts';
 import { describeSlot } from '../mirror/slot.ts';
 import { slotHealth } from '../mirror/slot-health.ts';
 
@@ -10,7 +11,8 @@ const RECONCILE = 'no data is lost: the daemon creates it again and reconciles';
 export const slotChecks: readonly Check<Found>[] = [
   needing('slot', ['config', 'sql'], async ({ config, sql, migrated }) => {
     const name = config.SLOT_NAME;
-    const [server] = await sql<{ database: string }[]>`select current_database() as database`;
+    const [server] = await sql<{ database: string; version: number }[]>`
+      select current_database() as database, current_setting('server_version_num')::int as version`;
     const slot = await describeSlot(sql, name);
     const health = slotHealth(slot, server!);
     if (slot === undefined) {
@@ -57,6 +59,11 @@ export const slotChecks: readonly Check<Found>[] = [
       case 'healthy':
         break;
     }
+    if (server!.version >= FAILOVER_SLOTS && !slot.failover)
+      return warn(
+        `${name} is no failover slot: a standby that is promoted does not have it`,
+        `ALTER_REPLICATION_SLOT ${quoteIdentifier(name)} (FAILOVER true) -- over a replication connection, while no daemon reads it; smslogd run does it at its start`,
+      );
     return ok(summary);
   }),
 

@@ -60,7 +60,7 @@ export type Step =
   | { readonly step: 'reconcile'; readonly why: ErrorCode };
 
 /** server_version_num of the first version with failover slots. */
-const FAILOVER_SLOTS = 170_000;
+export const FAILOVER_SLOTS = 170_000;
 
 export function nextStep(observed: Observed): Step {
   const { server, checkpoint, slot, makers, publication, marked, failed, streamFailure, unreadable } = observed;

@@ -7,6 +7,7 @@ import { quoteIdentifier } from '../postgres/quoting.ts';
 import { codeOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { parseLsn, type Lsn } from '../postgres/lsn.ts';
+import { FAILOVER_SLOTS } from './mode.ts';
 import { steppedDown } from '../leader/stepped-down.ts';
 import { oldestTransaction } from '../postgres/transactions.ts';
 
@@ -151,7 +152,7 @@ export async function createSlot(
   await withReplication(
     config,
     async (sql) => {
-      const failover = server.version >= 170_000 ? sql`, false, false, true` : sql``;
+      const failover = server.version >= FAILOVER_SLOTS ? sql`, false, false, true` : sql``;
       const creation = sql`select pg_create_logical_replication_slot(${name}, 'pgoutput' ${failover})
                             where current_setting('smslogd.session', true) = 'first'`;
       const cancel = () => creation.cancel();

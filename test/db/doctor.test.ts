@@ -3,15 +3,17 @@ import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { randomBytes } from 'node:crypto';
+import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { command } from '../../src/commands/doctor.ts';
 import type { Result } from '../../src/doctor/check.ts';
 import { findingOf } from '../../src/doctor/gateway.ts';
 import { wantedPrivileges } from '../../src/doctor/privileges.ts';
 import { toSmslogdError } from '../../src/errors.ts';
+import { pgConfig } from '../../src/postgres/clients.ts';
 import { openDatabase } from '../../src/postgres/pools.ts';
 import { migrate } from '../../src/schema/migrate.ts';
-import { createDatabase, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 
 const ROLE_PASSWORD = 'secret-of-the-role';
 const GATEWAY_PASSWORD = 'secret-of-the-gateway';
@@ -126,6 +128,38 @@ test("a slot of another plugin is somebody else's, and so is one of another data
     level: 'warn',
     says: expect.stringContaining(', inactive, retains'),
   });
+  await db.sql`select pg_drop_replication_slot(${db.name})`;
+});
+
+test('a slot that a daemon reads and that is no failover slot is warned of, where the server has them', async ({
+  skip,
+}) => {
+  const [{ version } = { version: 0 }] = await db.sql<
+    { version: number }[]
+  >`select current_setting('server_version_num')::int as version`;
+  skip(version < 170_000, 'this server has no failover slots');
+  await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
+  const reader = new Client(await pgConfig(db.replicationUrl, { name: 'test', replication: true }));
+  await reader.connect();
+  const read = `START_REPLICATION SLOT "${db.name}" LOGICAL 0/0 (proto_version '1', publication_names 'smslogd')`;
+  const reading = reader.query(read).catch(() => {});
+  await until(
+    'it to be read',
+    async () => (await db.sql`select from pg_replication_slots where slot_name = ${db.name} and active`).length === 1,
+  );
+  const { level, says, fix } = await said('slot');
+  expect({ level, says, fix }).toEqual({
+    level: 'warn',
+    says: expect.stringContaining('no failover slot'),
+    fix: expect.stringContaining(`ALTER_REPLICATION_SLOT "${db.name}" (FAILOVER true)`),
+  });
+  await reader.end();
+  await reading;
+  await until(
+    'it to be free',
+    async () =>
+      (await db.sql`select from pg_replication_slots where slot_name = ${db.name} and not active`).length === 1,
+  );
   await db.sql`select pg_drop_replication_slot(${db.name})`;
 });
 

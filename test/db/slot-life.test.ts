@@ -412,6 +412,10 @@ test.for([
     async () => (await db.sql`select from verification.sms_log where id = ${row.id}`).length === 1,
   );
   expect(mirror.health.mirrorState).toBe('streaming');
+  // where the server has failover slots
+  expect(
+    await db.sql`select coalesce((to_jsonb(s) ->> 'failover')::bool, true) as failover from pg_replication_slots s where slot_name = ${db.name}`,
+  ).toEqual([{ failover: true }]);
   expect(await db.sql`select count(*)::int as rows from verification.sms_log where id <> ${row.id}`).toEqual([
     { rows: copied },
   ]);
