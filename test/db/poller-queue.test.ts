@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { createPollerStore } from '../../src/poller/store.ts';
 import type { Sql } from '../../src/postgres/pools.ts';
+import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { reply, startGateway, type TestGateway } from '../support/gateway.ts';
 import { insertSms, queueSize, readSms, startPoller, statusBecomes, type Running } from '../support/poller.ts';
@@ -134,6 +135,20 @@ test('an answer of an earlier claim, or about a gateway id that was changed mean
   expect(await statusBecomes(db, changed, 'Delivered')).toMatchObject({ gateway_id: '6130003' });
   expect(await statusBecomes(db, untold, 'Delivered')).toMatchObject({ gateway_id: '6130005' });
   for (const former of ['6130002', '6130004']) expect(gateway.count(former)).toBe(0);
+});
+
+test('no verdict changes a final status that somebody else has written, and the SMS leaves the queue', async () => {
+  const asked = await insertSms(db, { gatewayId: '6140001' });
+  const without = await insertSms(db, {});
+  await db.sql`update verification.sms_log set gateway_status = 'Delivered', status_changed_at = now()`;
+  await db.sql`update smslogd.sms_poll set due_at = now(), deadline_at = now(), give_up_at = now()`;
+  const store = createPollerStore(db.daemon, 20_000);
+  expect(await store.markTerminated([asked])).toEqual([]);
+  const claimed = await store.claim({ total: 2, old: 0, past: 0 }, [null, null, null]);
+  expect(claimed).toMatchObject([{ id: without }]);
+  expect(await store.markUnaccepted(claimed, await describeSource(db.daemon, db.config()))).toEqual([]);
+  for (const id of [asked, without]) expect(await readSms(db, id)).toMatchObject({ gateway_status: 'Delivered' });
+  expect(await queueSize(db)).toBe(0);
 });
 
 test('one that was past its life when it was queued is not given up before it was asked for once', async () => {
