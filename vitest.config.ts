@@ -55,6 +55,7 @@ export default defineConfig({
           include: ['test/system/**/*.test.ts'],
           globalSetup: 'test/support/program.ts',
           maxWorkers: availableParallelism(),
+          sequence: { groupOrder: 1 },
           testTimeout: 60_000,
           hookTimeout: 60_000,
         },

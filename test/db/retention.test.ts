@@ -19,6 +19,8 @@ const DAYS = 3;
 let db: TestDatabase;
 /** the daemon's own role, so that all of this is done with what it may */
 let sql: Sql;
+/** what was past retention when the test began: an hour may turn while it runs */
+let oldBefore: Date;
 
 beforeAll(async () => {
   db = await createDatabase();
@@ -30,6 +32,9 @@ beforeAll(async () => {
   sql = openDatabase(db.config({ DATABASE_URL: url.href }), { max: 4, name: 'test' });
 });
 beforeEach(async () => {
+  const [row] = await db.sql`
+    select date_bin('1 hour', now() - ${DAYS} * interval '24 hours' - interval '2 hours', '2000-01-01 00:00+00') as at`;
+  oldBefore = row!['at'] as Date;
   await db.sql`update smslogd.settings set frozen_before = '-infinity', retention_days = ${DAYS}`;
   await db.sql`truncate verification.sms_log, smslogd.sms_hourly, smslogd.sms_poll, smslogd.changed_hour, smslogd.sms_entered, verification.verifications`;
 });
@@ -48,8 +53,7 @@ const insert = (count: number, days: number) => db.sql`
          lateral (select now() - interval '1 minute' - interval '1 day' * ((g::int8 * 7919) % ${count}::int4 * ${days}::int4::float8 / ${count}::int4) as at) a`;
 
 const old = () => db.sql`
-  select id, ctid::text as place from verification.sms_log
-   where inserted_at < date_bin('1 hour', now() - ${DAYS} * interval '24 hours' - interval '2 hours', '2000-01-01 00:00+00')`;
+  select id, ctid::text as place from verification.sms_log where inserted_at < ${oldBefore}`;
 const count = async () => (await db.sql`select from verification.sms_log`).length;
 const hours = async () => [...(await db.sql`select * from verification.sms_delivery_hourly`)];
 
