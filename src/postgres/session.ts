@@ -27,7 +27,10 @@ export const SESSION: Readonly<Record<string, string>> = {
   default_table_access_method: 'heap',
 };
 
-/** The same as the start-up parameter `options`. Poolers refuse it: doctor then says what to set for the role. */
-export const SESSION_OPTIONS = Object.entries(SESSION)
+/** The server ends a session within two minutes whose client's machine has vanished; its own default is two hours. Of a pooler's sessions the pooler is the client. */
+const KEEPALIVES = { tcp_keepalives_idle: '60', tcp_keepalives_interval: '20', tcp_keepalives_count: '3' };
+
+/** All of it as the start-up parameter `options`. Poolers refuse it: doctor then says what to set for the role. */
+export const SESSION_OPTIONS = Object.entries({ ...SESSION, ...KEEPALIVES })
   .map(([name, value]) => `-c ${name}=${value.replaceAll(' ', String.raw`\ `)}`)
   .join(' ');

@@ -26,6 +26,19 @@ test('connections that are cut in the middle of their work fail what waits on th
   await sql.end({ timeout: 1 });
 });
 
+const ask = (name: string) => `select setting::int from pg_settings where name = 'tcp_keepalives_${name}'`;
+test('of a client whose machine vanishes the server ends the sessions within two minutes', async () => {
+  const sql = openDatabase(db.config(), { max: 1, name: 'test' });
+  const [idle, interval, count] = await Promise.all(
+    ['idle', 'interval', 'count'].map(async (name) => (await sql.unsafe(ask(name)))[0]!['setting'] as number),
+  );
+  expect(idle! + interval! * count!).toBeLessThanOrEqual(120);
+  await sql.end({ timeout: 1 });
+  const direct = openDirect(db.config(), 'test');
+  expect(await direct.row(ask('idle'), [])).toEqual([String(idle)]);
+  direct.end();
+});
+
 test('an address where nobody listens is the failure of each query', async () => {
   const nobody = new URL(db.url);
   nobody.port = '1';
