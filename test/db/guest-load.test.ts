@@ -13,7 +13,7 @@ import { createDatabase, until, type TestDatabase } from '../support/database.ts
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { difference, insertMany, insertVerification } from '../support/verifications.ts';
 
-const SECONDS = Number(process.env['SMSLOGD_TEST_SECONDS'] ?? 8);
+const SECONDS = Number(process.env['SMSLOGD_TEST_SECONDS'] ?? 5);
 const LOOK_MS = 50;
 /**
  * Looks, one each 50 ms: half a second, counted by looks because a loaded machine holds everybody up, the one who looks, too. Other test files

@@ -154,13 +154,13 @@ test('killed again and again under load, every verification is in the log once',
   expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
 });
 
-test('memory stays bounded under a 100,000-row transaction and a backlog of 150,000 transactions', async () => {
+test('memory stays bounded under a 50,000-row transaction and a backlog of 75,000 transactions', async () => {
   const first = start({ LOOPS: 'mirror' });
   await streams(first);
   first.kill('SIGTERM');
   await first.exited;
-  await insertMany(db.sql, 100_000);
-  await insertOneByOne(db.sql, 150_000);
+  await insertMany(db.sql, 50_000);
+  await insertOneByOne(db.sql, 75_000);
   const daemon = start({ LOOPS: 'mirror' });
   await streams(daemon);
   const [end] = await db.sql`select pg_current_wal_insert_lsn()::text as lsn`;
@@ -173,8 +173,8 @@ test('memory stays bounded under a 100,000-row transaction and a backlog of 150,
     },
     90,
   );
-  // a bare process with the same modules takes about half of this; unbounded, the backlog alone is over 200 MiB
-  expect(daemon.peakMemory()).toBeLessThan(256 * 1024 * 1024);
+  // 113 MiB is usual, of which the modules are most; unbounded, the backlog alone is over 100 MiB
+  expect(daemon.peakMemory()).toBeLessThan(176 * 1024 * 1024);
   expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
 });
 
