@@ -1,7 +1,7 @@
 /** The daemon's connections: a lock is told from a dead connection, and a dead connection from a dead path. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { openConnections, type Connections } from '../../src/postgres/connections.ts';
-import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
 import { startProxy, type Proxy } from '../support/proxy.ts';
 
 let db: TestDatabase;
@@ -78,7 +78,7 @@ test('of the two connections for answers a dead one is cut though the other one 
     () => 'done',
     () => 'cut',
   );
-  await until('it to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
+  await untilLocked('it to wait', db.sql);
   await connections.complete`select 1`;
   proxy.stall();
   await pidOf('control');
@@ -137,7 +137,7 @@ async function sessionsAfter(die: () => void | Promise<void>): Promise<unknown> 
     () => undefined,
     (error: unknown) => error,
   );
-  await until('it to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
+  await untilLocked('it to wait', db.sql);
   watch();
   await die();
   expect(await lost).toMatchObject({ code: 'CONNECTION_CLOSED' });

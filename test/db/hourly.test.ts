@@ -4,7 +4,7 @@ import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { hoursAfter, refreshHourly, countingPause, runHourly } from '../../src/figures/counting.ts';
 import { noteRecentHour, recountHours } from '../../src/figures/counters.ts';
 import { silentLog } from '../../src/log.ts';
-import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
 
 let db: TestDatabase;
 let sql: Sql;
@@ -140,12 +140,8 @@ test('a turn that dies before its commit leaves the notes', async () => {
   await sql.begin(async (tx) => {
     await tx`select from smslogd.sms_hourly for update`;
     const turn = recountHours(dying, { wait: true, most: 168 }).catch((error: unknown) => error);
-    await until('the turn to wait', async () => {
-      const [waiting] =
-        await sql`select pid from pg_stat_activity where application_name = 'smslogd dying' and wait_event_type = 'Lock'`;
-      return waiting !== undefined;
-    });
-    await sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'smslogd dying'`;
+    await untilLocked('the turn to wait', db.sql);
+    await sql`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'smslogd dying'`;
     expect(await turn).toBeInstanceOf(Error);
   });
   await dying.end({ timeout: 1 });

@@ -5,7 +5,7 @@ import { createLeadership, type Leadership } from '../../src/leader/lease.ts';
 import { LEASE_MS } from '../../src/leader/row.ts';
 import { silentLog } from '../../src/log.ts';
 import { openConnections, type Connections } from '../../src/postgres/connections.ts';
-import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
 import { startMirror } from '../support/mirror.ts';
 import { difference, insertMany } from '../support/verifications.ts';
 
@@ -156,7 +156,7 @@ test('a lock on the table of the lease holds the control connection up for a sec
   await leads(first.leadership);
   const session = await db.sql.reserve();
   await session.unsafe('begin; lock smslogd.leader in access exclusive mode');
-  await until('a renewal to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
+  await untilLocked('a renewal to wait', db.sql);
   // behind that renewal, on the same connection
   expect(await connections.control`select 1 as one`).toEqual([{ one: 1 }]);
   await session.unsafe('rollback');
@@ -186,7 +186,7 @@ test('a mirror that waits for a lock is alive, one whose own turn does not end i
   const session = await db.sql.reserve();
   await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
   await insertMany(db.sql, 5);
-  await until('the write to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
+  await untilLocked('the write to wait', db.sql);
   now += 3_600_000;
   expect(mirror.health.silentLoops()).toEqual([]);
   block = true;
@@ -227,7 +227,7 @@ test('a leader that lost its stream while a write waits for a lock goes on leadi
   const session = await db.sql.reserve();
   await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
   await insertMany(db.sql, 5);
-  await until('the write to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
+  await untilLocked('the write to wait', db.sql);
   const ended = await reader();
   await db.sql`select pg_terminate_backend(${ended})`;
   await until('it to stream again', async () => ((await reader()) ?? ended) !== ended);

@@ -1,7 +1,7 @@
 /** The connection stays alive whatever blocks the log, a dead one is noticed, and an idle source keeps no WAL. */
 import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { startProxy } from '../support/proxy.ts';
 import { insertMany, insertVerification } from '../support/verifications.ts';
@@ -192,7 +192,7 @@ test.each([1, 10_000])(
     const locked = await db.sql.reserve();
     await locked.unsafe('begin; lock verification.sms_log in access exclusive mode');
     await insertMany(db.sql, count);
-    await until('the write to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
+    await untilLocked('the write to wait', db.sql);
     proxy.stall();
     await locked.unsafe('rollback');
     locked.release();

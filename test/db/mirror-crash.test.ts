@@ -11,7 +11,7 @@ import { retryWhileLocked } from '../../src/postgres/briefly.ts';
 import { reconcile } from '../../src/reconcile/copy.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { describeSource } from '../../src/source.ts';
-import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
 import { batchOf, startMirror, type RunningMirror, nextTerm } from '../support/mirror.ts';
 import { connect } from '../support/postgres.ts';
 import { difference, insertMany, insertOneByOne, insertVerification } from '../support/verifications.ts';
@@ -108,11 +108,7 @@ test('while a transaction is on its way, waits or is being written, nobody who a
   const asked = () => path.statuses.filter(({ asks }) => asks).length;
   try {
     await insertVerification(db.sql);
-    await until('the write to wait', async () => {
-      const waiting =
-        await db.sql`select from pg_locks where not granted and relation = 'verification.sms_log'::regclass`;
-      return waiting.length > 0;
-    });
+    await untilLocked('the write to wait', db.sql, 'verification.sms_log');
     path.send([keepalive(endLsn, true)]);
     await until('three answers', () => told().filter(({ asks }) => !asks).length >= 3);
     // four times take longer than the second after which the library's timer, were it on, would tell a position of its own

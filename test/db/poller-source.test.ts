@@ -2,7 +2,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { createPollerStore } from '../../src/poller/store.ts';
 import { describeSource } from '../../src/source.ts';
-import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
 import { reply, startGateway, type TestGateway } from '../support/gateway.ts';
 import { insertSms, queueSize, readSms, series, startPoller, statusBecomes, type Running } from '../support/poller.ts';
 
@@ -159,12 +159,7 @@ test('at a stop an SMS that waits for its verdict behind others gets it', async 
   const stopped = await db.sql.begin(async (sql) => {
     await sql`lock table verification.verifications in access exclusive mode`;
     const { stop } = await start();
-    await until(
-      'the first to wait',
-      async () =>
-        (await sql`select from pg_locks where not granted and relation = 'verification.verifications'::regclass`)
-          .length > 0,
-    );
+    await untilLocked('the first to wait', db.sql, 'verification.verifications');
     second = await insertSms(db, OVER);
     await until('the second to be claimed', () => claimed(second));
     return { over: stop() };

@@ -4,7 +4,7 @@ import { requeueHour, resetStuck } from '../../src/poller/queue.ts';
 import { createPollerStore, type PollerStore } from '../../src/poller/store.ts';
 import type { Sql } from '../../src/postgres/pools.ts';
 import { describeSource } from '../../src/source.ts';
-import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { createDatabase, untilLocked, type TestDatabase } from '../support/database.ts';
 import { insertSms } from '../support/poller.ts';
 
 const LEASE_MS = 20_000;
@@ -101,10 +101,7 @@ test('a claim that waited for a lock is leased from its end', async () => {
   const claimed = await db.sql.begin(async (sql) => {
     await sql`lock table smslogd.sms_poll in access exclusive mode`;
     const claim = store.claim(ALL, NO_FLOORS);
-    await until('it to wait', async () => {
-      const rows = await sql`select from pg_locks where not granted and relation = 'smslogd.sms_poll'::regclass`;
-      return rows.length > 0;
-    });
+    await untilLocked('it to wait', db.sql, 'smslogd.sms_poll');
     await sql`create table waited as select clock_timestamp() as at`;
     return { claim };
   });

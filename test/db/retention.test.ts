@@ -10,7 +10,7 @@ import { silentLog } from '../../src/log.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { migrate } from '../../src/schema/migrate.ts';
 import { describeSource } from '../../src/source.ts';
-import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
 import { startMirror } from '../support/mirror.ts';
 import { insertVerification } from '../support/verifications.ts';
 
@@ -190,12 +190,8 @@ test('a daemon that dies in the middle of a batch leaves everything to the next;
   await db.sql.begin(async (tx) => {
     await tx`lock table smslogd.sms_poll in share mode`;
     const pass = retain({ by: dying }).catch((error: unknown) => error);
-    await until('the batch to wait', async () => {
-      const [waiting] =
-        await db.sql`select from pg_stat_activity where application_name = 'smslogd dying' and wait_event_type = 'Lock'`;
-      return waiting !== undefined;
-    });
-    await db.sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'smslogd dying'`;
+    await untilLocked('the batch to wait', db.sql);
+    await db.sql`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'smslogd dying'`;
     expect(await pass).toBeInstanceOf(Error);
   });
   await dying.end({ timeout: 1 });

@@ -37,7 +37,7 @@ async function givesUp(application: string): Promise<void> {
   const waiting = async () =>
     (
       await db.sql`select from pg_locks join pg_stat_activity using (pid)
-                    where not granted and relation = 'verification.verifications'::regclass and application_name = ${application}`
+                    where not granted and relation = 'verification.verifications'::regclass and datname = current_database() and application_name = ${application}`
     ).length > 0;
   await until('it to wait for the lock', waiting);
   await until('it to give up', async () => !(await waiting()));

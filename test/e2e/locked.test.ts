@@ -1,7 +1,7 @@
 /** What stands in the daemon's way outside of it: a locked log, a database that is not there. It waits, says so, and does no harm. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { DAEMON_CONNECTIONS } from '../../src/postgres/connections.ts';
-import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
 import { startDaemon, type Daemon } from '../support/daemon.ts';
 import { startGateway, reply, type TestGateway } from '../support/gateway.ts';
 import { createServer } from '../support/postgres.ts';
@@ -122,8 +122,7 @@ const lockOfStart = async () => {
     session.release();
   };
 };
-const startToWait = () =>
-  until('the start to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
+const startToWait = () => untilLocked('the start to wait', db.sql);
 
 test('a daemon whose path to the database dies while it starts goes on by another connection, and where it is silent SIGTERM ends it with 0', async () => {
   const url = new URL(db.url);

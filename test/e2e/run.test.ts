@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { startSimulator, type Simulator } from '../../src/simulator/simulator.ts';
-import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
 import { startDaemon, startProcess, type Daemon } from '../support/daemon.ts';
 import { difference, insertMany, insertOneByOne, insertVerification } from '../support/verifications.ts';
 
@@ -108,7 +108,7 @@ test('SIGTERM ends it with 0 although the log is locked, and what was in hand co
   const locked = await db.sql.reserve();
   await locked.unsafe('begin; lock verification.sms_log in access exclusive mode');
   await insertVerification(db.sql);
-  await until('the write to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
+  await untilLocked('the write to wait', db.sql);
   daemon.kill('SIGTERM');
   expect(await daemon.exited).toBe(0);
   await locked.unsafe('rollback');
@@ -124,7 +124,7 @@ test('a second signal ends it at once', async () => {
   const locked = await db.sql.reserve();
   await locked.unsafe('begin; lock verification.sms_log in access exclusive mode');
   await insertVerification(db.sql);
-  await until('the write to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
+  await untilLocked('the write to wait', db.sql);
   daemon.kill('SIGTERM');
   await daemon.line('it stops', (line) => line.includes('"stopping'));
   daemon.kill('SIGTERM');

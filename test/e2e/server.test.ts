@@ -13,7 +13,7 @@ import { runApplyLoop } from '../../src/mirror/apply-loop.ts';
 import { describeSlot } from '../../src/mirror/slot.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { describeSource } from '../../src/source.ts';
-import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { createServer } from '../support/postgres.ts';
 import { difference, insertMany } from '../support/verifications.ts';
@@ -99,7 +99,7 @@ test(
     const session = await db.sql.reserve();
     await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
     await insertMany(db.sql, 100);
-    await until('the write to wait', async () => (await db.sql`select from pg_locks where not granted`).length > 0);
+    await untilLocked('the write to wait', db.sql);
     await server.stop('fast');
     await server.start();
     await insertMany(db.sql, 100);

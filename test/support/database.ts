@@ -153,3 +153,13 @@ export async function until(what: string, condition: () => boolean | Promise<boo
     await new Promise((resolve) => setTimeout(resolve, Math.max(10, performance.now() - asked)));
   }
 }
+
+/**
+ * Waits until a session of this database waits for a lock, on `relation` where one is named. Other files have databases on the same server, and those cloned from one
+ * template have the same oids.
+ */
+export async function untilLocked(what: string, sql: Pick<Sql, 'unsafe'>, relation?: string): Promise<void> {
+  const waits = `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`;
+  const on = ` and pid in (select pid from pg_locks where not granted and relation = '${relation}'::regclass)`;
+  await until(what, async () => (await sql.unsafe(relation === undefined ? waits : waits + on)).length > 0);
+}
