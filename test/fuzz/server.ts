@@ -114,14 +114,8 @@ export const addresses = fc.property(
   },
 );
 
-let folder: string | undefined;
-/** A password file; the directory goes with the process. */
+let folder: string;
 function passwordFile(text: string): string {
-  if (folder === undefined) {
-    const made = mkdtempSync(join(tmpdir(), 'smslogd-fuzz-'));
-    folder = made;
-    process.on('exit', () => rmSync(made, { recursive: true, force: true }));
-  }
   const path = join(folder, 'pgpass');
   writeFileSync(path, text, { mode: 0o600 });
   return path;
@@ -129,24 +123,29 @@ function passwordFile(text: string): string {
 const escaped = (text: string) => text.replace(/[\\:]/g, '\\$&');
 const field = fc.string({ minLength: 1, maxLength: 12 });
 
-export const passwordFiles = fc.property(
-  field,
-  field,
-  field,
-  spoiledText(['h:5432:db:u:x', '*:*:*:*:y', '#']),
-  (user, database, password, noise) => {
-    const address = readAddress('postgres://u@h/db', { PGPASSFILE: passwordFile('') });
-    const host = { name: 'db.example', ip: undefined, port: 5432 };
-    const line = `db.example:5432:${escaped(database)}:${escaped(user)}:${escaped(password)}`;
-    passwordFile(`# ${noise.replaceAll('\n', ' ')}\n${line}\n${noise}`);
-    equal(passwordOf({ ...address, user, database }, host), password);
-    passwordFile(noise);
-    orRefused(
-      () => passwordOf({ ...address, user, database }, host),
-      (error) => codeOf(error) === 'database_auth',
-    );
-  },
-);
+export const passwordFiles = fc
+  .property(
+    field,
+    field,
+    field,
+    spoiledText(['h:5432:db:u:x', '*:*:*:*:y', '#']),
+    (user, database, password, noise) => {
+      const address = readAddress('postgres://u@h/db', { PGPASSFILE: passwordFile('') });
+      const host = { name: 'db.example', ip: undefined, port: 5432 };
+      const line = `db.example:5432:${escaped(database)}:${escaped(user)}:${escaped(password)}`;
+      passwordFile(`# ${noise.replaceAll('\n', ' ')}\n${line}\n${noise}`);
+      equal(passwordOf({ ...address, user, database }, host), password);
+      passwordFile(noise);
+      orRefused(
+        () => passwordOf({ ...address, user, database }, host),
+        (error) => codeOf(error) === 'database_auth',
+      );
+    },
+  )
+  .beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), 'smslogd-fuzz-'));
+  })
+  .afterEach(() => rmSync(folder, { recursive: true }));
 
 const VALUES = [
   'xml',
