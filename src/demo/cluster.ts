@@ -2,10 +2,19 @@
  * A real PostgreSQL for the demo and the tests: data in a temporary directory, a free port, its own process. As root the server runs as
  * another user.
  */
-import { spawn, type ChildProcess } from 'node:child_process';
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { appendFileSync, chownSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -25,6 +34,8 @@ export interface Cluster {
   start(): Promise<void>;
   /** fast disconnects everybody and checkpoints; immediate is a crash */
   stop(mode?: StopMode): Promise<void>;
+  /** copies what it is, stopped, to a directory that other clusters can begin as; removed with it */
+  copy(): string;
   /** stops the server at once and deletes what it made */
   remove(): Promise<void>;
 }
@@ -38,6 +49,8 @@ export interface ClusterOptions {
   readonly tls?: { readonly authority: string; readonly certificate: string; readonly key: string };
   /** called for each line of the server's log */
   readonly onLine?: (line: string) => void;
+  /** begins as this copy of a cluster by the same binaries, which `Cluster.copy` made, instead of empty */
+  readonly from?: string;
 }
 
 const SETTINGS = {
@@ -61,33 +74,36 @@ export async function createCluster(options: ClusterOptions = {}): Promise<Clust
   process.once('exit', remains);
   try {
     const bin = await usableBinaries(options.binaries ?? platformPackage(), directory, account);
-    const password = randomBytes(12).toString('hex');
     // of the server's user alone, or it would not take its key
     const write = (path: string, text: string) => {
       writeFileSync(path, text, { mode: 0o600 });
       if (account !== undefined) chownSync(path, account.uid, account.gid);
     };
-    const passwordFile = join(directory, 'password');
-    write(passwordFile, password);
-    const dataDirectory = join(directory, 'data');
-    const init = ['-D', dataDirectory, '-U', 'postgres', '-A', 'scram-sha-256', `--pwfile=${passwordFile}`];
-    await runOnce(bin, 'initdb', [...init, '-E', 'UTF8', '--locale=C', '--no-sync']);
-    const { tls } = options;
+    const [passwordFile, dataDirectory] = [join(directory, PASSWORD), join(directory, DATA)];
+    const { tls, from } = options;
+    if (from === undefined) {
+      write(passwordFile, randomBytes(12).toString('hex'));
+      const init = ['-D', dataDirectory, '-U', 'postgres', '-A', 'scram-sha-256', `--pwfile=${passwordFile}`];
+      await runOnce(bin, 'initdb', [...init, '-E', 'UTF8', '--locale=C', '--no-sync']);
+    } else copyFiles(from, directory);
+    const password = readFileSync(passwordFile, 'utf8');
     if (tls !== undefined) {
       write(join(directory, AUTHORITY), tls.authority);
       write(join(dataDirectory, 'server.crt'), tls.certificate);
       write(join(dataDirectory, 'server.key'), tls.key);
       write(join(dataDirectory, 'pg_hba.conf'), 'hostssl all all 127.0.0.1/32 scram-sha-256\n');
     }
+    const authority = join(directory, AUTHORITY);
+    const encrypted = existsSync(authority);
     return await launch(bin, {
       directory,
       dataDirectory,
       password,
       address: (login, port, database) =>
-        tls === undefined
-          ? `postgres://${login}@127.0.0.1:${port}/${database}?sslmode=disable`
-          : `postgres://${login}@localhost:${port}/${database}?sslmode=verify-full&sslrootcert=${join(directory, AUTHORITY)}`,
-      settings: { ...SETTINGS, ...(tls === undefined ? {} : { ssl: 'on' }), ...options.settings },
+        encrypted
+          ? `postgres://${login}@localhost:${port}/${database}?sslmode=verify-full&sslrootcert=${authority}`
+          : `postgres://${login}@127.0.0.1:${port}/${database}?sslmode=disable`,
+      settings: { ...SETTINGS, ...(encrypted ? { ssl: 'on' } : {}), ...options.settings },
       onLine: options.onLine,
       remains,
     });
@@ -99,6 +115,14 @@ export async function createCluster(options: ClusterOptions = {}): Promise<Clust
 }
 
 const AUTHORITY = 'authority.crt';
+const PASSWORD = 'password';
+const DATA = 'data';
+
+/** Copies what makes a cluster, each file with its owner. */
+function copyFiles(from: string, to: string): void {
+  const files = [AUTHORITY, PASSWORD, DATA].map((name) => join(from, name)).filter((file) => existsSync(file));
+  execFileSync('cp', ['-a', ...files, to]);
+}
 
 interface Plan {
   readonly directory: string;
@@ -152,6 +176,12 @@ async function launch(bin: Binaries, plan: Plan): Promise<Cluster> {
     url: (database, user = 'postgres', password = plan.password) => plan.address(`${user}:${password}`, port, database),
     start,
     stop,
+    copy: () => {
+      const copy = join(plan.directory, 'copy');
+      mkdirSync(copy);
+      copyFiles(plan.directory, copy);
+      return copy;
+    },
     remove: async () => {
       await stop('immediate');
       process.off('exit', lastResort);

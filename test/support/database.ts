@@ -57,7 +57,7 @@ export async function createDatabase({
 }: Less = {}): Promise<TestDatabase> {
   const name = `test_${randomBytes(6).toString('hex')}`;
   const adminUrl = another ?? inject('postgresUrl');
-  const admin = connect(adminUrl, { max: 1 });
+  const admin = administrator(adminUrl);
   const sorted = locale === undefined ? '' : `locale_provider icu icu_locale '${locale}'`;
   await admin.unsafe(`create database ${name} template ${empty ? 'template0' : TEMPLATE} strategy file_copy ${sorted}`);
   await admin.unsafe(`grant create on database ${name} to ${OWNER}`);
@@ -118,9 +118,17 @@ export async function createDatabase({
         return slots.length === 0;
       });
       await admin.unsafe(`drop database ${name} with (force)`);
-      await admin.end();
     },
   };
+}
+
+const administrators = new Map<string, Sql>();
+
+/** One connection for all databases of a server that a worker makes, in one file after the other: to connect takes longer than to make a database. */
+function administrator(url: string): Sql {
+  const admin = administrators.get(url) ?? connect(url, { max: 1, idle_timeout: 2, fetch_types: false });
+  administrators.set(url, admin);
+  return admin;
 }
 
 /** The same address of the role that streams, where it is the daemon's or the owner's. */
@@ -143,14 +151,19 @@ async function letInWithoutTls(admin: Sql, database: string, url: string): Promi
   await sql.end();
 }
 
-/** Waits until `condition` holds, asking again and again, at most half of the time; fails after `seconds` with what it waited for. */
+/**
+ * Waits until `condition` holds, asking again and again, at most half of the time and less often the longer it waits: each question costs the others of
+ * the run processor time. Fails after `seconds` with what it waited for.
+ */
 export async function until(what: string, condition: () => boolean | Promise<boolean>, seconds = 20): Promise<void> {
-  const deadline = Date.now() + seconds * 1000;
+  const began = performance.now();
   for (;;) {
     const asked = performance.now();
     if (await condition()) return;
-    if (Date.now() > deadline) throw new Error(`waited ${seconds} s in vain for ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, Math.max(10, performance.now() - asked)));
+    const now = performance.now();
+    if (now - began > seconds * 1000) throw new Error(`waited ${seconds} s in vain for ${what}`);
+    const pause = Math.max(Math.min(10 + (now - began) / 10, 60), now - asked);
+    await new Promise((resolve) => setTimeout(resolve, pause));
   }
 }
 

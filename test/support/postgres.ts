@@ -3,7 +3,7 @@ import postgres, { type Options, type Sql } from 'postgres';
 import type { TestProject } from 'vitest/node';
 import { readFileSync } from 'node:fs';
 import { loadConfig } from '../../src/settings.ts';
-import { createCluster, type Cluster } from '../../src/demo/cluster.ts';
+import { createCluster, type Cluster, type ClusterOptions } from '../../src/demo/cluster.ts';
 import { createRoles, DAEMON_ROLE } from '../../src/demo/roles.ts';
 import { migrate } from '../../src/schema/migrate.ts';
 import { SOURCE_DDL } from '../../src/demo/source-table.ts';
@@ -22,25 +22,39 @@ export const OWNER = 'otp_owner';
 /** of every role but the superuser */
 export const PASSWORD = 'made-up';
 
+/** Of a run: what its servers begin as, a directory; the workers inherit it. */
+const BEGINNING = 'SMSLOGD_TEST_BEGINNING';
+
 /**
  * A server with the roles, TLS by a CA of its own, and the migrated template, as a whole run has one; for tests that need a server of their own.
- * SMSLOGD_TEST_POSTGRES names other binaries than those of PostgreSQL 18.
+ * SMSLOGD_TEST_POSTGRES names other binaries than those of PostgreSQL 18. What a run has made once, its further servers are copies of.
  */
 export async function createServer(
   settings: Record<string, string | number> = {},
   more: { binaries?: string; onLine?: (line: string) => void } = {},
 ): Promise<Cluster> {
-  const binaries = process.env['SMSLOGD_TEST_POSTGRES'];
+  const { SMSLOGD_TEST_POSTGRES: binaries, [BEGINNING]: beginning } = process.env;
+  const begun = more.binaries === undefined && beginning !== undefined;
+  const cluster = await createCluster({
+    ...(binaries === undefined ? {} : { binaries }),
+    settings: { fsync: 'off', log_min_messages: 'error', ...settings },
+    ...more,
+    ...(begun ? { from: beginning } : { tls: serverTls() }),
+  });
+  if (!begun) await fill(cluster);
+  return cluster;
+}
+
+function serverTls(): NonNullable<ClusterOptions['tls']> {
   const authority = createAuthority();
   const { certFile, keyFile } = authority.issue({ hosts: ['localhost'] });
   const [ca, certificate, key] = [authority.caFile, certFile, keyFile].map((file) => readFileSync(file, 'utf8'));
   authority.remove();
-  const cluster = await createCluster({
-    ...(binaries === undefined ? {} : { binaries }),
-    tls: { authority: ca!, certificate: certificate!, key: key! },
-    settings: { fsync: 'off', log_min_messages: 'error', ...settings },
-    ...more,
-  });
+  return { authority: ca!, certificate: certificate!, key: key! };
+}
+
+/** Makes the roles and the template. */
+async function fill(cluster: Cluster): Promise<void> {
   const admin = connect(cluster.url('postgres'), { max: 1 });
   await createRoles(admin, PASSWORD);
   await admin.unsafe(`create role ${OWNER} login password '${PASSWORD}'`);
@@ -52,7 +66,6 @@ export async function createServer(
   await owner.unsafe(SOURCE_DDL);
   await owner.end();
   await migrate(loadConfig({ DATABASE_URL: url }), { role: DAEMON_ROLE, say: () => {} });
-  return cluster;
 }
 
 /** The test's own hand in a database: its client takes arrays and checks the server's certificate. */
@@ -73,6 +86,11 @@ export function connect(address: string, options: Options<Record<string, never>>
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const cluster = await createServer();
+  if (process.env[BEGINNING] === undefined) {
+    await cluster.stop();
+    process.env[BEGINNING] = cluster.copy();
+    await cluster.start();
+  }
   project.provide('postgresUrl', cluster.url('postgres'));
   return () => cluster.remove();
 }
