@@ -21,6 +21,8 @@ const LOOK_MS = 50;
  */
 const MOST_LOOKS = SECONDS > 60 ? 10 : 30;
 const ROWS = 30_000;
+/** Between two rounds of each: an owner who does nothing else but this takes the processor from those who are looked at. */
+const REST_MS = 10;
 
 let db: TestDatabase;
 let mirror: RunningMirror;
@@ -45,10 +47,14 @@ test(
   'nobody is seen waiting behind a session of ours for more than half a second',
   async () => {
     const end = Date.now() + SECONDS * 1_000;
-    const over = () => Date.now() > end;
+    let looks = 0;
+    const over = () => Date.now() > end && looks > MOST_LOOKS;
     const again = async (work: () => Promise<unknown>) => {
       let times = 0;
-      for (; !over(); times += 1) await work();
+      for (; !over(); times += 1) {
+        await work();
+        await new Promise((resolve) => setTimeout(resolve, REST_MS));
+      }
       return times;
     };
     const source = db.config().SOURCE_TABLE;
@@ -111,7 +117,6 @@ test(
       }),
     ];
     const waits = new Map<string, Wait>();
-    let looks = 0;
     const look = async () => {
       looks += 1;
       const seen = await db.sql<{ key: string; waits: string; holds: string }[]>`
@@ -131,7 +136,6 @@ test(
     await own.end({ timeout: 1 });
     // each of them came round, and some did wait for us: else this test would see nothing at all
     expect(Math.min(...times)).toBeGreaterThan(0);
-    expect(looks).toBeGreaterThan(MOST_LOOKS);
     expect(waits.size).toBeGreaterThan(0);
     expect([...waits.values()].filter((wait) => wait.looks > MOST_LOOKS)).toEqual([]);
     if (SECONDS > 60) {

@@ -1,11 +1,11 @@
 /** The daemon as a process: start, stop, crash and what it says. */
 import { execFileSync } from 'node:child_process';
-import { randomUUID } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { pace } from '../../src/demo/pace.ts';
 import { startSimulator, type Simulator } from '../../src/simulator/simulator.ts';
 import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
 import { startDaemon, startProcess, type Daemon } from '../support/daemon.ts';
@@ -135,9 +135,7 @@ test('a second signal ends it at once', async () => {
 
 test('killed again and again under load, every verification is in the log once', async () => {
   const load = new AbortController();
-  const writer = (async () => {
-    while (!load.signal.aborted) await insertVerification(db.sql, { id: randomUUID() });
-  })();
+  const writer = pace({ perSecond: 250, limit: 4 }, async () => void (await insertVerification(db.sql)), load.signal);
   for (let round = 0; round < 4; round += 1) {
     const daemon = start();
     await streams(daemon);

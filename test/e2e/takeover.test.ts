@@ -1,5 +1,6 @@
 /** Two daemons on one database: one works, the other waits for its turn; none writes behind the other. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { pace } from '../../src/demo/pace.ts';
 import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startDaemon, type Daemon } from '../support/daemon.ts';
@@ -86,9 +87,7 @@ test('a frozen leader cannot write behind its successor, and stands by when it t
 
 test('an upgrade under traffic: a migration while both daemons run, each replaced after it, then a daemon that knows less than the schema', async () => {
   const traffic = new AbortController();
-  const writing = (async () => {
-    while (!traffic.signal.aborted) await insertMany(db.sql, 5);
-  })();
+  const writing = pace({ perSecond: 50, limit: 1 }, () => insertMany(db.sql, 5), traffic.signal);
   // as a later version would: views that are made again, and one migration more
   await db.sql`drop view verification.sms_delivery_drop`;
   const steps: string[] = [];
