@@ -12,7 +12,8 @@
  *
  * Time alone makes nothing safe: a frozen process does not know that its lease is over. So the lease has a term, which is raised when it changes hands and
  * when the leader's mirror starts over, and every write of the leader names the term under which it began: one of an older term writes nothing. That is why
- * a leader whose renewals fail goes on until it is told that another one leads. No advisory lock: a frozen process would keep it.
+ * a leader whose renewals fail goes on until it is told that another one leads. No advisory lock: a frozen process would keep it. A renewal restores a term
+ * that somebody lowered in the row, as a restore may, and takes over one that was raised: with another term than its own the leader could do nothing more.
  *
  * A daemon whose LOOPS has no mirror leads only where no other does, so that counters, queue and retention are looked after; one that mirrors takes the
  * lease from it at once.
@@ -129,10 +130,12 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
       if (signal.aborted || givesUp) break;
       try {
         told = streaming;
-        if (!(await renew(streaming))) {
+        const kept = await renew(term ?? 0n, streaming);
+        if (kept === undefined) {
           log.info({ term: String(term) }, 'another daemon leads: this one steps down');
           break;
         }
+        if (kept > (term ?? 0n)) term = kept;
         failing = false;
       } catch (error) {
         if (!failing) log.debug({ code: toSmslogdError(error).code }, 'the lease could not be renewed');

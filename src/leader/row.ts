@@ -56,8 +56,8 @@ export function createRow({ connections, holder, mirrors, onAnswer, ...deps }: R
   };
 
   /** Its term is a bigint, which JSON and the clients know as text. */
-  const termOf = async (text: string) => {
-    const row = await run<{ term: string }>(text, true);
+  const termOf = async (text: string, durable = true) => {
+    const row = await run<{ term: string }>(text, durable);
     return row === undefined ? undefined : BigInt(row.term);
   };
 
@@ -83,13 +83,13 @@ export function createRow({ connections, holder, mirrors, onAnswer, ...deps }: R
               where slot_name = ${slot} and term = ${seen.term} and renewed_at = ${quoteLiteral(seen.renewed)} returning term::text`,
       ),
 
-    /** False: another daemon has it. */
-    renew: async (streaming: boolean) =>
-      (await run(
-        `update smslogd.leader set streaming = ${streaming}, renewed_at = clock_timestamp(), expires_at = ${lease}
-          where slot_name = ${slot} and holder = ${me} returning 1`,
+    /** Returns the term, which somebody may have raised; one that was lowered is restored. Undefined: another daemon has the lease. */
+    renew: async (term: bigint, streaming: boolean) =>
+      await termOf(
+        `update smslogd.leader set term = greatest(term, ${term}), streaming = ${streaming}, renewed_at = clock_timestamp(), expires_at = ${lease}
+          where slot_name = ${slot} and holder = ${me} returning term::text`,
         false,
-      )) !== undefined,
+      ),
 
     /** Raises the term; undefined: another daemon has the lease. */
     raise: async () =>

@@ -174,6 +174,19 @@ test('a row of the lease that somebody deleted is made again, under a term that 
   await until('it to lead again', () => (first.leadership.term ?? 0n) > 50n);
 });
 
+test('a term that somebody changed in the row of the lease keeps the leader from nothing for longer than a renewal', async () => {
+  const first = seek('first', false);
+  await leads(first.leadership);
+  await first.leadership.raiseTerm();
+  await db.sql`insert into smslogd.changed_hour values ('2026-01-01 10:00+00')`;
+  for (const other of ['term - 1', 'term + 10']) {
+    const before = first.leadership.term!;
+    await db.sql.unsafe(`update smslogd.leader set term = ${other}`);
+    await until('its fence to hold again', async () => (await count(first.leadership.fence())) !== undefined);
+    expect(first.leadership.term).toBeGreaterThanOrEqual(before);
+  }
+});
+
 test('a mirror that waits for a lock is alive, one whose own turn does not end is not', async () => {
   let now = 0;
   let release!: () => void;
