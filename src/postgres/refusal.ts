@@ -4,8 +4,9 @@
  *
  * The SQLSTATE alone does not tell it: a trigger on `sms_log` may raise any. So each kind of error has a proof of its own:
  *
- *   values   data exceptions, constraints, an index row that is too large, what PL/pgSQL raises by default, classes that no server raises:
- *            nothing but a row causes them
+ *   values   data exceptions, constraints, an index row that is too large, what RAISE in PL/pgSQL raises by default, classes that no server raises:
+ *            nothing but a row causes them, unless the statements of a trigger's own function run into them: a table without a partition for today and a
+ *            sequence at its end fail every row alike
  *   raised   RAISE in PL/pgSQL, with a class of the server's: a row's fault if the statement succeeds without rows (else a statement-level trigger
  *            refuses everything)
  *   unclear  everything else that fails one statement: a row's fault if the same statement succeeds with another row; eight are tried
@@ -39,11 +40,13 @@ export function faultOf(error: unknown): Fault {
   const { severity, routine, where } = Object(error) as { severity?: string; routine?: string; where?: string };
   // FATAL and PANIC end the session; what has no severity did not come from the server
   if (code === undefined || severity !== 'ERROR') return 'whole';
-  if (OF_VALUES.test(code) || !OF_SERVER.test(code)) return 'values';
-  if (routine === RAISE) return 'raised';
+  const raised = routine === RAISE;
+  const inFunction = IN_FUNCTION.test(where ?? '');
+  if (!OF_SERVER.test(code) || (OF_VALUES.test(code) && (raised || !inFunction))) return 'values';
+  if (raised) return 'raised';
   if (OF_RESOURCES.test(code)) return 'whole';
   // a lock that a trigger's own code wants may be wanted for that row alone
-  return code === LOCK_NOT_AVAILABLE && !IN_FUNCTION.test(where ?? '') ? 'whole' : 'unclear';
+  return code === LOCK_NOT_AVAILABLE && !inFunction ? 'whole' : 'unclear';
 }
 
 /**

@@ -259,3 +259,27 @@ test('a row that is alone and a trigger that cannot work for anybody: it waits, 
   await until('the others', async () => (await logged()) === 10);
   expect(await aside()).toEqual([[id, '42P01']]);
 });
+
+test.each([
+  ['has no partition for any row', 'drop table audited_all', 'create table audited_all partition of audited default'],
+  [
+    'has a sequence that is at its end',
+    "select setval('audited_place_seq', 2); alter sequence audited_place_seq maxvalue 2",
+    'alter sequence audited_place_seq no maxvalue',
+  ],
+])('a trigger whose own table %s: no row is set aside, and all are logged once it works', async (_, breaks, mends) => {
+  await db.sql.unsafe(`
+    create table audited (of uuid not null, place serial) partition by list (place);
+    create table audited_all partition of audited default;
+    create function audit() returns trigger language plpgsql security definer as $$ begin insert into audited (of) values (new.id); return new; end $$;
+    create trigger audit after insert on verification.sms_log for each row execute function audit()`);
+  mirror = startMirror(db, { log });
+  await mirror.streaming();
+  await db.sql.unsafe(breaks);
+  await insertMany(db.sql, 20);
+  await until('the failure to be told', () => lines.length > 0);
+  expect(lines.map(({ code }) => code)).toEqual(['database_failed']);
+  await db.sql.unsafe(mends);
+  await until('all rows', async () => (await logged()) === 20);
+  expect(await aside()).toEqual([]);
+});
