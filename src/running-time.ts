@@ -2,13 +2,13 @@
  * The time in which this process ran. While it stands still (suspended, or with its host) it hears nobody, so that time says nothing about others: whoever
  * takes a silence for a fault measures it by this clock.
  */
+import { atEachBeat } from './beat.ts';
 import { pause } from './supervise.ts';
 
-const TURN_MS = 500;
 /** Between two turns; what is shorter is load. */
 const STANDSTILL_MS = 2_000;
 
-/** `now`: a monotonic clock in milliseconds. The result must be called every TURN_MS, and when a time is over: it counts no gap between two calls. */
+/** `now`: a monotonic clock in milliseconds. The result must be called each half a second, and when a time is over: it counts no gap between two calls. */
 export function createRunningTime(now: () => number): () => number {
   let last = now();
   let stood = 0;
@@ -22,7 +22,7 @@ export function createRunningTime(now: () => number): () => number {
 
 /** Milliseconds. */
 export const runningMs = createRunningTime(() => performance.now());
-setInterval(runningMs, TURN_MS).unref();
+atEachBeat(runningMs);
 
 /** Waits until the process has run for `ms` milliseconds, or until `signal` aborts; never rejects. */
 export async function runFor(ms: number, signal: AbortSignal): Promise<void> {

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { beatBefore } from './beat.ts';
 import { toSmslogdError, type Reaction, type SmslogdError } from './errors.ts';
 import { logProblem, type Log } from './log.ts';
 
@@ -68,17 +69,18 @@ export function backoff(
   return Math.round(wait * (0.5 + random() / 2));
 }
 
-/** Waits `ms` milliseconds or until `signal` aborts; never rejects. */
-export async function pause(ms: number, signal: AbortSignal): Promise<void> {
-  await delay(ms, undefined, { signal }).catch(() => {});
-}
+/** Pauses of so many milliseconds and more end with a beat. */
+const LONG_MS = 1_000;
 
-/** What setTimeout can wait. */
-const LONGEST_MS = 2 ** 31 - 1;
+/** Waits `ms` milliseconds, a long time less up to half a second, or until `signal` aborts; never rejects. */
+export async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  if (ms >= LONG_MS) await beatBefore(ms, signal);
+  else await delay(ms, undefined, { signal }).catch(() => {});
+}
 
 /** Waits until `signal` aborts; never rejects. */
 export async function untilAborted(signal: AbortSignal): Promise<void> {
-  await pause(LONGEST_MS, signal);
+  await pause(Infinity, signal);
 }
 
 /**

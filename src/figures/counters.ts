@@ -93,6 +93,12 @@ const recount = (bound: string, most: number) => `
   )
   select current_setting('smslogd.ours')::boolean as ours, (select count(*) from hours) as hours, (select count(*) from noted) as noted`;
 
+/** False: there is nothing to count. To ask is cheap, to plan a recount is not. */
+export async function hoursNoted(sql: Sql): Promise<boolean> {
+  const [row] = await sql<{ noted: boolean }[]>`select exists (select from smslogd.changed_hour) as noted`;
+  return row!.noted;
+}
+
 /**
  * Notes one hour of the last `days` days, so that it is counted again: with each `seconds` of the database's clock the one before, so that whoever calls
  * this as often comes by every hour in turn.

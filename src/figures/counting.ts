@@ -22,7 +22,7 @@
 import type { Sql } from '../postgres/pools.ts';
 import type { Log } from '../log.ts';
 import { pause } from '../supervise.ts';
-import { noteRecentHour, recountHours } from './counters.ts';
+import { hoursNoted, noteRecentHour, recountHours } from './counters.ts';
 
 /** An SMS is open for three days at most (SMS_STATUSES_GIVE_UP); the rest is margin. */
 const RECENT_DAYS = 8;
@@ -55,10 +55,11 @@ export async function runHourly({ sql, log, fence, works }: HourlyDeps, signal: 
       netAt = performance.now() + NET_MS;
     }
     const started = performance.now();
-    const done = await recountHours(sql, { wait: false, most, which: 'settled', fence: fence?.() });
+    const noted = await hoursNoted(sql);
+    const done = noted ? await recountHours(sql, { wait: false, most, which: 'settled', fence: fence?.() }) : undefined;
     const took = performance.now() - started;
     if (done?.hours === most || took > TURN_MS) most = hoursAfter(done?.hours ?? most, took);
-    if (performance.now() >= movingAt) {
+    if (noted && performance.now() >= movingAt) {
       const began = performance.now();
       await recountHours(sql, { wait: false, most, which: 'moving', fence: fence?.() });
       movingAt = performance.now() + MOVING_REST * (performance.now() - began);

@@ -47,7 +47,7 @@ export function boundedServer(answer: RequestListener, bounds = BOUNDS): Server 
       headersTimeout: bounds.headersMs,
       requestTimeout: bounds.requestMs,
       keepAliveTimeout: bounds.idleMs,
-      connectionsCheckingInterval: bounds.checkMs,
+      connectionsCheckingInterval: bounds.headersMs,
       maxHeaderSize: bounds.headerBytes,
     },
     (request, response) => {
@@ -68,6 +68,7 @@ export function boundedServer(answer: RequestListener, bounds = BOUNDS): Server 
   server.maxRequestsPerSocket = bounds.requests;
   server.on('dropRequest', (_, socket: Socket) => end(socket));
   server.on('connection', (socket: Socket) => {
+    check ??= setInterval(checkAll, bounds.checkMs).unref();
     const [oldest] = connections.keys();
     if (connections.size >= bounds.connections) end(oldest!);
     connections.set(socket, { count: 0, since: 0 });
@@ -80,12 +81,16 @@ export function boundedServer(answer: RequestListener, bounds = BOUNDS): Server 
       piece.fill(0);
     });
   });
-  const check = setInterval(() => {
+  /** runs from a connection on until there is none */
+  let check: NodeJS.Timeout | undefined;
+  const checkAll = () => {
     pipelined = 0;
     const since = performance.now() - bounds.answerMs;
     for (const [socket, own] of connections) if (own.count > 0 && own.since < since) end(socket);
-  }, bounds.checkMs);
-  check.unref();
+    if (connections.size > 0) return;
+    clearInterval(check);
+    check = undefined;
+  };
   server.once('close', () => clearInterval(check));
   return server;
 }

@@ -15,6 +15,7 @@ import { allDurable, FULL, gather, type Batch } from './batch.ts';
 import type { ReconcileDue } from './checkpoint.ts';
 import { createDecoder } from '../replication/pgoutput.ts';
 import { retryWhileLocked } from '../postgres/briefly.ts';
+import { atEachBeat } from '../beat.ts';
 import { pause } from '../supervise.ts';
 import { openStream, type Stream } from '../replication/connection.ts';
 import { nowMicros } from '../replication/frames.ts';
@@ -147,11 +148,11 @@ export async function runApplyLoop(
   stream = opened;
   if (paused) opened.pause();
 
-  const lag = setInterval(() => {
+  const stopLag = atEachBeat(() => {
     metrics.mirrorLagBytes.set(opened.lagBytes);
     const oldest = inHand?.commitTimes[0] ?? gathering.oldestCommit;
     if (oldest !== undefined) metrics.mirrorLagSeconds.set(secondsSince(oldest, nowMicros()));
-  }, 1_000);
+  });
 
   const writeOn = async () => {
     // a row that fails alone may fail for what concerns every row: with others in its batch it is known which
@@ -230,7 +231,7 @@ export async function runApplyLoop(
     await deps.settled(tasks);
   } finally {
     stop.abort();
-    clearInterval(lag);
+    stopLag();
     deps.ended();
     // the server may be going down and waiting for this connection: it goes before the queries have ended
     await opened.close();

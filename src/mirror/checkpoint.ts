@@ -38,9 +38,12 @@ export function createCheckpointStore(sql: Sql, config: Config) {
   return {
     /** Reads the checkpoint; creates its row at the first start. */
     async read(): Promise<Checkpoint> {
+      const select = async () =>
+        (await sql<CheckpointRow[]>`select ${fields} from smslogd.checkpoint where slot_name = ${slot}`)[0];
+      const row = await select();
+      if (row !== undefined) return checkpointOf(row);
       await sql`insert into smslogd.checkpoint (slot_name) values (${slot}) on conflict do nothing`;
-      const [row] = await sql<CheckpointRow[]>`select ${fields} from smslogd.checkpoint where slot_name = ${slot}`;
-      return checkpointOf(row);
+      return checkpointOf(await select());
     },
 
     /**

@@ -47,6 +47,8 @@ export interface MirrorContext {
   readonly form: Form;
   readonly term: bigint;
   readonly checkpoint: Checkpoint;
+  /** reads the checkpoint again; throws where it is not this run's any more */
+  readonly readCheckpoint: () => Promise<Checkpoint>;
   /** observes again, as at the start of the run */
   readonly observe: () => Promise<Observed>;
   /** resets the supervisor's backoff */

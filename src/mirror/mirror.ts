@@ -10,12 +10,13 @@ import { codeOf, SmslogdError, toSmslogdError, type ErrorCode } from '../errors.
 import { retryWhileLocked } from '../postgres/briefly.ts';
 import { ZERO_LSN, type Lsn } from '../postgres/lsn.ts';
 import { OtherType } from '../replication/pgoutput.ts';
+import { describePublication } from '../schema/publication.ts';
 import { describeSource } from '../source.ts';
 import { AS_TEXT, formOf } from './apply.ts';
 import type { Checkpoint, ReconcileDue } from './checkpoint.ts';
 import { steppedDown } from '../leader/stepped-down.ts';
 import { nextStep, type Observed, type Step } from './mode.ts';
-import { publicationState, repairPublication } from './publication.ts';
+import { repairPublication, stateOf } from './publication.ts';
 import { warn, type MirrorContext, type MirrorDeps } from './context.ts';
 import { logProblem } from '../log.ts';
 import { FIRST_START } from '../schema/steps.ts';
@@ -90,18 +91,22 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
       await store.markReconcile(term, due);
       marked = due;
     };
-    const observe = async (): Promise<Observed> => {
+    const readCheckpoint = async (): Promise<Checkpoint> => {
       const checkpoint = await store.read();
       requireUsable(checkpoint, config);
       // the row was recreated: who marked it since knows nothing of this run
       if (checkpoint.term !== term) throw steppedDown();
+      return checkpoint;
+    };
+    const observe = async (): Promise<Observed> => {
+      const checkpoint = await readCheckpoint();
       return {
         config,
         server,
         checkpoint,
         hasMirroredRows:
           checkpoint.systemId === undefined && (await retryWhileLocked(signal, () => store.hasMirroredRows())),
-        publication: await publicationState(control, config, source),
+        publication: stateOf(config, source, await describePublication(control, config, source)),
         slot: await describeSlot(control, config.SLOT_NAME),
         makers: await makersOf(control, config.SLOT_NAME),
         unreadable,
@@ -119,7 +124,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
       taken.set(step.step, (taken.get(step.step) ?? 0) + 1);
       const repeated = taken.get(step.step)! > 1;
       const { checkpoint } = observed;
-      const context = { deps, store, server, source, form, term, checkpoint, observe, works, caughtUp };
+      const context = { deps, store, server, source, form, term, checkpoint, readCheckpoint, observe, works, caughtUp };
       switch (step.step) {
         case 'identify':
           await mark(step.due, step.code);

@@ -3,14 +3,12 @@ import type { Config } from '../settings.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
 import { logProblem, type Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
-import type { Sql } from '../postgres/pools.ts';
 import type { Connections } from '../postgres/connections.ts';
 import { describePublication, publicationStatements, type PublicationState } from '../schema/publication.ts';
 import type { Source } from '../source.ts';
 import type { Observed } from './mode.ts';
 
-export async function publicationState(sql: Sql, config: Config, source: Source): Promise<Observed['publication']> {
-  const now = await describePublication(sql, config, source);
+export function stateOf(config: Config, source: Source, now: PublicationState): Observed['publication'] {
   if (isIncomplete(config, source, now)) return 'incomplete';
   return publicationStatements(config, source, now).length > 0 ? 'excess' : 'correct';
 }

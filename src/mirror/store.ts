@@ -14,11 +14,28 @@ export function createStore(sql: Sql, config: Config, sink: Pick<Direct, 'row'> 
   const quarantine = createQuarantine(sql, config.SLOT_NAME);
   const apply = createApply(sink, config, quarantine);
   const checkpoint = createCheckpointStore(sql, config);
+  const reconcile = createReconcileStore(sql, config, quarantine);
+  let writes = 0;
+  /** Counts it when it has ended, whatever came of it. */
+  const counted = async <Result>(write: Promise<Result>): Promise<Result> => {
+    try {
+      return await write;
+    } finally {
+      writes += 1;
+    }
+  };
   return {
     ...checkpoint,
     ...apply,
-    ...createReconcileStore(sql, config, quarantine),
+    ...reconcile,
     ...quarantine,
+    write: (...words: Parameters<typeof apply.write>) => counted(apply.write(...words)),
+    reconcileChunk: (...words: Parameters<typeof reconcile.reconcileChunk>) =>
+      counted(reconcile.reconcileChunk(...words)),
+    copyRows: (...words: Parameters<typeof reconcile.copyRows>) => counted(reconcile.copyRows(...words)),
+
+    /** How often rows were written into the log, by the stream or a reconcile. */
+    writes: () => writes,
 
     /** As in checkpoint.ts; the sink starts with the row's ctid. */
     async acquire(term: bigint): Promise<Checkpoint> {

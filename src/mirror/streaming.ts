@@ -11,7 +11,7 @@ import { startOf } from './batch.ts';
 import { fillGaps } from './gaps.ts';
 import type { MirrorContext } from './context.ts';
 import { retryWhileLocked } from '../postgres/briefly.ts';
-import { isIncomplete, publicationState, repairPublication } from './publication.ts';
+import { repairPublication, stateOf } from './publication.ts';
 import { runApplyLoop } from './apply-loop.ts';
 import { reconcile } from '../reconcile/copy.ts';
 import { FIRST_START } from '../schema/steps.ts';
@@ -122,14 +122,17 @@ export async function runStreaming(
  * Polls the publication: it can lose the table without an error (in PostgreSQL 18 and later even be dropped), and while the source is idle no write would
  * notice a teardown. Returns if the mirror must restart.
  */
-async function watchPublication({ deps, observe, source: known }: MirrorContext, signal: AbortSignal): Promise<void> {
+async function watchPublication(
+  { deps, readCheckpoint, source: known }: MirrorContext,
+  signal: AbortSignal,
+): Promise<void> {
   const { config, connections, log, watchMs = WATCH_MS } = deps;
   const { control } = connections;
   let { version } = await describePublication(control, config, known);
   for (let repaired = false; ;) {
     await pause(watchMs, signal);
     if (signal.aborted) return;
-    await observe();
+    await readCheckpoint();
     const source = await describeSource(control, config);
     if (source.tracksGateway !== known.tracksGateway) {
       log.info(
@@ -139,7 +142,8 @@ async function watchPublication({ deps, observe, source: known }: MirrorContext,
       return;
     }
     const publication = await describePublication(control, config, source);
-    if (isIncomplete(config, source, publication)) {
+    const state = stateOf(config, source, publication);
+    if (state === 'incomplete') {
       throw new SmslogdError('publication_missing', `the publication ${config.PUBLICATION_NAME} has been changed`, {
         hint: 'smslogd repairs it and reconciles, or says what to run.',
       });
@@ -151,7 +155,7 @@ async function watchPublication({ deps, observe, source: known }: MirrorContext,
       );
       return;
     }
-    if (!repaired && (await publicationState(control, config, source)) === 'excess') {
+    if (!repaired && state === 'excess') {
       repaired = true;
       await retryWhileLocked(signal, () => repairPublication({ ...deps, source }));
       ({ version } = await describePublication(control, config, source));

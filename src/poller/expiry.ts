@@ -22,8 +22,8 @@ export interface ExpiryDeps {
   readonly withoutGatewayId: Claimed[];
 }
 
-const UNACCEPTED_EVERY_MS = 1_000;
-const GIVE_UP_EVERY_MS = 5_000;
+/** Beside what the poller claims; well within a lease. */
+const EVERY_MS = 5_000;
 const ROWS = 500;
 const POSTPONED_MS = 60_000;
 /** How long a lock on the source is retried: well within a lease, and within a stop. */
@@ -76,13 +76,13 @@ async function terminateOverdue(deps: ExpiryDeps): Promise<boolean> {
 /** Runs until `signal` aborts; throws what the database throws. */
 export async function runExpiry(deps: ExpiryDeps, signal: AbortSignal): Promise<void> {
   await Promise.all([
-    every(UNACCEPTED_EVERY_MS, signal, async () => {
+    every(EVERY_MS, signal, async () => {
       const rows = await withRetry(() => deps.store.claimWithoutGatewayId(ROWS));
       const all = rows.concat(deps.withoutGatewayId.splice(0, ROWS - rows.length));
       if (all.length > 0) await expireWithoutGatewayId(deps, all);
       return all.length === ROWS;
     }),
-    every(GIVE_UP_EVERY_MS, signal, () => terminateOverdue(deps)),
+    every(EVERY_MS, signal, () => terminateOverdue(deps)),
   ]);
 }
 

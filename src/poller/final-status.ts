@@ -69,62 +69,8 @@ export function createFinalStatus(unaccepted: Sql, answers: Sql, expiry: Sql) {
    * between, stays as it is and is returned in `locked`: another poller's claim may lock one briefly that it saw before the lease.
    */
   async function completeClaims(rows: readonly Completion[]): Promise<Completed> {
-    const column = (value: (row: Completion) => string | number | null) => arrayLiteral(rows.map(value));
-    const decided = await answers<(Change & { locked: boolean })[]>`
-      with ${clock},
-      answered as materialized (
-        select * from unnest(${column((r) => r.id)}::uuid[], ${column((r) => r.attempt)}::int[],
-                             ${column((r) => r.gatewayId)}::text[], ${column((r) => r.result)}::text[],
-                             ${column((r) => r.status)}::text[],
-                             ${column((r) => r.date)}::float8[],
-                             ${column((r) => r.gapMs)}::float8[])
-            as answered (id, attempt, gateway_id, result, status, date, gap)
-      ), decided as materialized (
-        -- past the deadline an answer that is not final is the last one
-        select s.id, p.ctid as queue_ctid, l.ctid as log_ctid, s.attempt, s.gateway_id, s.result, s.gap, a.status, a.date, l.type, l.gateway_status as was,
-               l.gateway_id as log_gateway_id, ${answers.unsafe(latency('a.date'))} as seconds, ${answers.unsafe(HISTORY)} as history,
-               a.applies and a.open and (l.gateway_status is distinct from a.status or l.status_changed_at is null) as writes,
-               not a.open or a.applies and a.status <> all (${OPEN}::text[]) as leaves
-          from answered s
-          join smslogd.sms_poll p on p.id = s.id and p.attempt = s.attempt and p.gateway_id = s.gateway_id
-          left join verification.sms_log l on l.id = s.id
-         cross join lateral (select coalesce(s.status = any (${OPEN}::text[]) and p.deadline_at <= ${now}, false) as expires) e
-         cross join lateral (
-           select case when e.expires then 'Terminated' else s.status end as status,
-                  case when e.expires then ${now} else coalesce(to_timestamp(s.date / 1000), ${now}) end as date,
-                  coalesce(l.gateway_id = s.gateway_id and s.status is not null, false) as applies,
-                  l.id is not null and coalesce(l.gateway_status = any (${OPEN}::text[]), true) as open
-         ) a
-      ), locked_log as materialized (
-        select l.ctid from verification.sms_log l join decided d on d.log_ctid = l.ctid where d.writes
-         order by l.id for update of l skip locked
-      ), locked as materialized (
-        select d.*
-          from smslogd.sms_poll p join decided d on d.queue_ctid = p.ctid
-         where (select count(*) from locked_log) >= 0 and p.attempt = d.attempt and p.gateway_id is not distinct from d.gateway_id
-           and (not d.writes or d.log_ctid in (select ctid from locked_log))
-         order by p.id for update of p skip locked
-      ), updated as (
-        update verification.sms_log l set gateway_status = h.status, status_changed_at = h.date, updated_at = ${now}
-          from locked h where l.ctid = h.log_ctid and h.writes
-        returning h.id, h.type, h.was, h.status, h.seconds, h.history
-      ), dequeued as (
-        delete from smslogd.sms_poll p using locked h where p.ctid = h.queue_ctid and h.leaves
-      ), rescheduled as (
-        update smslogd.sms_poll p
-           set gateway_id = coalesce(h.log_gateway_id, p.gateway_id),
-               leased_until = '-infinity',
-               -- a released row goes behind the others that are due, so that it does not block them
-               due_at = case when h.result is null then ${now}
-                             when p.deadline_at > ${now} then least(${now} + make_interval(secs => h.gap / 1000), p.deadline_at)
-                             else ${now} + make_interval(secs => h.gap / 1000) end,
-               last_result = case when h.result = 'ok' and (not h.writes or h.was is not distinct from h.status) then 'unchanged'
-                                  else coalesce(h.result, p.last_result) end
-          from locked h where p.ctid = h.queue_ctid and not h.leaves
-      )
-      select id, type, coalesce(was, 'none') as "from", status as "to", seconds, history, false as locked from updated where was is distinct from status
-       union all
-      select id, type, was, status, seconds, history, true from decided where id not in (select id from locked)`;
+    const words = [...COLUMNS.map((name) => arrayLiteral(rows.map((row) => row[name]))), OPEN];
+    const decided = await answers.unsafe<(Change & { locked: boolean })[]>(COMPLETE, words, { prepare: true });
     return {
       changes: decided.filter(({ locked }) => !locked),
       locked: new Set(decided.filter(({ locked }) => locked).map(({ id }) => id)),
@@ -249,3 +195,59 @@ const latency = (end: string) =>
   `case when isfinite(l.inserted_at) then extract(epoch from ${end} - l.inserted_at)::float8 end`;
 
 const HISTORY = 'p.lane = 2 and p.deadline_at < clock_timestamp() - (select life from smslogd.settings)';
+
+/** The parameters of COMPLETE: the rows as columns, then the open statuses. */
+const COLUMNS = ['id', 'attempt', 'gatewayId', 'result', 'status', 'date', 'gapMs'] as const;
+
+/** One text, as for claims. */
+const COMPLETE = `
+  with ${CLOCK},
+  answered as materialized (
+    select * from unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::float8[], $7::float8[])
+        as answered (id, attempt, gateway_id, result, status, date, gap)
+  ), decided as materialized (
+    -- past the deadline an answer that is not final is the last one
+    select s.id, p.ctid as queue_ctid, l.ctid as log_ctid, s.attempt, s.gateway_id, s.result, s.gap, a.status, a.date, l.type, l.gateway_status as was,
+           l.gateway_id as log_gateway_id, ${latency('a.date')} as seconds, ${HISTORY} as history,
+           a.applies and a.open and (l.gateway_status is distinct from a.status or l.status_changed_at is null) as writes,
+           not a.open or a.applies and a.status <> all ($8::text[]) as leaves
+      from answered s
+      join smslogd.sms_poll p on p.id = s.id and p.attempt = s.attempt and p.gateway_id = s.gateway_id
+      left join verification.sms_log l on l.id = s.id
+     cross join lateral (select coalesce(s.status = any ($8::text[]) and p.deadline_at <= ${NOW}, false) as expires) e
+     cross join lateral (
+       select case when e.expires then 'Terminated' else s.status end as status,
+              case when e.expires then ${NOW} else coalesce(to_timestamp(s.date / 1000), ${NOW}) end as date,
+              coalesce(l.gateway_id = s.gateway_id and s.status is not null, false) as applies,
+              l.id is not null and coalesce(l.gateway_status = any ($8::text[]), true) as open
+     ) a
+  ), locked_log as materialized (
+    select l.ctid from verification.sms_log l join decided d on d.log_ctid = l.ctid where d.writes
+     order by l.id for update of l skip locked
+  ), locked as materialized (
+    select d.*
+      from smslogd.sms_poll p join decided d on d.queue_ctid = p.ctid
+     where (select count(*) from locked_log) >= 0 and p.attempt = d.attempt and p.gateway_id is not distinct from d.gateway_id
+       and (not d.writes or d.log_ctid in (select ctid from locked_log))
+     order by p.id for update of p skip locked
+  ), updated as (
+    update verification.sms_log l set gateway_status = h.status, status_changed_at = h.date, updated_at = ${NOW}
+      from locked h where l.ctid = h.log_ctid and h.writes
+    returning h.id, h.type, h.was, h.status, h.seconds, h.history
+  ), dequeued as (
+    delete from smslogd.sms_poll p using locked h where p.ctid = h.queue_ctid and h.leaves
+  ), rescheduled as (
+    update smslogd.sms_poll p
+       set gateway_id = coalesce(h.log_gateway_id, p.gateway_id),
+           leased_until = '-infinity',
+           -- a released row goes behind the others that are due, so that it does not block them
+           due_at = case when h.result is null then ${NOW}
+                         when p.deadline_at > ${NOW} then least(${NOW} + make_interval(secs => h.gap / 1000), p.deadline_at)
+                         else ${NOW} + make_interval(secs => h.gap / 1000) end,
+           last_result = case when h.result = 'ok' and (not h.writes or h.was is not distinct from h.status) then 'unchanged'
+                              else coalesce(h.result, p.last_result) end
+      from locked h where p.ctid = h.queue_ctid and not h.leaves
+  )
+  select id, type, coalesce(was, 'none') as "from", status as "to", seconds, history, false as locked from updated where was is distinct from status
+   union all
+  select id, type, was, status, seconds, history, true from decided where id not in (select id from locked)`;

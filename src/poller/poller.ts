@@ -20,7 +20,7 @@ import { createLanes } from './lanes.ts';
 import { outcomeOf, type Outcome } from './outcome.ts';
 import { createInterruptibleSleep } from './interruptible-sleep.ts';
 import { gapAt, LONGEST_GAP_MS, rejectedGapAt } from './schedule.ts';
-import type { Claimed } from './queue.ts';
+import type { Claim, Claimed } from './queue.ts';
 import type { Completion } from './final-status.ts';
 import { createPollerStore } from './store.ts';
 import { createTally, type Tally } from './tally.ts';
@@ -38,10 +38,9 @@ export interface PollerDeps {
 
 export type Poller = (signal: AbortSignal) => Promise<void>;
 
+/** Where nothing else is due, the pause until the next SMS is: at least IDLE_MS, so that claims gather rows, and at most LONGEST_IDLE_MS, since SMS are queued meanwhile. */
 const IDLE_MS = 250;
-/** The pause after QUIET_MS without due SMS: an SMS that is queued later is first due after more than that. */
-const QUIET_IDLE_MS = 1_000;
-const QUIET_MS = 30_000;
+const LONGEST_IDLE_MS = 1_000;
 /** Under load a claim waits this long for more free slots, unless half of them are free. */
 const GATHER_MS = 10;
 /** The part of a lease beside the request: the claim's reply, an immediate retry, the wait for the batch, its write. */
@@ -151,22 +150,21 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
   };
 
   let claimedAt = -Infinity;
-  let dueAt = performance.now();
-  const claim = async (free: number): Promise<{ rows: number; pastLimited: boolean }> => {
+  const claim = async (free: number): Promise<{ rows: number; pastLimited: boolean; nextMs: number }> => {
     const size = throttle.size();
     const wanted = lanes.share(free, size, Math.random());
     throttle.began(free);
-    let rows: Claimed[] = [];
+    let claimed: Claim = { rows: [], nextMs: null };
     claimedAt = performance.now();
     health.waits('poller');
     try {
-      rows = await withRetry(() => store.claim(wanted, lanes.floors(claimedAt)));
+      claimed = await withRetry(() => store.claim(wanted, lanes.floors(claimedAt)));
     } finally {
       health.beat('poller');
-      throttle.unused(free - rows.length);
+      throttle.unused(free - claimed.rows.length);
     }
+    const { rows, nextMs } = claimed;
     lanes.claimed(rows, wanted, performance.now());
-    if (rows.length > 0) dueAt = claimedAt;
     const late = performance.now() - claimedAt > LEASE_MARGIN_MS / 2;
     for (const row of rows) {
       if (row.gatewayId !== null && !late) {
@@ -179,7 +177,11 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
       lanes.ended(row.lane);
       throttle.ended(undefined, claimedAt);
     }
-    return { rows: rows.length, pastLimited: rows.filter((row) => row.lane === 2).length === wanted.past };
+    return {
+      rows: rows.length,
+      pastLimited: rows.filter((row) => row.lane === 2).length === wanted.past,
+      nextMs: nextMs ?? Infinity,
+    };
   };
 
   const track = (work: Promise<void>) => {
@@ -201,8 +203,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
       const claimed = await claim(free);
       if (claimed.rows === free) continue;
       // nothing else is due; if SMS past their deadline were limited by their share, claim again as soon as a slot is free
-      const quiet = claimedAt - dueAt > QUIET_MS;
-      if (!claimed.pastLimited) await pause(quiet ? QUIET_IDLE_MS : IDLE_MS, stop);
+      if (!claimed.pastLimited) await pause(Math.min(Math.max(IDLE_MS, claimed.nextMs), LONGEST_IDLE_MS), stop);
       else await sleep(lanes.pastIsFull(throttle.size()) ? IDLE_MS : GATHER_MS);
     }
   } catch (error) {

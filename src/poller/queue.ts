@@ -26,6 +26,12 @@ export interface Claimed {
   readonly dueMs: number;
 }
 
+export interface Claim {
+  readonly rows: readonly Claimed[];
+  /** until the next row becomes due, milliseconds; null: no other row waits */
+  readonly nextMs: number | null;
+}
+
 /** How many rows to claim: at least `old` of the old lane, the rest of the young lane; what one lane leaves, the other takes. */
 export interface Wanted {
   readonly total: number;
@@ -37,10 +43,54 @@ export interface Wanted {
 /** No row of a lane is due before its floor, as far as is known (milliseconds since 1970): the scan starts there and skips dead rows. */
 export type Floors = readonly [number | null, number | null, number | null];
 
+const CLAIM_TIMES = `extract(epoch from ${NOW} - p.sent_at)::float8 * 1000 as age, extract(epoch from due.due_at)::float8 * 1000 as due`;
+
+/** Nothing of a lane is due before the floor that a parameter gives. */
+const after = (floor: string) => `coalesce(to_timestamp(${floor}::float8 / 1000), '-infinity')`;
+
+/** One text, since to put it together for each claim costs more than to send it. Total, old and past as in Wanted; the floors; the lease in seconds. */
+const CLAIM = `
+  with ${CLOCK},
+  async_commit as materialized (
+    select set_config('synchronous_commit', 'off', true)
+  ), old_share as materialized (
+    select id, ctid, due_at from smslogd.sms_poll where lane = 1 and due_at <= ${NOW} and due_at > ${after('$5')} and leased_until <= ${NOW}
+     order by due_at limit $2::int8 for update skip locked
+  ), young as materialized (
+    select id, ctid, due_at from smslogd.sms_poll where lane = 0 and due_at <= ${NOW} and due_at > ${after('$4')} and leased_until <= ${NOW}
+     order by due_at limit $1::int8 - (select count(*) from old_share) for update skip locked
+  ), old_rest as materialized (
+    select id, ctid, due_at from smslogd.sms_poll
+     where lane = 1 and due_at <= ${NOW} and due_at > ${after('$5')} and leased_until <= ${NOW} and id not in (select id from old_share)
+     order by due_at limit $1::int8 - (select count(*) from old_share) - (select count(*) from young) for update skip locked
+  ), past as materialized (
+    select id, ctid, due_at from smslogd.sms_poll where lane = 2 and due_at <= ${NOW} and due_at > ${after('$6')} and leased_until <= ${NOW}
+     order by due_at
+     limit least($3::int8, $1::int8 - (select count(*) from old_share) - (select count(*) from young) - (select count(*) from old_rest))
+       for update skip locked
+  ), due as materialized (
+    select * from old_share union all select * from young union all select * from old_rest union all select * from past
+  ), claimed as (
+    update smslogd.sms_poll p
+       set attempt = p.attempt % ${MOST_ATTEMPTS} + 1,
+           lane = case when p.lane = 0 and p.sent_at <= ${NOW} - interval '10 minutes' then 1 else p.lane end,
+           -- no shorter than the schedule, so that a crash causes no burst of old SMS. Past its deadline an SMS has no schedule, because its next
+           -- answer is the last: it waits for the lease alone
+           leased_until = ${NOW} + greatest(make_interval(secs => $7::float8),
+                                           case when p.deadline_at > ${NOW} then least((${NOW} - p.sent_at) * ${LATE_SHARE}::float8,
+                                                                                      make_interval(secs => ${LONGEST_GAP_MS / 1000}::float8)) end)
+      from due where p.ctid = due.ctid and (select count(*) from async_commit) = 1
+    returning p.id, p.gateway_id, p.attempt, p.lane, ${CLAIM_TIMES}
+  )
+  select (select extract(epoch from min(n.due_at) - ${NOW})::float8 * 1000
+            from unnest('{0,1,2}'::smallint[]) as l (lane)
+           cross join lateral (select p.due_at from smslogd.sms_poll p where p.lane = l.lane and p.due_at > ${NOW} order by p.due_at limit 1) n) as next, c.*
+    from (select) one left join claimed c on true`;
+
 /** `sql` is for claims; `expiry` is for what needs no gateway. `leaseMs` is longer than a request and the write of its result. */
 export function createQueue(sql: Sql, leaseMs: number, expiry: Sql) {
   const { clock, now } = clockOf(sql);
-  const claimTimes = sql`extract(epoch from ${now} - p.sent_at)::float8 * 1000 as age, extract(epoch from due.due_at)::float8 * 1000 as due`;
+  const claimTimes = sql.unsafe(CLAIM_TIMES);
 
   /** Stores the settings that the queue's triggers read, if they changed. Minutes. */
   async function writeSettings(lifeMinutes: number, giveUpMinutes: number): Promise<void> {
@@ -81,43 +131,19 @@ export function createQueue(sql: Sql, leaseMs: number, expiry: Sql) {
    * Claims rows that are due. The common table expressions are materialized, because the planner may otherwise run a limit several times and claim too much.
    * So is their union: if the UPDATE meets a row with a newer version, EvalPlanQual evaluates the query again for that row, and would run what is below a plain
    * union a second time, which changes the counts ("LIMIT must not be negative", or too many rows). A locked row is found again by its ctid, which saves an
-   * index lookup; one that moved meanwhile is claimed the next time. The commit is asynchronous: a claim that is lost in a crash does no harm.
+   * index lookup; one that moved meanwhile is claimed the next time. The commit is asynchronous: a claim that is lost in a crash does no harm. Above the present
+   * moment the index holds no dead rows, so the next due time is the first entry there.
    */
-  async function claim({ total, old, past }: Wanted, floors: Floors): Promise<Claimed[]> {
-    const after = (lane: 0 | 1 | 2) => sql`coalesce(to_timestamp(${floors[lane]}::float8 / 1000), '-infinity')`;
-    const rows = await sql<RawClaim[]>`
-      with ${clock},
-      async_commit as materialized (
-        select set_config('synchronous_commit', 'off', true)
-      ), old_share as materialized (
-        select id, ctid, due_at from smslogd.sms_poll where lane = 1 and due_at <= ${now} and due_at > ${after(1)} and leased_until <= ${now}
-         order by due_at limit ${old} for update skip locked
-      ), young as materialized (
-        select id, ctid, due_at from smslogd.sms_poll where lane = 0 and due_at <= ${now} and due_at > ${after(0)} and leased_until <= ${now}
-         order by due_at limit ${total} - (select count(*) from old_share) for update skip locked
-      ), old_rest as materialized (
-        select id, ctid, due_at from smslogd.sms_poll
-         where lane = 1 and due_at <= ${now} and due_at > ${after(1)} and leased_until <= ${now} and id not in (select id from old_share)
-         order by due_at limit ${total} - (select count(*) from old_share) - (select count(*) from young) for update skip locked
-      ), past as materialized (
-        select id, ctid, due_at from smslogd.sms_poll where lane = 2 and due_at <= ${now} and due_at > ${after(2)} and leased_until <= ${now}
-         order by due_at
-         limit least(${past}, ${total} - (select count(*) from old_share) - (select count(*) from young) - (select count(*) from old_rest))
-           for update skip locked
-      ), due as materialized (
-        select * from old_share union all select * from young union all select * from old_rest union all select * from past
-      )
-      update smslogd.sms_poll p
-         set attempt = p.attempt % ${MOST_ATTEMPTS} + 1,
-             lane = case when p.lane = 0 and p.sent_at <= ${now} - interval '10 minutes' then 1 else p.lane end,
-             -- no shorter than the schedule, so that a crash causes no burst of old SMS. Past its deadline an SMS has no schedule, because its next
-             -- answer is the last: it waits for the lease alone
-             leased_until = ${now} + greatest(make_interval(secs => ${leaseMs / 1000}::float8),
-                                             case when p.deadline_at > ${now} then least((${now} - p.sent_at) * ${LATE_SHARE}::float8,
-                                                                                        make_interval(secs => ${LONGEST_GAP_MS / 1000}::float8)) end)
-        from due where p.ctid = due.ctid and (select count(*) from async_commit) = 1
-      returning p.id, p.gateway_id, p.attempt, p.lane, ${claimTimes}`;
-    return rows.map(toClaimed);
+  async function claim({ total, old, past }: Wanted, floors: Floors): Promise<Claim> {
+    const words = [total, old, past, ...floors, leaseMs / 1000];
+    const rows = await sql.unsafe<((RawClaim | { readonly id: null }) & { readonly next: number | null })[]>(
+      CLAIM,
+      words,
+      {
+        prepare: true,
+      },
+    );
+    return { rows: rows.filter((row) => row.id !== null).map(toClaimed), nextMs: rows[0]!.next };
   }
 
   /** Claims rows without a gateway id, which need no gateway and so do not wait for it. */

@@ -36,9 +36,9 @@ export async function openQueue(db: BenchDatabase): Promise<Queue> {
     store,
     claim: async (total = CLAIM) => {
       const wanted = lanes.share(total, total, Math.random());
-      const rows = await store.claim(wanted, lanes.floors(performance.now()));
+      const { rows } = await store.claim(wanted, lanes.floors(performance.now()));
       lanes.claimed(rows, wanted, performance.now());
-      return rows;
+      return [...rows];
     },
     close: () => sql.end({ timeout: 1 }),
   };

@@ -52,7 +52,7 @@ const inLane = (lane: 0 | 1 | 2, names: readonly string[]) =>
 function claimer() {
   const store = createPollerStore(db.daemon, 20_000);
   return async (wanted: Wanted, floors: Floors = [null, null, null]) =>
-    (await store.claim(wanted, floors)).map(({ gatewayId }) => gatewayId ?? '').toSorted(byName);
+    (await store.claim(wanted, floors)).rows.map(({ gatewayId }) => gatewayId ?? '').toSorted(byName);
 }
 
 test('a claim takes what is due and in nobody’s lease, what is due for the longest first, and nobody takes it again', async () => {
@@ -88,7 +88,7 @@ test('an entry that somebody holds is not waited for, and keeps no other from be
     await sql`select from smslogd.sms_poll where gateway_id like 'held%' or last_result like 'held%' for update`;
     const [judged, ...others] = await store.claimWithoutGatewayId(9);
     expect(others).toEqual([]);
-    const claimed = await store.claim({ total: 9, old: 1, past: 9 }, [null, null, null]);
+    const { rows: claimed } = await store.claim({ total: 9, old: 1, past: 9 }, [null, null, null]);
     expect(claimed.map(({ gatewayId }) => gatewayId ?? '').toSorted(byName)).toEqual(['free 0', 'free 1', 'free 2']);
     expect(await sql`select last_result from smslogd.sms_poll where id = ${judged!.id}`).toEqual([
       { last_result: 'without id' },
@@ -106,9 +106,28 @@ test('a claim scans each lane from its floor on', async () => {
   expect(await claim({ total: 9, old: 1, past: 9 }, [floor, floor, floor])).toEqual(['0 above', '1 above', '2 above']);
 });
 
+test('a claim says when the next SMS is due that it leaves, whatever is due by then and in somebody’s lease', async () => {
+  const store = createPollerStore(db.daemon, 20_000);
+  const claim = () => store.claim({ total: 1, old: 0, past: 1 }, [null, null, null]);
+  expect(await claim()).toEqual({ rows: [], nextMs: null });
+  await queue({
+    leased: { due: 1, leased: 60 },
+    young: { due: -90 },
+    old: { lane: 1, due: -60 },
+    past: { lane: 2, due: -120 },
+  });
+  const empty = await claim();
+  expect(empty.rows).toEqual([]);
+  expect(Math.round(empty.nextMs! / 60_000)).toBe(1);
+  await db.sql`update smslogd.sms_poll set due_at = clock_timestamp() where gateway_id = 'old'`;
+  const { rows, nextMs } = await claim();
+  expect(rows.map(({ gatewayId }) => gatewayId)).toEqual(['old']);
+  expect(Math.round(nextMs! / 30_000)).toBe(3);
+});
+
 test('an SMS is old from ten minutes on', async () => {
   await queue({ young: { due: 1, age: 9 }, old: { due: 1, age: 11 } });
-  const rows = await createPollerStore(db.daemon, 20_000).claim({ total: 2, old: 0, past: 0 }, [null, null, null]);
+  const { rows } = await createPollerStore(db.daemon, 20_000).claim({ total: 2, old: 0, past: 0 }, [null, null, null]);
   expect(Object.fromEntries(rows.map(({ gatewayId, lane }) => [gatewayId, lane]))).toEqual({ young: 0, old: 1 });
 });
 
@@ -136,8 +155,8 @@ test.each(['nestloop', 'hashjoin', 'mergejoin'])(
     const claim = async () => {
       // a lease that is over at once: young ones never run out
       const store = createPollerStore(open(), 0);
-      const claims: Claimed[][] = [];
-      while (claims.length < CLAIMS) claims.push(await store.claim(WANTED, [null, null, null]));
+      const claims: (readonly Claimed[])[] = [];
+      while (claims.length < CLAIMS) claims.push((await store.claim(WANTED, [null, null, null])).rows);
       return claims;
     };
     const writing = write();

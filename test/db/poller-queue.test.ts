@@ -84,7 +84,7 @@ test('an SMS that stays open is due again by the schedule, but no later than at 
   await db.sql`update smslogd.sms_poll set due_at = now(), deadline_at = now() + interval '50 seconds' where id = ${ids[1]!}`;
   await db.sql`update smslogd.sms_poll set due_at = now()`;
   const store = createPollerStore(db.daemon, 20_000);
-  const claimed = await store.claim({ total: 2, old: 0, past: 0 }, [null, null, null]);
+  const { rows: claimed } = await store.claim({ total: 2, old: 0, past: 0 }, [null, null, null]);
   await store.completeClaims(
     claimed.map(({ id, attempt, gatewayId }) => ({
       id,
@@ -111,9 +111,9 @@ test('an answer of an earlier claim, or about a gateway id that was changed mean
   const untold = await insertSms(db, { gatewayId: '6130004' });
   const store = createPollerStore(db.daemon, 20_000);
   await db.sql`update smslogd.sms_poll set due_at = now()`;
-  const claimed = await store.claim({ total: 3, old: 0, past: 0 }, [null, null, null]);
+  const { rows: claimed } = await store.claim({ total: 3, old: 0, past: 0 }, [null, null, null]);
   await db.sql`update smslogd.sms_poll set leased_until = now() where id = ${fenced}`;
-  expect(await store.claim({ total: 2, old: 0, past: 0 }, [null, null, null])).toMatchObject([
+  expect((await store.claim({ total: 2, old: 0, past: 0 }, [null, null, null])).rows).toMatchObject([
     { id: fenced, attempt: 2 },
   ]);
   await db.sql`update verification.sms_log set gateway_id = '6130003' where id = ${changed}`;
@@ -144,7 +144,7 @@ test('no verdict changes a final status that somebody else has written, and the 
   await db.sql`update smslogd.sms_poll set due_at = now(), deadline_at = now(), give_up_at = now()`;
   const store = createPollerStore(db.daemon, 20_000);
   expect(await store.markTerminated([asked])).toEqual([]);
-  const claimed = await store.claim({ total: 2, old: 0, past: 0 }, [null, null, null]);
+  const { rows: claimed } = await store.claim({ total: 2, old: 0, past: 0 }, [null, null, null]);
   expect(claimed).toMatchObject([{ id: without }]);
   expect(await store.markUnaccepted(claimed, await describeSource(db.daemon, db.config()))).toEqual([]);
   for (const id of [asked, without]) expect(await readSms(db, id)).toMatchObject({ gateway_status: 'Delivered' });
@@ -192,7 +192,7 @@ test('a claim and a new status write into no index, and a claim finds what is du
       return row ?? { hot: 0, cold: 0 };
     };
     const before = await updates('smslogd.sms_poll');
-    const rows = await store.claim({ total: 1_000, old: 0, past: 0 }, [null, null, null]);
+    const { rows } = await store.claim({ total: 1_000, old: 0, past: 0 }, [null, null, null]);
     expect(await updates('smslogd.sms_poll')).toEqual({ hot: before.hot + 1_000, cold: before.cold });
     const [scans] = await sql`select pg_stat_get_xact_numscans('smslogd.sms_poll'::regclass)::int as whole`;
     expect(scans).toEqual({ whole: 0 });

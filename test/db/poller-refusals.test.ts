@@ -113,7 +113,7 @@ test('a claim whose daemon dies is due again by the schedule, but past its life 
   await db.sql`update smslogd.sms_poll set due_at = now()`;
   await db.sql`update smslogd.sms_poll set deadline_at = now() where id = ${ended}`;
   const store = createPollerStore(db.daemon, 20_000);
-  expect(await store.claim({ total: 10, old: 10, past: 10 }, [null, null, null])).toHaveLength(3);
+  expect((await store.claim({ total: 10, old: 10, past: 10 }, [null, null, null])).rows).toHaveLength(3);
   const rows = await db.sql<{ id: string; seconds: number }[]>`
     select id, extract(epoch from greatest(due_at, leased_until) - now())::float8 as seconds from smslogd.sms_poll`;
   const waits = (id: string) => rows.find((row) => row.id === id)?.seconds ?? -1;
@@ -130,7 +130,7 @@ test('an SMS that is given back without an answer is not the next one again', as
   const store = createPollerStore(db.daemon, 20_000);
   const claimed = new Set<string>();
   for (let i = 0; i < 3; i += 1) {
-    const [row] = await store.claim({ total: 1, old: 0, past: 0 }, [null, null, null]);
+    const [row] = (await store.claim({ total: 1, old: 0, past: 0 }, [null, null, null])).rows;
     claimed.add(row!.id);
     const { id, attempt, gatewayId } = row!;
     await store.completeClaims([

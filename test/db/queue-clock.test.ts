@@ -87,7 +87,7 @@ test('what became due since the transaction began is claimed, and leased from no
     const id = await insertSms(db, { gatewayId: '1000001' });
     const without = await insertSms(db, { type: 'verification' });
     await db.sql`update smslogd.sms_poll set due_at = clock_timestamp()`;
-    const claimed = [...(await store.claimWithoutGatewayId(10)), ...(await store.claim(ALL, NO_FLOORS))];
+    const claimed = [...(await store.claimWithoutGatewayId(10)), ...(await store.claim(ALL, NO_FLOORS)).rows];
     expect(claimed.map((row) => row.id)).toEqual([without, id]);
     const [row] = await sql`
       select bool_and(leased_until > now() + ${LEASE_MS / 1000}::int4 * interval '1 second') as whole from smslogd.sms_poll`;
@@ -105,7 +105,7 @@ test('a claim that waited for a lock is leased from its end', async () => {
     await sql`create table waited as select clock_timestamp() as at`;
     return { claim };
   });
-  expect(await claimed.claim).toHaveLength(1);
+  expect((await claimed.claim).rows).toHaveLength(1);
   const [row] = await db.sql`
     select leased_until >= at + ${LEASE_MS / 1000}::int4 * interval '1 second' as whole from smslogd.sms_poll, waited`;
   expect(row).toEqual({ whole: true });
@@ -117,7 +117,7 @@ test('what is over since the transaction began gets its verdict', async () => {
     const without = await insertSms(db, { type: 'verification' });
     const givenUp = await insertSms(db, { gatewayId: '1000002' });
     await db.sql`update smslogd.sms_poll set due_at = now() - interval '1 second'`;
-    const claimed = await store.claim(ALL, NO_FLOORS);
+    const { rows: claimed } = await store.claim(ALL, NO_FLOORS);
     await sql`update smslogd.sms_poll set deadline_at = clock_timestamp() where id in (${answered}, ${without})`;
     await sql`update smslogd.sms_poll set give_up_at = clock_timestamp() where id = ${givenUp}`;
     const of = (id: string) => claimed.find((row) => row.id === id)!;

@@ -16,7 +16,7 @@ const LIFE_MS = 35 * MINUTE;
 
 /** What surrounds a request of the real poller. */
 const ANSWER_MS = 100;
-/** an idle poller looks each quarter of a second (IDLE_MS) */
+/** claims are a quarter of a second apart (IDLE_MS) */
 const CLAIM_WAIT_MS = 250;
 /** a batch of completions is gathered for a tenth of a second (WAIT_MS) */
 const WRITE_WAIT_MS = 100;
