@@ -116,12 +116,17 @@ export function createQueue(sql: Sql, leaseMs: number, expiry: Sql) {
       [last] = await sql<{ id: string }[]>`
         with ${clock},
         chunk as materialized (
-          select id, sent_at + make_interval(secs => ${minutes * 60}::float8) as ends from smslogd.sms_poll
+          select id, sent_at from smslogd.sms_poll
            where ${last === undefined ? sql`true` : sql`id > ${last.id}`} and sent_at <= ${now} order by id limit ${DEADLINE_CHUNK} for update skip locked
+        ), lives as materialized (
+          -- as smslogd.queue_entry has it: sent_at alone would end the life of an SMS too early whose sender's clock is fast
+          select id, (select least(l.inserted_at, c.sent_at + interval '10 minutes') from verification.sms_log l where l.id = c.id)
+                     + make_interval(secs => ${minutes * 60}::float8) as ends
+            from chunk c
         ), updated as (
           update smslogd.sms_poll p
-             set deadline_at = chunk.ends, due_at = case when p.gateway_id is null then greatest(${now}, chunk.ends) else p.due_at end
-            from chunk where p.id = chunk.id and p.deadline_at <> chunk.ends
+             set deadline_at = lives.ends, due_at = case when p.gateway_id is null then greatest(${now}, lives.ends) else p.due_at end
+            from lives where p.id = lives.id and p.deadline_at <> lives.ends
         )
         select id from chunk order by id desc limit 1`;
     } while (last !== undefined);
