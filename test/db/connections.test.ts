@@ -1,6 +1,6 @@
 /** The daemon's connections: a lock is told from a dead connection, and a dead connection from a dead path. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { openConnections, type Connections } from '../../src/postgres/connections.ts';
+import { DAEMON_CONNECTIONS, openConnections, type Connections } from '../../src/postgres/connections.ts';
 import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
 import { startProxy, type Proxy } from '../support/proxy.ts';
 
@@ -88,6 +88,22 @@ test('of the two connections for answers a dead one is cut though the other one 
   await session.unsafe('rollback');
   session.release();
   expect(await busy).toBe('cut');
+});
+
+test('however many statements wait, there are no more sessions than it says', async () => {
+  const purposes = ['control', 'copy', 'claim', 'complete', 'verdict', 'figures', 'upkeep'] as const;
+  const session = await db.sql.reserve();
+  await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
+  const waiting = purposes.flatMap((purpose) =>
+    [1, 2, 3, 4].map(async () => await connections[purpose]`select from verification.sms_log`),
+  );
+  const sinks = [1, 2].map(() => connections.apply.row('select count(*) from verification.sms_log', []));
+  await untilLocked('them to wait', db.sql);
+  await session.unsafe('rollback');
+  session.release();
+  await Promise.all([...waiting, ...sinks]);
+  // one of them is that of the stream
+  expect(await sessions()).toHaveLength(DAEMON_CONNECTIONS - 1);
 });
 
 test('a server that refuses for a while, as one that restarts, costs nothing that has come back', async () => {

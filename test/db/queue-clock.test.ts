@@ -144,6 +144,29 @@ test('what is over since the transaction began gets its verdict', async () => {
   });
 });
 
+test('no verdict comes before its time, however little is missing', async () => {
+  const store = createPollerStore(db.sql as never, LEASE_MS);
+  const answered = await insertSms(db, { gatewayId: '1000001' });
+  const without = await insertSms(db, { type: 'verification' });
+  const givenUp = await insertSms(db, { gatewayId: '1000002' });
+  await db.sql`update smslogd.sms_poll set due_at = now() - interval '1 second'`;
+  const { rows: claimed } = await store.claim(ALL, NO_FLOORS);
+  await db.sql`create table ends as select id, clock_timestamp() + interval '3 seconds' as at from smslogd.sms_poll`;
+  await db.sql`update smslogd.sms_poll p set deadline_at = at, give_up_at = at from ends where ends.id = p.id`;
+  const of = (id: string) => claimed.find((row) => row.id === id)!;
+  const answer = { result: 'ok', status: 'Enroute', date: null, gapMs: 0 } as const;
+  await store.completeClaims([{ ...answer, ...of(answered), gatewayId: '1000001' }]);
+  await store.markUnaccepted([of(without)], await describeSource(db.sql, db.config()));
+  const listed = await store.overdue(10);
+  const early = await db.sql`select id from ends where id = any (${listed}) and at > clock_timestamp()`;
+  expect([...early]).toEqual([]);
+  await store.markTerminated([givenUp]);
+  const verdicts = await db.sql`
+    select gateway_status from verification.sms_log join ends using (id)
+     where gateway_status in ('Terminated', 'Unaccepted') and status_changed_at < at`;
+  expect([...verdicts]).toEqual([]);
+});
+
 test('what is put off or made due is so from now on', async () => {
   await inOldTransaction(async (sql, store) => {
     const one = await insertSms(db, { gatewayId: '1000001' });
