@@ -22,8 +22,10 @@ export interface ExpiryDeps {
   readonly withoutGatewayId: Claimed[];
 }
 
-/** Beside what the poller claims; well within a lease. */
-const EVERY_MS = 5_000;
+const UNACCEPTED_EVERY_MS = 1_000;
+/** After a claim of its own that found nothing: what the poller claims comes without one. */
+const CLAIM_EVERY_MS = 5_000;
+const GIVE_UP_EVERY_MS = 5_000;
 const ROWS = 500;
 const POSTPONED_MS = 60_000;
 /** How long a lock on the source is retried: well within a lease, and within a stop. */
@@ -75,14 +77,17 @@ async function terminateOverdue(deps: ExpiryDeps): Promise<boolean> {
 
 /** Runs until `signal` aborts; throws what the database throws. */
 export async function runExpiry(deps: ExpiryDeps, signal: AbortSignal): Promise<void> {
+  let claimAt = -Infinity;
   await Promise.all([
-    every(EVERY_MS, signal, async () => {
-      const rows = await withRetry(() => deps.store.claimWithoutGatewayId(ROWS));
+    every(UNACCEPTED_EVERY_MS, signal, async () => {
+      const now = performance.now();
+      const rows = now < claimAt ? [] : await withRetry(() => deps.store.claimWithoutGatewayId(ROWS));
+      if (now >= claimAt && rows.length === 0) claimAt = now + CLAIM_EVERY_MS;
       const all = rows.concat(deps.withoutGatewayId.splice(0, ROWS - rows.length));
       if (all.length > 0) await expireWithoutGatewayId(deps, all);
       return all.length === ROWS;
     }),
-    every(EVERY_MS, signal, () => terminateOverdue(deps)),
+    every(GIVE_UP_EVERY_MS, signal, () => terminateOverdue(deps)),
   ]);
 }
 
