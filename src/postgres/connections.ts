@@ -261,5 +261,8 @@ function either(first: Sql, second: Sql, excess: () => number): Sql {
     last = more > 0 || (more === 0 && last === first) ? second : first;
     return last;
   };
-  return new Proxy(first, { apply: (_, self, words: never) => Reflect.apply(next(), self, words) as unknown });
+  return new Proxy(first, {
+    apply: (_, self, words: never) => Reflect.apply(next(), self, words) as unknown,
+    get: (_, name) => Reflect.get(name === 'unsafe' ? next() : first, name) as unknown,
+  });
 }

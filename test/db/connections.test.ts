@@ -71,6 +71,20 @@ test('of some connections those whose path died are cut, their sessions end, and
   );
 });
 
+test('what waits for a lock on one connection for answers leaves the other one free, however a statement is sent', async () => {
+  const { complete } = connections;
+  const session = await db.sql.reserve();
+  await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
+  const waits = complete.unsafe('select count(*)::int as n from verification.sms_log', [], { prepare: true });
+  const answer = waits.then((rows) => [...rows]);
+  await untilLocked('it to wait', db.sql);
+  expect(await complete.unsafe('select 1 as one', [], { prepare: true })).toEqual([{ one: 1 }]);
+  expect(await complete`select 1 as one`).toEqual([{ one: 1 }]);
+  await session.unsafe('rollback');
+  session.release();
+  expect(await answer).toEqual([{ n: 0 }]);
+});
+
 test('of the two connections for answers a dead one is cut though the other one is busy', async () => {
   const session = await db.sql.reserve();
   await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
