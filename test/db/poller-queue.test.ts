@@ -137,6 +137,22 @@ test('an answer of an earlier claim, or about a gateway id that was changed mean
   for (const former of ['6130002', '6130004']) expect(gateway.count(former)).toBe(0);
 });
 
+test('no answer changes a final status that somebody else has written meanwhile, and the SMS leaves the queue', async () => {
+  for (const gatewayId of ['6150001', '6150002']) await insertSms(db, { gatewayId });
+  await db.sql`update smslogd.sms_poll set due_at = now()`;
+  const store = createPollerStore(db.daemon, 20_000);
+  const { rows } = await store.claim({ total: 2, old: 0, past: 0 }, [null, null, null]);
+  expect(rows).toHaveLength(2);
+  await db.sql`update verification.sms_log set gateway_status = 'Undeliverable', status_changed_at = now()`;
+  const answers = (['Delivered', 'Enroute'] as const).map((status, i) => {
+    const { id, attempt, gatewayId } = rows[i]!;
+    return { id, attempt, gatewayId: gatewayId!, result: 'ok' as const, status, date: null, gapMs: 1_000 };
+  });
+  expect(await store.completeClaims(answers)).toEqual({ changes: [], locked: new Set() });
+  for (const { id } of rows) expect(await readSms(db, id)).toMatchObject({ gateway_status: 'Undeliverable' });
+  expect(await queueSize(db)).toBe(0);
+});
+
 test('no verdict changes a final status that somebody else has written, and the SMS leaves the queue', async () => {
   const asked = await insertSms(db, { gatewayId: '6140001' });
   const without = await insertSms(db, {});
