@@ -88,3 +88,32 @@ test('rows of many bytes fill a batch sooner', () => {
   expect(gathering.take().rows).toHaveLength(rows);
   expect(gathering.size).toBe(0);
 });
+
+test('what came again is told once, and only transactions with rows tell how old they are', () => {
+  const gathering = gather(lsn(50));
+  const transaction = (commitLsn: number, rows: number, committedAt: bigint) => {
+    gathering.begin(lsn(commitLsn));
+    for (let i = 0; i < rows; i += 1) gathering.insert(row(String(commitLsn + i)));
+    gathering.commit(lsn(commitLsn + 5), committedAt);
+  };
+  transaction(10, 1, 1n);
+  transaction(60, 0, 2n);
+  expect(gathering.oldestCommit).toBeUndefined();
+  transaction(70, 2, 3n);
+  expect(gathering.oldestCommit).toBe(3n);
+  expect(gathering.take()).toMatchObject({ skipped: 1, commitTimes: [3n] });
+  transaction(80, 1, 4n);
+  expect(gathering.take()).toMatchObject({ skipped: 0, commitTimes: [4n] });
+});
+
+test('columns that were gone are told with the end of their transaction, once', () => {
+  const gathering = gather(ZERO_LSN);
+  gathering.begin(lsn(10));
+  gathering.unreadable(['code']);
+  expect(gathering.take().unreadable).toEqual([]);
+  gathering.commit(lsn(15), 0n);
+  expect(gathering.take().unreadable).toEqual(['code']);
+  gathering.begin(lsn(20));
+  gathering.commit(lsn(25), 0n);
+  expect(gathering.take().unreadable).toEqual([]);
+});

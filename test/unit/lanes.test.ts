@@ -60,3 +60,21 @@ test('where less is due than wanted, scans from the beginning follow at once, bu
   expect(lanes.floors(21_029)).toEqual([40_000, null, null]);
   expect(lanes.floors(21_030)).toEqual(UNBOUNDED);
 });
+
+test('one free slot goes to old SMS in a quarter of the claims, and of more they have a quarter', () => {
+  const lanes = createLanes();
+  const old = (free: number, random: number) => lanes.share(free, 100, random).old;
+  expect([0, 0.74, 0.75, 0.99].map((random) => old(1, random))).toEqual([0, 0, 1, 1]);
+  expect([0, 0.99].map((random) => old(8, random))).toEqual([2, 2]);
+});
+
+test('SMS that were queued past their deadline have a tenth of the limit, one at the least, and no more while these are asked for', () => {
+  const lanes = createLanes();
+  const past = (size: number) => lanes.share(1, size, 0).past;
+  expect([1, 19, 20, 100].map(past)).toEqual([1, 1, 2, 10]);
+  lanes.claimed([row(2, 0), row(2, 0)], WANTED, 0);
+  expect([1, 20, 30].map(past)).toEqual([0, 0, 1]);
+  expect([20, 30].map((size) => lanes.pastIsFull(size))).toEqual([true, false]);
+  lanes.ended(2);
+  expect(past(20)).toBe(1);
+});
