@@ -137,6 +137,20 @@ test('an answer of an earlier claim, or about a gateway id that was changed mean
   for (const former of ['6130002', '6130004']) expect(gateway.count(former)).toBe(0);
 });
 
+test('a claim that is over puts off nothing', async () => {
+  await insertSms(db, { gatewayId: '6160001' });
+  await db.sql`update smslogd.sms_poll set due_at = now()`;
+  const store = createPollerStore(db.daemon, 20_000);
+  const { rows } = await store.claim({ total: 1, old: 0, past: 0 }, [null, null, null]);
+  await db.sql`update smslogd.sms_poll set attempt = attempt + 1`;
+  const queued = async () => [...(await db.sql`select due_at, leased_until from smslogd.sms_poll`)];
+  const before = await queued();
+  await store.postpone(rows, 60_000);
+  expect(await queued()).toEqual(before);
+  await store.postpone([{ ...rows[0]!, attempt: rows[0]!.attempt + 1 }], 60_000);
+  expect(await queued()).not.toEqual(before);
+});
+
 test('no answer changes a final status that somebody else has written meanwhile, and the SMS leaves the queue', async () => {
   for (const gatewayId of ['6150001', '6150002']) await insertSms(db, { gatewayId });
   await db.sql`update smslogd.sms_poll set due_at = now()`;
