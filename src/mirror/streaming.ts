@@ -29,6 +29,8 @@ const STABLE_MS = 5_000;
 /** The fraction of the time that an audit may spend reading the source; more if rows may be missing. */
 const AUDIT_SHARE = 0.01;
 const GAP_SHARE = 0.25;
+/** Between two looks whether transactions have ended. */
+const OPEN_MS = 500;
 /** How long an audit waits for the stream to deliver missing rows. */
 const MIRROR_TIMEOUT_MS = 60_000;
 
@@ -47,7 +49,16 @@ export async function runStreaming(
   events: StreamEvents,
 ): Promise<void> {
   const { deps, store, source, form, term, checkpoint, works } = context;
-  const { config, connections, metrics, log, health, failpoints, senderTimeoutMs = SENDER_TIMEOUT_MS } = deps;
+  const {
+    config,
+    connections,
+    metrics,
+    log,
+    health,
+    failpoints,
+    senderTimeoutMs = SENDER_TIMEOUT_MS,
+    auditMs = AUDIT_MS,
+  } = deps;
   const { durable, resumeAt } = startOf(slot, checkpoint);
   const { reconcileDue } = checkpoint;
   // normal after an idle time, but also what a slot looks like that somebody advanced, or dropped and created again
@@ -74,11 +85,21 @@ export async function runStreaming(
     repaired = true;
     // the backlog comes first: an audit before would only find rows that the stream still has to deliver
     await Promise.race([firstCaughtUp, untilAborted(signal)]);
-    for (let first = true; ; first = false) {
-      if (!first || !gap) await pause(deps.auditMs ?? AUDIT_MS, signal);
-      if (signal.aborted) return;
-      const share = first && gap ? GAP_SHARE : AUDIT_SHARE;
-      await fillGaps(context, { mirrorTimeoutMs: MIRROR_TIMEOUT_MS, share }, signal);
+    const audit = async (share: number) => {
+      if (!signal.aborted) await fillGaps(context, { mirrorTimeoutMs: MIRROR_TIMEOUT_MS, share }, signal);
+    };
+    // what was passed over may be of a transaction that nobody sees yet: once more when all that are open now have ended
+    const now = gap ? await store.currentTransaction() : '';
+    for (let first = true; gap && !signal.aborted; first = false) {
+      gap = !(await store.allEndedBefore(now));
+      await audit(first || !gap ? GAP_SHARE : AUDIT_SHARE);
+      const next = gap ? performance.now() + auditMs : 0;
+      while (!signal.aborted && performance.now() < next && !(await store.allEndedBefore(now)))
+        await pause(OPEN_MS, signal);
+    }
+    while (!signal.aborted) {
+      await pause(auditMs, signal);
+      await audit(AUDIT_SHARE);
     }
   };
 

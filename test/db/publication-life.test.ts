@@ -123,6 +123,26 @@ test('what a publication lacked for a moment is looked for also where the slot s
   await everyRowOnce();
 });
 
+test('a row of a transaction that is still open when what a publication lacked is looked for comes with its end, not with the next regular audit', async () => {
+  await streaming();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  const open = await db.sql.reserve();
+  await open`begin`;
+  await db.sql`alter publication smslogd drop table verification.verifications`;
+  await insertVerification(open, { inserted_at: '2026-01-01 00:00:00' });
+  await insertVerification(db.sql);
+  await db.sql`alter publication smslogd add table verification.verifications`;
+  await everyRowOnce();
+  await until('an audit to be over', async () => {
+    const rows = await db.sql`select from smslogd.checkpoint where not audit_due`;
+    return rows.length > 0 && lines.some((line) => line.includes('rows_missing'));
+  });
+  await open`commit`;
+  open.release();
+  await everyRowOnce();
+});
+
 /** A mirror whose role owns nothing; `gone` stops it and drops the role. */
 async function streamingAsGuest(): Promise<{ mirror: RunningMirror; gone: () => Promise<void> }> {
   const role = `daemon_${db.name}`;
