@@ -180,7 +180,8 @@ test('where the path to the database dies in silence, or sessions stay read only
   const proxy = await startProxy({ host: url.hostname, port: Number(url.port) });
   url.port = String(proxy.port);
   const config = db.config({ IP2SMS_URL: gateway.url, DATABASE_URL: url.href });
-  const connections = openConnections(config, { lookMs: 100, stallMs: 500 });
+  // longer than a claim is away from the next one: where no statement waits for its answer none fails
+  const connections = openConnections(config, { lookMs: 100, stallMs: 1_500 });
   let beats = 0;
   const health = { beat: () => void (beats += 1), waits: () => {} };
   const poller = createPoller({ config, connections, metrics: createMetrics('test'), log: silentLog, health });
