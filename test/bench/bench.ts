@@ -12,10 +12,10 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { createCluster } from '../../src/demo/cluster.ts';
 import { debianBinaries } from '../support/debian.ts';
 import { compile } from '../support/program.ts';
+import { refuseWords, wordsOf } from '../support/words.ts';
 import { bench as bigTransaction } from './big-transaction.ts';
 import { bench as catchUp } from './catch-up.ts';
 import { bench as decode } from './decode.ts';
@@ -68,21 +68,20 @@ export interface Report {
 }
 
 async function main(): Promise<number> {
-  const { values, positionals } = parseArgs({
-    allowPositionals: true,
-    options: {
+  const { values, positionals } = wordsOf(
+    import.meta.filename,
+    {
       full: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
       against: { type: 'string' },
       own: { type: 'boolean', default: false },
       debian: { type: 'boolean', default: false },
     },
-  });
+    { others: Infinity },
+  );
   const unknown = positionals.filter((name) => BENCHES.every((bench) => bench.name !== name));
-  if (unknown.length > 0) {
-    process.stderr.write(`unknown: ${unknown.join(', ')}; there are ${BENCHES.map(({ name }) => name).join(', ')}\n`);
-    return 2;
-  }
+  if (unknown.length > 0)
+    refuseWords(`no bench ${unknown.join(', ')}; there are ${BENCHES.map(({ name }) => name).join(', ')}`);
   const scale = values.full ? 'full' : 'short';
   const chosen = BENCHES.filter(({ name }) => positionals.length === 0 || positionals.includes(name));
   const samples =

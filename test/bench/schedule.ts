@@ -2,11 +2,11 @@
  * `npm run bench:schedule` (`-- --json`): how late the poller's schedule learns of a final status, and for how many requests, beside a poll of all
  * open SMS each minute and beside the optimum for the same number of requests. A simulation (test/support/schedule.ts), the same at each run.
  */
-import { parseArgs } from 'node:util';
 import { DISTRIBUTIONS, drawMoments, oneMinutePoll, optimum, smslogd } from '../support/schedule.ts';
+import { wordsOf } from '../support/words.ts';
 
 const DRAWS = 50_000;
-const { json } = parseArgs({ options: { json: { type: 'boolean', default: false } } }).values;
+const { json } = wordsOf(import.meta.filename, { json: { type: 'boolean', default: false } }).values;
 
 const tables = DISTRIBUTIONS.map((distribution) => {
   const moments = drawMoments(distribution, DRAWS);

@@ -1,14 +1,21 @@
-/** `npm run fuzz [-- --cases N --seed S]`: N cases for all parsers together, two million by default. What fails is printed with what repeats it. */
-import { parseArgs } from 'node:util';
+/**
+ * `npm run fuzz [-- --cases N --seed S --only NAME]`: N cases for all parsers together, or those whose name has NAME in it; two million by default. What fails is
+ * printed with what repeats it.
+ */
 import * as fc from 'fast-check';
+import { refuseWords, wordsOf } from '../support/words.ts';
 import { PARSERS } from './parsers.ts';
 
-const { values } = parseArgs({
-  options: { cases: { type: 'string' }, seed: { type: 'string' }, only: { type: 'string' } },
-});
+const { values } = wordsOf(
+  import.meta.filename,
+  { cases: { type: 'string' }, seed: { type: 'string' }, only: { type: 'string' } },
+  { numbers: ['cases', 'seed'] },
+);
 const cases = Number(values.cases ?? 2_000_000);
 const seed = Number(values.seed ?? Date.now() % 2 ** 31);
 const chosen = PARSERS.filter(({ name }) => name.includes(values.only ?? ''));
+if (chosen.length === 0)
+  refuseWords(`no parser has '${values.only}' in its name; there are ${PARSERS.map(({ name }) => name).join(', ')}`);
 const shares = chosen.reduce((sum, { costs = 1 }) => sum + 1 / costs, 0);
 const say = (line: string) => process.stdout.write(`${line}\n`);
 

@@ -1,8 +1,10 @@
 /** `npm run model`: explores every world, the large ones too, and each mistake; says how many states there are. */
+import { wordsOf } from '../support/words.ts';
 import { explore } from './explore.ts';
 import { LARGE, TRAPS, trapWorld, WORLDS } from './worlds.ts';
 import type { Trap } from './world.ts';
 
+wordsOf(import.meta.filename, {});
 const say = (line: string) => process.stdout.write(`${line}\n`);
 const seconds = () => process.cpuUsage().user / 1e6;
 

@@ -11,8 +11,9 @@ import { createDatabase } from '../support/database.ts';
 import { reply, startGateway } from '../support/gateway.ts';
 import { createServer } from '../support/postgres.ts';
 import { difference, insertVerification } from '../support/verifications.ts';
+import { numbersOf } from '../support/words.ts';
 
-const [minutes = 10, rate = 300] = process.argv.slice(2).map(Number);
+const [minutes = 10, rate = 300] = numbersOf(import.meta.filename, 2);
 const EVERY_MS = 20_000;
 const TRIES = 21;
 /** The median of the last third beside that of the first. */

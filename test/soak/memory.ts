@@ -6,8 +6,9 @@ import { startDaemon } from '../support/daemon.ts';
 import { createDatabase, until } from '../support/database.ts';
 import { createServer } from '../support/postgres.ts';
 import { difference, insertMany, insertOneByOne } from '../support/verifications.ts';
+import { numbersOf } from '../support/words.ts';
 
-const rows = Number(process.argv[2] ?? 1_000_000);
+const [rows = 1_000_000] = numbersOf(import.meta.filename, 1);
 const say = (line: string) => process.stdout.write(`${line}\n`);
 const MIB = 1024 * 1024;
 

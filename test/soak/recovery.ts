@@ -7,7 +7,9 @@ import { startDaemon } from '../support/daemon.ts';
 import { createDatabase, until } from '../support/database.ts';
 import { reply, startGateway, type Script } from '../support/gateway.ts';
 import { createServer } from '../support/postgres.ts';
+import { wordsOf } from '../support/words.ts';
 
+wordsOf(import.meta.filename, {});
 const LATENCY_MS = 100;
 const TROUBLE_MS = 20_000;
 const WINDOW_MS = 500;
