@@ -161,7 +161,7 @@ export function createFinalStatus(unaccepted: Sql, answers: Sql, expiry: Sql) {
         select p.id, l.gateway_status as was, ${answers.unsafe(latency(NOW))} as seconds, ${answers.unsafe(HISTORY)} as history,
                l.id is not null and coalesce(l.gateway_status = any (${OPEN}::text[]), true) as writes
           from smslogd.sms_poll p left join verification.sms_log l using (id)
-         where p.id = any (${arrayLiteral(ids)}::uuid[]) and p.give_up_at <= ${now}
+         where p.id = any (${arrayLiteral(ids)}::uuid[])
       ), locked_log as materialized (
         select l.id from verification.sms_log l join decided o on o.id = l.id where o.writes order by l.id for update of l skip locked
       ), locked as materialized (

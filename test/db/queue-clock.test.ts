@@ -216,4 +216,9 @@ test('what is queued afterwards is as old as it says', async () => {
       select lane, (deadline_at - sent_at)::text as life, give_up_at > now() + interval '72 hours' as patient from smslogd.sms_poll`;
     expect(row).toEqual({ lane: 1, life: '00:35:00', patient: true });
   });
+  for (const never of ['infinity', '-infinity']) {
+    await db.sql`insert into verification.sms_log (phone_number, type, gateway_id, inserted_at) values ('+380000000001', 'text', '1000001', ${never}::text::timestamptz)`;
+    await db.sql`delete from smslogd.sms_poll`;
+    expect(await requeueHour(db.sql as never, never, 'true')).toBe(1);
+  }
 });
