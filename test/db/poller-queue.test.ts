@@ -167,18 +167,21 @@ test('no answer changes a final status that somebody else has written meanwhile,
   expect(await queueSize(db)).toBe(0);
 });
 
-test('no verdict changes a final status that somebody else has written, and the SMS leaves the queue', async () => {
+test('no verdict changes a final status that somebody else has written, and the SMS leaves the queue, whoever holds its row', async () => {
   const asked = await insertSms(db, { gatewayId: '6140001' });
   const without = await insertSms(db, {});
   await db.sql`update verification.sms_log set gateway_status = 'Delivered', status_changed_at = now()`;
   await db.sql`update smslogd.sms_poll set due_at = now(), deadline_at = now(), give_up_at = now()`;
   const store = createPollerStore(db.daemon, 20_000);
-  expect(await store.markTerminated([asked])).toEqual([]);
-  const { rows: claimed } = await store.claim({ total: 2, old: 0, past: 0 }, [null, null, null]);
-  expect(claimed).toMatchObject([{ id: without }]);
-  expect(await store.markUnaccepted(claimed, await describeSource(db.daemon, db.config()))).toEqual([]);
+  await db.sql.begin(async (sql) => {
+    await sql`select from verification.sms_log for update`;
+    expect(await store.markTerminated([asked])).toEqual([]);
+    const { rows: claimed } = await store.claim({ total: 2, old: 0, past: 0 }, [null, null, null]);
+    expect(claimed).toMatchObject([{ id: without }]);
+    expect(await store.markUnaccepted(claimed, await describeSource(db.daemon, db.config()))).toEqual([]);
+    expect(await queueSize(db)).toBe(0);
+  });
   for (const id of [asked, without]) expect(await readSms(db, id)).toMatchObject({ gateway_status: 'Delivered' });
-  expect(await queueSize(db)).toBe(0);
 });
 
 test('one that was past its life when it was queued is not given up before it was asked for once', async () => {

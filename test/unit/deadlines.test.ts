@@ -55,8 +55,16 @@ test('a request that was answered while the process stood still has not timed ou
   const request = deadlines.begin(() => (over += 1));
   // suspended: no timer ran, and all are due at once
   vi.setSystemTime(60_000);
-  vi.spyOn(performance, 'now').mockReturnValue(performance.now() + 60_000);
+  const now = performance.now.bind(performance);
+  vi.spyOn(performance, 'now').mockImplementation(() => now() + 60_000);
   vi.runOnlyPendingTimers();
   expect(over).toBe(0);
   request.end();
+  // what begins afterwards has its whole time, and no more
+  const { endsAt } = createDeadlines(1_000).begin(() => (over += 1));
+  expect(endsAt).toBe(performance.now() + 1_000);
+  vi.advanceTimersByTime(999);
+  expect(over).toBe(0);
+  vi.advanceTimersByTime(1);
+  expect(over).toBe(1);
 });
