@@ -283,3 +283,19 @@ test.each([
   await until('all rows', async () => (await logged()) === 20);
   expect(await aside()).toEqual([]);
 });
+
+test('nothing is set aside on a server that does not know the time zone, as after a failover: every row waits for one that does', async () => {
+  const elsewhere = { ...db, config: () => ({ ...db.config(), SOURCE_TIMEZONE: 'Europe/Nowhere' }) };
+  mirror = startMirror(elsewhere, { log });
+  await mirror.streaming();
+  await insertMany(db.sql, 3);
+  await until('the failure', () => lines.length > 0);
+  await mirror.stop();
+  expect(lines.map(({ code }) => code)).toEqual(['database_failed']);
+  expect(await aside()).toEqual([]);
+  // as if the log had been written with the other zone
+  await db.sql`update smslogd.checkpoint set source_timezone = ${db.config().SOURCE_TIMEZONE}`;
+  mirror = startMirror(db, { log });
+  await mirror.streaming();
+  await until('the rows', async () => (await logged()) === 3);
+});
