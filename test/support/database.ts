@@ -167,6 +167,16 @@ export async function until(what: string, condition: () => boolean | Promise<boo
   }
 }
 
+/** Waits until nothing of much work is left, which on a busy machine takes any time: fails when for `seconds` it became neither less nor more. */
+export async function untilNone(what: string, left: () => Promise<number>, seconds = 20): Promise<void> {
+  const changed = async (before: number | undefined) => {
+    let now: number | undefined;
+    await until(`${what}: ${before} are left`, async () => (now = await left()) !== before, seconds);
+    return now;
+  };
+  for (let now = await changed(undefined); now !== 0;) now = await changed(now);
+}
+
 /**
  * Waits until a session of this database waits for a lock, on `relation` where one is named. Other files have databases on the same server, and those cloned from one
  * template have the same oids.
