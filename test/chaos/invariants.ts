@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { startProcess } from '../support/daemon.ts';
 import { migrateAtOnce } from './faults/daemons.ts';
+import { KEEPALIVE_S } from './faults/paths.ts';
 import { personalIn } from './personal.ts';
 import { LIFE_MINUTES, type Stage } from './stage.ts';
 import { untrue, type Logged } from './truth.ts';
@@ -136,7 +137,7 @@ export const SOON: Readonly<Record<string, readonly [seconds: number, Look]>> = 
     },
   ],
   'sessions and their memory are bounded': [
-    SHOWN_S,
+    KEEPALIVE_S + WELL_S,
     async ({ sql, members }) => {
       const rows = await sql<{ name: string; n: number; kind: string; pids: number[] }[]>`
         select split_part(application_name, ' ', 3) as name, backend_type as kind, count(*)::int as n, json_agg(pid) as pids from pg_stat_activity

@@ -9,8 +9,11 @@ export interface Proxy {
   readonly connections: number;
   /** all that the target has sent, where the proxy keeps it */
   received(): Buffer;
-  /** passes nothing on of every connection of this moment, for ever, not even its end; later ones are forwarded */
-  stall(): void;
+  /**
+   * passes nothing on of every connection of this moment, for ever, not even its end; later ones are forwarded. `targetEndsMs`: the target ends them after
+   * so many milliseconds, as by TCP keepalive; without it never
+   */
+  stall(targetEndsMs?: number): void;
   /** while true nothing is passed on of any connection, not even an end */
   holds: boolean;
   /** resets every connection of this moment */
@@ -84,8 +87,11 @@ export async function startProxy(target: { host: string; port: number }, { keeps
       return connections;
     },
     received: () => Buffer.concat(chunks),
-    stall: () => {
-      for (const connection of open) connection.stalled = true;
+    stall: (targetEndsMs) => {
+      for (const connection of open) {
+        connection.stalled = true;
+        if (targetEndsMs !== undefined) setTimeout(() => connection.upstream.resetAndDestroy(), targetEndsMs).unref();
+      }
     },
     get holds() {
       return holds;

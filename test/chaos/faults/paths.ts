@@ -4,6 +4,9 @@ import type { Proxy } from '../../support/proxy.ts';
 import { GATEWAY, type Stage } from '../stage.ts';
 import { pick, type Doing, type Fault } from './fault.ts';
 
+/** Within these a server ends the session of a client that has vanished: a daemon asks it to, by TCP keepalive, as nobody else ends those of one that was killed. */
+export const KEEPALIVE_S = 120;
+
 /** All, or one daemon's. */
 function paths({ stage, draws }: Doing): readonly Proxy[] {
   const all = stage.members.map(({ path }) => path);
@@ -52,7 +55,7 @@ const DATELESS = new Set<string>(['empty-date', 'no-date', 'broken-date', 'bare-
 export const PATH_FAULTS = {
   'path cut': async (doing) => paths(doing).forEach((path) => path.cut()),
   // every connection of this moment is dead for good, and nobody is told
-  'path dead': async (doing) => paths(doing).forEach((path) => path.stall()),
+  'path dead': async (doing) => paths(doing).forEach((path) => path.stall(1_000 * KEEPALIVE_S)),
   'path silent': silent(paths),
   'path slow': async (doing) => {
     const some = paths(doing);
