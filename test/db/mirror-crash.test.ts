@@ -80,9 +80,8 @@ test('the confirmed position is exactly the durable end_lsn, with keepalives una
 });
 
 test('while a transaction is on its way, waits or is being written, nobody who asks is told of it; once it is written the slot is told its end', async () => {
-  await db.sql.unsafe(`alter database ${db.name} set wal_sender_timeout = '1s'`);
   const path = (wire = await startWire((await db.withoutTls()).replicationUrl));
-  const mirror = start({ env: { DATABASE_REPLICATION_URL: path.url } });
+  const mirror = start({ env: { DATABASE_REPLICATION_URL: path.url }, senderTimeoutMs: 4_000 });
   await mirror.streaming();
   const locked = await db.sql.reserve();
   await locked.unsafe('begin; lock verification.sms_log in access exclusive mode');

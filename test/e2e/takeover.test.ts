@@ -21,7 +21,6 @@ const everyRowOnce = () =>
 
 beforeEach(async () => {
   db = await createDatabase();
-  await db.sql.unsafe(`alter database ${db.name} set wal_sender_timeout = '1s'`);
   leader = startDaemon(db.env({ LOOPS: 'mirror' }));
   await streams(leader);
   second = startDaemon(db.env({ LOOPS: 'mirror' }));

@@ -71,7 +71,6 @@ export function startMirror(
     log,
     health,
     watchMs: WATCH_MS,
-    senderTimeoutMs: 1_000,
     reconcileMs: WATCH_MS,
     ...(failpoints === undefined ? {} : { failpoints }),
     ...often,
