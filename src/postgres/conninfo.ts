@@ -152,8 +152,7 @@ export function parametersOf(address: string, env: NodeJS.ProcessEnv): Parameter
     check(name, value, variable);
     rest[name] = value;
   }
-  if (said['sslmode'] === undefined && rest['sslmode'] === undefined && env['PGREQUIRESSL']?.startsWith('1') === true)
-    rest['sslmode'] = 'require';
+  if (rest['sslmode'] === undefined && env['PGREQUIRESSL']?.startsWith('1') === true) rest['sslmode'] = 'require';
   return { ...rest, ...said };
 }
 

@@ -63,7 +63,7 @@ export async function writeAccepted<Row>(
   const failureOf = async (some: readonly Row[]): Promise<{ error: unknown } | undefined> => {
     try {
       await write(some);
-      proven ||= some.length > 0;
+      proven = true;
       return undefined;
     } catch (error) {
       if (faultOf(error) === 'whole') throw error;
@@ -82,10 +82,7 @@ export async function writeAccepted<Row>(
   const divide = async (some: readonly Row[], error: unknown): Promise<void> => {
     const fault = faultOf(error);
     let left = some;
-    if (fault === 'raised' && !proven) {
-      if ((await failureOf([])) !== undefined) throw error;
-      proven = true;
-    }
+    if (fault === 'raised' && !proven && (await failureOf([])) !== undefined) throw error;
     if (fault === 'unclear' && !proven) left = await withoutWitness(some, error);
     if (some.length === 1) return await refuse(some[0]!, error);
     const middle = Math.ceil(left.length / 2);

@@ -31,6 +31,7 @@ test.for<readonly [string | undefined, boolean]>([
   // another version than ours, and what is no weight
   [`${OPEN};version=0.0.1`, false],
   [`${OPEN};q=2`, false],
+  [`${OPEN};q=1.5`, false],
   [`${OPEN};q=1.0001`, false],
   [`${OPEN};q=`, false],
   [`${OPEN};q=0.001`, true],

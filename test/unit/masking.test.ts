@@ -15,6 +15,7 @@ test.each([
   ['postgres:///name?host=/run&password=secret&port=1', 'postgres:///name?host=/run&password=****&port=1'],
   ['postgres:///name?host=db&p%61ssword=secret', 'postgres:///name?host=db&****'],
   ['postgres:///name?host=db&PASSWORD=secret', 'postgres:///name?host=db&****'],
+  ['postgres:///name?passfile=secret', 'postgres:///name?passfile=****'],
   ['postgres:///name?password=se#cret', 'postgres:///name?password=****#****'],
   ['postgres:///name?password=s&ecret', 'postgres:///name?password=****&****'],
   ['postgres:///name?password=s?ecret', 'postgres:///name?password=****'],

@@ -56,6 +56,11 @@ test.each([
     { ...checkpoint({ systemId: undefined }), hasMirroredRows: true },
     { step: 'identify', due: { reason: 'checkpoint missing' }, code: 'checkpoint_missing' },
   ],
+  [
+    'migrate was run again after a teardown',
+    { ...checkpoint({ systemId: undefined, reconcileDue: 'first start' }), hasMirroredRows: true },
+    { step: 'identify', due: { reason: 'first start' }, code: undefined },
+  ],
   ['another cluster', checkpoint({ systemId: '2' }), { step: 'identify', code: 'database_changed' }],
   ['a checkpoint ahead of the server', checkpoint({ inFuture: true }), { step: 'identify', code: 'checkpoint_future' }],
   [
@@ -177,7 +182,8 @@ function leavesOut(first: Observed, { steps, last }: ReturnType<typeof way>): st
       : '',
     streams && last.publication === 'incomplete' ? 'it streams though the publication is incomplete' : '',
     streams && first.publication === 'incomplete' && last.marked === undefined ? 'what passed is not reconciled' : '',
-    streams && (last.slot?.reader !== undefined || last.slot?.walStatus !== 'reserved' || last.slot.inFuture)
+    streams &&
+    (last.slot?.reader !== undefined || last.slot?.walStatus !== 'reserved' || last.slot.inFuture || last.slot.twoPhase)
       ? 'it streams from a slot that is useless'
       : '',
   ].filter((words) => words !== '');

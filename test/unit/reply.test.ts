@@ -52,6 +52,13 @@ describe('every form of a status', () => {
       'Delivered',
     ],
     ['JSON with the state as a text', `{"state":"Enroute","id":${ID},"date":"${DATE}"}`, ID, 'Enroute'],
+    // between the largest integer that a double holds exactly and those with a digit more
+    [
+      'JSON with 16 digits',
+      `{"state":{"value":"Expired"},"id":9999999999999999,"date":"${DATE}"}`,
+      '9999999999999999',
+      'Expired',
+    ],
     [
       'JSON with 25 digits',
       `{"state":{"value":"Expired"},"id":3800012345671174984921384,"date":"${DATE}"}`,
@@ -95,7 +102,8 @@ describe('every form of a status', () => {
     });
     expect(reason('Unknown operator code 99')).toMatchObject({ reason: 'unknown_operator' });
     expect(reason('Text don`t match allowed templates')).toMatchObject({ reason: 'text_not_in_templates' });
-    expect(reason('something new')).toMatchObject({ reason: 'other' });
+    for (const unknown of ['something new', 'no uniq_key dupe'])
+      expect(reason(unknown)).toMatchObject({ reason: 'other' });
     expect(read(`<status id='${ID}' date=''><state>Rejected</state></status>`)).toMatchObject({ reason: 'other' });
     expect(read(`{"state":{"value":"Rejected","error":"Prepaid bill error"},"date":""}`)).toMatchObject({
       reason: 'prepaid_bill',
@@ -209,6 +217,7 @@ describe('what is no answer', () => {
     ['two_states', `{"state":{"value":"Delivered"},"state":{"value":"Expired"},"id":${ID}}`],
     ['two_states', `{"state":{"value":"Delivered"},"\\u0073tate":{"value":"Expired"},"id":${ID}}`],
     ['two_states', `{"state":{"value":"Delivered","value":"Expired"},"id":${ID}}`],
+    ['two_states', `{"state":"Delivered","x":[],"state":"Expired","id":${ID}}`],
     ['two_states', `{"id":1,"state":{"value":"Delivered"},"id":${ID}}`],
     ['too_deep', `{"state":{"value":"Delivered"},"id":${ID},"x":[[[[1]]]]}`],
     ['json', `{"state":{"value":"Delivered"},"id":${ID}.5}`],
