@@ -60,12 +60,17 @@ test('what is changed by hand while it waits is taken as it is then: status, gat
   await db.sql`delete from verification.sms_log where id = ${gone}`;
   const [row] = await db.sql<{ id: string }[]>`
     update verification.sms_log set id = gen_random_uuid() where id = ${renamed} returning id`;
+  await db.sql`
+    update smslogd.sms_poll set attempt = 3, lane = 2, sent_at = now() - interval '4 days', deadline_at = now() - interval '4 days', give_up_at = now(),
+                                leased_until = now() + interval '1 day' where id = ${again}`;
   await db.sql`delete from verification.sms_log where id = ${again}`;
   await db.sql`insert into verification.sms_log (id, phone_number, type, gateway_id, gateway_status)
                values (${again}, '+380000000001', 'text', '2000006', 'Accepted')`;
-  const [soon] =
-    await db.sql`select due_at < now() + interval '5 seconds' as soon from smslogd.sms_poll where id = ${again}`;
-  expect(soon).toEqual({ soon: true });
+  const [entry] = await db.sql`
+    select due_at < now() + interval '5 seconds' as soon, leased_until < now() as free, lane, sent_at = inserted_at as own,
+           (deadline_at - sent_at)::text as life, give_up_at > now() + interval '2 days' as patient, attempt
+      from smslogd.sms_poll join verification.sms_log using (id) where id = ${again}`;
+  expect(entry).toEqual({ soon: true, free: true, lane: 0, own: true, life: '00:35:00', patient: true, attempt: 3 });
   await db.sql`update smslogd.sms_poll set due_at = now()`;
   await start();
   await statusBecomes(db, reopened, 'Delivered');

@@ -46,13 +46,17 @@ test.each([
   });
 });
 
-test('a gateway id that is written late in a long transaction is asked for from then on', async () => {
-  const id = await insertSms(db, { age: '1 hour' });
+test('a gateway id that is written late in a long transaction is asked for from then on, as one of its age, in nobody’s lease, and whether it was queued or not', async () => {
+  await insertSms(db, { age: '1 hour' });
+  const unqueued = await insertSms(db, { age: '1 hour' });
+  await db.sql`update smslogd.sms_poll set lane = 0, leased_until = now() + interval '1 day'`;
+  await db.sql`delete from smslogd.sms_poll where id = ${unqueued}`;
   await inOldTransaction(async (sql) => {
     await sql`create temp table began as select clock_timestamp() as at`;
-    await sql`update verification.sms_log set gateway_id = '1000001' where id = ${id}`;
-    const [row] = await sql`select due_at > at as later from smslogd.sms_poll, began`;
-    expect(row).toEqual({ later: true });
+    await sql`update verification.sms_log set gateway_id = '1000001'`;
+    const rows = await sql`select due_at > at as later, lane, leased_until < at as free from smslogd.sms_poll, began`;
+    const asked = { later: true, lane: 2, free: true };
+    expect([...rows]).toEqual([asked, asked]);
   });
 });
 

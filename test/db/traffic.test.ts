@@ -42,6 +42,9 @@ async function log({
 test('an SMS that is open for more than five minutes is stuck, with what the gateway was asked', async () => {
   await log({ at: '2026-05-20 11:55:00.000001+00', status: 'Accepted' });
   await log({ at: '2026-05-20 11:00+00', status: 'Delivered', changed: '2026-05-20 11:01+00' });
+  // somebody else knew, and it is still in the queue
+  const known = await log({ at: '2026-05-20 11:00+00', status: 'Accepted' });
+  await db.sql`update verification.sms_log set gateway_status = 'Delivered' where id = ${known}`;
   const asked = await log({ at: '2026-05-20 11:55:00+00', status: 'Enroute' });
   const waits = await log({ at: '2026-05-20 10:00+00', type: 'text', gatewayId: null });
   await db.sql`update smslogd.sms_poll set attempt = 3, last_result = 'timeout', due_at = '2026-05-20 12:01+00', deadline_at = '2026-05-20 12:30+00' where id = ${asked}`;
@@ -133,7 +136,7 @@ test('delivery is split by the longest prefix that is listed; the list is for DB
   const at = '2026-05-20 11:00:00+00';
   await log({ at, phone: '+380670000001', status: 'Delivered', changed: '2026-05-20 11:01:59+00' });
   await log({ at, phone: '+380670000002', status: 'Delivered', changed: '2026-05-20 11:02:01+00' });
-  await log({ at, phone: '+380670000003', status: 'Pending' });
+  await log({ at, phone: '+380670000003', status: 'Pending', changed: '2026-05-20 11:01:00+00' });
   await log({ at, phone: '+380670000003', gatewayId: null });
   await log({ at: '2026-05-20 11:59:00+00', phone: '+380990000001', status: 'Rejected' });
   await log({ at, phone: '+38000' });
