@@ -32,7 +32,7 @@ function startDemo(...flags: string[]): Demo {
   const directory = mkdtempSync(join(tmpdir(), 'smslogd-e2e-'));
   // as root the server runs as another user
   chmodSync(directory, 0o755);
-  const child = spawn(process.execPath, [...PROGRAM, 'demo', '--history', '2000', ...flags], {
+  const child = spawn(process.execPath, [...PROGRAM, 'demo', '--history', '500', ...flags], {
     env: { ...process.env, TMPDIR: directory },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
