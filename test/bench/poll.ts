@@ -51,7 +51,8 @@ export const bench: Bench = {
     };
     await stage.alternate({
       smslogd: () => each((url, total) => poll(stage, db, url, total)),
-      undici: () => each(async (url, total) => Number(await firstLine(script(BARE, [url, total, PLACES])))),
+      undici: () =>
+        each(async (url, total) => Number(await firstLine(script(BARE, [url, total, PLACES, gatewayIdOf(1)])))),
     });
   },
 };

@@ -117,6 +117,7 @@ export function createStage({ scale, cluster, program, ownOnly, say, measured }:
   const admin = postgres(cluster.url('postgres'), { max: 2, onnotice: () => {} });
   const releasers: (() => Promise<unknown>)[] = [() => admin.end({ timeout: 1 })];
   const shared = new Map<string, Promise<unknown>>();
+  let migrated: Promise<void> | undefined;
   return {
     scale,
     cluster,
@@ -125,7 +126,8 @@ export function createStage({ scale, cluster, program, ownOnly, say, measured }:
     pick: (values) => values[scale],
     database: async ({ plain = false } = {}) => {
       const name = `bench_${randomBytes(4).toString('hex')}`;
-      await admin.unsafe(`create database ${name}`);
+      if (!plain) await (migrated ??= makeTemplate(cluster, admin));
+      await admin.unsafe(`create database ${name} template ${plain ? 'template0' : TEMPLATE} strategy file_copy`);
       const url = cluster.url(name);
       const sql = postgres(url, { max: 4, onnotice: () => {} });
       releasers.push(() => sql.end({ timeout: 1 }));
@@ -137,10 +139,6 @@ export function createStage({ scale, cluster, program, ownOnly, say, measured }:
         ...more,
       });
       const config = (more?: Record<string, string>) => loadConfig(env(more), ['database']);
-      if (!plain) {
-        await createSource(sql);
-        await migrate(config(), { say: () => {} });
-      }
       return { name, url, sql, env, config };
     },
     daemon: (env) => {
@@ -169,6 +167,18 @@ export function createStage({ scale, cluster, program, ownOnly, say, measured }:
       while (releasers.length > 0) await releasers.pop()!().catch(() => {});
     },
   };
+}
+
+/** What the databases with source and schema are clones of. */
+const TEMPLATE = 'bench_template';
+
+async function makeTemplate(cluster: Cluster, admin: Sql): Promise<void> {
+  await admin.unsafe(`create database ${TEMPLATE}`);
+  const url = cluster.url(TEMPLATE);
+  const sql = postgres(url, { max: 1, onnotice: () => {} });
+  await createSource(sql);
+  await sql.end();
+  await migrate(loadConfig({ DATABASE_URL: url }, ['database']), { say: () => {} });
 }
 
 function describe(figures: Figures): string {
