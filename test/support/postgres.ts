@@ -90,7 +90,8 @@ export function connect(address: string, options: Options<Record<string, never>>
 }
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const cluster = await createServer();
+  // of the databases of files that run for a minute autovacuum would look at another one every few seconds, each time in a process of its own
+  const cluster = await createServer({ autovacuum_naptime: '5min' });
   if (process.env[BEGINNING] === undefined) {
     await cluster.stop();
     process.env[BEGINNING] = cluster.copy();
