@@ -1,13 +1,9 @@
 /** A slot's backlog that can be read again and again, and ways to read it. Several benches use one backlog. */
 import { randomBytes } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Sql } from 'postgres';
 import { until } from '../support/database.ts';
 import { processorMicros } from './processor.ts';
 import type { BenchDatabase, Figures, Stage } from './stage.ts';
-
-/** Between two looks for a row: looking more often takes from both sides what they are measured by. */
-const LOOK_MS = 50;
 
 export interface Backlog {
   readonly db: BenchDatabase;
@@ -92,11 +88,9 @@ async function arrivals(sql: Sql, table: string, { first, last }: Backlog, began
     });
     return row?.['here'] === true;
   };
-  const seen = async (what: string, id: string, seconds: number) =>
-    until(what, async () => (await here(id)) || (await sleep(LOOK_MS, false)), seconds);
-  await seen('the first row', first, 120);
+  await until('the first row', () => here(first), 120);
   const started = performance.now() - began;
-  await seen('the last row', last, 300);
+  await until('the last row', () => here(last), 300);
   return [started, performance.now() - began];
 }
 

@@ -152,8 +152,8 @@ async function letInWithoutTls(admin: Sql, database: string, url: string): Promi
 }
 
 /**
- * Waits until `condition` holds, asking again and again, at most half of the time and less often the longer it waits: each question costs the others of
- * the run processor time. Fails after `seconds` with what it waited for.
+ * Waits until `condition` holds, asking again and again, at most a quarter of the time and less often the longer it waits: each question costs the others
+ * of the run processor time. Fails after `seconds` with what it waited for.
  */
 export async function until(what: string, condition: () => boolean | Promise<boolean>, seconds = 20): Promise<void> {
   const began = performance.now();
@@ -162,7 +162,7 @@ export async function until(what: string, condition: () => boolean | Promise<boo
     if (await condition()) return;
     const now = performance.now();
     if (now - began > seconds * 1000) throw new Error(`waited ${seconds} s in vain for ${what}`);
-    const pause = Math.max(Math.min(10 + (now - began) / 10, 60), now - asked);
+    const pause = Math.max(Math.min(10 + (now - began) / 10, 60), 3 * (now - asked));
     await new Promise((resolve) => setTimeout(resolve, pause));
   }
 }
