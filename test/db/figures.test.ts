@@ -1,7 +1,7 @@
 import { pino } from 'pino';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
-import { createFigures, type Figures } from '../../src/figures/gauges.ts';
+import { createFigures, type Figures, type FiguresDeps } from '../../src/figures/gauges.ts';
 import { refreshHourly } from '../../src/figures/counting.ts';
 import { freezeHours, oldRows, removeRows } from '../../src/figures/counters.ts';
 import { silentLog } from '../../src/log.ts';
@@ -26,8 +26,9 @@ afterAll(async () => {
   await db.drop();
 });
 
-const figuresWith = (options: { maxAgeMs?: number; waitMs?: number; limitMs?: number } = { maxAgeMs: 0 }) =>
-  createFigures({ config: db.config(), sql, metrics, log: silentLog, ...options });
+/** A reading is waited for to its end: a scrape of the daemon's goes on without it after two seconds. */
+const figuresWith = (options: Partial<FiguresDeps> = { maxAgeMs: 0 }) =>
+  createFigures({ config: db.config(), sql, metrics, log: silentLog, waitMs: 60_000, ...options });
 
 /** Series → value, as Prometheus sees them. */
 async function series(): Promise<Map<string, number>> {
@@ -262,7 +263,7 @@ test('a database that was restored as it was before is no reset: what enters it 
     const [settings] = await db.sql`select counted_in from smslogd.settings`;
     await copy.sql`update smslogd.settings set counted_in = ${settings!['counted_in'] as string}`;
     await insert(copy, 60);
-    const restored = () => createFigures({ config: copy.config(), sql: copySql, metrics, log: silentLog, maxAgeMs: 0 });
+    const restored = () => figuresWith({ config: copy.config(), sql: copySql, maxAgeMs: 0 });
     metrics = createMetrics('test');
     const figures = restored();
     const scrapes = [before, await total(figures)];
@@ -330,7 +331,7 @@ test('the database is asked once at a time, and not again while the values are f
 
 test('a database that does not answer in time fails no scrape: the last values stay and the failure is counted', async () => {
   await db.sql`insert into verification.sms_log (phone_number, type, gateway_status) values ('+380000000000', 'text', 'Accepted')`;
-  const figures = figuresWith({ maxAgeMs: 0, waitMs: 50, limitMs: 300 });
+  const figures = figuresWith({ maxAgeMs: 0, waitMs: 50, limitMs: 2_000 });
   await until('a first reading', async () => {
     await figures.refresh();
     return figures.facts !== undefined;
@@ -358,7 +359,7 @@ test('a database that does not answer in time fails no scrape: the last values s
 test('of failures in a row each kind is said, not the first alone', async () => {
   const codes: unknown[] = [];
   const log = pino({}, { write: (line: string) => void codes.push((JSON.parse(line) as { code: unknown }).code) });
-  const figures = createFigures({ config: db.config(), sql, metrics, log, maxAgeMs: 0, waitMs: 30_000, limitMs: 100 });
+  const figures = figuresWith({ log, maxAgeMs: 0, limitMs: 1_000 });
   await db.sql.begin(async (tx) => {
     await tx`lock table smslogd.settings in access exclusive mode`;
     await figures.refresh();
