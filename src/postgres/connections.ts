@@ -189,9 +189,14 @@ export function openConnections(config: Config, options: Options = {}): Connecti
       }
     },
     async settled(tasks) {
-      const stuck = setInterval(() => void cancelWrites().catch(() => {}), STUCK_MS);
+      let cancelled: Promise<unknown> = Promise.resolve();
+      const stuck = setInterval(() => {
+        cancelled = cancelWrites().catch(() => {});
+      }, STUCK_MS);
       await Promise.allSettled(tasks);
       clearInterval(stuck);
+      // one that is still on its way would cancel what is done next
+      await within(stallMs, cancelled);
     },
     refresh(error) {
       if (toSmslogdError(error).code !== 'database_read_only') return;

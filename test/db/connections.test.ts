@@ -1,5 +1,5 @@
 /** The daemon's connections: a lock is told from a dead connection, and a dead connection from a dead path. */
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { DAEMON_CONNECTIONS, openConnections, type Connections } from '../../src/postgres/connections.ts';
 import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
 import { startProxy, type Proxy } from '../support/proxy.ts';
@@ -38,6 +38,32 @@ const sessions = async () =>
   await db.sql<{ pid: number; name: string }[]>`
     select pid, split_part(application_name, ' ', 2) as name from pg_stat_activity
      where datname = ${db.name} and application_name like ${`smslogd % ${connections.tag}`}`;
+
+test('what is cancelled for nobody needs its result any more is nothing that begins later', async () => {
+  const holder = await db.sql.reserve();
+  await holder`select pg_advisory_lock(1), pg_advisory_lock(2)`;
+  const [before, task] = [connections.control, connections.copy].map((sql, n) =>
+    sql`select pg_advisory_lock(${n + 1}::int8)`.execute(),
+  );
+  await until('both to wait', async () => {
+    const waiting = await db.sql`
+      select from pg_stat_activity where datname = current_database() and wait_event = 'advisory'`;
+    return waiting.length === 2;
+  });
+  vi.useFakeTimers({ toFake: ['setInterval'] });
+  const over = vi.fn<() => void>();
+  const settled = connections.settled([task!]).then(over);
+  // the cancel is sent, and waits on its connection
+  vi.runOnlyPendingTimers();
+  vi.useRealTimers();
+  await holder`select pg_advisory_unlock(2)`;
+  await task;
+  await connections.copy`select`;
+  expect(over).not.toHaveBeenCalled();
+  await holder`select pg_advisory_unlock(1)`;
+  holder.release();
+  await Promise.all([before, settled]);
+});
 
 test('a statement that waits for a lock is left alone, however long that takes', async () => {
   const control = await pidOf('control');
