@@ -96,7 +96,9 @@ export const schemaChecks: readonly Check<Found>[] = [
           from pg_attribute where attrelid = ${LOG}::text::regclass and attnum > 0 and not attisdropped and attnotnull and not atthasdef
            and attidentity = '' and attname not in ('id', 'phone_number', 'type', 'updated_at', 'inserted_at')
         union all
-        select 'nothing keeps an id from coming twice', format('alter table %s add primary key (id);', ${LOG}::text)
+        select 'nothing keeps an id from coming twice',
+               format('alter table %s %sadd primary key (id);', ${LOG}::text,
+                      (select format('drop constraint %I, ', conname) from pg_constraint where conrelid = ${LOG}::text::regclass and contype = 'p'))
          where not exists (
            select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attname = 'id'
             where i.indrelid = ${LOG}::text::regclass and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null

@@ -59,7 +59,8 @@ select says, fix from (
   select 5, format('column %I of %s has no default', w.attname, w.name), format('alter table %s alter column %I set default %s;', w.name, w.attname, w.initial)
     from wanted w join there t using (name, attname) where w.initial is not null and not t.filled
   union all
-  select 6, format('%s lacks %s', p.name, pg_get_constraintdef(c.oid)), format('alter table %s add %s;', p.name, pg_get_constraintdef(c.oid))
+  select 6, format('%s lacks %s', p.name, pg_get_constraintdef(c.oid)), format('alter table %s %sadd %s;', p.name,
+         (select format('drop constraint %I, ', o.conname) from pg_constraint o where o.conrelid = p.there and o.contype = 'p' and c.contype = 'p'), pg_get_constraintdef(c.oid))
     from pair p join pg_constraint c on c.conrelid = p.wanted and c.contype in ('p', 'u', 'c')
    where not exists (select from pg_constraint o where o.conrelid = p.there and o.convalidated and pg_get_constraintdef(o.oid) = pg_get_constraintdef(c.oid))
 ) unfit order by place, says`;

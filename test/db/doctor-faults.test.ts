@@ -287,6 +287,11 @@ test.for([
     ['it is unlogged', 'a crash empties it', sql('alter table verification.sms_log set unlogged')],
     ['its primary key is gone', 'coming twice', sql('alter table verification.sms_log drop constraint sms_log_pkey')],
     [
+      'its primary key is checked at the end of a transaction alone',
+      'coming twice',
+      sql(`alter table verification.sms_log drop constraint sms_log_pkey, add primary key (id) deferrable`),
+    ],
+    [
       'a column of its own must have a value',
       'every SMS is refused',
       sql(`alter table verification.sms_log add note text not null default '';
