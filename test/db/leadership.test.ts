@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { recountHours } from '../../src/figures/counters.ts';
 import { createLeadership, type Leadership } from '../../src/leader/lease.ts';
-import { LEASE_MS } from '../../src/leader/row.ts';
+import { createRow, LEASE_MS } from '../../src/leader/row.ts';
 import { silentLog } from '../../src/log.ts';
 import { openConnections, type Connections } from '../../src/postgres/connections.ts';
 import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
@@ -66,10 +66,27 @@ test('one that gives it back is replaced at once, and one that mirrors does not 
   const mirrors = seek('mirrors');
   await leads(mirrors.leadership);
   await standsBy(polls.leadership);
+  // what it has not it cannot give back
+  await polls.leadership.release();
+  expect([...(await db.sql`select holder from smslogd.leader`)]).toEqual([{ holder: 'mirrors' }]);
   mirrors.die();
   await mirrors.leadership.release();
   await leads(polls.leadership);
   expect(polls.leadership.term).toBe(3n);
+});
+
+test('a lease that its holder has renewed since somebody looked at it is not taken', async () => {
+  const [first, second] = ['first', 'second'].map((holder) =>
+    createRow({ connections, slot: db.name, holder, mirrors: true }),
+  );
+  await first!.take(undefined);
+  expect(await second!.look()).toMatchObject({ free: false });
+  await db.sql`update smslogd.leader set expires_at = clock_timestamp()`;
+  const seen = await second!.look();
+  expect(seen).toMatchObject({ free: true });
+  await first!.renew(1n, true);
+  expect(await second!.take(seen)).toBeUndefined();
+  expect(await second!.take(await second!.look())).toBe(2n);
 });
 
 test('one that gives it up leaves it to another one; alone it leads again', async () => {

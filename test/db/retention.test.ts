@@ -95,6 +95,17 @@ test('a daemon that leads no longer freezes no hour and removes no row', async (
   expect(await removeRows(sql, gone, before, 'true')).toBe(gone.length);
 });
 
+test('no hour is frozen while it waits to be counted, not the first one either', async () => {
+  const [row] = await db.sql<{ at: string }[]>`select smslogd.hour_of(now() - interval '10 days')::text as at`;
+  const { at } = row!;
+  await db.sql`update smslogd.settings set frozen_before = ${at}::text::timestamptz`;
+  await db.sql`insert into smslogd.changed_hour values (${at}::text::timestamptz)`;
+  const freeze = () => sql`select smslogd.freeze_hours(${at}::text::timestamptz + interval '1 hour') as frozen`;
+  expect([...(await freeze())]).toEqual([{ frozen: false }]);
+  await db.sql`delete from smslogd.changed_hour`;
+  expect([...(await freeze())]).toEqual([{ frozen: true }]);
+});
+
 test('rows that nothing is old enough of stay, and so does everything at a second turn', async () => {
   await insert(500, 3);
   await retain();

@@ -57,6 +57,18 @@ test('teardown marks the checkpoint before it ends the reader, drops slot and pu
   ]);
 });
 
+test('a publication that somebody is changing is not waited for in a row with others, and dropped afterwards', async () => {
+  const session = await db.sql.reserve();
+  await session.unsafe(`begin; comment on publication smslogd is 'held'`);
+  const said: string[] = [];
+  const done = teardown(db.sql, db.config(), (line) => said.push(line));
+  await until('it to try again', () => said.includes('a table is locked by another session; trying again'));
+  await session.unsafe('rollback');
+  session.release();
+  await done;
+  expect(await publications()).toHaveLength(0);
+});
+
 test('a second teardown finds nothing to drop and is no failure; migrate clears the mark', async () => {
   await run();
   expect(await run()).toEqual([
