@@ -505,6 +505,22 @@ test('a daemon whose connection was cut in the middle of a write steps down when
   expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
 });
 
+test('after a teardown a daemon that goes on writes, copies and completes nothing', async () => {
+  const { id } = await insertVerification(db.sql);
+  const store = createStore(db.daemon, db.config());
+  const source = await describeSource(db.daemon, db.config());
+  await store.read();
+  const { term } = await store.acquire(await nextTerm(db.sql));
+  await db.sql`update smslogd.checkpoint set removed_at = now()`;
+  await stepsDown(store.write(batchOf(id), term));
+  await stepsDown(store.reconcileChunk(source, undefined, 10, { term }));
+  await stepsDown(store.copyRows(source, [id], term));
+  expect(await logged()).toBe(0);
+  await db.sql`insert into verification.sms_log (id, phone_number, type) values (${id}, '+380000000001', 'verification')`;
+  await stepsDown(store.fillGatewayIds(source, [id], term));
+  expect(await db.sql`select from verification.sms_log where gateway_id is not null`).toHaveLength(0);
+});
+
 test('two daemons: one streams, the other stands by and takes over when the first stops', async () => {
   const first = start();
   await first.streaming();

@@ -1,6 +1,9 @@
+import type { PeerCertificate } from 'node:tls';
 import { expect, test, vi } from 'vitest';
 import { loadConfig } from '../../src/settings.ts';
 import { encryptionCheck } from '../../src/doctor/encryption.ts';
+import { addressOf } from '../../src/postgres/address.ts';
+import { tlsOptions } from '../../src/postgres/tls.ts';
 
 const check = (env: Record<string, string>) => encryptionCheck.run({ env, config: loadConfig(env) });
 
@@ -36,4 +39,18 @@ test('each address is judged, and the one that is wrong is named', async () => {
     says: expect.stringMatching(/^DATABASE_REPLICATION_URL: /),
     fix: expect.stringContaining('sslrootcert=FILE'),
   });
+});
+
+test.each([
+  ['*.db.example', 'one.db.example', true],
+  ['*.DB.example', 'One.db.example', true],
+  ['*.db.example', 'two.one.db.example', false],
+  ['*.db.example', 'db.example', false],
+  ['*.db.example', '.db.example', false],
+  ['o*.db.example', 'one.db.example', false],
+  ['db.example', 'one.db.example', false],
+])('a certificate for %s is one for %s: %s', (name, host, fits) => {
+  const { tls } = addressOf(`postgres://u@${host}/d?sslmode=verify-full&sslrootcert=system`);
+  const seen = { subjectaltname: `DNS:${name}`, subject: { CN: host } } as PeerCertificate;
+  expect(tlsOptions(tls, host).checkServerIdentity!(host, seen) === undefined).toBe(fits);
 });

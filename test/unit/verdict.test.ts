@@ -125,6 +125,15 @@ test.for<readonly [string, Partial<Known>, Level, string | undefined]>([
     'well',
     undefined,
   ],
+  [
+    'this daemon has no poller, whatever it once knew of the gateway',
+    {
+      loops: ['mirror'],
+      ...gateway({ breaker_open: true, trouble: 'gateway_unreachable', last_success_age: 700, clock_offset: 900 }),
+    },
+    'well',
+    undefined,
+  ],
   ['the mirror repairs', { mirror: 'repairing' }, 'impaired', 'SmslogdMirrorLag'],
   ['the mirror copies for the first time', { mirror: 'snapshot' }, 'well', undefined],
   [
