@@ -27,7 +27,11 @@ export const SESSION: Readonly<Record<string, string>> = {
   default_table_access_method: 'heap',
 };
 
-/** The server ends a session within two minutes whose client's machine has vanished; its own default is two hours. Of a pooler's sessions the pooler is the client. */
+/**
+ * The server ends a session within two minutes whose client's machine has vanished; its own default is two hours. Of a pooler's sessions the pooler is the client. A
+ * session whose last answer was on its way then ends when the system gives up sending it, on Linux after a quarter of an hour. `tcp_user_timeout` would end that one
+ * too, but also a stream that rests while the log is locked: Linux counts the time of a closed window.
+ */
 const KEEPALIVES = { tcp_keepalives_idle: '60', tcp_keepalives_interval: '20', tcp_keepalives_count: '3' };
 
 /** All of it as the start-up parameter `options`. Poolers refuse it: doctor then says what to set for the role. */
