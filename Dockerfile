@@ -5,7 +5,8 @@ FROM base AS build
 WORKDIR /app
 COPY package.json package-lock.json ./
 RUN npm ci --no-audit --no-fund
-COPY tsconfig.json tsconfig.build.json ./
+COPY tsconfig.json ./
+COPY .ci/build.js .ci/
 COPY src src
 RUN npm run build && chmod +x dist/cli.js
 

@@ -7,7 +7,7 @@ import { allCommands, COMMANDS } from './commands/list.ts';
 import { SmslogdError, toSmslogdError } from './errors.ts';
 import { framesOf } from './log.ts';
 import { near } from './nearest.ts';
-import { VERSION } from './version.ts';
+import { VERSION } from './package.ts';
 import { flow } from './wrap.ts';
 
 export interface Terminal extends Io {

@@ -1,14 +1,14 @@
 /**
  * The settings: one table that reads them, checks them, prints them and documents them.
  */
-import { z } from 'zod';
+import * as z from 'zod';
 import { SmslogdError } from './errors.ts';
 import { readAddress } from './postgres/address.ts';
 import { AddressProblem } from './postgres/conninfo.ts';
 import { splitTable } from './postgres/quoting.ts';
 import { unreadableFile } from './postgres/tls.ts';
 import { readValueFile, reasonOf, shownPath, whyUnreadable } from './secret-file.ts';
-import { nearestZone } from './timezones.ts';
+import { isTimezone, nearestZone, runtimeZones } from './timezones.ts';
 
 const text = z.string().min(1);
 const identifier = text.regex(/^[a-z0-9_]{1,63}$/, 'lower-case letters, digits and underscores, at most 63');
@@ -270,23 +270,6 @@ function wrongAddress(source: string, env: NodeJS.ProcessEnv): AddressProblem | 
   } catch (error) {
     if (!(error instanceof AddressProblem)) throw error;
     return error;
-  }
-}
-
-/** What the runtime knows, without names that PostgreSQL may not have. */
-function runtimeZones(): string[] {
-  const offsets = Array.from({ length: 12 }, (_, i) => [`Etc/GMT-${i + 1}`, `Etc/GMT+${i + 1}`]);
-  return ['UTC', 'Europe/Kyiv', ...Intl.supportedValuesOf('timeZone'), ...offsets.flat()];
-}
-
-/** Offsets such as +03:00 are none: PostgreSQL reads them with the opposite sign. What the database makes of a name is asked later (timezones.ts). */
-function isTimezone(name: string): boolean {
-  if (!/^[A-Za-z]/.test(name)) return false;
-  try {
-    Intl.DateTimeFormat('en', { timeZone: name });
-    return true;
-  } catch {
-    return false;
   }
 }
 

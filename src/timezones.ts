@@ -60,6 +60,25 @@ async function otherwise(query: Query, asked: readonly (readonly [string, string
     });
 }
 
+/** What the runtime knows, without names that PostgreSQL may not have. */
+export function runtimeZones(): string[] {
+  const offsets = Array.from({ length: 12 }, (_, i) => [`Etc/GMT-${i + 1}`, `Etc/GMT+${i + 1}`]);
+  return ['UTC', 'Europe/Kyiv', ...Intl.supportedValuesOf('timeZone'), ...offsets.flat()];
+}
+
+/** Offsets such as +03:00 are none: PostgreSQL reads them with the opposite sign. What the database makes of a name is asked later. */
+export function isTimezone(name: string): boolean {
+  // without the runtime's tables, which take their time to load
+  if (name === 'UTC') return true;
+  if (!/^[A-Za-z]/.test(name)) return false;
+  try {
+    Intl.DateTimeFormat('en', { timeZone: name });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** Where several are as near, these come first. */
 const USUAL = ['UTC', 'Europe/Kyiv'];
 

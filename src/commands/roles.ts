@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs';
+import { ROOT } from '../package.ts';
 import type { Command } from './command.ts';
 
-const ROLES = new URL('../../sql/roles.sql', import.meta.url);
+const ROLES = new URL('sql/roles.sql', ROOT);
 
 export const command: Command = {
   summary: 'prints the SQL that creates the roles, for an administrator of PostgreSQL',

@@ -24,7 +24,7 @@ import type { Sql } from '../postgres/pools.ts';
 import { requireSchema } from '../schema/migrate.ts';
 import { backoff, pause, supervise } from '../supervise.ts';
 import { requireTimezones } from '../timezones.ts';
-import { VERSION } from '../version.ts';
+import { VERSION } from '../package.ts';
 import type { Command } from './command.ts';
 
 /** A stop takes less than 10 s: what is not done by then is left to the next start, which resumes it. */

@@ -8,7 +8,7 @@ import { inSight, statusText } from '../page/terminal.ts';
 import { openDatabase } from '../postgres/pools.ts';
 import { requireSchema } from '../schema/migrate.ts';
 import { pause } from '../supervise.ts';
-import { VERSION } from '../version.ts';
+import { VERSION } from '../package.ts';
 import type { Command, Io } from './command.ts';
 
 const WATCH_MS = 5_000;

@@ -5,7 +5,7 @@
 import { SmslogdError } from '../errors.ts';
 import { seededRandom } from '../simulator/random.ts';
 import { pause } from '../supervise.ts';
-import { VERSION } from '../version.ts';
+import { VERSION } from '../package.ts';
 import {
   finishSettling,
   killAndRestart,

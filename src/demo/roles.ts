@@ -1,9 +1,10 @@
 /** The demo's roles, as in production: the daemon and the reimbursement service have only the privileges that they need. */
 import { readFileSync } from 'node:fs';
+import { ROOT } from '../package.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { quoteLiteral } from '../postgres/quoting.ts';
 
-const ROLES = new URL('../../sql/roles.sql', import.meta.url);
+const ROLES = new URL('sql/roles.sql', ROOT);
 
 export const DAEMON_ROLE = 'smslogd';
 /** the daemon's stream and slot */

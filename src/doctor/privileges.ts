@@ -1,10 +1,11 @@
 /** What the daemon's role lacks of sql/grants.sql: the file that `migrate --role` runs is the only list of what the role needs. */
 import { readFileSync } from 'node:fs';
+import { ROOT } from '../package.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { fill, quoteIdentifier } from '../postgres/quoting.ts';
 import type { Source } from '../source.ts';
 
-const GRANTS = new URL('../../sql/grants.sql', import.meta.url);
+const GRANTS = new URL('sql/grants.sql', ROOT);
 
 interface Wanted {
   readonly kind: 'schema' | 'tables' | 'table' | 'column' | 'function';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { ReplyFault, type Found } from './reply-fault.ts';
 
 const id = z.union([z.string().max(64), z.int().nonnegative().transform(String)]);

@@ -3,6 +3,7 @@
  * Markdown becomes HTML as far as these documents use it: headings, paragraphs, lists, tables, blocks of code; a test holds that none of it is left over.
  */
 import { readFileSync } from 'node:fs';
+import { ROOT } from '../package.ts';
 import { documentHead, policyOf } from './head.ts';
 import { escape } from './wording.ts';
 import { STYLE } from './style.ts';
@@ -26,10 +27,10 @@ code { font: .9em ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: an
 
 export const DOCUMENT_POLICY = policyOf(DOCUMENT_STYLE);
 
-/** What is served, by path: `/docs/runbook.md` and so on. Without the files, as in a bundle, there are none. */
-export function documents(root: URL = new URL('../../', import.meta.url)): ReadonlyMap<string, () => string> {
+/** What is served, by path: `/docs/runbook.md` and so on. */
+export function documents(): ReadonlyMap<string, () => string> {
   return new Map(
-    NAMES.map((name) => [`/${name}`, () => documentPage(name, readFileSync(new URL(name, root), 'utf8'))]),
+    NAMES.map((name) => [`/${name}`, () => documentPage(name, readFileSync(new URL(name, ROOT), 'utf8'))]),
   );
 }
 

@@ -6,6 +6,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Client } from 'pg';
+import { ROOT } from '../package.ts';
 import type { Config } from '../settings.ts';
 import { MIGRATION_LOCK } from '../postgres/advisory-locks.ts';
 import { retryWhileLocked } from '../postgres/briefly.ts';
@@ -24,7 +25,7 @@ import { applyGrants, daemonRoles, grantStatements } from './grants.ts';
 import { policiesInTheWay } from './policies.ts';
 import { requireTimezones } from '../timezones.ts';
 
-const MIGRATIONS = fileURLToPath(new URL('../../migrations/', import.meta.url));
+const MIGRATIONS = fileURLToPath(new URL('migrations/', ROOT));
 
 const LOCK_TIMEOUT_MS = 400;
 const LOCKED_MS = 60_000;

@@ -5,12 +5,13 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { ROOT } from '../package.ts';
 import type { Config } from '../settings.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { fill, quoteInBody, quoteLiteral } from '../postgres/quoting.ts';
 import type { Source } from '../source.ts';
 
-const FOLDER = fileURLToPath(new URL('../../sql/', import.meta.url));
+const FOLDER = fileURLToPath(new URL('sql/', ROOT));
 
 /** In the order in which they need each other. */
 const FILES = [

@@ -6,7 +6,7 @@
  *   DELETE /faults   removes the faults
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { z } from 'zod';
+import * as z from 'zod';
 import { toSmslogdError } from '../errors.ts';
 import { readFaults, tellFaults } from './fault-words.ts';
 import type { Faults } from './faults.ts';

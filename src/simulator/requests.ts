@@ -1,6 +1,6 @@
 /** Parses a client's request: a status request or a message to send, in XML or JSON. Undefined: not recognized. */
 import { parseXml, XmlElement } from '@rgrove/parse-xml';
-import { z } from 'zod';
+import * as z from 'zod';
 
 export interface Message {
   /** single, bulk or individual */

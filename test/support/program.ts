@@ -9,7 +9,7 @@ const COMPILED = 'SMSLOGD_TEST_COMPILED';
 export function compile(): readonly string[] {
   const { [COMPILED]: given } = process.env;
   if (given !== undefined) return [given];
-  execFileSync(join(ROOT, 'node_modules', '.bin', 'tsc'), ['-p', join(ROOT, 'tsconfig.build.json')], { cwd: ROOT });
+  execFileSync('npm', ['run', '--silent', 'build'], { cwd: ROOT });
   return [join(ROOT, 'dist', 'cli.js')];
 }
 

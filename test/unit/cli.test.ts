@@ -5,7 +5,7 @@ import { expect, test } from 'vitest';
 import { commandLine } from '../../src/command-line.ts';
 import { allCommands } from '../../src/commands/list.ts';
 import { near, nearest } from '../../src/nearest.ts';
-import { VERSION } from '../../src/version.ts';
+import { VERSION } from '../../src/package.ts';
 
 async function run(words: string[], env: NodeJS.ProcessEnv = {}, size?: { columns: number; rows: number }) {
   const out: string[] = [];
