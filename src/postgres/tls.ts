@@ -12,6 +12,7 @@ import {
   type SecureContextOptions,
   type SecureVersion,
 } from 'node:tls';
+import { isDeepStrictEqual } from 'node:util';
 import { codeOf, SmslogdError } from '../errors.ts';
 import { whyUnreadable } from '../secret-file.ts';
 import { tlsTroubleOf, type TlsTrouble } from '../tls-failure.ts';
@@ -51,9 +52,13 @@ export function tlsOptions(tls: TlsSettings, name: string): ConnectionOptions {
   };
 }
 
+let made: { readonly options: SecureContextOptions; readonly context: SecureContext } | undefined;
+
+/** The last one where nothing has changed: to parse a system's certificates takes longer than all else of a login, and a daemon logs in ten times. */
 function contextOf(options: SecureContextOptions): SecureContext {
   try {
-    return createSecureContext(options);
+    if (!isDeepStrictEqual(options, made?.options)) made = { options, context: createSecureContext(options) };
+    return made!.context;
   } catch (error) {
     throw tlsFailure(error);
   }

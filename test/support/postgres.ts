@@ -3,6 +3,7 @@ import postgres, { type Options, type Sql } from 'postgres';
 import type { TestProject } from 'vitest/node';
 import { readFileSync } from 'node:fs';
 import { createConnection } from 'node:net';
+import { createSecureContext, type SecureContext } from 'node:tls';
 import { loadConfig } from '../../src/settings.ts';
 import { createCluster, type Cluster, type ClusterOptions } from '../../src/demo/cluster.ts';
 import { createRoles, DAEMON_ROLE } from '../../src/demo/roles.ts';
@@ -83,10 +84,19 @@ export function connect(address: string, options: Options<Record<string, never>>
     database: pathname.slice(1),
     username,
     password,
-    ssl: authority === null ? false : { ca: readFileSync(authority), servername: host },
+    ssl: authority === null ? false : { secureContext: contextOf(authority), servername: host },
     onnotice: () => {},
   };
   return postgres({ ...own, ...options });
+}
+
+const contexts = new Map<string, SecureContext>();
+
+/** To parse a certificate takes as long as the rest of a login. */
+function contextOf(authority: string): SecureContext {
+  const context = contexts.get(authority) ?? createSecureContext({ ca: readFileSync(authority) });
+  contexts.set(authority, context);
+  return context;
 }
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {

@@ -1,5 +1,8 @@
-import type { PeerCertificate } from 'node:tls';
-import { expect, test, vi } from 'vitest';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { rootCertificates, type PeerCertificate } from 'node:tls';
+import { expect, onTestFinished, test, vi } from 'vitest';
 import { loadConfig } from '../../src/settings.ts';
 import { encryptionCheck } from '../../src/doctor/encryption.ts';
 import { addressOf } from '../../src/postgres/address.ts';
@@ -53,4 +56,21 @@ test.each([
   const { tls } = addressOf(`postgres://u@${host}/d?sslmode=verify-full&sslrootcert=system`);
   const seen = { subjectaltname: `DNS:${name}`, subject: { CN: host } } as PeerCertificate;
   expect(tlsOptions(tls, host).checkServerIdentity!(host, seen) === undefined).toBe(fits);
+});
+
+test('a root certificate is parsed once, and again when its file has another one', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'smslogd-root-'));
+  onTestFinished(() => rmSync(directory, { recursive: true }));
+  const file = join(directory, 'root.crt');
+  const { tls } = addressOf(`postgres://u@db.example/d?sslmode=verify-full&sslrootcert=${file}`);
+  const contextWith = (certificate: string) => {
+    writeFileSync(file, certificate);
+    return tlsOptions(tls, 'db.example').secureContext;
+  };
+  const [one, other] = rootCertificates;
+  const first = contextWith(one!);
+  expect(contextWith(one!)).toBe(first);
+  const second = contextWith(other!);
+  expect(second).not.toBe(first);
+  expect(contextWith(other!)).toBe(second);
 });
