@@ -255,8 +255,8 @@ function rangeSql(range: ChunkRange): { filter: string; limit: string; parameter
  * A chunk of a reconcile: $1 the text before the code, $2 the slot, $3 the term or null, $4 the id to continue after, or the ids. Inserts the rows that the
  * log lacks. `onConflict`: a row that another session inserts at the same time fails the chunk, or has its gateway id filled in.
  *
- * If a user's trigger changed the id of a row, each reconcile would add a copy: the chunk then divides by zero, which rolls it back. A row without a time
- * passes the time filter, is rejected by the log, and is set aside.
+ * Of two rows with one id, which a source without a key can have, one is copied. If a user's trigger changed the id of a row, each reconcile would add a
+ * copy: the chunk then divides by zero, which rolls it back. A row without a time passes the time filter, is rejected by the log, and is set aside.
  */
 function chunkStatement(
   config: Config,
@@ -271,7 +271,7 @@ function chunkStatement(
 with durable as materialized (select set_config('synchronous_commit', 'on', true)),
 chunk as materialized (
   select c.*, k.complete
-    from (select s.id, ${s('phone_number')} as phone, ${s('code')} as code, ${instant} as inserted_at,
+    from (select distinct on (s.id) s.id, ${s('phone_number')} as phone, ${s('code')} as code, ${instant} as inserted_at,
                  ${s('gateway_id')} as gateway_id, ${statusSql(s('gateway_id'), s('gateway_status'))} as gateway_status,
                  ${largeSql(source, 's', config.SMS_BODY)} as large
             from ${source.table} s where ${filter} order by s.id ${limit}) c

@@ -311,3 +311,13 @@ test('nothing is set aside on a server that does not know the time zone, as afte
   await mirror.streaming();
   await until('the rows', async () => (await logged()) === 3);
 });
+
+test('of two rows with one id in a source without a key one is copied', async () => {
+  await db.sql`alter table verification.verifications drop constraint verifications_pkey`;
+  const { id } = await insertVerification(db.sql);
+  await insertVerification(db.sql, { id });
+  mirror = startMirror(db, { log });
+  await mirror.streaming();
+  expect(await logged()).toBe(1);
+  expect(lines).toEqual([]);
+});
