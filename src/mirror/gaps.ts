@@ -1,4 +1,5 @@
 /** Fills gaps: a light audit finds source rows that the log lacks, and copies them. */
+import { retryWhileLocked } from '../postgres/briefly.ts';
 import { lightAudit } from '../reconcile/audit.ts';
 import { fillGatewayIds } from '../reconcile/gateway-ids.ts';
 import { warn, type MirrorContext } from './context.ts';
@@ -31,7 +32,7 @@ export async function fillGaps(
       mirrorTimeoutMs,
       share,
       missing: async (ids) => {
-        const { inserted, refused } = await store.copyRows(source, ids, term);
+        const { inserted, refused } = await retryWhileLocked(signal, () => store.copyRows(source, ids, term));
         filled += inserted;
         for (const id of refused) reportRefused(log, metrics, id);
         metrics.reconcileRows.inc(inserted);

@@ -1,10 +1,10 @@
 /** A trigger of somebody's may refuse a row with any SQLSTATE. That one is set aside or put off; every other row goes on. */
 import { randomUUID } from 'node:crypto';
 import { pino } from 'pino';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { runRetention } from '../../src/figures/retention.ts';
 import type { Log } from '../../src/log.ts';
-import { createDatabase, until, untilNone, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, untilLocked, untilNone, type TestDatabase } from '../support/database.ts';
 import { reply, startGateway } from '../support/gateway.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { insertSms, startPoller } from '../support/poller.ts';
@@ -320,4 +320,29 @@ test('of two rows with one id in a source without a key one is copied', async ()
   await mirror.streaming();
   expect(await logged()).toBe(1);
   expect(lines).toEqual([]);
+});
+
+test('while somebody holds a lock of the log, a mirror that reconciles waits for it with what it has found', async () => {
+  await db.sql`select pg_create_logical_replication_slot(${db.name}, 'test_decoding')`;
+  mirror = startMirror(db, { log });
+  await insertMany(db.sql, 3);
+  await until('the rows', async () => (await logged()) === 3);
+  const states = vi.spyOn(mirror.health, 'setMirrorState');
+  const hold = await db.sql.reserve();
+  await hold`begin`;
+  await hold`lock verification.sms_log in share mode`;
+  await insertMany(db.sql, 3);
+  for (let i = 0; i < 3; i += 1) {
+    await untilLocked('a copy to wait', db.sql, 'verification.sms_log');
+    await until(
+      'it to give up',
+      async () =>
+        (await db.sql`select from pg_locks where not granted and relation = 'verification.sms_log'::regclass`)
+          .length === 0,
+    );
+  }
+  await hold`rollback`;
+  hold.release();
+  await until('the others', async () => (await logged()) === 6);
+  expect(states).not.toHaveBeenCalledWith('stopped', expect.anything());
 });
