@@ -109,7 +109,7 @@ create table if not exists smslogd.sms_refused (
   reason     text,
   refused_at timestamptz not null default now()
 );
-comment on table smslogd.sms_refused is 'Source rows that the log''s constraints or triggers refuse, set aside so that they block no other row; a reconcile retries them';
+comment on table smslogd.sms_refused is 'Source rows that the log''s constraints or triggers refuse, set aside so that they block no other row; audits and reconciles try them again';
 comment on column smslogd.sms_refused.reason is 'The constraint, column or trigger that refused it';
 
 -- Half of each block is left free: a claim changes no indexed column, so that its row stays in its block (HOT) even where all of a block are claimed.

@@ -122,7 +122,7 @@ const TABLE = {
   },
   row_refused: {
     reaction: 'retry',
-    hint: 'A constraint or a trigger of sms_log rejects a source row, or one of its values is larger than 64 KiB; the row is set aside in smslogd.sms_refused with the reason. Fix the cause, then run `smslogd verify --repair`.',
+    hint: 'A constraint or a trigger of sms_log rejects a source row, or one of its values is larger than 64 KiB; the row is set aside in smslogd.sms_refused with the reason. Fix the cause: the next audit of the daemon then logs the row, `smslogd verify --repair` at once.',
   },
   rows_missing: {
     reaction: 'retry',

@@ -175,7 +175,7 @@ export const schemaChecks: readonly Check<Found>[] = [
     if (row === undefined || row.rows === 0) return ok('none');
     return warn(
       `${row.rows} source rows are not in the log, refused by ${row.reasons ?? 'a constraint'}`,
-      'select * from smslogd.sms_refused; -- repair the constraint or the rows, then: smslogd verify --repair',
+      'select * from smslogd.sms_refused; -- repair the constraint or the rows; the next audit of the daemon then logs them, smslogd verify --repair at once',
     );
   }),
 ];

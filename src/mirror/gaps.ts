@@ -1,4 +1,5 @@
-/** Fills gaps: a light audit finds source rows that the log lacks, and copies them. */
+/** Fills gaps: a light audit finds source rows that the log lacks, and copies them. Rows that are set aside are tried again after it. */
+import { codeOf } from '../errors.ts';
 import { retryWhileLocked } from '../postgres/briefly.ts';
 import { lightAudit } from '../reconcile/audit.ts';
 import { fillGatewayIds } from '../reconcile/gateway-ids.ts';
@@ -7,6 +8,10 @@ import { reportRefused } from '../reconcile/quarantine.ts';
 
 /** Several audit intervals: a row that was only late at one audit is checked again. */
 const SINCE_SECONDS = 900;
+/** Set-aside rows in one statement: few, as each one that is refused again puts two errors into the server's log at most. */
+const RETRY = 16;
+/** Ids of set-aside rows that are read at once. */
+const RETRY_READ = 1_000;
 
 export interface FillOptions {
   /** how long to wait for the stream to deliver missing rows; milliseconds. undefined: there is no stream */
@@ -16,7 +21,12 @@ export interface FillOptions {
 }
 
 /** One light audit, which copies what the log lacks. While streaming there should be no gap, so one is logged. */
-export async function fillGaps(
+export async function fillGaps(context: MirrorContext, options: FillOptions, signal: AbortSignal): Promise<void> {
+  await auditOnce(context, options, signal);
+  await retryRefused(context, signal);
+}
+
+async function auditOnce(
   { deps, store, source, term }: MirrorContext,
   { mirrorTimeoutMs, share }: FillOptions,
   signal: AbortSignal,
@@ -51,4 +61,31 @@ export async function fillGaps(
       warn({ log, metrics }, 'rows_missing', 'the audit found source rows missing from the log', { missing, filled });
   }
   await store.saveAuditedXid(auditedXid, term);
+}
+
+/**
+ * Tries set-aside rows again, a few at a time, until some of them are refused again: of rows that are bad for good only these few burden the server's log,
+ * and once the cause is gone all come back at full speed. They were told of when they were set aside. Where a lock is not to be had, the next audit tries.
+ */
+async function retryRefused({ deps, store, source, term }: MirrorContext, signal: AbortSignal): Promise<void> {
+  const { metrics, log } = deps;
+  let back = 0;
+  let ids: string[] = [];
+  try {
+    while (!signal.aborted) {
+      if (ids.length === 0) ids = await store.refusedLongest(RETRY_READ);
+      if (ids.length === 0) break;
+      const some = ids.splice(0, RETRY);
+      const { inserted, refused } = await store.copyRows(source, some, term, true);
+      // in the log by now, or nothing that it must have
+      const settled = some.filter((id) => !refused.includes(id));
+      await store.forget(settled, term);
+      metrics.reconcileRows.inc(inserted);
+      back += inserted;
+      if (refused.length > 0) break;
+    }
+  } catch (error) {
+    if (codeOf(error) !== '55P03') throw error;
+  }
+  if (back > 0) log.info({ rows: back }, 'rows that had been set aside are in the log now');
 }

@@ -52,14 +52,14 @@ export function faultOf(error: unknown): Fault {
 
 /**
  * Writes all rows by `write`, which must be safe to repeat and takes no rows, too. Calls `refuse` for each row whose own fault it is that it cannot be
- * written. Throws what concerns every row; some of them may be written then.
+ * written. Throws what concerns every row; some of them may be written then. `proven`: that the rows, and not everybody, are refused is known already.
  */
 export async function writeAccepted<Row>(
   rows: readonly Row[],
   write: (rows: readonly Row[]) => Promise<void>,
   refuse: (row: Row, error: unknown) => Promise<void>,
+  proven = false,
 ): Promise<void> {
-  let proven = false;
   const failureOf = async (some: readonly Row[]): Promise<{ error: unknown } | undefined> => {
     try {
       await write(some);

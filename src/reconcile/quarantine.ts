@@ -2,7 +2,9 @@
  * What happens to a refused row: a source row that a constraint, a trigger or its size keeps out of the log. It is set aside in smslogd.sms_refused and
  * logged once, and the other rows go on. Of the server's error only names are stored: its message and detail can contain the row's values.
  *
- * A row is forgotten here once a reconcile or `smslogd verify --repair` finds it in the log.
+ * The mirror's audits try set-aside rows again, those first that were tried longest ago, and forget what is not refused any more: it is in the log then, or
+ * the log need not have it, because its source row is gone, older than RETENTION_DAYS or before the horizon of SNAPSHOT=never. A reconcile and
+ * `smslogd verify --repair` try all rows that the log lacks, and forget here what is in the log.
  */
 import { codeOf, SmslogdError } from '../errors.ts';
 import { steppedDown } from '../leader/stepped-down.ts';
@@ -86,6 +88,22 @@ export function createQuarantine(sql: Sql, slot: string) {
         [arrayLiteral(ids)],
       );
       return rows.map(({ id }) => id);
+    },
+
+    /** At most `size` ids of set-aside rows, those first that were refused longest ago. Throws 55P03 if their table is locked. */
+    async refusedLongest(size: number): Promise<string[]> {
+      const text = `select id::text as id from smslogd.sms_refused order by refused_at limit ${size}`;
+      return (await briefly<{ id: string }>(sql, text, [])).map(({ id }) => id);
+    },
+
+    /** Forgets these set-aside rows, if the term is still ours. Throws 55P03 if their table is locked. */
+    async forget(ids: readonly string[], term: bigint): Promise<void> {
+      await briefly(
+        sql,
+        `delete from smslogd.sms_refused where id = any ($1::text::uuid[])
+            and exists (select from smslogd.checkpoint where slot_name = $2::text and term = $3::text::int8 and removed_at is null)`,
+        [arrayLiteral(ids), slot, String(term)],
+      );
     },
 
     /** Forgets set-aside rows that are in the log now. */

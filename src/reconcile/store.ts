@@ -102,12 +102,8 @@ export function createReconcileStore(sql: Sql, config: Config, quarantine: Quara
     };
   };
 
-  /** Copies these rows; a row that the log rejects does not block the others. */
-  const copyIds = async (
-    source: Source,
-    ids: readonly string[],
-    options: ChunkOptions,
-  ): Promise<Pick<CopiedChunk, 'inserted' | 'completed' | 'refused'>> => {
+  /** Copies these rows; a row that the log rejects does not block the others. `setAside`: each of them was rejected before, for a fault of its own. */
+  const copyIds = async (source: Source, ids: readonly string[], options: ChunkOptions, setAside = false) => {
     const sum = { inserted: 0, completed: 0, refused: [] as string[] };
     const write = async (some: readonly string[]) => {
       const { inserted, completed, refused } = await chunkOnce(source, { ids: some }, options);
@@ -115,10 +111,11 @@ export function createReconcileStore(sql: Sql, config: Config, quarantine: Quara
       sum.completed += completed;
       sum.refused.push(...refused);
     };
-    await writeAccepted(ids, write, async (id, error) => {
+    const refuse = async (id: string, error: unknown) => {
       await quarantine.setAsideRejected(id, error, options.term);
       sum.refused.push(id);
-    });
+    };
+    await writeAccepted(ids, write, refuse, setAside);
     return sum;
   };
 
@@ -148,13 +145,14 @@ export function createReconcileStore(sql: Sql, config: Config, quarantine: Quara
       return { last: ids.at(-1), scanned: ids.length, ...(await copyIds(source, ids, options)) };
     },
 
-    /** Copies the source rows `ids` (a few hundred at most) that the log lacks; `refused`: those that the log rejects. */
+    /** Copies the source rows `ids` (a few hundred at most) that the log lacks; `refused`: those that the log rejects. `setAside`: they were rejected before. */
     async copyRows(
       source: Source,
       ids: readonly string[],
       term: bigint,
+      setAside = false,
     ): Promise<Pick<CopiedChunk, 'inserted' | 'refused'>> {
-      return await copyIds(source, ids, { term });
+      return await copyIds(source, ids, { term }, setAside);
     },
 
     /** At most `size` ids after `after`, in id order, of queued SMS without a gateway id that were queued in the last `seconds` (undefined: all). */

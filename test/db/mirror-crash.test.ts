@@ -515,6 +515,10 @@ test('after a teardown a daemon that goes on writes, copies and completes nothin
   await stepsDown(store.write(batchOf(id), term));
   await stepsDown(store.reconcileChunk(source, undefined, 10, { term }));
   await stepsDown(store.copyRows(source, [id], term));
+  await db.sql`insert into smslogd.sms_refused (id, sqlstate) values (${id}, '23514')`;
+  await stepsDown(store.copyRows(source, [id], term, true));
+  await store.forget([id], term);
+  expect(await db.sql`select from smslogd.sms_refused`).toHaveLength(1);
   expect(await logged()).toBe(0);
   await db.sql`insert into verification.sms_log (id, phone_number, type) values (${id}, '+380000000001', 'verification')`;
   await stepsDown(store.fillGatewayIds(source, [id], term));

@@ -1,20 +1,26 @@
-/** A trigger of somebody's may refuse a row with any SQLSTATE. That one is set aside or put off; every other row goes on. */
+/**
+ * A trigger of somebody's may refuse a row with any SQLSTATE. That one is set aside or put off; every other row goes on. Audits try again what was set aside.
+ */
 import { randomUUID } from 'node:crypto';
 import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { refreshHourly } from '../../src/figures/counting.ts';
 import { runRetention } from '../../src/figures/retention.ts';
 import type { Log } from '../../src/log.ts';
 import { createDatabase, until, untilLocked, untilNone, type TestDatabase } from '../support/database.ts';
 import { reply, startGateway } from '../support/gateway.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { insertSms, startPoller } from '../support/poller.ts';
-import { insertMany, insertVerification, verification } from '../support/verifications.ts';
+import { difference, insertMany, insertVerification, verification } from '../support/verifications.ts';
 
 /** One or more of each class that a server or a trigger may raise. */
 const CODES =
   '01000 02000 03000 08006 09000 0A000 0B000 0F000 0L000 0P000 0Z000 20000 21000 22003 23505 24000 25006 26000 27000 28000 2B000 2D000 2F005 34000 38001 39P01 3B000 3D000 3F000 40001 40P01 42501 42P01 44000 53100 53300 54000 54001 55000 55006 55P03 57014 57P01 57P02 57P03 58030 72000 F0000 HV000 P0001 P0004 XX000 XX001 SM001 ABCDE 99999'.split(
     ' ',
   );
+
+/** Audits follow each other at once. */
+const AUDITED = { auditMs: 100 };
 
 let db: TestDatabase;
 let mirror: RunningMirror | undefined;
@@ -219,8 +225,8 @@ test('with being removed after RETENTION_DAYS', async () => {
   expect(told()).toEqual(inOrder(bad));
 });
 
-test('what the code of a trigger runs into for one row, among others', async () => {
-  mirror = startMirror(db, { log });
+test('what the code of a trigger runs into for one row, among others, and when they are tried again without them', async () => {
+  mirror = startMirror(db, { log, ...AUDITED });
   await mirror.streaming();
   const holder = await db.sql.reserve();
   await holder`begin`;
@@ -249,6 +255,9 @@ test('what the code of a trigger runs into for one row, among others', async () 
   await until('the others', async () => (await logged()) === 40 * bad.length);
   await until('them to be set aside', async () => (await aside()).length === bad.length);
   expect(sorted(await aside())).toEqual(sorted(bad));
+  await triedAgain();
+  expect(told()).toEqual(inOrder(bad.map(([id = '']) => id)));
+  expect(lines).toHaveLength(bad.length);
   await holder`rollback`;
   holder.release();
 });
@@ -312,14 +321,159 @@ test('nothing is set aside on a server that does not know the time zone, as afte
   await until('the rows', async () => (await logged()) === 3);
 });
 
-test('of two rows with one id in a source without a key one is copied', async () => {
+/** From now on the log refuses every row. */
+const refuseAll = () => db.sql`alter table verification.sms_log add constraint nothing check (false) not valid`;
+const acceptAll = () => db.sql`alter table verification.sms_log drop constraint nothing`;
+
+/** Waits until every row that is set aside now was refused once more. */
+const triedAgain = async () => {
+  const [row] = await db.sql<{ at: string }[]>`select clock_timestamp()::text as at`;
+  await untilNone('them to be tried again', async () => {
+    return (await db.sql`select from smslogd.sms_refused where refused_at < ${row!.at}::text::timestamptz`).length;
+  });
+};
+const counted = async () =>
+  (await mirror!.metrics.errors.get()).values.find(({ labels }) => labels.code === 'row_refused')?.value;
+
+test.each([
+  ['streams', async () => {}],
+  [
+    'reconciles',
+    async () => void (await db.sql`select pg_create_logical_replication_slot(${db.name}, 'test_decoding')`),
+  ],
+])(
+  'rows that a constraint set aside which every row violates come back by themselves once it is gone, each once, where the mirror %s',
+  async (_, prepare) => {
+    await prepare();
+    mirror = startMirror(db, { log, ...AUDITED });
+    await insertMany(db.sql, 3);
+    await until('the first rows', async () => (await logged()) === 3);
+    await refuseAll();
+    await insertMany(db.sql, 40);
+    await until('the others to be set aside', async () => (await aside()).length === 40);
+    await until('them to be told', async () => (await counted()) === 40);
+    await triedAgain();
+    await acceptAll();
+    await untilNone('them to come back', async () => (await aside()).length);
+    expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
+    expect(await db.sql`select from smslogd.sms_poll join verification.sms_log using (id)`).toHaveLength(43);
+    await refreshHourly(db.daemon);
+    expect([...(await db.sql`select sum(sms)::int as sms from smslogd.sms_hourly`)]).toEqual([{ sms: 43 }]);
+    const right = await db.sql`
+      select from verification.verifications v join verification.sms_log l using (id, gateway_id)
+       where l.phone_number = v.phone_number and l.body like '%: ' || v.code and l.inserted_at = v.inserted_at at time zone 'UTC'`;
+    expect(right).toHaveLength(43);
+    expect(told()).toHaveLength(40);
+    expect(new Set(told()).size).toBe(40);
+    expect(await counted()).toBe(40);
+  },
+);
+
+test('rows that are refused for good keep no other one aside, and are told once, whatever the SQLSTATE', async () => {
+  mirror = startMirror(db, { log, ...AUDITED });
+  await mirror.streaming();
+  await refuse('insert');
+  await db.sql.unsafe(`
+    create function pass_over() returns trigger language plpgsql as $$ begin return null; end $$;
+    create trigger pass_over before insert on verification.sms_log for each row when (new.phone_number = 'pass') execute function pass_over()`);
+  const bad: string[] = [];
+  await db.sql.begin(async (tx) => {
+    await insertMany(tx, 1);
+    for (const code of [...CODES, 'pass']) bad.push((await insertVerification(tx, { phone_number: code })).id);
+  });
+  await until('them to be set aside', async () => (await aside()).length === bad.length);
+  await refuseAll();
+  await insertMany(db.sql, 30);
+  await until('the others to be set aside', async () => (await aside()).length === bad.length + 30);
+  await acceptAll();
+  // the bad ones first
+  await db.sql`update smslogd.sms_refused set refused_at = now() - interval '1 day' where id = any (${bad}::uuid[])`;
+  await until('the others', async () => (await logged()) === 31);
+  await triedAgain();
+  expect(inOrder((await aside()).map(([id = '']) => id))).toEqual(inOrder(bad));
+  expect(told()).toHaveLength(bad.length + 30);
+  expect(new Set(told()).size).toBe(bad.length + 30);
+  expect(lines).toHaveLength(bad.length + 30);
+  expect(await counted()).toBe(bad.length + 30);
+  await db.sql.unsafe('drop trigger refuse on verification.sms_log; drop trigger pass_over on verification.sms_log');
+  await untilNone('them to come back', async () => (await aside()).length);
+  expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
+});
+
+test('a row that is set aside is forgotten where the log need not have it any more: the source row is gone, or older than RETENTION_DAYS', async () => {
+  mirror = startMirror(db, { log, env: { RETENTION_DAYS: '3' }, ...AUDITED });
+  await mirror.streaming();
+  await refuseAll();
+  await insertMany(db.sql, 3);
+  await until('them to be set aside', async () => (await aside()).length === 3);
+  const [gone, old, due] = (await aside()).map(([id]) => id);
+  await db.sql`delete from verification.verifications where id = ${gone!}`;
+  await db.sql`update verification.verifications set inserted_at = now() - interval '4 days' where id = ${old!}`;
+  await until('two to be forgotten', async () => (await aside()).length === 1);
+  expect(await aside()).toEqual([[due, '23514']]);
+  await acceptAll();
+  await until('the third one', async () => (await logged()) === 1);
+});
+
+test('one whose value was too large comes back once it is smaller', async () => {
+  await db.sql.unsafe(`
+    alter table verification.verifications alter phone_number type text;
+    drop index verification.verifications_phone_number_idx, verification.verifications_phone_number_inserted_at_idx`);
+  mirror = startMirror(db, { log, ...AUDITED });
+  await mirror.streaming();
+  const { id } = await insertVerification(db.sql, { phone_number: '0'.repeat(70_000) });
+  await until('it to be set aside', async () => (await aside()).length === 1);
+  await triedAgain();
+  await db.sql`update verification.verifications set phone_number = '+380000000001' where id = ${id}`;
+  await until('it to come back', async () => (await logged()) === 1);
+  await untilNone('it to be forgotten', async () => (await aside()).length);
+  expect(lines).toHaveLength(1);
+});
+
+test('of two rows with one id in a source without a key one is copied, and one comes back', async () => {
   await db.sql`alter table verification.verifications drop constraint verifications_pkey`;
-  const { id } = await insertVerification(db.sql);
-  await insertVerification(db.sql, { id });
-  mirror = startMirror(db, { log });
+  const copied = await insertVerification(db.sql);
+  await insertVerification(db.sql, { id: copied.id });
+  mirror = startMirror(db, { log, ...AUDITED });
   await mirror.streaming();
   expect(await logged()).toBe(1);
   expect(lines).toEqual([]);
+  await refuseAll();
+  const { id } = await insertVerification(db.sql);
+  await insertVerification(db.sql, { id });
+  await until('it to be set aside', async () => (await aside()).length === 1);
+  await acceptAll();
+  await until('it to come back', async () => (await logged()) === 2);
+  await untilNone('it to be forgotten', async () => (await aside()).length);
+  expect(told()).toEqual([id]);
+});
+
+const maybe = (body: string) =>
+  `create or replace function maybe() returns trigger language plpgsql as $$ begin ${body}; end $$`;
+
+test('while somebody holds a lock of the log, audits go on without what is set aside, and it comes back afterwards', async () => {
+  await db.sql.unsafe(`${maybe("raise exception 'no'")};
+    create trigger maybe before insert on verification.sms_log for each row execute function maybe()`);
+  mirror = startMirror(db, { log, ...AUDITED });
+  await mirror.streaming();
+  await insertMany(db.sql, 3);
+  await until('them to be set aside', async () => (await aside()).length === 3);
+  const hold = await db.sql.reserve();
+  await hold`begin`;
+  // as a CREATE INDEX does
+  await hold`lock verification.sms_log in share mode`;
+  await db.sql.unsafe(maybe('return new'));
+  // each audit saves in the checkpoint what it has found
+  const saved = async () => (await db.sql<{ xmin: string }[]>`select xmin::text from smslogd.checkpoint`)[0]!.xmin;
+  for (let i = 0; i < 3; i += 1) {
+    const before = await saved();
+    await until('an audit', async () => (await saved()) !== before);
+  }
+  expect(await logged()).toBe(0);
+  await hold`rollback`;
+  hold.release();
+  await until('them to come back', async () => (await logged()) === 3);
+  expect(told()).toHaveLength(3);
 });
 
 test('while somebody holds a lock of the log, a mirror that reconciles waits for it with what it has found', async () => {
