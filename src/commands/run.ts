@@ -155,7 +155,7 @@ async function daemon(
       // it may wait for a lock
       await Promise.race([databaseAtStart(config, upkeep, log, stop.signal), once(stop.signal, 'abort')]);
       // what is counted from: before anything is written
-      const begun = figures.refresh().then(summarize.begin);
+      const begun = figures.begin().then(summarize.begin);
       run('leader', (signal, works) => leader.run(signal, works));
       run('waits', (signal) => watchWaits({ ...connections, config, log, metrics }, signal));
       const mirror = createMirror({ config, connections, lead: leader, metrics, log, health, onCaughtUp });
@@ -248,10 +248,10 @@ function reload(steps: readonly (() => void)[], log: Log): void {
 }
 
 /**
- * The one info line a minute: SMS that entered the log and requests to the gateway since the last line, or since `begin`, which is told once the figures
- * were read for the first time; SMS open and lag now.
+ * The one info line a minute: SMS that entered the log and requests to the gateway since the last line, or since `begin`, which is told how many
+ * SMS had entered it by then; SMS open and lag now.
  */
-function createSummary(log: Log, metrics: Metrics): Record<'begin' | 'tell', () => Promise<void>> {
+function createSummary(log: Log, metrics: Metrics) {
   let last: { mirrored: number; polled: number } | undefined;
   const read = async () => {
     // undefined until the database was read
@@ -259,10 +259,10 @@ function createSummary(log: Log, metrics: Metrics): Record<'begin' | 'tell', () 
     return mirrored === undefined ? undefined : { mirrored, polled: await total(metrics.pollRequests) };
   };
   return {
-    begin: async () => {
-      last ??= await read();
+    begin: (mirrored: number | undefined): void => {
+      if (mirrored !== undefined) last ??= { mirrored, polled: 0 };
     },
-    tell: async () => {
+    tell: async (): Promise<void> => {
       const now = await read();
       log.info(
         {

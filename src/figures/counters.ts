@@ -172,6 +172,15 @@ export const ENTERED = `
           union all select type, entered from smslogd.changed_hour where entered > 0) s
    group by type`;
 
+export async function verificationsEntered(sql: Sql, limitMs: number): Promise<number> {
+  const { sms } = await lastRow<{ sms: number }>(
+    sql,
+    `set local statement_timeout = ${Math.round(limitMs)};
+     select coalesce(sum(sms), 0)::float8 as sms from (${ENTERED}) e where type = 'verification'`,
+  );
+  return sms;
+}
+
 /**
  * What entered the log is counted from 0 in another database than before: one that was restored may be older, and what counts back is a reset to
  * Prometheus, which takes the whole for an increase. It is another one by its cluster, its timeline (restored to a moment, promoted), its own

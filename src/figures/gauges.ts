@@ -9,7 +9,7 @@ import { logProblem, type Log } from '../log.ts';
 import { GROUPS, OUTCOMES, SLOT_WAL_STATUSES, TABLES, type Metrics } from '../metrics.ts';
 import { OPEN_STATUSES, SMS_TYPES, STATUSES, type SmsType } from '../status.ts';
 import { createReading } from './coalesced.ts';
-import { countInThisDatabase } from './counters.ts';
+import { countInThisDatabase, verificationsEntered } from './counters.ts';
 import { readFacts, readHours, type Facts, type Hour } from './readings.ts';
 
 /** What the page shows of the past: this hour and those before it. */
@@ -24,6 +24,14 @@ export interface Figures {
   readonly ageSeconds: number;
   /** The last 24 hours by hour and type, only what there is any of; undefined until the database has answered once. */
   hours(): Promise<readonly Hour[] | undefined>;
+}
+
+export interface FiguresReader extends Figures {
+  /**
+   * To be done before anything is written: what entered the log is counted in this database from then on. Returns how many verification SMS that were so far, undefined
+   * where the database cannot tell. Never rejects, and returns within the time limit; beside `refresh` it takes next to no time.
+   */
+  begin(): Promise<number | undefined>;
 }
 
 export interface FiguresDeps {
@@ -47,7 +55,7 @@ export function createFigures({
   maxAgeMs = 5_000,
   waitMs = 2_000,
   limitMs = 30_000,
-}: FiguresDeps): Figures {
+}: FiguresDeps): FiguresReader {
   const apply = applier(metrics);
   let facts: Facts | undefined;
   let hours: readonly Hour[] | undefined;
@@ -61,6 +69,11 @@ export function createFigures({
     said = problem.code;
   };
   const options = { maxAgeMs, waitMs, onFailure };
+  let entered: number | undefined;
+  const begin = createReading(async () => {
+    await countInThisDatabase(sql, limitMs);
+    entered = await verificationsEntered(sql, limitMs);
+  }, options);
   const refresh = createReading(async () => {
     if (facts === undefined) await countInThisDatabase(sql, limitMs);
     facts = await readFacts(sql, config.SLOT_NAME, limitMs);
@@ -71,6 +84,10 @@ export function createFigures({
     hours = await readHours(sql, HOURS, limitMs);
   }, options);
   return {
+    begin: async () => {
+      await begin();
+      return entered;
+    },
     refresh,
     get facts() {
       return facts;
