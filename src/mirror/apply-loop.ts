@@ -7,6 +7,7 @@ import type { Config } from '../settings.ts';
 import { SmslogdError } from '../errors.ts';
 import type { Health } from '../health.ts';
 import { logProblem, type Log } from '../log.ts';
+import type { Connections } from '../postgres/connections.ts';
 import type { Lsn } from '../postgres/lsn.ts';
 import type { Metrics } from '../metrics.ts';
 import { MIRRORED_COLUMNS, type Source } from '../source.ts';
@@ -44,6 +45,7 @@ export interface ApplyLoop {
   readonly log: Log;
   readonly metrics: Metrics;
   readonly health: Pick<Health, 'beat' | 'waits'>;
+  readonly replication: Connections['replication'];
   /** told once the server streams, when nobody else can move the slot any more; before it resolves nothing is written or acknowledged */
   readonly opened: () => Promise<void>;
   /** told when all that the server has sent is in the log */
@@ -132,7 +134,7 @@ export async function runApplyLoop(
   };
 
   await failpoints?.beforeStream?.();
-  const opened = await openStream(config, {
+  const opened = await openStream(config, deps.replication('mirror'), {
     durable: start.durable,
     senderTimeoutMs: start.senderTimeoutMs,
     binary,

@@ -139,15 +139,15 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
           } else failed.add('repair publication');
           break;
         case 'terminate maker':
-          if (!(await terminate(control, config, step.pid).catch(() => false))) failed.add(step.step);
+          if (!(await terminate(connections, config, step.pid).catch(() => false))) failed.add(step.step);
           break;
         case 'terminate reader':
-          if (!(await terminate(control, config, step.pid).catch(() => false)) || repeated) failed.add(step.step);
+          if (!(await terminate(connections, config, step.pid).catch(() => false)) || repeated) failed.add(step.step);
           break;
         case 'drop slot':
           if (repeated) throw new SmslogdError('slot_lost', 'the new replication slot is unusable, too');
           opening();
-          await dropSlot(config, () => mark(step.due, step.code));
+          await dropSlot(connections, config, () => mark(step.due, step.code));
           unreadable = undefined;
           break;
         case 'create slot':
@@ -161,11 +161,11 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
             log.info({ slot: config.SLOT_NAME, reason: marked?.reason }, 'creating the replication slot');
           });
           // a teardown marks the checkpoint before it drops the slot: either it drops this one, or its mark is seen here
-          if ((await store.read()).removed) await dropSlot(config);
+          if ((await store.read()).removed) await dropSlot(connections, config);
           break;
         case 'enable failover':
           failed.add('enable failover');
-          await enableFailover(config).catch((error: unknown) => {
+          await enableFailover(connections, config).catch((error: unknown) => {
             log.info(
               { slot: config.SLOT_NAME, code: codeOf(error) },
               'failover cannot be enabled for the replication slot: see `smslogd doctor`',

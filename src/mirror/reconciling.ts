@@ -39,7 +39,7 @@ export async function createSlotWhileReconciling(
     await pause(reconcileMs, signal);
     await auditRepeatedly(context, signal);
   };
-  const tasks = [createSlot(connections.control, config, context.server, { log, before }, signal), auditLater()];
+  const tasks = [createSlot(connections, config, context.server, { log, before }, signal), auditLater()];
   try {
     await Promise.race(tasks);
   } finally {

@@ -2,7 +2,8 @@
 import { Client } from 'pg';
 import type { Config } from '../settings.ts';
 import { pgConfig } from '../postgres/clients.ts';
-import { openDatabase, type Sql } from '../postgres/pools.ts';
+import { TAG_LENGTH, type Connections } from '../postgres/connections.ts';
+import { cancelStatement, directly, openDatabase, type Sql } from '../postgres/pools.ts';
 import { quoteIdentifier } from '../postgres/quoting.ts';
 import { codeOf } from '../errors.ts';
 import type { Log } from '../log.ts';
@@ -109,11 +110,12 @@ export async function describeSlot(sql: Sql, name: string): Promise<Slot | undef
 
 /** Runs `work` on a new connection as the replication role, which alone may manage the slot and its reader. */
 async function withReplication<T>(
+  { replication }: Pick<Connections, 'replication'>,
   config: Config,
   work: (sql: Sql) => Promise<T>,
-  { name = 'slot', before }: { name?: string; before?: (() => Promise<void>) | undefined } = {},
+  { purpose = 'slot', before }: { purpose?: string; before?: (() => Promise<void>) | undefined } = {},
 ): Promise<T> {
-  const sql = openDatabase({ ...config, DATABASE_URL: config.DATABASE_REPLICATION_URL }, { max: 1, name });
+  const sql = openDatabase(directly(config), { max: 1, ...replication(purpose) });
   try {
     await sql`select set_config('smslogd.session', 'first', false)`;
     await before?.();
@@ -123,13 +125,16 @@ async function withReplication<T>(
   }
 }
 
-/** The name of a session that creates the slot, as PostgreSQL cuts it. */
-const makerOf = (slot: string) => `slot ${slot}`.slice(0, 63 - 'smslogd '.length);
+/** What creates the slot, in the name of its session. */
+const MAKER = 'maker';
 
-/** Sessions that create the slot or may do so in a moment, of whatever daemon. */
+/** Sessions that create the slot or may do so in a moment, of whatever daemon. PostgreSQL cuts a long name. */
 export async function makersOf(sql: Sql, slot: string): Promise<number[]> {
+  const head = `smslogd ${MAKER} `;
   const rows = await sql<{ pid: number }[]>`
-    select pid from pg_stat_activity where datname = current_database() and application_name = ${`smslogd ${makerOf(slot)}`}`;
+    select pid from pg_stat_activity
+     where datname = current_database() and starts_with(application_name, ${head})
+       and substr(application_name, ${head.length + TAG_LENGTH + 2}) = ${slot.slice(0, 63 - head.length - TAG_LENGTH - 1)}`;
   return rows.map(({ pid }) => pid);
 }
 
@@ -141,7 +146,7 @@ export async function makersOf(sql: Sql, slot: string): Promise<number[]> {
  * in whose term that is void, terminates this one before it looks at the slot. So a daemon that was suspended in between creates none.
  */
 export async function createSlot(
-  control: Sql,
+  connections: Pick<Connections, 'control' | 'replication'>,
   config: Config,
   server: Pick<Server, 'version'>,
   { log, before }: { log: Log; before: () => Promise<void> },
@@ -150,16 +155,17 @@ export async function createSlot(
   signal.throwIfAborted();
   const name = config.SLOT_NAME;
   await withReplication(
+    connections,
     config,
     async (sql) => {
       const failover = server.version >= FAILOVER_SLOTS ? sql`, false, false, true` : sql``;
       const creation = sql`select pg_create_logical_replication_slot(${name}, 'pgoutput' ${failover})
                             where current_setting('smslogd.session', true) = 'first'`;
-      const cancel = () => creation.cancel();
+      const cancel = () => void cancelStatement(sql).catch(() => {});
       signal.addEventListener('abort', cancel);
       const logWaiting = () => {
         waiting = setTimeout(logWaiting, WAITING_MS.again);
-        oldestTransaction(control)
+        oldestTransaction(connections.control)
           .then((oldest) => log.info({ slot: name, ...oldest }, WAITING))
           .catch(() => {});
       };
@@ -174,33 +180,41 @@ export async function createSlot(
         signal.removeEventListener('abort', cancel);
       }
     },
-    { name: makerOf(name), before },
+    { purpose: MAKER, before },
   );
 }
 
 /** Terminates a session of a daemon, which reads or creates the slot, and waits until it has ended; false if it has not after a few seconds. */
-export async function terminate(control: Sql, config: Config, pid: number): Promise<boolean> {
-  await withReplication(config, async (sql) => {
+export async function terminate(
+  connections: Pick<Connections, 'control' | 'replication'>,
+  config: Config,
+  pid: number,
+): Promise<boolean> {
+  await withReplication(connections, config, async (sql) => {
     await sql`select pg_terminate_backend(pid) from pg_stat_activity where pid = ${pid} and application_name like 'smslogd %'`;
   });
   const deadline = performance.now() + RELEASE_MS;
   while (performance.now() < deadline) {
-    if ((await control`select from pg_stat_activity where pid = ${pid}`).length === 0) return true;
+    if ((await connections.control`select from pg_stat_activity where pid = ${pid}`).length === 0) return true;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
   return false;
 }
 
-export async function dropSlot(config: Config, before?: () => Promise<void>): Promise<void> {
+export async function dropSlot(
+  connections: Pick<Connections, 'replication'>,
+  config: Config,
+  before?: () => Promise<void>,
+): Promise<void> {
   const drop = async (sql: Sql) =>
     await sql`select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = ${config.SLOT_NAME}`;
-  await withReplication(config, drop, { before });
+  await withReplication(connections, config, drop, { before });
 }
 
 /** Makes it a failover slot: one created by hand or before an upgrade is none. Only the replication protocol has a command for it. */
-export async function enableFailover(config: Config): Promise<void> {
+export async function enableFailover({ replication }: Pick<Connections, 'replication'>, config: Config): Promise<void> {
   const url = config.DATABASE_REPLICATION_URL ?? '';
-  const client = new Client(await pgConfig(url, { name: 'slot', replication: true }));
+  const client = new Client(await pgConfig(url, { ...replication('slot'), replication: true }));
   client.on('error', () => {});
   try {
     await client.connect();

@@ -10,7 +10,11 @@ import { createCheckpointStore, type Checkpoint } from './checkpoint.ts';
 export type Store = ReturnType<typeof createStore>;
 
 /** `sink` is for the stream's writes, `sql` for the rest, so that neither waits for the other. */
-export function createStore(sql: Sql, config: Config, sink: Pick<Direct, 'row'> = openDirect(config, 'apply')) {
+export function createStore(
+  sql: Sql,
+  config: Config,
+  sink: Pick<Direct, 'row'> = openDirect(config, { name: 'apply' }),
+) {
   const quarantine = createQuarantine(sql, config.SLOT_NAME);
   const apply = createApply(sink, config, quarantine);
   const checkpoint = createCheckpointStore(sql, config);

@@ -124,6 +124,7 @@ export async function runStreaming(
       },
       ended: events.ended,
       settled: connections.settled,
+      replication: connections.replication,
       failpoints,
       raiseTerm: deps.lead.raiseTerm,
     },

@@ -28,7 +28,7 @@ import { expireWithoutGatewayId, REFUSED_MS, runExpiry } from './expiry.ts';
 
 export interface PollerDeps {
   readonly config: Config;
-  readonly connections: Pick<Connections, 'claim' | 'complete' | 'verdict' | 'refresh'>;
+  readonly connections: Pick<Connections, 'claim' | 'complete' | 'upkeep' | 'refresh'>;
   readonly metrics: Metrics;
   readonly log: Log;
   readonly health: Pick<Health, 'beat' | 'waits'>;
@@ -111,7 +111,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
     onFailure: fail,
   });
   const withoutGatewayId: Claimed[] = [];
-  const expiryDeps = { config, sql: connections.verdict, store, tally, log, withoutGatewayId };
+  const expiryDeps = { config, sql: connections.upkeep, store, tally, log, withoutGatewayId };
   const expiry = runExpiry(expiryDeps, stop).catch(fail);
 
   const { sleep, wake } = createInterruptibleSleep(stop);

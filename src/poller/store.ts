@@ -12,7 +12,7 @@ export type PollerStore = ReturnType<typeof createPollerStore>;
 export function createPollerStore(
   sql: Sql,
   leaseMs: number,
-  { complete, verdict }: { complete: Sql; verdict: Sql } = { complete: sql, verdict: sql },
+  { complete, upkeep }: { complete: Sql; upkeep: Sql } = { complete: sql, upkeep: sql },
 ) {
-  return { ...createQueue(sql, leaseMs, verdict), ...createFinalStatus(sql, complete, verdict) };
+  return { ...createQueue(sql, leaseMs, upkeep), ...createFinalStatus(sql, complete, upkeep) };
 }

@@ -6,23 +6,36 @@ import { Socket } from 'node:net';
 import type { ClientConfig } from 'pg';
 import { addressOf, type Address } from './address.ts';
 import { logIn, type Session, type Startup } from './login.ts';
-import { CANCEL_REQUEST, framed } from './messages.ts';
+import { framed } from './messages.ts';
+
+/** How the server knows a session, and what must be done before one is opened. */
+export interface Opening {
+  /** application_name, after our own */
+  readonly name: string;
+  /** runs a login where something comes before or after it */
+  readonly around?: (login: () => Promise<Session>) => Promise<Session>;
+}
 
 /** AuthenticationOk */
 const WELCOME = framed('R', Buffer.alloc(4));
 
 /**
- * A connection as `pg` takes it, logged in: for one client, which must be connected soon. `name` and `options` are those of the session;
- * `replication`: of a walsender, read without a buffer between.
+ * A connection as `pg` takes it, logged in: for one client, which must be connected soon. `options` are those of the session; `replication`: of a walsender,
+ * read without a buffer between.
  */
 export async function pgConfig(
   url: string,
-  { name, options = '', replication = false }: { name: string; options?: string; replication?: boolean },
+  {
+    name,
+    around = (login) => login(),
+    options = '',
+    replication = false,
+  }: Opening & { options?: string; replication?: boolean },
 ): Promise<ClientConfig & { readonly socket: Socket }> {
   const address = addressOf(url);
   const startup = startupOf(address, name, options);
-  const session = await logIn(address, replication ? { ...startup, replication: 'database' } : startup, () => {});
-  const socket = readySocket(session);
+  const session = () => logIn(address, replication ? { ...startup, replication: 'database' } : startup, () => {});
+  const socket = readySocket(await around(session));
   return {
     socket,
     stream: () => socket,
@@ -37,7 +50,13 @@ export async function pgConfig(
 /** What postgres.js takes as `socket`. It never rejects: a failure comes from the socket itself, which is where postgres.js looks for it. */
 export async function postgresSocket(session: Promise<Session>): Promise<Socket> {
   try {
-    return readySocket(await session);
+    const socket = readySocket(await session);
+    const emit = socket.emit.bind<(event: string | symbol, ...words: unknown[]) => boolean>(socket);
+    // between the two events of a failure postgres.js would take a statement, and when it is connected again tell it as done with no rows: at the end alone
+    // all that waits fails with CONNECTION_CLOSED
+    socket.emit = (event: string | symbol, ...words: unknown[]) =>
+      event !== 'error' && emit(event, ...(event === 'close' ? [false] : words));
+    return socket;
   } catch (error) {
     const socket = new Socket();
     // not before it is written to: only then does postgres.js clean up after it
@@ -57,7 +76,7 @@ export function startupOf(address: Address, name: string, options: string): Star
   };
 }
 
-function readySocket({ socket, greeting, rest, again }: Session): Socket {
+function readySocket({ socket, greeting, rest }: Session): Socket {
   socket.unshift(Buffer.concat([WELCOME, greeting, rest]));
   // nobody may be listening yet
   socket.on('error', () => {});
@@ -67,15 +86,8 @@ function readySocket({ socket, greeting, rest, again }: Session): Socket {
     return socket;
   };
   const write = socket.write.bind(socket) as (bytes: Uint8Array, done?: unknown) => boolean;
-  socket.write = (first: Uint8Array | string, ...more: unknown[]) => {
+  socket.write = (_: Uint8Array | string, ...more: unknown[]) => {
     socket.write = write;
-    const bytes = Buffer.from(first as Uint8Array);
-    if (bytes.readInt32BE(4) === CANCEL_REQUEST) {
-      // of postgres.js: a connection of its own, which is not for a session
-      const close = () => void socket.destroy();
-      again().then((way) => way.end(bytes).on('close', close), close);
-      return true;
-    }
     socket.resume();
     for (const done of more) if (typeof done === 'function') (done as () => void)();
     return true;

@@ -2,20 +2,26 @@
  * The daemon's connections, each for one purpose, so that a statement that waits for somebody's lock delays nothing that does not need that lock; and
  * the watch over them.
  *
- * - Their number is fixed (DAEMON_CONNECTIONS): a lock held for hours makes statements wait, never more sessions.
+ * - The sessions on the server are at most DAEMON_CONNECTIONS, whatever happens: a lock held for hours makes statements wait, and a connection that was lost,
+ *   however that was, may have left a session on the server, so that none is opened in its place before the server has none left.
  * - Each session has its own name on the server (application_name): a dead one is told from a busy one.
  * - `control` runs only statements that no lock on a table can delay: the lease, catalog lookups, the watch itself. While it answers, the path to the server
  *   is alive, and a statement that takes long waits for a lock, or is slow: it is left alone.
  * - A connection whose statement the server does not know of is dead: it alone is cut.
- * - Where `control` gets no answer the path is dead; a refusal is an answer. It alone is cut and opened again; once the server answers, every older session
- *   of this process is terminated there before its socket is cut here, so that no orphaned session waits on beside its successor.
+ * - Where `control` gets no answer the path is dead; a refusal is an answer. It alone is cut and opened again, beside the session that it may have left: nobody
+ *   else could ask for that one. Once the server answers, every older session of this process is terminated there before its socket is cut here.
+ * - The replication role's sessions are its own to terminate: one beside another, as for a stream that is dead. Control sees how many are left.
  */
 import { randomBytes } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Config } from '../settings.ts';
 import { sqlstateOf, toSmslogdError } from '../errors.ts';
 import { runFor, runningMs } from '../running-time.ts';
 import { pause } from '../supervise.ts';
+import type { Opening } from './clients.ts';
 import { openDirect, type Direct } from './direct.ts';
+import { failure } from './messages.ts';
+import { observed, type Waiting } from './observed.ts';
 import { isPooled } from './pooler.ts';
 import { dropConnections, openDatabase, type Sql } from './pools.ts';
 
@@ -29,24 +35,24 @@ const PURPOSES = [
   'copy',
   'claim',
   'complete',
-  /** while a batch of answers is written, the next one is on its way */
-  'complete2',
-  /** verdicts without the gateway */
-  'verdict',
   /** what /metrics and the page show */
   'figures',
-  /** stored counters, retention, repair of the queue */
+  /** verdicts without the gateway, stored counters, retention, repair of the queue */
   'upkeep',
 ] as const;
 
 type Purpose = (typeof PURPOSES)[number];
 
-/** Sessions of one daemon on the server: these and the replication connection, which a slot is made over, too. */
-export const DAEMON_CONNECTIONS = PURPOSES.length + 1;
+/** Of the replication role: one, and another one that terminates it. */
+const REPLICATION = 2;
+/** Sessions of one daemon on the server at most: these, a second one of control, and those of the replication role. */
+export const DAEMON_CONNECTIONS = PURPOSES.length + 1 + REPLICATION;
 
-export type Connections = { readonly [P in Exclude<Purpose, 'apply' | 'complete2'>]: Sql } & {
+export type Connections = { readonly [P in Exclude<Purpose, 'apply'>]: Sql } & {
   readonly apply: Pick<Direct, 'row'>;
-  /** names this process among the daemons: the end of the application_name of its sessions */
+  /** How a session of the replication role is opened; `purpose` is the first word of its name, the slot the last. */
+  replication(purpose: string): Opening;
+  /** names this process among the daemons: the third word in the application_name of its sessions */
   readonly tag: string;
   /** How long the oldest statement has waited for its answer, those of `control` aside; milliseconds. */
   waitedMs(): number;
@@ -59,6 +65,8 @@ export type Connections = { readonly [P in Exclude<Purpose, 'apply' | 'complete2
   end(): Promise<void>;
 };
 
+/** Of a daemon's tag. */
+export const TAG_LENGTH = 8;
 /** How a new connection fails where nobody answers. */
 const SILENCE = new Set(['CONNECT_TIMEOUT', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH']);
 const LOOK_MS = 2_000;
@@ -66,17 +74,19 @@ const LOOK_MS = 2_000;
 const STALL_MS = 5_000;
 /** Through a pooler a statement may wait for a free session there, where nobody sees it. */
 const POOLED_STALL_MS = 60_000;
+/** Between two looks whether a session has ended. */
+const ENDS_MS = 20;
+/** The server ends a session of control that rests for so many seconds, which it never does: what a dead path leaves of it ends by itself. */
+const CONTROL_IDLE_S = 30;
+/** By then it has. */
+const CONTROL_LEFT_MS = 1_000 * CONTROL_IDLE_S + 5_000;
 /** A connection that does not end is cut after so many seconds. */
 const END_S = 0.5;
 /** What is to end may take so long. */
 const STUCK_MS = 2_000;
 
 /** One connection, as the watch sees it. */
-interface Lane {
-  /** those that wait for their answer, and since when */
-  readonly statements: Map<object, number>;
-  /** when the last answer came */
-  answeredAt?: number;
+interface Lane extends Waiting {
   cut(): void;
   end(): Promise<void>;
 }
@@ -91,10 +101,10 @@ export function openConnections(config: Config, options: Options = {}): Connecti
   const pooled = () => isPooled(config);
   const { lookMs = LOOK_MS, stallMs = STALL_MS } = options;
   const lostMs = () => (pooled() ? Math.max(POOLED_STALL_MS, stallMs) : stallMs);
-  const tag = randomBytes(4).toString('hex');
+  const tag = randomBytes(TAG_LENGTH / 2).toString('hex');
   const lanes = {} as Record<Purpose, Lane>;
-  const pool = (purpose: Exclude<Purpose, 'apply'>): Sql => {
-    const sql = openDatabase(config, { max: 1, name: `${purpose} ${tag}` });
+  const pool = (purpose: Exclude<Purpose, 'apply'>, opening: Pick<Opening, 'around'> & { options?: string }): Sql => {
+    const sql = openDatabase(config, { max: 1, name: `${purpose} ${tag}`, ...opening });
     lanes[purpose] = {
       statements: new Map(),
       cut: () => dropConnections(sql),
@@ -102,9 +112,50 @@ export function openConnections(config: Config, options: Options = {}): Connecti
     };
     return observed(sql, lanes[purpose]);
   };
-  const sink = openDirect(config, `apply ${tag}`);
+  /** when control lost sessions that may be left on the server */
+  let lost: number[] = [];
+  const control = pool('control', {
+    options: `-c idle_session_timeout=${CONTROL_IDLE_S}s`,
+    around: async (login) => {
+      lost = lost.filter((at) => since(at) < CONTROL_LEFT_MS);
+      if (lost.length > 1)
+        throw failure('CONNECT_TIMEOUT', 'the server may have two sessions left of the control connection');
+      const session = await login();
+      const { socket } = session;
+      // the server had not ended it
+      socket.once('close', () => !socket.readableEnded && lost.push(runningMs()));
+      const now = runningMs();
+      if (lost.length > 0)
+        ended('control').then(
+          () => (lost = lost.filter((at) => at > now)),
+          () => {},
+        );
+      return session;
+    },
+  });
+  /** Terminates every other session of a purpose, or of all ('%'), and resolves once the server has none left. */
+  const ended = async (purpose: string): Promise<void> => {
+    for (;;) {
+      const left = await control`
+        select pg_terminate_backend(pid) from pg_stat_activity
+         where application_name like ${`smslogd ${purpose} ${tag}`} and pid <> pg_backend_pid() and (state <> 'idle' or not ${pooled()}::boolean)`;
+      if (left.length === 0) return;
+      await delay(ENDS_MS);
+    }
+  };
+  /** Nothing may be left of the last session of a purpose when the next one is opened. */
+  const alone = (purpose: Purpose): Pick<Opening, 'around'> => {
+    let first = true;
+    return {
+      around: async (login) => {
+        if (!first) await ended(purpose);
+        first = false;
+        return login();
+      },
+    };
+  };
+  const sink = openDirect(config, { name: `apply ${tag}`, ...alone('apply') });
   lanes.apply = { statements: new Map(), cut: () => sink.drop(), end: async () => sink.end() };
-  const control = pool('control');
   const others = PURPOSES.filter((purpose) => purpose !== 'control');
 
   /** The statements that a purpose has waited for longer than `ms`. */
@@ -116,9 +167,6 @@ export function openConnections(config: Config, options: Options = {}): Connecti
       await control<{ name: string }[]>`
         select application_name as name from pg_stat_activity where application_name like ${`smslogd % ${tag}`} and state <> 'idle'`
     ).map(({ name }) => name);
-  const terminate = async (pattern: string) =>
-    await control`select pg_terminate_backend(pid) from pg_stat_activity
-                   where application_name like ${pattern} and pid <> pg_backend_pid() and (state <> 'idle' or not ${pooled()}::boolean)`;
   const cancelWrites = async () =>
     await control`select pg_cancel_backend(pid) from pg_stat_activity
                    where application_name in (${`smslogd apply ${tag}`}, ${`smslogd copy ${tag}`}) and state <> 'idle'`;
@@ -137,16 +185,22 @@ export function openConnections(config: Config, options: Options = {}): Connecti
         }
       },
     },
-    copy: pool('copy'),
-    claim: pool('claim'),
-    complete: either(
-      pool('complete'),
-      pool('complete2'),
-      () => lanes.complete.statements.size - lanes.complete2.statements.size,
-    ),
-    verdict: pool('verdict'),
-    figures: pool('figures'),
-    upkeep: pool('upkeep'),
+    copy: pool('copy', alone('copy')),
+    claim: pool('claim', alone('claim')),
+    complete: pool('complete', alone('complete')),
+    figures: pool('figures', alone('figures')),
+    upkeep: pool('upkeep', alone('upkeep')),
+    replication: (purpose) => ({
+      name: `${purpose} ${tag} ${config.SLOT_NAME}`,
+      around: async (login) => {
+        while (
+          (await control`select from pg_stat_activity where application_name like ${`smslogd % ${tag} %`}`).length >=
+          REPLICATION
+        )
+          await delay(ENDS_MS);
+        return login();
+      },
+    }),
     tag,
     waitedMs: longest,
     async watch(signal) {
@@ -172,20 +226,18 @@ export function openConnections(config: Config, options: Options = {}): Connecti
         if (dead) {
           dead = false;
           // the server answers again on a new connection
-          await within(stallMs, terminate(`smslogd % ${tag}`));
+          await within(stallMs, ended('%'));
           for (const purpose of others) lanes[purpose].cut();
           continue;
         }
-        const lost = new Set<object>();
+        const missed = new Set<object>();
         for (const purpose of others) {
           const late = stalled(purpose, lostMs());
           if (late.length === 0 || seen.includes(`smslogd ${purpose} ${tag}`)) continue;
-          if (late.some((statement) => unknown.has(statement))) {
-            await within(stallMs, terminate(`smslogd ${purpose} ${tag}`));
-            lanes[purpose].cut();
-          } else for (const statement of late) lost.add(statement);
+          if (late.some((statement) => unknown.has(statement))) lanes[purpose].cut();
+          else for (const statement of late) missed.add(statement);
         }
-        unknown = lost;
+        unknown = missed;
       }
     },
     async settled(tasks) {
@@ -219,55 +271,4 @@ async function within<T>(ms: number, work: Promise<T>): Promise<T | undefined> {
   const answer = await Promise.race([work.catch(() => undefined), runFor(ms, limit.signal).then(() => undefined)]);
   limit.abort();
   return answer;
-}
-
-/** What of postgres.js's Query is used to see when a statement is sent and when its answer has come. */
-interface Statement {
-  handler: (statement: Statement) => unknown;
-  resolve: (value: unknown) => void;
-  reject: (error: unknown) => void;
-}
-
-/** The same pool, whose statements `lane` sees. */
-function observed(sql: Sql, lane: Lane): Sql {
-  const { statements } = lane;
-  const observe = (made: unknown): unknown => {
-    // names and values are no statements, and a fragment of another statement is never sent by itself
-    if (!(made instanceof Promise)) return made;
-    const statement = made as unknown as Statement;
-    const { handler, resolve, reject } = statement;
-    statement.handler = (each) => {
-      statements.set(made, runningMs());
-      return handler(each);
-    };
-    statement.resolve = (value) => {
-      statements.delete(made);
-      lane.answeredAt = runningMs();
-      resolve(value);
-    };
-    statement.reject = (error) => {
-      statements.delete(made);
-      reject(error);
-    };
-    return made;
-  };
-  const unsafe = (...words: Parameters<Sql['unsafe']>) => observe(sql.unsafe(...words));
-  return new Proxy(sql, {
-    apply: (_, self, words: never) => observe(Reflect.apply(sql, self, words)),
-    get: (_, name) => (name === 'unsafe' ? unsafe : (Reflect.get(sql, name) as unknown)),
-  });
-}
-
-/** Two connections as one pool: a statement goes where fewer wait, or not where the last one went. `excess`: how many more wait for the first one. */
-function either(first: Sql, second: Sql, excess: () => number): Sql {
-  let last = second;
-  const next = () => {
-    const more = excess();
-    last = more > 0 || (more === 0 && last === first) ? second : first;
-    return last;
-  };
-  return new Proxy(first, {
-    apply: (_, self, words: never) => Reflect.apply(next(), self, words) as unknown,
-    get: (_, name) => Reflect.get(name === 'unsafe' ? next() : first, name) as unknown,
-  });
 }

@@ -5,7 +5,7 @@
 import type { Socket } from 'node:net';
 import type { Config } from '../settings.ts';
 import { addressOf } from './address.ts';
-import { startupOf } from './clients.ts';
+import { startupOf, type Opening } from './clients.ts';
 import { failure, fieldsOf, framed, Incoming } from './messages.ts';
 import { isPooled, logInForQueries } from './pooler.ts';
 import { SESSION_OPTIONS } from './session.ts';
@@ -29,7 +29,7 @@ interface Session {
   readonly prepared: Map<string, string> | undefined;
 }
 
-export function openDirect(config: Config, name: string): Direct {
+export function openDirect(config: Config, { name, around = (login) => login() }: Opening): Direct {
   const sockets = new Set<Socket>();
   let session: Session | undefined;
   let turn: Promise<unknown> = Promise.resolve();
@@ -37,11 +37,13 @@ export function openDirect(config: Config, name: string): Direct {
 
   const connect = async (): Promise<Session> => {
     const address = addressOf(config.DATABASE_URL ?? '');
-    const { socket, rest } = await logInForQueries(config, address, {
-      startup: startupOf(address, name, SESSION_OPTIONS),
-      pooled: startupOf(address, name, ''),
-      opened: (opened) => void sockets.add(opened.once('close', () => sockets.delete(opened))),
-    });
+    const { socket, rest } = await around(() =>
+      logInForQueries(config, address, {
+        startup: startupOf(address, name, SESSION_OPTIONS),
+        pooled: startupOf(address, name, ''),
+        opened: (opened) => void sockets.add(opened.once('close', () => sockets.delete(opened))),
+      }),
+    );
     socket.unshift(rest);
     // nobody may be listening when it ends
     socket.on('error', () => {});

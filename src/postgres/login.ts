@@ -7,7 +7,7 @@ import type { ConnectionOptions } from 'node:tls';
 import { codeOf, ServerRefusal, SmslogdError, toSmslogdError } from '../errors.ts';
 import type { Address, Host } from './address.ts';
 import { authenticate } from './authentication.ts';
-import { failure, framed, Incoming, opening, SESSION, type Message } from './messages.ts';
+import { CANCEL_REQUEST, failure, framed, Incoming, opening, SESSION, type Message } from './messages.ts';
 import { CERTIFICATE_HINT, tlsError, tlsFailure, tlsOptions } from './tls.ts';
 import { isLocal, isLoopback, openWay, placesOf, type Place } from './transport.ts';
 
@@ -20,8 +20,8 @@ export interface Session {
   readonly greeting: Buffer;
   /** what came after them */
   readonly rest: Buffer;
-  /** the same way to the same server, for a cancel request: no login */
-  readonly again: () => Promise<Socket>;
+  /** Asks the same server to cancel what the session runs: over a connection of its own, which is no session. */
+  readonly cancel: () => Promise<void>;
   /** another process answers than the one that greeted; undefined: it was not asked for */
   readonly pooled: boolean | undefined;
 }
@@ -156,10 +156,15 @@ async function begin(
     await authenticate(socket, incoming, address, { host: place.host, readable });
     const greeting = await untilReady(incoming);
     await requireTarget(socket, incoming, address, greeting);
-    const pooled = asks ? (await answerTo(socket, incoming, WHO_ANSWERS)) !== greeter(greeting) : undefined;
+    const pooled = asks
+      ? (await answerTo(socket, incoming, WHO_ANSWERS)) !== String(keyOf(greeting).readInt32BE(0))
+      : undefined;
     const rest = incoming.release();
-    const again = async () => (await open()).socket;
-    return { socket, rest, greeting: Buffer.concat(greeting.map(({ whole }) => whole)), again, pooled };
+    const cancel = async () => {
+      const way = await open();
+      way.socket.resume().end(opening(CANCEL_REQUEST, keyOf(greeting)));
+    };
+    return { socket, rest, greeting: Buffer.concat(greeting.map(({ whole }) => whole)), cancel, pooled };
   } catch (error) {
     throw named(error, encrypted);
   }
@@ -212,9 +217,9 @@ async function requireTarget(
 
 const WHO_ANSWERS = 'select pg_catalog.pg_backend_pid()';
 
-/** The process that BackendKeyData names. */
-function greeter(greeting: readonly Message[]): string {
-  return String(greeting.find(({ type }) => type === 'K')?.body.readInt32BE(0) ?? '');
+/** The process and the secret of BackendKeyData; zeros: there was none. */
+function keyOf(greeting: readonly Message[]): Buffer {
+  return greeting.find(({ type }) => type === 'K')?.body ?? Buffer.alloc(8);
 }
 
 /** The first value of a statement's result. */

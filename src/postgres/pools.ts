@@ -3,34 +3,39 @@ import type { Socket } from 'node:net';
 import postgres from 'postgres';
 import type { Config } from '../settings.ts';
 import { addressOf } from './address.ts';
-import { postgresSocket, startupOf } from './clients.ts';
+import { postgresSocket, startupOf, type Opening } from './clients.ts';
+import type { Session } from './login.ts';
 import { isPooled, logInForQueries } from './pooler.ts';
 import { SESSION_OPTIONS } from './session.ts';
 
 export type Sql = postgres.Sql;
 
 /**
- * Opens a pool of at most `max` connections. Through a pooler in transaction mode there are no prepared statements, and nothing relies on session
+ * Opens a pool of at most `max` connections; `options` are those of its sessions beside ours. Through a pooler in transaction mode there are no prepared statements, and nothing relies on session
  * state anyway.
  */
-export function openDatabase(config: Config, options: { max: number; name: string }): Sql {
+export function openDatabase(
+  config: Config,
+  { max, name, around = (login) => login(), options = '' }: Opening & { max: number; options?: string },
+): Sql {
   const address = addressOf(config.DATABASE_URL ?? '');
-  const sockets = new Set<Socket>();
+  const known: Known = { sockets: new Set() };
+  const { sockets } = known;
   const opened = (socket: Socket) => void sockets.add(socket.once('close', () => sockets.delete(socket)));
   const logIn = async () => {
     // as it is now: it may have been read again
     const now = addressOf(config.DATABASE_URL ?? '');
-    const session = await logInForQueries(config, now, {
-      startup: startupOf(now, options.name, SESSION_OPTIONS),
-      pooled: startupOf(now, options.name, ''),
+    known.session = await logInForQueries(config, now, {
+      startup: startupOf(now, name, `${SESSION_OPTIONS} ${options}`),
+      pooled: startupOf(now, name, ''),
       opened,
     });
     // read for each statement: no session has had any yet
     sql.options.prepare = !isPooled(config);
-    return session;
+    return known.session;
   };
   const sql = ownSettings({
-    socket: () => postgresSocket(logIn()),
+    socket: () => postgresSocket(around(logIn)),
     // who is connected and how is the socket's affair: the rest is for the client's messages alone
     host: address.hosts[0]?.name || 'localhost',
     port: address.hosts[0]?.port,
@@ -39,7 +44,7 @@ export function openDatabase(config: Config, options: { max: number; name: strin
     password: 'none',
     ssl: false,
     keep_alive: null,
-    max: options.max,
+    max,
     // postgres.js keeps what a connection that closed had not sent, and then writes no message by itself that leaves it under 1 kB: this StartupMessage goes at
     // once, with all that was kept before it, and the socket swallows it
     connection: { padding: '-'.repeat(1024) },
@@ -50,18 +55,28 @@ export function openDatabase(config: Config, options: { max: number; name: strin
     connect_timeout: 10,
     onnotice: () => {},
   });
-  SOCKETS.set(sql, sockets);
+  KNOWN.set(sql, known);
   return sql;
 }
 
-const SOCKETS = new WeakMap<Sql, ReadonlySet<Socket>>();
+interface Known {
+  readonly sockets: Set<Socket>;
+  /** the last one */
+  session?: Session;
+}
+const KNOWN = new WeakMap<Sql, Known>();
 
 /**
  * Cuts every connection of a pool; what waits for an answer fails with CONNECTION_CLOSED, the next query opens a new one. For a path that died
  * in silence: nothing else ends a query whose answer never comes.
  */
 export function dropConnections(sql: Sql): void {
-  for (const socket of SOCKETS.get(sql) ?? []) socket.destroy();
+  for (const socket of KNOWN.get(sql)?.sockets ?? []) socket.destroy();
+}
+
+/** Cancels what a pool of one connection runs. postgres.js would log in for that, which is one session more. */
+export async function cancelStatement(sql: Sql): Promise<void> {
+  await KNOWN.get(sql)?.session?.cancel();
 }
 
 /** A pool for which libpq's variable is none: postgres.js would read it and look for another session once more. */

@@ -14,7 +14,7 @@ import type { Socket } from 'node:net';
 import type { Client } from 'pg';
 import { LogicalReplicationService } from 'pg-logical-replication';
 import type { Config } from '../settings.ts';
-import { pgConfig } from '../postgres/clients.ts';
+import { pgConfig, type Opening } from '../postgres/clients.ts';
 import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { codeOf, SmslogdError, toSmslogdError } from '../errors.ts';
 import { maxLsn, type Lsn } from '../postgres/lsn.ts';
@@ -58,16 +58,17 @@ const LEISURE_MS = 2;
 const LARGE = 32_768;
 
 /**
- * Opens the stream at the slot's own position. `durable` is what may be acknowledged from the start: the slot's confirmed position or more.
+ * Opens the stream at the slot's own position, over a session as `opening` has it. `durable` is what may be acknowledged from the start: the slot's confirmed position or more.
  * `senderTimeoutMs` is this connection's wal_sender_timeout, whatever the server's is. `binary`: values come in binary form where their type has one.
  * Resolves once the server streams; messages may arrive from then on. Throws slot_busy where another consumer has the slot.
  */
 export async function openStream(
   config: Config,
+  opening: Opening,
   options: { durable: Lsn; senderTimeoutMs: number; binary: boolean; handlers: StreamHandlers },
 ): Promise<Stream> {
   const { socket, ...client } = await pgConfig(config.DATABASE_REPLICATION_URL ?? '', {
-    name: `mirror ${config.SLOT_NAME}`,
+    ...opening,
     options: `-c datestyle=ISO -c timezone=UTC -c wal_sender_timeout=${options.senderTimeoutMs}`,
     replication: true,
   });

@@ -3,6 +3,7 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { DAEMON_CONNECTIONS, openConnections, type Connections } from '../../src/postgres/connections.ts';
 import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
 import { startProxy, type Proxy } from '../support/proxy.ts';
+import { mostSessions } from '../support/sessions.ts';
 
 let db: TestDatabase;
 let proxy: Proxy;
@@ -28,10 +29,13 @@ afterEach(async () => {
   await db.drop();
 });
 
+/** One for each purpose. */
+const STANDING = DAEMON_CONNECTIONS - 3;
+
 const watch = () => {
   watching = connections.watch(stop.signal);
 };
-const pidOf = async (name: 'control' | 'verdict' | 'complete' | 'claim') =>
+const pidOf = async (name: 'control' | 'upkeep' | 'complete' | 'claim') =>
   (await connections[name]`select pg_backend_pid() as pid`)[0]?.['pid'] as number;
 const sinkPid = async () => Number((await connections.apply.row('select pg_backend_pid()', []))[0]);
 const sessions = async () =>
@@ -69,9 +73,9 @@ test('a statement that waits for a lock is left alone, however long that takes',
   const control = await pidOf('control');
   const session = await db.sql.reserve();
   await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
-  const waits = connections.verdict`select count(*)::int as n from verification.sms_log`;
+  const waits = connections.upkeep`select count(*)::int as n from verification.sms_log`;
   // sent behind it on the same connection
-  const behind = connections.verdict`select 1 as one`;
+  const behind = connections.upkeep`select 1 as one`;
   const answers = Promise.all([waits, behind]);
   watch();
   const began = performance.now();
@@ -97,41 +101,8 @@ test('of some connections those whose path died are cut, their sessions end, and
   );
 });
 
-test('what waits for a lock on one connection for answers leaves the other one free, however a statement is sent', async () => {
-  const { complete } = connections;
-  const session = await db.sql.reserve();
-  await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
-  const waits = complete.unsafe('select count(*)::int as n from verification.sms_log', [], { prepare: true });
-  const answer = waits.then((rows) => [...rows]);
-  await untilLocked('it to wait', db.sql);
-  expect(await complete.unsafe('select 1 as one', [], { prepare: true })).toEqual([{ one: 1 }]);
-  expect(await complete`select 1 as one`).toEqual([{ one: 1 }]);
-  await session.unsafe('rollback');
-  session.release();
-  expect(await answer).toEqual([{ n: 0 }]);
-});
-
-test('of the two connections for answers a dead one is cut though the other one is busy', async () => {
-  const session = await db.sql.reserve();
-  await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
-  const busy = connections.complete`select from verification.sms_log`.then(
-    () => 'done',
-    () => 'cut',
-  );
-  await untilLocked('it to wait', db.sql);
-  await connections.complete`select 1`;
-  proxy.stall();
-  await pidOf('control');
-  watch();
-  await expect(connections.complete`select 1`).rejects.toMatchObject({ code: 'CONNECTION_CLOSED' });
-  expect(await Promise.race([busy, Promise.resolve('waits')])).toBe('waits');
-  await session.unsafe('rollback');
-  session.release();
-  expect(await busy).toBe('cut');
-});
-
 test('however many statements wait, there are no more sessions than it says', async () => {
-  const purposes = ['control', 'copy', 'claim', 'complete', 'verdict', 'figures', 'upkeep'] as const;
+  const purposes = ['control', 'copy', 'claim', 'complete', 'figures', 'upkeep'] as const;
   const session = await db.sql.reserve();
   await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
   const waiting = purposes.flatMap((purpose) =>
@@ -142,8 +113,41 @@ test('however many statements wait, there are no more sessions than it says', as
   await session.unsafe('rollback');
   session.release();
   await Promise.all([...waiting, ...sinks]);
-  // one of them is that of the stream
-  expect(await sessions()).toHaveLength(DAEMON_CONNECTIONS - 1);
+  expect(await sessions()).toHaveLength(STANDING);
+});
+
+test('where every connection is reset while its statement waits for a lock, the server has ended its session before the next one begins', async () => {
+  const session = await db.sql.reserve();
+  await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
+  const pids = async () => {
+    const rows = await db.sql<{ pid: number }[]>`
+      select pid from pg_stat_activity where application_name like ${`smslogd % ${connections.tag}`} and wait_event_type = 'Lock'`;
+    return rows.map(({ pid }) => pid);
+  };
+  await pidOf('control');
+  watch();
+  const statements = [
+    again(() => connections.apply.row('select from verification.sms_log', [])),
+    ...(['copy', 'claim', 'complete', 'figures', 'upkeep'] as const).map(async (purpose) => {
+      await again(async () => await connections[purpose]`select from verification.sms_log`);
+    }),
+  ];
+  let before: readonly number[] = [];
+  const most = await mostSessions(db.superuser.url, `smslogd % ${connections.tag}`, async () => {
+    for (let time = 0; time < 4; time += 1) {
+      await until('all to wait on new sessions', async () => {
+        const now = (await pids()).filter((pid) => !before.includes(pid));
+        return now.length === statements.length;
+      });
+      before = await pids();
+      proxy.cut();
+    }
+  });
+  await session.unsafe('rollback');
+  session.release();
+  await Promise.all(statements);
+  // another one of control, which nobody else can ask for
+  expect(most.slice(STANDING + 1)).toEqual([]);
 });
 
 test('a server that refuses for a while, as one that restarts, costs nothing that has come back', async () => {
@@ -186,10 +190,10 @@ test('a path that dies while there is no control connection is found dead by the
 
 /** Lets a statement wait on the server while the path dies. Returns the sessions that are left once those from before have ended. */
 async function sessionsAfter(die: () => void | Promise<void>): Promise<unknown> {
-  const dead = [await pidOf('verdict'), await pidOf('complete'), await pidOf('claim'), await sinkPid()];
+  const dead = [await pidOf('upkeep'), await pidOf('complete'), await pidOf('claim'), await sinkPid()];
   const session = await db.sql.reserve();
   await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
-  const lost = connections.verdict`select from verification.sms_log`.then(
+  const lost = connections.upkeep`select from verification.sms_log`.then(
     () => undefined,
     (error: unknown) => error,
   );
@@ -203,4 +207,15 @@ async function sessionsAfter(die: () => void | Promise<void>): Promise<unknown> 
   await session.unsafe('rollback');
   session.release();
   return left;
+}
+
+/** Until it is answered, as the loops do. */
+async function again(statement: () => Promise<unknown>): Promise<void> {
+  for (;;) {
+    const answered = await statement().then(
+      () => true,
+      () => false,
+    );
+    if (answered) return;
+  }
 }

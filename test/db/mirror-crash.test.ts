@@ -345,7 +345,7 @@ test.each(['40P01', '40001'])(
 test('a batch is one statement: its rows, their entries in the queue and the checkpoint', async () => {
   const statements: string[] = [];
   const sql = connect(db.url, { max: 1, fetch_types: false, debug: (_, text) => void statements.push(text) });
-  const direct = openDirect(db.config(), 'test');
+  const direct = openDirect(db.config(), { name: 'test' });
   const row: typeof direct.row = async (text, parameters) => {
     statements.push(text);
     return await direct.row(text, parameters);

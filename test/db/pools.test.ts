@@ -5,6 +5,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { openDirect } from '../../src/postgres/direct.ts';
 import { directly, dropConnections, openDatabase } from '../../src/postgres/pools.ts';
 import { rereadableConfig } from '../../src/settings.ts';
+import { startProxy } from '../support/proxy.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 
 let db: TestDatabase;
@@ -34,7 +35,7 @@ test('of a client whose machine vanishes the server ends the sessions within two
   );
   expect(idle! + interval! * count!).toBeLessThanOrEqual(120);
   await sql.end({ timeout: 1 });
-  const direct = openDirect(db.config(), 'test');
+  const direct = openDirect(db.config(), { name: 'test' });
   expect(await direct.row(ask('idle'), [])).toEqual([String(idle)]);
   direct.end();
 });
@@ -53,7 +54,7 @@ test('an address where nobody listens is the failure of each query', async () =>
 });
 
 test('a direct connection takes bytes as they are, tells why a statement failed, and goes on after each failure', async () => {
-  const direct = openDirect(db.config(), 'test');
+  const direct = openDirect(db.config(), { name: 'test' });
   const say = async (text: string) =>
     await direct.row('select $1::bytea = $2::text::bytea, $3::text', [Buffer.from(text), text, null]);
   expect(await say('a')).toEqual(['t', null]);
@@ -103,4 +104,27 @@ test('an address that is read again is that of the next connection', async () =>
     for (const sql of pools) await sql.end({ timeout: 1 });
     rmSync(folder, { recursive: true });
   }
+});
+
+test('a statement that is sent at once where another one failed with its connection is answered, or fails', async () => {
+  const url = new URL(db.url);
+  const proxy = await startProxy({ host: url.hostname, port: Number(url.port) });
+  url.port = String(proxy.port);
+  const sql = openDatabase(db.config({ DATABASE_URL: url.href }), { max: 1, name: 'reset' });
+  const one = async () => await sql<{ one: number }[]>`select 1 as one`.catch(() => [{ one: 1 }]);
+  for (let time = 0; time < 10; time += 1) {
+    const slow = sql`select pg_sleep(600)`.catch(one);
+    await until('it to run', async () => {
+      const rows = await db.sql`
+        select from pg_stat_activity where application_name = 'smslogd reset' and wait_event = 'PgSleep'`;
+      return rows.length === 1;
+    });
+    proxy.cut();
+    // postgres.js forgot it, and told it as done, without rows, once it had connected for another one
+    expect(await slow).toEqual([{ one: 1 }]);
+    await db.sql`
+      select pg_terminate_backend(pid, 10000) from pg_stat_activity where application_name = 'smslogd reset' and wait_event = 'PgSleep'`;
+  }
+  await sql.end({ timeout: 1 });
+  await proxy.close();
 });

@@ -3,7 +3,7 @@ import { LogicalReplicationService } from 'pg-logical-replication';
 import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { createSlot, describeServer } from '../../src/mirror/slot.ts';
-import { openDatabase } from '../../src/postgres/pools.ts';
+import { openConnections } from '../../src/postgres/connections.ts';
 import { DAEMON_ROLE } from '../../src/demo/roles.ts';
 import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
@@ -327,13 +327,13 @@ test('after teardown the daemon idles until migrate, then goes on, though nobody
 
 test('a leader that was suspended while it was about to make the slot makes none once another one leads', async () => {
   const config = db.config();
-  const control = openDatabase(config, { max: 1, name: 'test' });
+  const connections = openConnections(config);
   let resume!: () => void;
   const suspended = vi.fn(async () => await new Promise<void>((resolve) => (resume = resolve)));
   const creation = createSlot(
-    control,
+    connections,
     config,
-    await describeServer(control),
+    await describeServer(connections.control),
     { log, before: suspended },
     new AbortController().signal,
   ).then(
@@ -350,7 +350,7 @@ test('a leader that was suspended while it was about to make the slot makes none
   resume();
   expect(await creation).toMatchObject({ code: 'stepped_down' });
   expect(await db.sql`select from pg_replication_slots where slot_name = ${db.name}`).toHaveLength(0);
-  await control.end();
+  await connections.end();
 });
 
 test('a teardown that comes while the slot is being made leaves none behind', async () => {

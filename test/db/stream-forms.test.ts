@@ -33,7 +33,11 @@ async function logged(form: Form, count: number, timezone: string): Promise<obje
   const needed = MIRRORED_COLUMNS.filter((column) => source.columns.has(column));
   const message = createDecoder({ ...source, needed, binary: form.binary ? source.types : undefined }, gathering);
   const handlers = { message, keepalive() {} };
-  const stream = await openStream(config, { durable: ZERO_LSN, senderTimeoutMs: 0, binary: form.binary, handlers });
+  const stream = await openStream(
+    config,
+    { name: 'mirror' },
+    { durable: ZERO_LSN, senderTimeoutMs: 0, binary: form.binary, handlers },
+  );
   await Promise.race([until('every row to be sent', () => gathering.size === count), stream.ended]);
   await stream.close();
   await db.sql`truncate verification.sms_log`;

@@ -61,6 +61,7 @@ async function idleStream(): Promise<{ ended: Promise<unknown> }> {
     caughtUp: () => {},
     ended: () => {},
     opened: async () => {},
+    replication: () => ({ name: 'mirror' }),
     settled: async (tasks: readonly Promise<unknown>[]) => void (await Promise.allSettled(tasks)),
     raiseTerm: () => Promise.resolve(0n),
   };
