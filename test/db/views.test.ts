@@ -297,6 +297,8 @@ test('an empty log has a row for each type and period, no ratio, and nothing to 
     });
     expect(row['settled']).toBe(row['period'] !== 'today');
   }
+  const backlog = await db.sql`select open::int, oldest_age, waiting::int from verification.sms_backlog`;
+  expect([...backlog]).toEqual(Array.from({ length: 16 }, () => ({ open: 0, oldest_age: null, waiting: 0 })));
 });
 
 test('a past day is settled once none of its SMS is open or waits for a gateway id', async () => {
