@@ -10,6 +10,7 @@ import type { Result } from '../../src/doctor/check.ts';
 import { findingOf } from '../../src/doctor/gateway.ts';
 import { wantedPrivileges } from '../../src/doctor/privileges.ts';
 import { toSmslogdError } from '../../src/errors.ts';
+import type { Outcome } from '../../src/poller/outcome.ts';
 import { pgConfig } from '../../src/postgres/clients.ts';
 import { openDatabase } from '../../src/postgres/pools.ts';
 import { migrate } from '../../src/schema/migrate.ts';
@@ -100,6 +101,9 @@ test.for([
   ['update (gateway_status) on verification.sms_log', 'update (gateway_status)', 'verification.sms_log'],
   ['select on "verification"."verifications"', 'select', 'verification.verifications'],
   ['delete on smslogd.sms_poll', 'delete', 'smslogd.sms_poll'],
+  // granted on all tables of the schema at once
+  ['select on smslogd.operator_prefix', 'select', 'smslogd.operator_prefix'],
+  ['execute on smslogd.freeze_hours(timestamptz)', 'execute', 'function smslogd.freeze_hours(timestamptz)'],
 ] as const)('a privilege that was taken away is named: %s', async ([name, privilege, table]) => {
   await db.sql.unsafe(`revoke ${privilege} on ${table} from ${role}`);
   const { code, of } = await doctor();
@@ -172,6 +176,19 @@ test('a replication address of another database fails', async () => {
   });
 });
 
+test('a replication address of another cluster fails', async () => {
+  // to this role the server says that it is another one
+  await db.sql.unsafe(`
+    create schema elsewhere; grant usage on schema elsewhere to ${role};
+    create function elsewhere.pg_control_system() returns table (system_identifier bigint) language sql as 'select 1::bigint';
+    alter role ${role} set search_path = elsewhere, pg_catalog`);
+  expect((await doctor({ DATABASE_POOLED: 'true' })).of('replication connection')).toMatchObject({
+    level: 'FAIL',
+    says: expect.stringContaining('different clusters'),
+  });
+  await db.sql.unsafe(`alter role ${role} reset search_path; drop schema elsewhere cascade`);
+});
+
 test('a replication address of a role that may not replicate, or of a standby, fails', async () => {
   const other = `${role}_2`;
   // to this role the server says that it is one
@@ -203,6 +220,25 @@ test('another SOURCE_TIMEZONE than the stored one fails, a teardown and another 
   expect((await doctor()).of('settings in the database')?.says).toContain('teardown');
   await db.sql`update smslogd.checkpoint set removed_at = null`;
   expect((await doctor({ REPORT_TIMEZONE: 'UTC' })).of('settings in the database')?.level).toBe('warn');
+  // it is part of what migrate made
+  expect((await doctor({ SOURCE_TIMEZONE: 'Europe/Kyiv' })).of('installed objects')).toMatchObject({
+    level: 'warn',
+    says: expect.stringMatching(/^sql\/conversion\.sql are of another version or have other settings/),
+  });
+});
+
+test.each([
+  [0, 'warn', 'the database keeps SMS for ever'],
+  [31, 'warn', 'the database keeps SMS for 31 days'],
+  [30, 'ok', 'days in'],
+  [29, 'ok', 'days in'],
+])('with RETENTION_DAYS of 30 here and %d in the database it is: %s', async (days, level, says) => {
+  await db.sql`update smslogd.settings set retention_days = ${days}`;
+  expect((await doctor({ RETENTION_DAYS: '30' })).of('settings in the database')).toMatchObject({
+    level,
+    says: expect.stringContaining(says),
+  });
+  await db.sql`update smslogd.settings set retention_days = 0`;
 });
 
 test('a refused login fails even where the gateway says it with HTTP 200', async () => {
@@ -211,11 +247,23 @@ test('a refused login fails even where the gateway says it with HTTP 200', async
   expect(of('gateway')).toMatchObject({ level: 'FAIL', says: expect.stringContaining('refuses the login') });
 });
 
-const foundBy = (cause: string) =>
-  findingOf(
-    { result: 'network', again: 'schedule', breaker: 'fault', overload: true, cause },
-    { IP2SMS_TIMEOUT_MS: 1 },
-  );
+const foundBy = (outcome: Pick<Outcome, 'result' | 'why' | 'cause'>) =>
+  findingOf({ again: 'schedule', breaker: 'fault', overload: true, ...outcome }, { IP2SMS_TIMEOUT_MS: 1 });
+
+test.each<[...Parameters<typeof foundBy>, Partial<Result>]>([
+  [{ result: 'timeout' }, { level: 'FAIL', says: 'no answer within 1 ms' }],
+  [{ result: 'http_5xx' }, { level: 'warn', says: expect.stringContaining('5xx') }],
+  [{ result: 'http_4xx' }, { level: 'warn', fix: expect.stringContaining('IP2SMS_STATUS_URL') }],
+  [
+    { result: 'protocol', why: 'garbage' },
+    { level: 'warn', says: expect.stringContaining('(garbage)') },
+  ],
+  // what a gateway may say of an id that it does not know
+  [{ result: 'protocol', why: 'gateway_error' }, { level: 'ok' }],
+  [{ result: 'mismatch' }, { level: 'ok' }],
+])('a gateway that ends the question about an unknown id with %o is judged by that', (outcome, finding) => {
+  expect(foundBy(outcome)).toMatchObject(finding);
+});
 
 test('a certificate that is not to be trusted is told apart from a gateway that is not there', () => {
   const hints = {
@@ -224,8 +272,11 @@ test('a certificate that is not to be trusted is told apart from a gateway that 
     ERR_TLS_CERT_ALTNAME_INVALID: 'IP2SMS_URL',
   };
   for (const [cause, hint] of Object.entries(hints))
-    expect(foundBy(cause)).toMatchObject({ level: 'FAIL', fix: expect.stringContaining(hint) });
-  expect(foundBy('ENOTFOUND')).toMatchObject({ level: 'FAIL', fix: expect.stringContaining('IP2SMS_STATUS_URL') });
+    expect(foundBy({ result: 'network', cause })).toMatchObject({ level: 'FAIL', fix: expect.stringContaining(hint) });
+  expect(foundBy({ result: 'network', cause: 'ENOTFOUND' })).toMatchObject({
+    level: 'FAIL',
+    fix: expect.stringContaining('IP2SMS_STATUS_URL'),
+  });
 });
 
 test('a gateway that does not answer fails; without the poller it is not asked', async () => {
@@ -241,6 +292,8 @@ test('a source without a unique index on its id is warned of, with the statement
   await db.sql`alter table verification.verifications drop constraint verifications_pkey`;
   await db.sql`create index on verification.verifications (id)`;
   await db.sql`create unique index on verification.verifications (id) where active`;
+  await db.sql`create unique index on verification.verifications (id, inserted_at)`;
+  await db.sql`create unique index on verification.verifications (inserted_at, id)`;
   const { level, fix } = await said('index on the id');
   expect(level).toBe('warn');
   await db.sql.unsafe(fix!);
@@ -360,6 +413,27 @@ test('a time limit of the role binds the daemon only through a pooler, where it 
   expect((await doctor(pooled)).of('time limits')).toMatchObject({ level: 'ok' });
 });
 
+test('what a pooler keeps the daemon from setting for its sessions is warned of', async () => {
+  expect(await said('session settings')).toMatchObject({ level: 'ok' });
+  await db.sql.unsafe(`alter role ${role} set transform_null_equals = on`);
+  const pooled = { DATABASE_POOLED: 'true' };
+  const { level, says, fix } = (await doctor(pooled)).of('session settings')!;
+  expect({ level, says }).toEqual({
+    level: 'warn',
+    says: expect.stringMatching(/row_security = on.*transform_null_equals = on.*policies/) as string,
+  });
+  await db.sql.unsafe(fix!);
+  expect((await doctor(pooled)).of('session settings')).toMatchObject({ level: 'ok' });
+  await db.sql.unsafe(`alter role ${role} reset all`);
+});
+
+test('a superuser in DATABASE_URL is warned of', async () => {
+  expect((await doctor({ DATABASE_URL: db.superuser.url })).of('role of DATABASE_URL')).toMatchObject({
+    level: 'warn',
+    says: expect.stringContaining('is a superuser'),
+  });
+});
+
 test('a transaction_timeout of the role is warned of, since it binds the daemon in any way', async ({ skip }) => {
   const [known] = await db.sql`select from pg_settings where name = 'transaction_timeout'`;
   skip(known === undefined, 'this server does not know it');
@@ -370,10 +444,13 @@ test('a transaction_timeout of the role is warned of, since it binds the daemon 
   expect(await said('time limits')).toMatchObject({ level: 'ok' });
 });
 
-test('a role that may not open as many connections as the daemon needs is warned of', async () => {
-  await db.sql.unsafe(`alter role ${role} connection limit 9`);
-  const { level, fix } = await said('connections');
-  expect(level).toBe('warn');
+test('a role or a database that does not allow as many connections as the daemon needs is warned of', async () => {
+  await db.sql.unsafe(`alter role ${role} connection limit 9; alter database ${db.name} connection limit 8`);
+  const { level, says, fix } = await said('connections');
+  expect({ level, says }).toEqual({
+    level: 'warn',
+    says: expect.stringContaining(`role ${role} is limited to 9, database ${db.name} is limited to 8;`),
+  });
   await db.sql.unsafe(fix!);
   expect(await said('connections')).toMatchObject({ level: 'ok' });
 });
@@ -384,6 +461,9 @@ test('a trigger that can change what is logged or pass it over is warned of, our
     create function "Censor"() returns trigger language plpgsql as $$ begin return null; end $$;
     create trigger "Censor" before insert on verification.sms_log for each row execute function "Censor"();
     create trigger keep before update on verification.sms_log for each row execute function "Censor"();
+    create trigger watch after insert on verification.sms_log for each row execute function "Censor"();
+    create trigger asleep before insert on verification.sms_log for each row execute function "Censor"();
+    alter table verification.sms_log disable trigger asleep;
     create rule "Mute" as on insert to verification.sms_log do instead nothing`);
   const { level, says, fix } = await said('triggers of the log');
   expect({ level, says }).toEqual({
@@ -392,6 +472,7 @@ test('a trigger that can change what is logged or pass it over is warned of, our
   });
   await db.sql.unsafe(fix!);
   expect(await said('triggers of the log')).toMatchObject({ level: 'ok' });
+  await db.sql`drop function "Censor" cascade`;
 });
 
 test('a source without gateway_id is told: logged, not judged', async () => {

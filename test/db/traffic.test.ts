@@ -304,6 +304,7 @@ describe('what the codes came to', () => {
     expect(await shown()).toEqual(unmatched);
     // what somebody else has put there is not read with the rights of the source's owner
     await db.sql`create table verification.verifications as select key as id from verification.gone`;
+    await db.sql`grant select on verification.verifications to public`;
     expect(await shown()).toEqual(unmatched);
   });
 });

@@ -4,7 +4,7 @@ import { command } from '../../src/commands/doctor.ts';
 import type { Cluster } from '../../src/demo/cluster.ts';
 import type { Result } from '../../src/doctor/check.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
-import { createServer } from '../support/postgres.ts';
+import { connect, createServer } from '../support/postgres.ts';
 
 let server: Cluster;
 let db: TestDatabase;
@@ -54,6 +54,11 @@ test('few dead rows are nothing to tell of, whatever is open', async () => {
 });
 
 test('a session is named by its pid and its application, and after the fix vacuum does its work', async () => {
+  // of another database: vacuum here does not mind it
+  const elsewhere = connect(server.url('postgres'), { max: 1 });
+  await elsewhere`begin isolation level repeatable read`;
+  await elsewhere`select from pg_class`;
+  await db.sql`select pg_current_xact_id()`;
   const other = await db.sql.reserve();
   await other`set application_name = 'report'`;
   await other`begin isolation level repeatable read`;
@@ -73,6 +78,7 @@ test('a session is named by its pid and its application, and after the fix vacuu
   expect(after.says).toContain('vacuum is behind');
   await db.sql.unsafe(after.fix!);
   expect((await found()).level).toBe('ok');
+  await elsewhere.end({ timeout: 1 });
 });
 
 test('a prepared transaction is named', async () => {
