@@ -301,6 +301,10 @@ test('slot, checkpoint and queue figures are those of this slot', async () => {
   await db.sql`insert into verification.sms_log (phone_number, type, gateway_id, gateway_status, inserted_at)
                values ('+380000000000', 'text', '1234567', 'Accepted', now() - interval '1 minute')`;
   await db.sql`update smslogd.sms_poll set due_at = now()`;
+  // one that is not due, and one that is being asked for
+  await db.sql`insert into verification.sms_log (phone_number, type, gateway_id) select '+380000000000', 'text', id from unnest('{2,3}'::text[]) id`;
+  await db.sql`update smslogd.sms_poll set due_at = now() + interval '1 hour' where gateway_id = '2'`;
+  await db.sql`update smslogd.sms_poll set due_at = now(), leased_until = now() + interval '1 hour' where gateway_id = '3'`;
   await figures.refresh();
   const now = await series();
   expect(now.get('smslogd_slot_retained_wal_bytes')).toBeGreaterThanOrEqual(0);
@@ -310,6 +314,22 @@ test('slot, checkpoint and queue figures are those of this slot', async () => {
   expect(now.get('smslogd_slot_active')).toBe(0);
   expect(now.get('smslogd_checkpoint_timestamp_seconds')).toBe(1234567890);
   expect(now.get('smslogd_poll_due')).toBe(1);
+});
+
+const settled = (type: string, status: string, at: string) => db.sql`
+  insert into verification.sms_log (phone_number, type, gateway_status, status_changed_at, inserted_at)
+  values ('+380000000000', ${type}, ${status}, ${at}::text::timestamptz, ${at}::text::timestamptz)`;
+const lastDelivered = async (type: string) =>
+  (await series()).get(`smslogd_sms_last_delivered_timestamp_seconds{type="${type}"}`);
+
+test('the last delivery of a type is a delivery of its own, however long ago', async () => {
+  await settled('text', 'Delivered', '2026-01-01 10:00+00');
+  await settled('text', 'Rejected', '2026-01-02 10:00+00');
+  await settled('2FA', 'Delivered', '2026-01-03 10:00+00');
+  await refreshHourly(sql);
+  await figuresWith().refresh();
+  expect(await lastDelivered('text')).toBe(Date.parse('2026-01-01T10:00Z') / 1000);
+  expect(await lastDelivered('2FA')).toBe(Date.parse('2026-01-03T10:00Z') / 1000);
 });
 
 test('the size of each table of ours is told, with its indexes', async () => {
