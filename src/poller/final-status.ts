@@ -57,12 +57,8 @@ export interface Completed {
   readonly locked: ReadonlySet<string>;
 }
 
-/**
- * `answers`, `expiry` and `unaccepted` are the connections for the three kinds of statements, so that one that waits for a lock on the log or on the source
- * does not block the others.
- */
-export function createFinalStatus(unaccepted: Sql, answers: Sql, expiry: Sql) {
-  const { clock, now } = clockOf(answers);
+export function createFinalStatus(sql: Sql) {
+  const { clock, now } = clockOf(sql);
 
   /**
    * Writes the gateway's answers in one statement. It decides by its snapshot, then locks the rows, log before queue. A row that is locked, or changed in
@@ -70,7 +66,7 @@ export function createFinalStatus(unaccepted: Sql, answers: Sql, expiry: Sql) {
    */
   async function completeClaims(rows: readonly Completion[]): Promise<Completed> {
     const words = [...COLUMNS.map((name) => arrayLiteral(rows.map((row) => row[name]))), OPEN];
-    const decided = await answers.unsafe<(Change & { locked: boolean })[]>(COMPLETE, words, { prepare: true });
+    const decided = await sql.unsafe<(Change & { locked: boolean })[]>(COMPLETE, words, { prepare: true });
     return {
       changes: decided.filter(({ locked }) => !locked),
       locked: new Set(decided.filter(({ locked }) => locked).map(({ id }) => id)),
@@ -83,7 +79,7 @@ export function createFinalStatus(unaccepted: Sql, answers: Sql, expiry: Sql) {
    */
   async function fillFromSource(source: Source, ids: readonly string[]): Promise<Change[]> {
     return await briefly<Change>(
-      expiry,
+      sql,
       `with ${gatewayIdSql(source, '$1::text::uuid[]')}
        select id, type, coalesce(was, 'none') as "from", gateway_status as "to", null::float8 as seconds,
               coalesce((select ${HISTORY} from smslogd.sms_poll p where p.id = updated.id), false) as history
@@ -135,7 +131,7 @@ export function createFinalStatus(unaccepted: Sql, answers: Sql, expiry: Sql) {
           from locked h where p.id = h.id and not h.leaves
       )
       select id, type, was as "from", 'Unaccepted' as "to", seconds, history from updated`;
-    return await briefly<Change>(unaccepted, text, [
+    return await briefly<Change>(sql, text, [
       arrayLiteral(rows.map((row) => row.id)),
       arrayLiteral(rows.map((row) => row.attempt)),
       OPEN,
@@ -147,7 +143,7 @@ export function createFinalStatus(unaccepted: Sql, answers: Sql, expiry: Sql) {
    * order is random, so that locked rows do not block the others.
    */
   async function overdue(limit: number): Promise<string[]> {
-    const rows = await expiry<{ id: string }[]>`
+    const rows = await sql<{ id: string }[]>`
       with ${clock}
       select id from smslogd.sms_poll where give_up_at <= ${now} and (lane <> 2 or attempt > 0) order by random() limit ${limit}`;
     return rows.map(({ id }) => id);
@@ -155,10 +151,10 @@ export function createFinalStatus(unaccepted: Sql, answers: Sql, expiry: Sql) {
 
   /** Makes SMS Terminated that are past `give_up_at`. */
   async function markTerminated(ids: readonly string[]): Promise<Change[]> {
-    return await expiry<Change[]>`
+    return await sql<Change[]>`
       with ${clock},
       decided as materialized (
-        select p.id, l.gateway_status as was, ${answers.unsafe(latency(NOW))} as seconds, ${answers.unsafe(HISTORY)} as history,
+        select p.id, l.gateway_status as was, ${sql.unsafe(latency(NOW))} as seconds, ${sql.unsafe(HISTORY)} as history,
                l.id is not null and coalesce(l.gateway_status = any (${OPEN}::text[]), true) as writes
           from smslogd.sms_poll p left join verification.sms_log l using (id)
          where p.id = any (${arrayLiteral(ids)}::uuid[])
@@ -181,7 +177,7 @@ export function createFinalStatus(unaccepted: Sql, answers: Sql, expiry: Sql) {
 
   /** Postpones the end of a row that the database rejects. */
   async function postponeGiveUp(id: string, gapMs: number): Promise<void> {
-    await expiry`
+    await sql`
       with ${clock}
       update smslogd.sms_poll set give_up_at = ${now} + make_interval(secs => ${gapMs / 1000}::float8)
        where id in (select id from smslogd.sms_poll where id = ${id} for update skip locked)`;

@@ -28,7 +28,7 @@ import { expireWithoutGatewayId, REFUSED_MS, runExpiry } from './expiry.ts';
 
 export interface PollerDeps {
   readonly config: Config;
-  readonly connections: Pick<Connections, 'claim' | 'complete' | 'upkeep' | 'refresh'>;
+  readonly connections: Pick<Connections, 'claim' | 'complete' | 'refresh'>;
   readonly metrics: Metrics;
   readonly log: Log;
   readonly health: Pick<Health, 'beat' | 'waits'>;
@@ -87,7 +87,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
   health.waits('poller');
   const timeout = config.IP2SMS_TIMEOUT_MS;
   const leaseMs = timeout + LEASE_MARGIN_MS;
-  const store = createPollerStore(connections.claim, leaseMs, connections);
+  const store = createPollerStore(connections.claim, leaseMs, connections.complete);
   await withRetry(() => store.writeSettings(config.SMS_STATUSES_EXPIRATION, config.SMS_STATUSES_GIVE_UP));
 
   const failed = new AbortController();
@@ -111,7 +111,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
     onFailure: fail,
   });
   const withoutGatewayId: Claimed[] = [];
-  const expiryDeps = { config, sql: connections.upkeep, store, tally, log, withoutGatewayId };
+  const expiryDeps = { config, sql: connections.complete, store, tally, log, withoutGatewayId };
   const expiry = runExpiry(expiryDeps, stop).catch(fail);
 
   const { sleep, wake } = createInterruptibleSleep(stop);

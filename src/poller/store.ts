@@ -6,13 +6,9 @@ import { createFinalStatus } from './final-status.ts';
 export type PollerStore = ReturnType<typeof createPollerStore>;
 
 /**
- * `leaseMs` is longer than a request and the write of its result. `sql` is for claims; completions and expiry have connections of their own, so that a wait
+ * `leaseMs` is longer than a request and the write of its result. `sql` is for claims; completions and verdicts have a connection of their own, so that a wait
  * for a lock on the log or on the source does not block claims.
  */
-export function createPollerStore(
-  sql: Sql,
-  leaseMs: number,
-  { complete, upkeep }: { complete: Sql; upkeep: Sql } = { complete: sql, upkeep: sql },
-) {
-  return { ...createQueue(sql, leaseMs, upkeep), ...createFinalStatus(sql, complete, upkeep) };
+export function createPollerStore(sql: Sql, leaseMs: number, complete: Sql = sql) {
+  return { ...createQueue(sql, leaseMs, complete), ...createFinalStatus(complete) };
 }

@@ -34,10 +34,11 @@ const PURPOSES = [
   /** reads of the source (reconcile, audit, gateway ids that come late), and the mirror's other statements */
   'copy',
   'claim',
+  /** what becomes of an SMS: answers, and verdicts without one */
   'complete',
   /** what /metrics and the page show */
   'figures',
-  /** verdicts without the gateway, stored counters, retention, repair of the queue */
+  /** stored counters, retention, repair of the queue */
   'upkeep',
 ] as const;
 
