@@ -85,13 +85,20 @@ test('a row of the log that somebody holds delays the copy alone: it tells how f
   // a row lock at once would keep the slot from being made
   const releaseLog = await hold('lock verification.sms_log in share mode');
   mirror = startMirror(db);
+  // which may wait for transactions of other files, too; until then audits copy
+  const made = async () =>
+    await db.sql`select from pg_replication_slots where slot_name = ${db.config().SLOT_NAME} and confirmed_flush_lsn is not null`;
+  await until('the slot', async () => (await made()).length > 0, 60);
   await waitsForALock('the reconcile', 'with durable');
   const release = await hold('select from verification.sms_log for update');
   await releaseLog();
+  const { reconcileProgress } = mirror.metrics;
+  const progress = async () => (await reconcileProgress.get()).values[0]!.value;
   await until('the copy to come to that row', async () => {
+    const share = await progress();
     const [row] = await db.sql`
       select from pg_locks join pg_stat_activity using (pid) where datname = ${db.name} and locktype = 'transactionid' and not granted`;
-    return row !== undefined;
+    return row !== undefined && share > 0 && share < 1;
   });
   const live = await insertVerification(db.sql);
   await until(
@@ -99,8 +106,6 @@ test('a row of the log that somebody holds delays the copy alone: it tells how f
     async () => (await db.sql`select from verification.sms_log where id = ${live.id}`).length === 1,
   );
   await ownersDdl();
-  const { reconcileProgress } = mirror.metrics;
-  const progress = async () => (await reconcileProgress.get()).values[0]?.value;
   const share = await progress();
   expect(share).toBeGreaterThan(0.01);
   expect(share).toBeLessThan(0.51);
