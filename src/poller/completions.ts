@@ -1,6 +1,6 @@
 /**
- * Collects the results of requests and writes them in batches: one statement for 100 ms, or for 200 rows. At most two batches are written at a time, the
- * second only if it is full, so that a slow database delays batches and does not exhaust connections.
+ * Collects the results of requests and writes them in batches: one statement for 100 ms, or for 200 rows. At most two batches are on their way at a
+ * time, over one connection, the second only if it is full: a slow database delays batches.
  */
 import { writeAccepted } from '../postgres/refusal.ts';
 import { withRetry } from '../postgres/retry.ts';
