@@ -5,7 +5,7 @@ import { openDatabase } from '../../src/postgres/pools.ts';
 import { lightAudit } from '../../src/reconcile/audit.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { describeSource } from '../../src/source.ts';
-import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, untilConfirmed, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { difference, insertMany, insertVerification } from '../support/verifications.ts';
 
@@ -212,12 +212,7 @@ test.each(['light audit', 'verify'])('a %s calls nothing missing that is on its 
   });
   await waitsForALock('the audit', 'with chunk');
   await db.sql`select pg_logical_emit_message(true, 'test', '')`;
-  const [now] = await db.sql`select pg_current_wal_flush_lsn()::text as lsn`;
-  await until('the slot to have passed its beginning', async () => {
-    const passed =
-      await db.sql`select from pg_replication_slots where slot_name = ${db.name} and confirmed_flush_lsn >= ${now?.['lsn']}::text::pg_lsn`;
-    return passed.length > 0;
-  });
+  await untilConfirmed(db.sql, db.name);
   await insertMany(db.sql, 1);
   await until('the mirror to have it in hand', () => inHand);
   await release();

@@ -4,7 +4,7 @@ import { command as verify } from '../../src/commands/verify.ts';
 import { openDatabase } from '../../src/postgres/pools.ts';
 import { lightAudit } from '../../src/reconcile/audit.ts';
 import { describeSource } from '../../src/source.ts';
-import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, untilConfirmed, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { difference, insertMany, insertVerification } from '../support/verifications.ts';
 
@@ -86,12 +86,7 @@ test.for(['insert', 'insert, update, delete, truncate'])(
     const before = await state();
     await db.sql`update verification.verifications set attempts_count = attempts_count + 1`;
     await db.sql`update verification.verifications set active = false, status = 'expired'`;
-    const [{ lsn }] = (await db.sql`select pg_current_wal_lsn() as lsn`) as unknown as [{ lsn: string }];
-    await until('the updates to be acknowledged', async () => {
-      const [slot] =
-        await db.sql`select confirmed_flush_lsn >= ${lsn}::text::pg_lsn as passed from pg_replication_slots where slot_name = ${db.name}`;
-      return slot?.['passed'] === true;
-    });
+    await untilConfirmed(db.sql, db.name);
     expect(await state()).toEqual(before);
     const [row] =
       await db.sql`select count(*)::int as n, count(*) filter (where updated_at > inserted_at + interval '1 hour')::int as late from verification.sms_log`;

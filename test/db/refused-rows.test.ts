@@ -7,7 +7,14 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { refreshHourly } from '../../src/figures/counting.ts';
 import { runRetention } from '../../src/figures/retention.ts';
 import type { Log } from '../../src/log.ts';
-import { createDatabase, until, untilLocked, untilNone, type TestDatabase } from '../support/database.ts';
+import {
+  createDatabase,
+  until,
+  untilConfirmed,
+  untilLocked,
+  untilNone,
+  type TestDatabase,
+} from '../support/database.ts';
 import { reply, startGateway } from '../support/gateway.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { insertSms, startPoller } from '../support/poller.ts';
@@ -458,6 +465,8 @@ test('while somebody holds a lock of the log, audits go on without what is set a
   await mirror.streaming();
   await insertMany(db.sql, 3);
   await until('them to be set aside', async () => (await aside()).length === 3);
+  // a write that waits for the lock would keep the audits from going on: they then wait for the stream
+  await untilConfirmed(db.sql, db.name);
   const hold = await db.sql.reserve();
   await hold`begin`;
   // as a CREATE INDEX does

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { pace } from '../../src/demo/pace.ts';
 import { startSimulator, type Simulator } from '../../src/simulator/simulator.ts';
-import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, untilConfirmed, untilLocked, type TestDatabase } from '../support/database.ts';
 import { startDaemon, startProcess, type Daemon } from '../support/daemon.ts';
 import { difference, insertMany, insertOneByOne, insertVerification } from '../support/verifications.ts';
 
@@ -161,16 +161,7 @@ test('memory stays bounded under a 50,000-row transaction and a backlog of 75,00
   await insertOneByOne(db.sql, 75_000);
   const daemon = start({ LOOPS: 'mirror' });
   await streams(daemon);
-  const [end] = await db.sql`select pg_current_wal_insert_lsn()::text as lsn`;
-  await until(
-    'every row',
-    async () => {
-      const [slot] = await db.sql`select confirmed_flush_lsn >= ${end?.['lsn']}::text::pg_lsn as passed
-                                    from pg_replication_slots where slot_name = ${db.name}`;
-      return slot?.['passed'] === true;
-    },
-    90,
-  );
+  await untilConfirmed(db.sql, db.name, 90);
   // 113 MiB is usual, of which the modules are most; unbounded, the backlog alone is over 100 MiB
   expect(daemon.peakMemory()).toBeLessThan(176 * 1024 * 1024);
   expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });

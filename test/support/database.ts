@@ -186,3 +186,11 @@ export async function untilLocked(what: string, sql: Pick<Sql, 'unsafe'>, relati
   const on = ` and pid in (select pid from pg_locks where not granted and relation = '${relation}'::regclass)`;
   await until(what, async () => (await sql.unsafe(relation === undefined ? waits : waits + on)).length > 0);
 }
+
+/** Waits until the slot has confirmed all that was written to the WAL before this call: what reads it has nothing under way any more. */
+export async function untilConfirmed(sql: Sql, slot: string, seconds?: number): Promise<void> {
+  const [now] = await sql`select pg_current_wal_insert_lsn()::text as lsn`;
+  const confirmed = async () =>
+    await sql`select from pg_replication_slots where slot_name = ${slot} and confirmed_flush_lsn >= ${now?.['lsn']}::text::pg_lsn`;
+  await until('the slot to have confirmed what was written', async () => (await confirmed()).length > 0, seconds);
+}
