@@ -7,7 +7,7 @@
  *   leading ── stop ──> released: the next daemon leads at once
  *   leading ── it cannot do its work, which another daemon may ──> released and not sought for a moment: alone it leads on
  *
- * The lease is a row of smslogd.leader, renewed each second. A standby takes it where its time is over by the database's clock, or where it has not been
+ * The lease is a row of smslogd.leader, renewed every 1.5 seconds. A standby takes it where its time is over by the database's clock, or where it has not been
  * renewed for that long by the standby's own clock: a clock that is set back keeps nobody from leading.
  *
  * Time alone makes nothing safe: a frozen process does not know that its lease is over. So the lease has a term, which is raised when it changes hands and
@@ -25,7 +25,7 @@ import { quoteLiteral } from '../postgres/quoting.ts';
 import { pause } from '../supervise.ts';
 import { createRow, LEASE_MS, type RowDeps, type Seen } from './row.ts';
 
-const RENEW_MS = 1_000;
+const RENEW_MS = 1_500;
 const LOOK_MS = 300;
 /** One that gave the lease up leaves it to others for so long: each of them has looked several times. */
 const LEAVE_MS = 5 * LOOK_MS;

@@ -34,13 +34,18 @@ export interface PollerDeps {
   readonly health: Pick<Health, 'beat' | 'waits'>;
   /** given what lets a gateway that is left alone be tried at once */
   readonly onReload?: (tryNow: () => void) => void;
+  /** for tests */
+  readonly longestIdleMs?: number;
 }
 
 export type Poller = (signal: AbortSignal) => Promise<void>;
 
-/** Where nothing else is due, the pause until the next SMS is: at least IDLE_MS, so that claims gather rows, and at most LONGEST_IDLE_MS, since SMS are queued meanwhile. */
+/**
+ * Where nothing else is due, the pause until the next SMS is: at least IDLE_MS, so that claims gather rows, and at most LONGEST_IDLE_MS, since SMS are queued
+ * meanwhile: what was sent just now is due for the first time later than that (FIRST_REQUEST_MS).
+ */
 const IDLE_MS = 250;
-const LONGEST_IDLE_MS = 1_000;
+const LONGEST_IDLE_MS = 2_000;
 /** Under load a claim waits this long for more free slots, unless half of them are free. */
 const GATHER_MS = 10;
 /** The part of a lease beside the request: the claim's reply, an immediate retry, the wait for the batch, its write. */
@@ -83,7 +88,7 @@ interface RunDeps extends PollerDeps {
 
 /** Runs until `signal` aborts; then sends no more requests, waits for those in flight, writes their answers, and releases the other claims. */
 async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
-  const { config, connections, metrics, log, health, throttle, tally } = deps;
+  const { config, connections, metrics, log, health, throttle, tally, longestIdleMs = LONGEST_IDLE_MS } = deps;
   health.waits('poller');
   const timeout = config.IP2SMS_TIMEOUT_MS;
   const leaseMs = timeout + LEASE_MARGIN_MS;
@@ -203,7 +208,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
       const claimed = await claim(free);
       if (claimed.rows === free) continue;
       // nothing else is due; if SMS past their deadline were limited by their share, claim again as soon as a slot is free
-      if (!claimed.pastLimited) await pause(Math.min(Math.max(IDLE_MS, claimed.nextMs), LONGEST_IDLE_MS), stop);
+      if (!claimed.pastLimited) await pause(Math.min(Math.max(IDLE_MS, claimed.nextMs), longestIdleMs), stop);
       else await sleep(lanes.pastIsFull(throttle.size()) ? IDLE_MS : GATHER_MS);
     }
   } catch (error) {

@@ -184,7 +184,8 @@ test('where the path to the database dies in silence, or sessions stay read only
   const connections = openConnections(config, { lookMs: 100, stallMs: 1_500 });
   let beats = 0;
   const health = { beat: () => void (beats += 1), waits: () => {} };
-  const poller = createPoller({ config, connections, metrics: createMetrics('test'), log: silentLog, health });
+  const metrics = createMetrics('test');
+  const poller = createPoller({ config, connections, metrics, log: silentLog, health, longestIdleMs: 500 });
   const stop = new AbortController();
   const watch = connections.watch(stop.signal);
   const first = poller(stop.signal);

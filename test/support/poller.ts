@@ -37,7 +37,7 @@ export async function startPoller(
   const abort = new AbortController();
   const running = { metrics, beats: 0, stop };
   const health = { beat: () => void (running.beats += 1), waits: () => {} };
-  const done = createPoller({ config, connections, metrics, log, health })(abort.signal);
+  const done = createPoller({ config, connections, metrics, log, health, longestIdleMs: 500 })(abort.signal);
   const beside = [
     connections.watch(abort.signal),
     supervise(
