@@ -23,4 +23,4 @@ function hold(): void {
 }
 
 for (let i = 0; i < Number(connections); i += 1) hold();
-setInterval(() => console.log(open), 100);
+setInterval(() => process.stdout.write(`${open}\n`), 100);
