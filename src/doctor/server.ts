@@ -2,7 +2,7 @@
 import { Client } from 'pg';
 import { addressOf } from '../postgres/address.ts';
 import { pgConfig } from '../postgres/clients.ts';
-import { DAEMON_CONNECTIONS } from '../postgres/connections.ts';
+import { DAEMON_CONNECTIONS, REPLICATION_CONNECTIONS } from '../postgres/connections.ts';
 import { openDatabase } from '../postgres/pools.ts';
 import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
@@ -127,15 +127,19 @@ export const serverChecks: readonly Check<Found>[] = [
     );
   }),
 
-  needing('connections', ['sql'], async ({ sql }) => {
-    const rows = await sql<{ what: string; most: number }[]>`
-      select 'role ' || quote_ident(rolname) as what, rolconnlimit as most from pg_roles where rolname = current_user and not rolsuper
-      union all select 'database ' || quote_ident(datname), datconnlimit from pg_database where datname = current_database()
+  needing('connections', ['config', 'sql'], async ({ config, sql }) => {
+    const reader = addressOf(config.DATABASE_REPLICATION_URL ?? '').user;
+    const others = DAEMON_CONNECTIONS - REPLICATION_CONNECTIONS;
+    const rows = await sql<{ what: string; most: number; needs: number }[]>`
+      select 'role ' || quote_ident(rolname) as what, rolconnlimit as most,
+             case when rolname = current_user then ${others}::int else 0 end + case when rolname = ${reader} then ${REPLICATION_CONNECTIONS}::int else 0 end as needs
+        from pg_roles where rolname in (current_user, ${reader}) and not rolsuper
+      union all select 'database ' || quote_ident(datname), datconnlimit, ${DAEMON_CONNECTIONS} from pg_database where datname = current_database()
       order by 1 desc`;
-    const tight = rows.filter(({ most }) => most >= 0 && most < DAEMON_CONNECTIONS);
+    const tight = rows.filter(({ most, needs }) => most >= 0 && most < needs);
     if (tight.length === 0) return ok(`enough for the ${DAEMON_CONNECTIONS} that a daemon may open`);
     return warn(
-      `${tight.map(({ what, most }) => `${what} is limited to ${most}`).join(', ')}; a daemon may need ${DAEMON_CONNECTIONS}, and a second one as many`,
+      `${tight.map(({ what, most, needs }) => `${what} is limited to ${most}, and a daemon may need ${needs} of it`).join('; ')}; a second one as many`,
       tight.map(({ what }) => `alter ${what} connection limit -1;`).join(' '),
     );
   }),

@@ -45,9 +45,9 @@ const PURPOSES = [
 type Purpose = (typeof PURPOSES)[number];
 
 /** Of the replication role: one, and another one that terminates it. */
-const REPLICATION = 2;
+export const REPLICATION_CONNECTIONS = 2;
 /** Sessions of one daemon on the server at most: these, a second one of control, and those of the replication role. */
-export const DAEMON_CONNECTIONS = PURPOSES.length + 1 + REPLICATION;
+export const DAEMON_CONNECTIONS = PURPOSES.length + 1 + REPLICATION_CONNECTIONS;
 
 export type Connections = { readonly [P in Exclude<Purpose, 'apply'>]: Sql } & {
   readonly apply: Pick<Direct, 'row'>;
@@ -196,7 +196,7 @@ export function openConnections(config: Config, options: Options = {}): Connecti
       around: async (login) => {
         while (
           (await control`select from pg_stat_activity where application_name like ${`smslogd % ${tag} %`}`).length >=
-          REPLICATION
+          REPLICATION_CONNECTIONS
         )
           await delay(ENDS_MS);
         return login();

@@ -445,14 +445,34 @@ test('a transaction_timeout of the role is warned of, since it binds the daemon 
 });
 
 test('a role or a database that does not allow as many connections as the daemon needs is warned of', async () => {
-  await db.sql.unsafe(`alter role ${role} connection limit 9; alter database ${db.name} connection limit 8`);
-  const { level, says, fix } = await said('connections');
+  const reader = `${db.name}_reader`;
+  await db.sql.unsafe(`create role ${reader} login`);
+  const limit = (limits: readonly number[]) =>
+    db.sql.unsafe(
+      [`role ${role}`, `role ${reader}`, `database ${db.name}`]
+        .map((what, i) => `alter ${what} connection limit ${limits[i]}`)
+        .join(';'),
+    );
+  const found = async (user: string) =>
+    (await doctor({ DATABASE_REPLICATION_URL: url.replace(role, user) })).of('connections')!;
+  await limit([7, 1, 9]);
+  const { level, says, fix } = await found(reader);
   expect({ level, says }).toEqual({
     level: 'warn',
-    says: expect.stringContaining(`role ${role} is limited to 9, database ${db.name} is limited to 8;`),
+    says:
+      `role ${reader} is limited to 1, and a daemon may need 2 of it; role ${role} is limited to 7, and a daemon may need 8 of it; ` +
+      `database ${db.name} is limited to 9, and a daemon may need 10 of it; a second one as many`,
   });
   await db.sql.unsafe(fix!);
-  expect(await said('connections')).toMatchObject({ level: 'ok' });
+  expect(await found(reader)).toMatchObject({ level: 'ok' });
+  await limit([8, 2, 10]);
+  expect(await found(reader)).toMatchObject({ level: 'ok' });
+  expect(await found(role)).toMatchObject({
+    level: 'warn',
+    says: `role ${role} is limited to 8, and a daemon may need 10 of it; a second one as many`,
+  });
+  await limit([-1, -1, -1]);
+  await db.sql.unsafe(`drop role ${reader}`);
 });
 
 test('a trigger that can change what is logged or pass it over is warned of, ours are not', async () => {
