@@ -2,8 +2,8 @@
  * What clients can take from the daemon. The port has no login, so connections, requests and time are bounded: a flood must not delay an SMS, and a
  * probe must get its answer during one.
  *
- * - A new connection beyond the limit replaces the oldest one: the probe's is always new. The backlog is smaller than the limit, so that the
- *   connections of one burst don't replace each other before they are read.
+ * - A new connection beyond the limit replaces the oldest one of the address that has the most: the probe's is always new, and seldom of a flood's address.
+ *   The backlog is smaller than the limit, so that the connections of one burst don't replace each other before they are read.
  * - A request that is pipelined behind an answer that is not sent yet is the cheapest way to make work: of all connections together few of them are
  *   answered in a second, and a connection that sends more is ended. Other requests are always answered.
  * - An answer that the client does not take in time ends its connection.
@@ -28,19 +28,34 @@ export const BOUNDS = {
   headerBytes: 8_192,
 };
 
-/** Answers of one connection that are not sent yet, and since when the first of them waits. */
-interface Waiting {
+/** A connection: its answers that are not sent yet, and since when the first of them waits. */
+interface Held {
+  readonly address: string;
   count: number;
   since: number;
 }
 
 /** A server that calls `answer` for as many requests as its bounds allow. */
 export function boundedServer(answer: RequestListener, bounds = BOUNDS): Server {
-  const connections = new Map<Socket, Waiting>();
+  const connections = new Map<Socket, Held>();
+  /** the open ones of each address */
+  const open = new Map<string, number>();
   let pipelined = 0;
-  const end = (socket: Socket) => {
+  const forget = (socket: Socket) => {
+    const address = connections.get(socket)?.address;
+    if (address === undefined) return;
     connections.delete(socket);
+    const left = open.get(address)! - 1;
+    if (left > 0) open.set(address, left);
+    else open.delete(address);
+  };
+  const end = (socket: Socket) => {
+    forget(socket);
     socket.destroy();
+  };
+  const makeRoom = () => {
+    const most = Math.max(...open.values());
+    for (const [socket, { address }] of connections) if (open.get(address) === most) return end(socket);
   };
   const server = createServer(
     {
@@ -69,10 +84,11 @@ export function boundedServer(answer: RequestListener, bounds = BOUNDS): Server 
   server.on('dropRequest', (_, socket: Socket) => end(socket));
   server.on('connection', (socket: Socket) => {
     check ??= setInterval(checkAll, bounds.checkMs).unref();
-    const [oldest] = connections.keys();
-    if (connections.size >= bounds.connections) end(oldest!);
-    connections.set(socket, { count: 0, since: 0 });
-    socket.once('close', () => connections.delete(socket));
+    if (connections.size >= bounds.connections) makeRoom();
+    const address = socket.remoteAddress ?? '';
+    connections.set(socket, { address, count: 0, since: 0 });
+    open.set(address, (open.get(address) ?? 0) + 1);
+    socket.once('close', () => forget(socket));
     socket.prependListener('data', (piece: Buffer) => {
       const heads = blankLines(piece);
       if (heads <= 1 || pipelined + heads <= bounds.pipelined) return;

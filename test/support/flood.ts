@@ -1,9 +1,8 @@
 /**
  * node --import tsx test/support/flood.ts PORT CONNECTIONS TEXT REPEAT [read]
  *
- * Holds CONNECTIONS, each of which sends TEXT, REPEAT times, at once and reads nothing (`read`: all); one that the other side ends is made again. A process of its own, since
- * who asks beside a flood is not the one who makes it: of a busy process the connection would be the oldest one before its request is sent. Prints how many are
- * open, ten times a second.
+ * Holds CONNECTIONS, each of which sends TEXT, REPEAT times, at once and reads nothing (`read`: all); one that the other side ends is made again. A process and an
+ * address of its own, since who asks beside a flood is not the one who makes it. Prints how many are open, ten times a second.
  */
 import { connect } from 'node:net';
 
@@ -12,7 +11,7 @@ const sent = text.repeat(Number(repeat));
 let open = 0;
 
 function hold(): void {
-  const socket = connect({ port: Number(port), host: '127.0.0.1' }, () => {
+  const socket = connect({ port: Number(port), host: '127.0.0.1', localAddress: '127.0.0.2' }, () => {
     open += 1;
     socket.write(sent);
     socket.once('close', () => (open -= 1));

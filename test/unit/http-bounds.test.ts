@@ -32,8 +32,9 @@ async function serve(bounds: Partial<typeof BOUNDS> = {}, body: Buffer | string 
 }
 
 /** A connection that sends `text` and does not read. */
-async function client(text = ''): Promise<Socket> {
-  const socket = connect((server.address() as AddressInfo).port, '127.0.0.1');
+async function client(text = '', localAddress = '127.0.0.1'): Promise<Socket> {
+  const { port } = server.address() as AddressInfo;
+  const socket = connect({ port, host: '127.0.0.1', localAddress });
   clients.push(socket);
   socket.on('error', () => {});
   await once(socket, 'connect');
@@ -64,6 +65,19 @@ test('a connection beyond the limit takes the place of the oldest one', async ()
   const last = await client(GET);
   const [piece] = (await once(last, 'data')) as [Buffer];
   expect(piece.toString()).toContain('200 OK');
+});
+
+test('it takes that of the oldest one of the address that has the most: who asks slowly is heard beside a flood from elsewhere', async () => {
+  await serve({ connections: 4 });
+  const slow = await client();
+  for (let i = 0; i < 20; i += 1) await client('', '127.0.0.2');
+  const another = await client('', '127.0.0.3');
+  await until('all to be met', async () => (await connections()) === 4);
+  for (const socket of [slow, another]) {
+    socket.write(GET);
+    const [piece] = (await once(socket, 'data')) as [Buffer];
+    expect(piece.toString()).toContain('200 OK');
+  }
 });
 
 test('what is pipelined on one connection is answered, up to the limit of requests', async () => {
