@@ -20,6 +20,7 @@ import { runFor, runningMs } from '../running-time.ts';
 import { pause } from '../supervise.ts';
 import type { Opening } from './clients.ts';
 import { openDirect, type Direct } from './direct.ts';
+import { mayBeLetIn } from './login.ts';
 import { failure } from './messages.ts';
 import { observed, type Waiting } from './observed.ts';
 import { isPooled } from './pooler.ts';
@@ -113,7 +114,7 @@ export function openConnections(config: Config, options: Options = {}): Connecti
     };
     return observed(sql, lanes[purpose]);
   };
-  /** when control lost sessions that may be left on the server */
+  /** when control lost sessions, or logins, that may be left on the server */
   let lost: number[] = [];
   const control = pool('control', {
     options: `-c idle_session_timeout=${CONTROL_IDLE_S}s`,
@@ -121,7 +122,10 @@ export function openConnections(config: Config, options: Options = {}): Connecti
       lost = lost.filter((at) => since(at) < CONTROL_LEFT_MS);
       if (lost.length > 1)
         throw failure('CONNECT_TIMEOUT', 'the server may have two sessions left of the control connection');
-      const session = await login();
+      const session = await login().catch((error: unknown) => {
+        if (mayBeLetIn(error)) lost.push(runningMs());
+        throw error;
+      });
       const { socket } = session;
       // the server had not ended it
       socket.once('close', () => !socket.readableEnded && lost.push(runningMs()));

@@ -53,6 +53,14 @@ export async function logIn(
   });
 }
 
+/** Tries that ended in silence once the server had answered. */
+const UNANSWERED = new WeakSet<object>();
+
+/** Whether the server may have let a login in that failed: the path died before it was heard of. */
+export function mayBeLetIn(error: unknown): boolean {
+  return error instanceof Error && [error, error.cause].some((each) => UNANSWERED.has(each as object));
+}
+
 /** A socket's failure that has no name of its own, such as a file that is not there. */
 function reachable(error: unknown): unknown {
   if (toSmslogdError(error).code !== 'unexpected') return error;
@@ -124,7 +132,11 @@ async function attempt(place: Place, wish: Wish, options: (() => ConnectionOptio
   };
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
-    const fail = () => reject(failure('CONNECT_TIMEOUT', 'no answer in time'));
+    const fail = () => {
+      const silence = failure('CONNECT_TIMEOUT', 'no answer in time');
+      if (sockets.some(({ bytesRead }) => bytesRead > 0)) UNANSWERED.add(silence);
+      reject(silence);
+    };
     if (address.connectTimeout !== Infinity) timer = setTimeout(fail, address.connectTimeout);
   });
   try {

@@ -22,6 +22,7 @@ beforeEach(async () => {
   const url = new URL(db.url);
   proxy = await startProxy({ host: url.hostname, port: Number(url.port) });
   url.port = String(proxy.port);
+  url.searchParams.set('connect_timeout', '5');
   daemon = startDaemon(db.env({ DATABASE_URL: url.href, IP2SMS_URL: gateway.url, RETENTION_DAYS: '30' }));
   await daemon.line('it streams', (line) => line.includes('the mirror streams'));
   await everyRowOnce();
@@ -48,14 +49,20 @@ async function everyRowOnce(): Promise<void> {
   );
 }
 
+const controls = async () =>
+  (await db.sql`select pid from pg_stat_activity where application_name like 'smslogd control %'`).map(
+    ({ pid }) => pid as number,
+  );
 const attempt = () => {
   const before = proxy.connections;
   return until('an attempt', () => proxy.connections > before, 60);
 };
 
-test.each<readonly [string, () => Promise<void>]>([
+test.each<readonly [string, string, number, () => Promise<void>]>([
   [
     'all its paths die while it is suspended',
+    'smslogd %',
+    DAEMON_CONNECTIONS,
     async () => {
       daemon.kill('SIGSTOP');
       proxy.stall();
@@ -65,6 +72,8 @@ test.each<readonly [string, () => Promise<void>]>([
   ],
   [
     'each new path dies, too',
+    'smslogd %',
+    DAEMON_CONNECTIONS,
     async () => {
       for (let time = 0; time < 5; time += 1) {
         proxy.stall();
@@ -72,14 +81,34 @@ test.each<readonly [string, () => Promise<void>]>([
       }
     },
   ],
+  [
+    'each new path dies once the server has let it in, before it hears of that',
+    'smslogd control %',
+    2,
+    async () => {
+      // the last piece of a login is under way long enough to be met
+      proxy.delayMs = 200;
+      for (let time = 0; time < 2; time += 1) {
+        const before = await controls();
+        proxy.stall();
+        await until(
+          'another session of control',
+          async () => (await controls()).some((pid) => !before.includes(pid)),
+          60,
+        );
+      }
+      proxy.stall();
+      proxy.delayMs = 0;
+    },
+  ],
 ])(
   'where %s',
-  async (_, fault) => {
-    const names = await mostSessions(db.superuser.url, 'smslogd %', async () => {
+  async (_, pattern, most, fault) => {
+    const names = await mostSessions(db.superuser.url, pattern, async () => {
       await fault();
       await everyRowOnce();
     });
-    expect(names.slice(DAEMON_CONNECTIONS)).toEqual([]);
+    expect(names.slice(most)).toEqual([]);
   },
   180_000,
 );
