@@ -192,10 +192,11 @@ describe('the views equal a count by hand, before and after the counters are sto
   ])('on %s (%s %s)', async (_, clock, zone, tracks = true) => {
     await moveTo(clock, zone, tracks);
     await generate(clock);
-    expect((await viewed(clock, zone)).map((rows) => rows.length > 2)).toEqual(queries(clock, zone).map(() => true));
-    expect(await viewed(clock, zone)).toEqual(await counted(clock, zone, tracks));
+    const byHand = await counted(clock, zone, tracks);
+    expect(byHand.map((rows) => rows.length > 2)).toEqual(queries(clock, zone).map(() => true));
+    expect(await viewed(clock, zone)).toEqual(byHand);
     await refreshHourly(db.daemon);
-    expect(await viewed(clock, zone)).toEqual(await counted(clock, zone, tracks));
+    expect(await viewed(clock, zone)).toEqual(byHand);
 
     // late deliveries of past days, rows moved to another hour, rows that go and rows that come; all in hours that are stored
     await db.sql`update verification.sms_log set gateway_status = 'Delivered', status_changed_at = inserted_at + interval '2 hours'
@@ -204,9 +205,10 @@ describe('the views equal a count by hand, before and after the counters are sto
     await db.sql`delete from verification.sms_log where gateway_id like '%22'`;
     await db.sql`insert into verification.sms_log (phone_number, type, gateway_status, inserted_at)
                  values ('+380000000000', 'text', 'Accepted', ${clock}::timestamptz - interval '25 hours')`;
-    expect(await viewed(clock, zone)).toEqual(await counted(clock, zone, tracks));
+    const changed = await counted(clock, zone, tracks);
+    expect(await viewed(clock, zone)).toEqual(changed);
     await refreshHourly(db.daemon);
-    expect(await viewed(clock, zone)).toEqual(await counted(clock, zone, tracks));
+    expect(await viewed(clock, zone)).toEqual(changed);
   });
 });
 
