@@ -1,6 +1,7 @@
 import { readFileSync, statfsSync } from 'node:fs';
 import { availableParallelism, platform } from 'node:os';
 import { defineConfig } from 'vitest/config';
+import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 /** Test files at once: they wait for servers and signals half of the time. */
 const FILES = availableParallelism() + 3;
@@ -20,8 +21,18 @@ function roomInMemory(path: string): boolean {
   return bavail * bsize >= 8 * 2 ** 30;
 }
 
+/** Waits for more than a minute for what a daemon waits for: begun last it would leave the cores idle. */
+const isFirst = ({ moduleId }: TestSpecification) => moduleId.endsWith('test/e2e/sessions.test.ts');
+
+class Order extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    return (await super.sort(files)).toSorted((a, b) => Number(isFirst(b)) - Number(isFirst(a)));
+  }
+}
+
 export default defineConfig({
   test: {
+    sequence: { sequencer: Order },
     projects: [
       {
         test: { ...SHARED, name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 30_000, maxWorkers: FILES },
