@@ -85,7 +85,7 @@ test('a row of the log that somebody holds delays the copy alone: it tells how f
   // a row lock at once would keep the slot from being made
   const releaseLog = await hold('lock verification.sms_log in share mode');
   mirror = startMirror(db);
-  // which may wait for transactions of other files, too; until then audits copy
+  // until then audits copy
   const made = async () =>
     await db.sql`select from pg_replication_slots where slot_name = ${db.config().SLOT_NAME} and confirmed_flush_lsn is not null`;
   await until('the slot', async () => (await made()).length > 0, 60);

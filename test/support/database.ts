@@ -40,14 +40,14 @@ export interface Less {
   /** a database without anything, whose texts sort as ICU's `locale` has it */
   readonly empty?: boolean;
   readonly locale?: string;
-  /** another server than the run's */
+  /** another server than the worker's */
   readonly adminUrl?: string;
   /** why the program is the superuser here, in all that it does; or the source's owner, who streams as the field's role does */
   readonly superuser?: string;
   readonly asOwner?: string;
 }
 
-/** Clones the template on the run's server. */
+/** Clones the template on the server of this worker. */
 export async function createDatabase({
   empty = false,
   locale,
@@ -56,7 +56,7 @@ export async function createDatabase({
   asOwner,
 }: Less = {}): Promise<TestDatabase> {
   const name = `test_${randomBytes(6).toString('hex')}`;
-  const adminUrl = another ?? inject('postgresUrl');
+  const adminUrl = another ?? serverOfWorker();
   const admin = administrator(adminUrl);
   const sorted = locale === undefined ? '' : `locale_provider icu icu_locale '${locale}'`;
   await admin.unsafe(`create database ${name} template ${empty ? 'template0' : TEMPLATE} strategy file_copy ${sorted}`);
@@ -122,6 +122,11 @@ export async function createDatabase({
   };
 }
 
+/** Workers that run have different numbers, from 1 on. */
+function serverOfWorker(): string {
+  return inject('postgresUrls').at(Number(process.env['VITEST_POOL_ID']) - 1)!;
+}
+
 const administrators = new Map<string, Sql>();
 
 /** One connection for all databases of a server that a worker makes, in one file after the other: to connect takes longer than to make a database. */
@@ -178,7 +183,7 @@ export async function untilNone(what: string, left: () => Promise<number>, secon
 }
 
 /**
- * Waits until a session of this database waits for a lock, on `relation` where one is named. Other files have databases on the same server, and those cloned from one
+ * Waits until a session of this database waits for a lock, on `relation` where one is named. A server may have several databases, and those cloned from one
  * template have the same oids.
  */
 export async function untilLocked(what: string, sql: Pick<Sql, 'unsafe'>, relation?: string): Promise<void> {

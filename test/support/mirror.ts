@@ -86,7 +86,7 @@ export function startMirror(
     metrics,
     health,
     done,
-    // a new slot waits for every transaction that is open on the server, those of other test files too
+    // a new slot waits for every transaction that is open on the server
     streaming: () =>
       until(
         'the mirror to stream and its copy to end',

@@ -1,4 +1,4 @@
-/** One real PostgreSQL for a whole test run, as in the field, with a migrated template database that each test file clones. */
+/** Real PostgreSQL for a test run, one server for each worker, as in the field, with a migrated template database that each test file clones. */
 import postgres, { type Options, type Sql } from 'postgres';
 import type { TestProject } from 'vitest/node';
 import { readFileSync } from 'node:fs';
@@ -13,8 +13,8 @@ import { createAuthority } from './certificates.ts';
 
 declare module 'vitest' {
   interface ProvidedContext {
-    /** superuser address of the database `postgres` */
-    postgresUrl: string;
+    /** superuser addresses of the database `postgres`, one for each worker */
+    postgresUrls: readonly string[];
   }
 }
 
@@ -26,6 +26,8 @@ export const PASSWORD = 'made-up';
 
 /** Of a run: what its servers begin as, a directory; the workers inherit it. */
 const BEGINNING = 'SMSLOGD_TEST_BEGINNING';
+/** Of a run: the addresses of its servers. */
+const SERVERS = 'SMSLOGD_TEST_SERVERS';
 
 /**
  * A server with the roles, TLS by a CA of its own, and the migrated template, as a whole run has one; for tests that need a server of their own.
@@ -99,14 +101,29 @@ function contextOf(authority: string): SecureContext {
   return context;
 }
 
+/**
+ * A server for each worker: a new slot waits for every transaction that is open on its server, and those of another file may be open for half a minute.
+ * The projects of a run share them.
+ */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  // of the databases of files that run for a minute autovacuum would look at another one every few seconds, each time in a process of its own
-  const cluster = await createServer({ autovacuum_naptime: '5min' });
-  if (process.env[BEGINNING] === undefined) {
-    await cluster.stop();
-    process.env[BEGINNING] = cluster.copy();
-    await cluster.start();
+  const { [SERVERS]: servers } = process.env;
+  if (servers !== undefined) {
+    project.provide('postgresUrls', JSON.parse(servers) as string[]);
+    return async () => {};
   }
-  project.provide('postgresUrl', cluster.url('postgres'));
-  return () => cluster.remove();
+  // each server is to end with this process
+  process.setMaxListeners(0);
+  // of the databases of files that run for a minute autovacuum would look at another one every few seconds, each time in a process of its own
+  const settings = { autovacuum_naptime: '5min' };
+  const clusters = [await createServer(settings)];
+  await clusters[0]!.stop();
+  process.env[BEGINNING] = clusters[0]!.copy();
+  await clusters[0]!.start();
+  while (clusters.length < project.config.maxWorkers) clusters.push(await createServer(settings));
+  const urls = clusters.map((cluster) => cluster.url('postgres'));
+  process.env[SERVERS] = JSON.stringify(urls);
+  project.provide('postgresUrls', urls);
+  return async () => {
+    await Promise.all(clusters.map((cluster) => cluster.remove()));
+  };
 }
