@@ -4,7 +4,8 @@
  *
  * No pass reads the whole log: the stored counters name the hours with open SMS, and only these hours are read, by the index on inserted_at.
  */
-import type { Log } from '../log.ts';
+import { SmslogdError } from '../errors.ts';
+import { logProblem, type Log } from '../log.ts';
 import { withRetry } from '../postgres/retry.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { pause } from '../supervise.ts';
@@ -13,6 +14,8 @@ import { openHours, requeueHour, resetStuck } from './queue.ts';
 const EVERY_MS = 180_000;
 /** The pause after each hour, as a multiple of the time that it took. */
 const PAUSE_FACTOR = 9;
+
+const WITHOUT_SETTINGS = 'the row of smslogd.settings was deleted: no SMS is queued or counted';
 
 export interface RepairDeps {
   readonly sql: Sql;
@@ -30,6 +33,8 @@ export async function repairQueue(
   signal: AbortSignal,
 ): Promise<void> {
   while (!signal.aborted) {
+    if ((await sql`select from smslogd.settings`).length === 0)
+      logProblem(log, 'warn', new SmslogdError('schema_missing', WITHOUT_SETTINGS));
     const reset = await withRetry(() => resetStuck(sql, fence()));
     if (reset > 0) log.info({ rows: reset }, 'queue repair: SMS with a due time too far away were reset');
     let queued = 0;

@@ -197,6 +197,8 @@ export async function requireSchema(sql: Sql): Promise<string[]> {
   const absent = migrationNames().filter((name) => !done.includes(name));
   if (absent.length > 0)
     throw new SmslogdError('schema_older', `the database lacks the migrations ${absent.join(', ')}`);
+  const [settings] = await sql`select from smslogd.settings`;
+  if (settings === undefined) throw new SmslogdError('schema_missing', 'the row of smslogd.settings was deleted');
   const mine = migrationNames();
   return done.filter((name) => !mine.includes(name));
 }

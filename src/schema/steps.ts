@@ -59,6 +59,7 @@ export async function computedSteps(
     name: 'settings',
     mayChangeNothing: true,
     statements: [
+      restoredSettings(config, source),
       `update smslogd.settings set retention_days = ${config.RETENTION_DAYS} where retention_days <> ${config.RETENTION_DAYS}`,
       `update smslogd.settings set report_timezone = ${quoteLiteral(config.REPORT_TIMEZONE)} where report_timezone <> ${quoteLiteral(config.REPORT_TIMEZONE)}`,
       `update smslogd.checkpoint set removed_at = null where slot_name = ${quoteLiteral(config.SLOT_NAME)} and removed_at is not null`,
@@ -73,6 +74,14 @@ export async function computedSteps(
     });
   if (publication.length > 0) steps.push({ name: `publication ${config.PUBLICATION_NAME}`, statements: publication });
   return steps;
+}
+
+/** Where somebody deleted the row: what migrate and the daemons wrote into it. Hours of which retention may have removed rows stay as they were counted. */
+function restoredSettings(config: Config, { tracksGateway }: Source): string {
+  const { RETENTION_DAYS: days, SMS_STATUSES_EXPIRATION: life, SMS_STATUSES_GIVE_UP: giveUp } = config;
+  const frozen = days > 0 ? `date_trunc('hour', now() - ${days} * interval '1 day')` : `'-infinity'`;
+  return `insert into smslogd.settings (life, give_up, source_tracks_gateway, frozen_before)
+          values (make_interval(secs => ${life * 60}), make_interval(secs => ${giveUp * 60}), ${tracksGateway}, ${frozen}) on conflict do nothing`;
 }
 
 /** Why a reconcile is due where there was no daemon yet. */

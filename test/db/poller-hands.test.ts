@@ -1,5 +1,8 @@
 /** Rows that others write, and rows that somebody changes by hand under the poller's feet. */
+import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import type { Log } from '../../src/log.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { reply, startGateway, type TestGateway } from '../support/gateway.ts';
 import { insertSms, queueSize, readSms, series, startPoller, statusBecomes, type Running } from '../support/poller.ts';
@@ -19,8 +22,8 @@ afterEach(async () => {
   await db.drop();
 });
 
-async function start(options: { everyMs?: number } = {}): Promise<Running> {
-  running = await startPoller(db, { IP2SMS_URL: gateway.url }, undefined, options);
+async function start({ log, ...options }: { everyMs?: number; log?: Log } = {}): Promise<Running> {
+  running = await startPoller(db, { IP2SMS_URL: gateway.url }, log, options);
   return running;
 }
 
@@ -201,4 +204,14 @@ test('a recent SMS that fell out of the queue while the poller runs is found and
   await db.sql`alter table verification.sms_log disable trigger smslogd_queue_inserted`;
   const id = await insertSms(db, { gatewayId: '4000002' });
   expect(await statusBecomes(db, id, 'Delivered')).toMatchObject({ gateway_id: '4000002' });
+});
+
+test('while the row of settings is gone, what queues nothing says so; once migrate has made it again, all is asked for', async () => {
+  const lines: string[] = [];
+  await start({ everyMs: 50, log: pino({ level: 'info' }, { write: (line) => void lines.push(line) }) });
+  await db.sql`delete from smslogd.settings`;
+  const id = await insertSms(db, { gatewayId: '5000001' });
+  await until('it to be said', () => lines.some((line) => line.includes('schema_missing')));
+  await migrate(db.owner.config(), { say: () => {} });
+  expect(await statusBecomes(db, id, 'Delivered')).toMatchObject({ gateway_id: '5000001' });
 });

@@ -174,9 +174,9 @@ describe('tables that are there already', () => {
                    values ('+380000000001', 'text', '1234567', 'Delivered', '2026-01-02 03:04:05+00')`;
   });
   afterEach(() => kept.drop());
-  const again = async () => {
+  const again = async (env: Record<string, string> = {}) => {
     const said: string[] = [];
-    await migrate(kept.owner.config(), { say: (line) => said.push(line) });
+    await migrate(kept.owner.config(env), { say: (line) => said.push(line) });
     return said;
   };
   const objects = async () =>
@@ -200,6 +200,24 @@ describe('tables that are there already', () => {
     expect(await again()).toEqual([]);
     const [row] = await kept.sql`select pg_get_indexdef(to_regclass('verification.sms_log_time_idx')) as index`;
     expect(row?.['index']).toContain('inserted_at');
+  });
+
+  test('are taken with their row of settings gone, which is refused until then', async () => {
+    await kept.sql`delete from smslogd.settings`;
+    const sql = openDatabase(kept.config(), { max: 1, name: 'test' });
+    await expect(requireSchema(sql)).rejects.toMatchObject({ code: 'schema_missing' });
+    expect(await again({ RETENTION_DAYS: '30', REPORT_TIMEZONE: 'UTC', SMS_STATUSES_EXPIRATION: '20' })).toContain(
+      'settings',
+    );
+    await requireSchema(sql);
+    await sql.end();
+    // hours of which retention may have removed rows stay as they were counted
+    expect([
+      ...(await kept.sql`select report_timezone, retention_days, life::text, source_tracks_gateway, now() - frozen_before between '29 days 23 hours' and '30 days 1 hour' as frozen from smslogd.settings`),
+    ]).toEqual([
+      { report_timezone: 'UTC', retention_days: 30, life: '00:20:00', source_tracks_gateway: true, frozen: true },
+    ]);
+    await again();
   });
 
   test('and what they hold is counted', async () => {
