@@ -146,7 +146,7 @@ const TABLE = {
     reaction: 'slow',
     hint: 'The server sent an unexpected message; report it with the code.',
   },
-  stepped_down: { reaction: 'standby', hint: 'Another daemon leads now; this one is on standby.' },
+  stepped_down: { reaction: 'standby', hint: 'Another daemon leads now, or this one begins again.' },
   removed: { reaction: 'standby', hint: '`smslogd teardown` was run here; run `smslogd migrate` to resume.' },
   gateway_unauthorized: {
     reaction: 'slow',

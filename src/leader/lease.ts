@@ -18,12 +18,13 @@
  * A daemon whose LOOPS has no mirror leads only where no other does, so that counters, queue and retention are looked after; one that mirrors takes the
  * lease from it at once.
  */
-import { SmslogdError, toSmslogdError } from '../errors.ts';
+import { toSmslogdError } from '../errors.ts';
 import type { Standing } from '../health.ts';
 import type { Log } from '../log.ts';
 import { quoteLiteral } from '../postgres/quoting.ts';
 import { pause } from '../supervise.ts';
 import { createRow, LEASE_MS, type RowDeps, type Seen } from './row.ts';
+import { steppedDown } from './stepped-down.ts';
 
 const RENEW_MS = 1_500;
 const LOOK_MS = 300;
@@ -48,7 +49,7 @@ export interface Leadership {
   giveUp(notWithinMs?: number): void;
   /** A loop for the supervisor that runs `loop` while this daemon leads. */
   whileLeading(loop: Loop): Loop;
-  /** Seeks and keeps the lease until `signal` aborts; `works` is called each time that the database answers. */
+  /** Seeks and keeps the lease until `signal` aborts; `works` is called after each look, unless taking the lease failed, and after each renewal. */
   run(signal: AbortSignal, works?: () => void): Promise<void>;
   /** Gives the lease back, once all that was done under it has ended. Never rejects. */
   release(): Promise<void>;
@@ -63,7 +64,7 @@ export interface LeadershipDeps extends RowDeps {
 }
 
 export function createLeadership(deps: LeadershipDeps): Leadership {
-  const { holder, log, onStanding, onAnswer } = deps;
+  const { holder, log, onStanding } = deps;
   const slot = quoteLiteral(deps.slot);
   const me = quoteLiteral(holder);
   let standing: Standing = 'unknown';
@@ -74,7 +75,6 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
   /** it gave the lease up, and nobody else was seen to take it */
   let alone = false;
   let leading: AbortController | undefined;
-  let answered: (() => void) | undefined;
   const waiting = new Set<() => void>();
   let renewal = new AbortController();
   const renewNow = () => renewal.abort();
@@ -85,16 +85,10 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
     onStanding?.(now);
   };
 
-  const { look, take, renew, raise, release } = createRow({
-    ...deps,
-    onAnswer: (problem) => {
-      onAnswer?.(problem);
-      if (problem === undefined) answered?.();
-    },
-  });
+  const { look, take, renew, raise, release } = createRow(deps);
 
   /** Waits for the lease; undefined: `signal` aborted. */
-  const seek = async (signal: AbortSignal): Promise<bigint | undefined> => {
+  const seek = async (signal: AbortSignal, works?: () => void): Promise<bigint | undefined> => {
     let before: Seen | undefined;
     let unchanged = performance.now();
     while (!signal.aborted) {
@@ -111,6 +105,8 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
         alone = false;
         stand('standby');
       }
+      // not after the look alone: while the row is locked that works, and taking it fails
+      works?.();
       before = seen;
       await pause(LOOK_MS, signal);
     }
@@ -118,7 +114,7 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
   };
 
   /** Renews the lease until another daemon has it or `signal` aborts. */
-  const keep = async (signal: AbortSignal): Promise<void> => {
+  const keep = async (signal: AbortSignal, works?: () => void): Promise<void> => {
     let failing = false;
     let told = false;
     // once, and not for each renewal: what AbortSignal.any leaves on a signal stays as long as that signal
@@ -132,10 +128,14 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
         told = streaming;
         const kept = await renew(term ?? 0n, streaming);
         if (kept === undefined) {
-          log.info({ term: String(term) }, 'another daemon leads: this one steps down');
+          log.info(
+            { term: String(term) },
+            'the lease went to another daemon, or its row was deleted: this one steps down',
+          );
           break;
         }
         if (kept > (term ?? 0n)) term = kept;
+        works?.();
         failing = false;
       } catch (error) {
         if (!failing) log.debug({ code: toSmslogdError(error).code }, 'the lease could not be renewed');
@@ -171,7 +171,7 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
     },
     async raiseTerm() {
       const raised = await raise();
-      if (raised === undefined) throw new SmslogdError('stepped_down', 'another daemon leads');
+      if (raised === undefined) throw steppedDown();
       streaming = false;
       term = raised;
       return term;
@@ -208,10 +208,9 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
       }
     },
     async run(signal, works) {
-      answered = works;
       while (!signal.aborted) {
         try {
-          term = await seek(signal);
+          term = await seek(signal, works);
         } catch (error) {
           standing = 'unknown';
           onStanding?.(standing);
@@ -222,7 +221,7 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
         stand('leading');
         log[alone ? 'debug' : 'info']({ term: String(term) }, 'this daemon leads');
         for (const wake of waiting) wake();
-        await keep(signal);
+        await keep(signal, works);
         const lost = !signal.aborted;
         const ended = leading;
         leading = undefined;

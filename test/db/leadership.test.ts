@@ -1,10 +1,12 @@
 /** The lease and its term: who leads, and that nobody else writes. */
+import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { recountHours } from '../../src/figures/counters.ts';
 import { createLeadership, type Leadership } from '../../src/leader/lease.ts';
 import { createRow, LEASE_MS } from '../../src/leader/row.ts';
 import { silentLog } from '../../src/log.ts';
 import { openConnections, type Connections } from '../../src/postgres/connections.ts';
+import { supervise } from '../../src/supervise.ts';
 import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
 import { startMirror } from '../support/mirror.ts';
 import { difference, insertMany } from '../support/verifications.ts';
@@ -179,6 +181,43 @@ test('a lock on the table of the lease holds the control connection up for a sec
   await session.unsafe('rollback');
   session.release();
   expect(first.leadership.standing).toBe('leading');
+});
+
+test('a lock on the row of the lease is told of once by a standby, and not at each try to take it', async () => {
+  const first = seek('first');
+  await leads(first.leadership);
+  const session = await db.sql.reserve();
+  await session.unsafe('begin; select from smslogd.leader for update');
+  first.die();
+  const lines: string[] = [];
+  const log = pino({ level: 'info' }, { write: (line) => void lines.push(line) });
+  const second = createLeadership({ connections, slot: db.name, holder: 'second', mirrors: true, log });
+  const stop = new AbortController();
+  stops.push(stop);
+  let failures = 0;
+  const onProblem = () => void (failures += 1);
+  running.push(
+    supervise({ name: 'leader', log, onProblem }, (signal, works) => second.run(signal, works), stop.signal),
+  );
+  await until('it to have tried several times', () => failures > 3);
+  await session.unsafe('rollback');
+  session.release();
+  await leads(second);
+  expect(lines.filter((line) => line.includes('database_busy'))).toHaveLength(1);
+});
+
+test('one whose row of the lease was deleted does not say that another one leads', async () => {
+  const lines: string[] = [];
+  const log = pino({ level: 'info' }, { write: (line) => void lines.push(line) });
+  const alone = createLeadership({ connections, slot: db.name, holder: 'alone', mirrors: true, log });
+  const stop = new AbortController();
+  stops.push(stop);
+  running.push(alone.run(stop.signal));
+  await leads(alone);
+  await db.sql`delete from smslogd.leader`;
+  await until('it to lead again', () => lines.filter((line) => line.includes('this daemon leads')).length === 2);
+  expect(lines.filter((line) => line.includes('another daemon leads'))).toEqual([]);
+  expect(lines.filter((line) => line.includes('this one steps down'))).toHaveLength(1);
 });
 
 test('a row of the lease that somebody deleted is made again, under a term that no writer has had', async () => {
