@@ -152,7 +152,7 @@ export async function runApplyLoop(
 
   const stopLag = atEachBeat(() => {
     metrics.mirrorLagBytes.set(opened.lagBytes);
-    const oldest = inHand?.commitTimes[0] ?? gathering.oldestCommit;
+    const oldest = inHand?.oldestCommit ?? next?.oldestCommit ?? gathering.oldestCommit;
     if (oldest !== undefined) metrics.mirrorLagSeconds.set(secondsSince(oldest, nowMicros()));
   });
 

@@ -19,6 +19,8 @@ export interface Batch {
   readonly end: Lsn | undefined;
   /** commit times of the transactions with new rows that ended in this batch; microseconds since 2000-01-01 UTC */
   readonly commitTimes: readonly bigint[];
+  /** commit time of the oldest transaction with new rows in this batch, whether it ended in it or not */
+  readonly oldestCommit: bigint | undefined;
   /** rows and transactions that came again and were skipped */
   readonly skipped: number;
   /** ids of rows that the stream has not whole: they are to be read from the source */
@@ -34,7 +36,7 @@ export interface Gathering extends Receiver {
   readonly inTransaction: boolean;
   /** true when a whole transaction can be taken, or enough rows of one that is still coming */
   readonly ready: boolean;
-  /** commit time of the oldest transaction that waits to be taken */
+  /** commit time of the oldest transaction that waits to be taken, or is still coming */
   readonly oldestCommit: bigint | undefined;
   take(): Batch;
   /** `rows` of a batch that is written: their memory is used again. */
@@ -87,6 +89,8 @@ export function gather(
   let unreadable: readonly string[] = [];
   let state: 'outside' | 'open' | 'skipping' = 'outside';
   let newRows = 0;
+  /** of the transaction that is coming */
+  let coming = 0n;
   let size = 0;
   /** the last word and what it means: nearly all have the same one */
   let known: { word: string | null; status: string | null } | undefined;
@@ -101,6 +105,8 @@ export function gather(
     return status;
   };
 
+  const oldestCommit = () => commitTimes[0] ?? (state === 'open' && newRows > 0 ? coming : undefined);
+
   return {
     get size() {
       return size;
@@ -112,10 +118,11 @@ export function gather(
       return end !== undefined || size >= FULL;
     },
     get oldestCommit() {
-      return commitTimes[0];
+      return oldestCommit();
     },
-    begin(commitLsn) {
+    begin(commitLsn, committedAt) {
       state = commitLsn < held ? 'skipping' : 'open';
+      coming = committedAt;
       newRows = 0;
     },
     insert(tuple) {
@@ -155,6 +162,7 @@ export function gather(
         large,
         end,
         commitTimes,
+        oldestCommit: oldestCommit(),
         skipped,
         partial,
         unreadable: end === undefined ? [] : unreadable,

@@ -33,7 +33,8 @@ export interface Tuple {
 }
 
 export interface Receiver {
-  begin(commitLsn: Lsn): void;
+  /** `committedAt`: microseconds since 2000-01-01 UTC, as at the commit */
+  begin(commitLsn: Lsn, committedAt: bigint): void;
   insert(tuple: Tuple): void;
   /** a row with a value that is larger than what is read */
   large(id: string | null): void;
@@ -183,7 +184,7 @@ export function createDecoder(source: Decoded, receiver: Receiver): (bytes: Buff
       }
       case 0x42: // Begin: commit_lsn, time, transaction
         if (end - start !== 21) throw wrongLength();
-        receiver.begin(bytes.readBigUInt64BE(start + 1) as Lsn);
+        receiver.begin(bytes.readBigUInt64BE(start + 1) as Lsn, bytes.readBigInt64BE(start + 9));
         return;
       case 0x43: // Commit: flags, commit_lsn, end_lsn, time
         if (end - start !== 26) throw wrongLength();

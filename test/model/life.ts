@@ -106,7 +106,7 @@ function gathered(streaming: Streaming, bounds: Bounds, trap: Trap | undefined):
   const skips = trap === 'skips a commit that begins at the checkpoint' && streaming.resumeAt !== ABSENT ? 1 : 0;
   const gathering = gather(streaming.resumeAt === ABSENT ? ZERO_LSN : lsn(streaming.resumeAt + skips));
   for (const [kind, value] of streaming.heard) {
-    if (kind === 'begin') gathering.begin(lsn(value));
+    if (kind === 'begin') gathering.begin(lsn(value), 0n);
     else if (kind === 'commit') gathering.commit(lsn(value), 0n);
     else {
       gathering.insert(tupleOf(value));

@@ -122,5 +122,5 @@ export function batchOf(...ids: string[]): Batch {
   const values = { phone: '+380000000001', code: '1', insertedAt: '2026-01-01 00:00:00', gatewayId: '1' };
   for (const id of ids) rows.add(tupleOf({ id, ...values, gatewayStatus: null }), 'Accepted');
   const none = { large: [], skipped: 0, partial: [], unreadable: [] };
-  return { rows, end: parseLsn('0/10'), commitTimes: [0n], ...none };
+  return { rows, end: parseLsn('0/10'), commitTimes: [0n], oldestCommit: 0n, ...none };
 }

@@ -20,7 +20,7 @@ test('a transaction is skipped iff its commit_lsn is below the held position, st
   fc.assert(
     fc.property(fc.nat(100), fc.nat(100), (held, commitLsn) => {
       const gathering = gather(lsn(held));
-      gathering.begin(lsn(commitLsn));
+      gathering.begin(lsn(commitLsn), 0n);
       gathering.insert(row('a'));
       gathering.commit(lsn(commitLsn + 10), 0n);
       const batch = gathering.take();
@@ -49,7 +49,7 @@ test('the end that is taken is always that of a whole transaction, and no row is
       const sent: string[] = [];
       for (const rows of sizes) {
         position += 10;
-        gathering.begin(lsn(position));
+        gathering.begin(lsn(position), 0n);
         for (const _ of rows) {
           serial += 1;
           sent.push(String(serial));
@@ -68,7 +68,7 @@ test('the end that is taken is always that of a whole transaction, and no row is
 
 test('rows of a transaction that is still coming are ready only when they are many', () => {
   const gathering = gather(ZERO_LSN);
-  gathering.begin(lsn(1));
+  gathering.begin(lsn(1), 0n);
   for (let i = 0; i < FULL - 1; i += 1) gathering.insert(row(String(i)));
   expect(gathering.ready).toBe(false);
   gathering.insert(row('last'));
@@ -80,7 +80,7 @@ test('rows of a transaction that is still coming are ready only when they are ma
 
 test('rows of many bytes fill a batch sooner', () => {
   const gathering = gather(ZERO_LSN);
-  gathering.begin(lsn(1));
+  gathering.begin(lsn(1), 0n);
   const code = '1'.repeat(65_536);
   let rows = 0;
   for (; !gathering.ready; rows += 1) gathering.insert(row(String(rows), code));
@@ -92,7 +92,7 @@ test('rows of many bytes fill a batch sooner', () => {
 test('what came again is told once, and only transactions with rows tell how old they are', () => {
   const gathering = gather(lsn(50));
   const transaction = (commitLsn: number, rows: number, committedAt: bigint) => {
-    gathering.begin(lsn(commitLsn));
+    gathering.begin(lsn(commitLsn), 0n);
     for (let i = 0; i < rows; i += 1) gathering.insert(row(String(commitLsn + i)));
     gathering.commit(lsn(commitLsn + 5), committedAt);
   };
@@ -106,14 +106,27 @@ test('what came again is told once, and only transactions with rows tell how old
   expect(gathering.take()).toMatchObject({ skipped: 0, commitTimes: [4n] });
 });
 
+test('a transaction that is still coming is as old as its commit, from its first row on, taken or not', () => {
+  const gathering = gather(ZERO_LSN);
+  gathering.begin(lsn(10), 7n);
+  expect(gathering.oldestCommit).toBeUndefined();
+  for (let i = 0; i < FULL; i += 1) gathering.insert(row(String(i)));
+  expect(gathering.oldestCommit).toBe(7n);
+  expect(gathering.take()).toMatchObject({ oldestCommit: 7n, commitTimes: [] });
+  expect(gathering.oldestCommit).toBe(7n);
+  gathering.commit(lsn(15), 7n);
+  expect(gathering.take()).toMatchObject({ oldestCommit: 7n, commitTimes: [7n] });
+  expect(gathering.oldestCommit).toBeUndefined();
+});
+
 test('columns that were gone are told with the end of their transaction, once', () => {
   const gathering = gather(ZERO_LSN);
-  gathering.begin(lsn(10));
+  gathering.begin(lsn(10), 0n);
   gathering.unreadable(['code']);
   expect(gathering.take().unreadable).toEqual([]);
   gathering.commit(lsn(15), 0n);
   expect(gathering.take().unreadable).toEqual(['code']);
-  gathering.begin(lsn(20));
+  gathering.begin(lsn(20), 0n);
   gathering.commit(lsn(25), 0n);
   expect(gathering.take().unreadable).toEqual([]);
 });
