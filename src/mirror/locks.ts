@@ -17,7 +17,8 @@ const MIN_WAIT_SECONDS = 2;
 
 interface Wait {
   readonly code: ErrorCode;
-  readonly check: () => Promise<{ readonly waitedSeconds: number } | undefined>;
+  /** finds what has waited for longer than that */
+  readonly check: (seconds: number) => Promise<{ readonly waitedSeconds: number } | undefined>;
   readonly message: string;
   readonly resolved: string;
   /** of a statement that was sent: it is checked only while one waits */
@@ -61,34 +62,34 @@ function waitsOf({ control, tag, config }: WaitsDeps): readonly Wait[] {
   return [
     {
       code: 'log_locked',
-      check: async () => {
+      check: async (seconds) => {
         const [holder] = await control<LockHolder[]>`
           select extract(epoch from clock_timestamp() - w.query_start)::int as "waitedSeconds", h.pid as "holderPid",
                  h.application_name as "holderApplication", h.usename as "holderRole"
             from pg_stat_activity w cross join unnest(pg_blocking_pids(w.pid)) b (pid) left join pg_stat_activity h on h.pid = b.pid
            where w.wait_event_type = 'Lock' and w.datname = current_database() and w.application_name like ${ours}
-             and w.query_start < clock_timestamp() - ${MIN_WAIT_SECONDS}::int * interval '1 second'
+             and w.query_start < clock_timestamp() - ${seconds}::int * interval '1 second'
              and (b.pid = 0 or coalesce(h.application_name, '') not like 'smslogd %')
            order by w.query_start limit 1`;
         return holder;
       },
       message: 'a write waits for a lock that another session holds',
-      resolved: 'the lock was released: writes continue',
+      resolved: 'no write waits for the lock any more',
       ofStatement: true,
     },
     {
       code: 'standby_missing',
-      check: async () => {
+      check: async (seconds) => {
         const [wait] = await control<StandbyWait[]>`
           select extract(epoch from clock_timestamp() - query_start)::int as "waitedSeconds", current_setting('synchronous_standby_names') as "standbyNames"
             from pg_stat_activity
            where wait_event = 'SyncRep' and datname = current_database() and application_name like ${ours}
-             and query_start < clock_timestamp() - ${MIN_WAIT_SECONDS}::int * interval '1 second'
+             and query_start < clock_timestamp() - ${seconds}::int * interval '1 second'
            order by query_start limit 1`;
         return wait;
       },
       message: 'a commit waits for a synchronous standby',
-      resolved: 'commits no longer wait for a standby: writes continue',
+      resolved: 'no commit waits for a standby any more',
       ofStatement: true,
     },
     {
@@ -117,8 +118,8 @@ function waitsOf({ control, tag, config }: WaitsDeps): readonly Wait[] {
 }
 
 /**
- * Logs each wait once, with the session that holds the lock, and once when it is resolved; until `signal` aborts. A check that fails is ignored, because the
- * writes then fail, too.
+ * Logs each wait once, with the session that holds the lock, and once when it is resolved; until `signal` aborts. Nothing is
+ * known while a check fails.
  */
 export async function watchWaits(deps: WaitsDeps, signal: AbortSignal): Promise<void> {
   const { log, metrics, waitedMs } = deps;
@@ -130,10 +131,14 @@ export async function watchWaits(deps: WaitsDeps, signal: AbortSignal): Promise<
     for (const wait of waits) {
       const { code, check, message, resolved, ofStatement } = wait;
       if (!ofStatement && checks % SENDER_CHECKS > 0) continue;
-      const due = !ofStatement || waitedMs() > MIN_WAIT_SECONDS * 1_000;
-      const found = due ? await check().catch(() => undefined) : undefined;
-      if (signal.aborted) return;
       const began = since.get(wait);
+      // the statement that waited may have been cut with its connection: then it still waits
+      const due = !ofStatement || began !== undefined || waitedMs() > MIN_WAIT_SECONDS * 1_000;
+      const found = due
+        ? await check(began === undefined ? MIN_WAIT_SECONDS : 0).catch(() => 'unknown' as const)
+        : undefined;
+      if (signal.aborted) return;
+      if (found === 'unknown') continue;
       if (found !== undefined && began === undefined) {
         since.set(wait, performance.now() - found.waitedSeconds * 1_000);
         metrics.errors.inc({ code });

@@ -56,7 +56,7 @@ for (const [senderTimeoutMs, blocked, times] of [
       await blocker.unsafe('rollback');
       await until('the rows', async () => (await logged()) === time * 10_000);
       expect(await consumer()).toBe(before);
-      await until('its end to be told', () => told('the lock was released').length === time);
+      await until('its end to be told', () => told('no write waits for the lock any more').length === time);
     }
     blocker.release();
     expect(told('log_locked').map((line) => (JSON.parse(line) as { holderPid: number }).holderPid)).toEqual(
@@ -64,6 +64,48 @@ for (const [senderTimeoutMs, blocked, times] of [
     );
   });
 }
+
+test('one large transaction that waits behind a lock is as late as its commit is old', async () => {
+  mirror = startMirror(db);
+  await mirror.streaming();
+  const blocker = await db.sql.reserve();
+  await blocker.unsafe('begin; lock verification.sms_log in access exclusive mode');
+  // more than is gathered: its end is not read before it is written
+  await insertMany(db.sql, 20_000);
+  const lag = async () => (await mirror!.metrics.mirrorLagSeconds.get()).values[0]!.value;
+  await until('the lag to be told', async () => (await lag()) > 2);
+  await blocker.unsafe('rollback');
+  blocker.release();
+  await until('the rows', async () => (await logged()) === 20_000);
+  await until('no lag', async () => (await lag()) === 0);
+});
+
+test('while the path to the server is dead nothing is said of a lock that a write waited for', async () => {
+  const lines: string[] = [];
+  const log = pino({ level: 'info' }, { write: (line) => void lines.push(line) });
+  const url = new URL(db.url);
+  const proxy = await startProxy({ host: url.hostname, port: Number(url.port) });
+  url.port = String(proxy.port);
+  mirror = startMirror(db, { log, env: { DATABASE_URL: url.href } });
+  await mirror.streaming();
+  const blocker = await db.sql.reserve();
+  await blocker.unsafe('begin; lock verification.sms_log in access exclusive mode');
+  await insertVerification(db.sql);
+  const told = (word: string) => lines.filter((line) => line.includes(word)).length;
+  await until('the lock to be told', () => told('log_locked') === 1);
+  const opened = proxy.connections;
+  proxy.newcomers = 'ignored';
+  proxy.stall(60_000);
+  await until('it to have tried to connect', () => proxy.connections > opened + 3, 60);
+  expect(told('no write waits')).toBe(0);
+  proxy.newcomers = 'forwarded';
+  await blocker.unsafe('rollback');
+  blocker.release();
+  await until('the row', async () => (await logged()) === 1, 60);
+  await until('it to be told', () => told('no write waits') === 1);
+  await mirror.stop();
+  await proxy.close();
+});
 
 test("a role's transaction_timeout does not end the sending of a transaction that takes longer", async ({ skip }) => {
   const [known] = await db.sql`select from pg_settings where name = 'transaction_timeout'`;
