@@ -194,7 +194,7 @@ describe('the owner and the others', () => {
         written: (sms) => sent.push(sms),
         random: seededRandom(5),
         codeText: CODE_TEXT,
-        perSecond: 150,
+        perSecond: 50,
       },
       stop.signal,
     );
