@@ -122,9 +122,10 @@ export async function createDatabase({
   };
 }
 
-/** Workers that run have different numbers, from 1 on. */
+/** Workers that run beside each other have different numbers, from 1 on. */
 function serverOfWorker(): string {
-  return inject('postgresUrls').at(Number(process.env['VITEST_POOL_ID']) - 1)!;
+  const urls = inject('postgresUrls');
+  return urls[Number(process.env['VITEST_POOL_ID']) % urls.length]!;
 }
 
 const administrators = new Map<string, Sql>();

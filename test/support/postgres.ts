@@ -119,7 +119,8 @@ export default async function setup(project: TestProject): Promise<() => Promise
   await clusters[0]!.stop();
   process.env[BEGINNING] = clusters[0]!.copy();
   await clusters[0]!.start();
-  while (clusters.length < project.config.maxWorkers) clusters.push(await createServer(settings));
+  const workers = Math.min(project.config.maxWorkers, project.vitest.state.getPaths().length);
+  while (clusters.length < workers) clusters.push(await createServer(settings));
   const urls = clusters.map((cluster) => cluster.url('postgres'));
   process.env[SERVERS] = JSON.stringify(urls);
   project.provide('postgresUrls', urls);
