@@ -116,6 +116,9 @@ export function openConnections(config: Config, options: Options = {}): Connecti
   };
   /** when control lost sessions, or logins, that may be left on the server */
   let lost: number[] = [];
+  /** of control, cut by `refresh`: the server answers, and ends such a session itself */
+  const refreshed = new WeakSet<object>();
+  let controlSocket: object | undefined;
   const control = pool('control', {
     options: `-c idle_session_timeout=${CONTROL_IDLE_S}s`,
     around: async (login) => {
@@ -127,8 +130,9 @@ export function openConnections(config: Config, options: Options = {}): Connecti
         throw error;
       });
       const { socket } = session;
+      controlSocket = socket;
       // the server had not ended it
-      socket.once('close', () => !socket.readableEnded && lost.push(runningMs()));
+      socket.once('close', () => !socket.readableEnded && !refreshed.has(socket) && lost.push(runningMs()));
       const now = runningMs();
       if (lost.length > 0)
         ended('control').then(
@@ -257,6 +261,7 @@ export function openConnections(config: Config, options: Options = {}): Connecti
     },
     refresh(error) {
       if (toSmslogdError(error).code !== 'database_read_only') return;
+      if (controlSocket !== undefined) refreshed.add(controlSocket);
       for (const purpose of PURPOSES) lanes[purpose].cut();
     },
     async end() {

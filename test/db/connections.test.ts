@@ -150,6 +150,23 @@ test('where every connection is reset while its statement waits for a lock, the 
   expect(most.slice(STANDING + 1)).toEqual([]);
 });
 
+test('while the server takes no writes, control is opened again at once each time that a session is found read only', async () => {
+  const readOnly = await db.daemon`set transaction read only; create table nothing ()`
+    .simple()
+    .catch((error: unknown) => error);
+  let pid = await pidOf('control');
+  for (let times = 0; times < 4; times += 1) {
+    connections.refresh(readOnly);
+    await until('another session', async () => {
+      const now = await pidOf('control');
+      const another = now !== pid;
+      pid = now;
+      return another;
+    });
+  }
+  expect((await sessions()).filter(({ name }) => name === 'control').length).toBeLessThanOrEqual(2);
+});
+
 test('a server that refuses for a while, as one that restarts, costs nothing that has come back', async () => {
   const [claim, control] = [await pidOf('claim'), await pidOf('control')];
   proxy.newcomers = 'refused';
