@@ -175,8 +175,8 @@ export const ENTERED = `
 export async function verificationsEntered(sql: Sql, limitMs: number): Promise<number> {
   const { sms } = await lastRow<{ sms: number }>(
     sql,
-    `set local statement_timeout = ${Math.round(limitMs)};
-     select coalesce(sum(sms), 0)::float8 as sms from (${ENTERED}) e where type = 'verification'`,
+    `select coalesce(sum(sms), 0)::float8 as sms from (${ENTERED}) e where type = 'verification'`,
+    limitMs,
   );
   return sms;
 }
@@ -187,18 +187,18 @@ export async function verificationsEntered(sql: Sql, limitMs: number): Promise<n
  * oid or that of a table (restored from a dump).
  */
 export async function countInThisDatabase(sql: Sql, limitMs: number): Promise<void> {
-  const limit = `set local statement_timeout = ${Math.round(limitMs)};`;
   const here = `
     select concat_ws('/', (select system_identifier from pg_control_system()), left(pg_walfile_name(pg_current_wal_lsn()), 8),
                      (select oid from pg_database where datname = current_database()), 'smslogd.settings'::regclass::oid) as here`;
   const { moved } = await lastRow<{ moved: boolean }>(
     sql,
-    `${limit} select not pg_is_in_recovery() and counted_in is distinct from (${here}) as moved from smslogd.settings`,
+    `select not pg_is_in_recovery() and counted_in is distinct from (${here}) as moved from smslogd.settings`,
+    limitMs,
   );
   if (!moved) return;
   await lastRow(
     sql,
-    `${limit} select pg_advisory_xact_lock(${COUNTING_LOCK});
+    `select pg_advisory_xact_lock(${COUNTING_LOCK});
      with former as materialized (
        select counted_in from smslogd.settings
      ), moved as (
@@ -209,5 +209,6 @@ export async function countInThisDatabase(sql: Sql, limitMs: number): Promise<vo
        on conflict (type) do update set sms = e.sms + excluded.sms
      )
      select count(*) from moved`,
+    limitMs,
   );
 }

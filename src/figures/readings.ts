@@ -141,8 +141,7 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
   const slot = quoteLiteral(slotName);
   const { read } = await lastRow<{ read: Read }>(
     sql,
-    `set local statement_timeout = ${Math.round(limitMs)};
-     select json_build_object(
+    `select json_build_object(
        'at', date_part('epoch', smslogd.clock()),
        'timezone', (select report_timezone from smslogd.settings),
        'tracks', (select source_tracks_gateway from smslogd.settings),
@@ -182,6 +181,7 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
                          'behind', case when pg_is_in_recovery() then null else pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn) end)
                   from pg_replication_slots where slot_name = ${slot} and database = current_database())
      ) as read`,
+    limitMs,
   );
   const { channel, ...facts } = read;
   const now = channel.filter(({ period }) => period === 'now');
@@ -223,10 +223,10 @@ export interface Asked {
 export async function readAsked(sql: Sql, limitMs: number): Promise<Asked> {
   return await lastRow<Asked>(
     sql,
-    `set local statement_timeout = ${Math.round(limitMs)};
-     select (select coalesce(json_object_agg(last_result, n), '{}')
+    `select (select coalesce(json_object_agg(last_result, n), '{}')
                from (select last_result, count(*) as n from smslogd.sms_poll where attempt > 0 and last_result is not null group by 1) r) as results,
             date_part('epoch', (select max(last_answered_at) from verification.sms_last_seen)) as news_at`,
+    limitMs,
   );
 }
 
@@ -234,8 +234,7 @@ export async function readAsked(sql: Sql, limitMs: number): Promise<Asked> {
 export async function readHours(sql: Sql, hours: number, limitMs: number): Promise<readonly Hour[]> {
   const { rows } = await lastRow<{ rows: Hour[] }>(
     sql,
-    `set local statement_timeout = ${Math.round(limitMs)};
-     select coalesce(json_agg(h order by h.hour, h.type), '[]') as rows
+    `select coalesce(json_agg(h order by h.hour, h.type), '[]') as rows
        from (select date_part('epoch', n.hour) as hour, n.type, n.total, n.delivered, n.open, n.untracked,
                     smslogd.ratio(n.delivered, n.processed) as success_ratio, smslogd.ratio(n.all_on_time, n.all_due) as on_time_ratio,
                     n.le_2m, n.m2_5, n.m5_30, n.gt_30m, smslogd.percentile(n.buckets, 0.5) as p50, smslogd.percentile(n.buckets, 0.95) as p95, n.due, n.on_time
@@ -251,6 +250,7 @@ export async function readHours(sql: Sql, hours: number, limitMs: number): Promi
                       cross join lateral smslogd.status_groups(h.type, h.status, h.sms, m.tracks) k
                       where h.hour > smslogd.clock() - interval '${hours} hours' and isfinite(h.hour)
                       group by h.hour, h.type) n) h`,
+    limitMs,
   );
   return rows;
 }

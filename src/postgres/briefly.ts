@@ -4,6 +4,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { codeOf } from '../errors.ts';
+import { lastRows } from './last-row.ts';
 import type { Sql } from './pools.ts';
 import { quoteLiteral, setLocal } from './quoting.ts';
 
@@ -17,17 +18,14 @@ const BRIEFLY = setLocal([
   `lock_timeout = ${LOCK_TIMEOUT_MS}`,
   // a piece is small, whatever the statistics say: for a table that was never analyzed the planner would read it whole for every row
   'enable_seqscan = off',
-  'jit = off',
   // src/source.ts reads times so
   "timezone = 'UTC'",
   "datestyle = 'ISO'",
 ]);
 
 /**
- * Runs one statement that gives up where a lock is not to be had soon (55P03): it may hold others' locks while it waits. The limit and the
- * statement are sent as one, an implicit transaction: no session state stays, and nothing is left to be rolled back on a connection that was
- * cut (postgres.js does not survive that). Such a query takes no parameters: `$1` and so on become literals here, but not within quotes, where
- * they are part of a name. `limited`: it also gives up where it takes too long itself (57014).
+ * Runs one statement that gives up where a lock is not to be had soon (55P03): it may hold others' locks while it waits. A simple query takes no parameters:
+ * `$1` and so on become literals here, but not within quotes, where they are part of a name. `limited`: it also gives up where it takes too long itself (57014).
  */
 export async function briefly<Row extends object>(
   sql: Sql,
@@ -40,9 +38,7 @@ export async function briefly<Row extends object>(
     const value = parameters[Number(number) - 1];
     return value === null || value === undefined ? 'null' : quoteLiteral(value);
   });
-  const limit = `set local statement_timeout = ${limited ? STATEMENT_TIMEOUT_MS : 0};`;
-  const results = await sql.unsafe(`${BRIEFLY}\n${limit}\n${filled}`).simple();
-  return (results as unknown as Row[][]).at(-1)!;
+  return await lastRows<Row>(sql, `${BRIEFLY}\n${filled}`, limited ? STATEMENT_TIMEOUT_MS : 0);
 }
 
 /**

@@ -2,6 +2,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { codeOf } from '../../src/errors.ts';
+import { briefly } from '../../src/postgres/briefly.ts';
 import { openDirect } from '../../src/postgres/direct.ts';
 import { directly, dropConnections, openDatabase } from '../../src/postgres/pools.ts';
 import { rereadableConfig } from '../../src/settings.ts';
@@ -24,6 +26,19 @@ test('connections that are cut in the middle of their work fail what waits on th
   expect(await waiting).toMatchObject([{ status: 'rejected', reason: { code: 'CONNECTION_CLOSED' } }]);
   // what it had not sent is not in the way of what comes after it
   expect(await sql`select 2 as two`).toEqual([{ two: 2 }]);
+  await sql.end({ timeout: 1 });
+});
+
+test('a time limit that is over just as its statement ends fails that statement, never the next one of the session', async () => {
+  const sql = openDatabase(db.config({ DATABASE_URL: db.superuser.url }), { max: 1, name: 'test' });
+  // PostgreSQL does not look at the time while it waits for the end of this
+  const busy = `create temporary table said (line text); copy said from program $$trap '' INT; sleep 0.6$$`;
+  const limited = briefly(sql, busy, [], true).then(
+    () => 'done',
+    (error: unknown) => codeOf(error),
+  );
+  const next = [limited, ...[1, 2, 3].map((n) => limited.then(() => sql`select ${n}::int as n`))];
+  expect(await Promise.all(next)).toEqual(['57014', [{ n: 1 }], [{ n: 2 }], [{ n: 3 }]]);
   await sql.end({ timeout: 1 });
 });
 
