@@ -251,7 +251,7 @@ function reload(steps: readonly (() => void)[], log: Log): void {
  * The one info line a minute: SMS that entered the log and requests to the gateway since the last line, or since `begin`, which is told how many
  * SMS had entered it by then; SMS open and lag now.
  */
-function createSummary(log: Log, metrics: Metrics) {
+export function createSummary(log: Log, metrics: Metrics) {
   let last: { mirrored: number; polled: number } | undefined;
   const read = async () => {
     // undefined until the database was read
@@ -266,9 +266,10 @@ function createSummary(log: Log, metrics: Metrics) {
       const now = await read();
       log.info(
         {
-          mirrored: (now?.mirrored ?? 0) - (last?.mirrored ?? now?.mirrored ?? 0),
+          ...(now === undefined
+            ? {}
+            : { mirrored: now.mirrored - (last ?? now).mirrored, open: await total(metrics.open) }),
           polled: (await total(metrics.pollRequests)) - (last?.polled ?? 0),
-          open: await total(metrics.open),
           lagSeconds: await total(metrics.mirrorLagSeconds),
         },
         'running',
