@@ -6,6 +6,8 @@ import { randomUUID } from 'node:crypto';
 import { pino } from 'pino';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
+import { createRow } from '../../src/leader/row.ts';
+import { openConnections } from '../../src/postgres/connections.ts';
 import type { Cluster } from '../../src/demo/cluster.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { describeSource } from '../../src/source.ts';
@@ -54,6 +56,23 @@ test('a batch with its checkpoint, a chunk of a reconcile and a row kept aside a
   await hurried();
   expect((await store.write(batchOf(randomUUID()), term)).refused).toHaveLength(1);
   expect(await onDisk()).toBe(true);
+});
+
+test('a term of the lease is on disk when it is taken or raised', async () => {
+  const connections = openConnections(db.config());
+  const [first, second] = ['first', 'second'].map((holder) =>
+    createRow({ connections, slot: 'another', holder, mirrors: true }),
+  );
+  const taken = [() => first!.take(undefined), () => first!.raise(), async () => second!.take(await second!.look())];
+  for (const [before, take] of taken.entries()) {
+    await db.sql`select pg_logical_emit_message(false, 'test', '')`;
+    expect(await onDisk()).toBe(false);
+    if (before === 2) await first!.release();
+    expect(await take()).toBe(BigInt(before + 1));
+    expect(await onDisk()).toBe(true);
+  }
+  await connections.end();
+  await db.sql`delete from smslogd.leader`;
 });
 
 /** A mirror, and the first line of its log, past or to come, that says `words`. */

@@ -29,8 +29,12 @@ afterEach(async () => {
   await db.drop();
 });
 
-function seek(holder: string, mirrors = true): { leadership: Leadership; die: () => void } {
-  const leadership = createLeadership({ connections, slot: db.name, holder, mirrors, log: silentLog });
+function seek(
+  holder: string,
+  mirrors = true,
+  through: Pick<Connections, 'control' | 'refresh'> = connections,
+): { leadership: Leadership; die: () => void } {
+  const leadership = createLeadership({ connections: through, slot: db.name, holder, mirrors, log: silentLog });
   const stop = new AbortController();
   stops.push(stop);
   running.push(leadership.run(stop.signal));
@@ -39,7 +43,13 @@ function seek(holder: string, mirrors = true): { leadership: Leadership; die: ()
 const leads = (leadership: Leadership) => until('it to lead', () => leadership.standing === 'leading');
 const standsBy = (leadership: Leadership) => until('it to stand by', () => leadership.standing === 'standby');
 
-test('of many daemons that start at once one leads', async () => {
+/** The lease of a daemon that is not here, which nobody may take. */
+const leadsElsewhere = (slot: string) => db.sql`
+  insert into smslogd.leader (slot_name, term, holder, mirrors, streaming, renewed_at, expires_at)
+  values (${slot}, 1, 'elsewhere', true, false, now(), 'infinity')`;
+
+test('of many daemons that start at once one leads, whoever has the lease of another slot', async () => {
+  await leadsElsewhere('another');
   const all = Array.from({ length: 6 }, (_, i) => seek(`daemon ${i}`).leadership);
   await until('one to lead, and the others to stand by', () =>
     all.every(({ standing }) => standing !== 'unknown')
@@ -77,18 +87,82 @@ test('one that gives it back is replaced at once, and one that mirrors does not 
   expect(polls.leadership.term).toBe(3n);
 });
 
+const rowOf = (holder: string, mirrors = true) => createRow({ connections, slot: db.name, holder, mirrors });
+
 test('a lease that its holder has renewed since somebody looked at it is not taken', async () => {
-  const [first, second] = ['first', 'second'].map((holder) =>
-    createRow({ connections, slot: db.name, holder, mirrors: true }),
-  );
-  await first!.take(undefined);
-  expect(await second!.look()).toMatchObject({ free: false });
+  const [first, second] = [rowOf('first'), rowOf('second')];
+  await first.take(undefined);
+  expect(await second.look()).toMatchObject({ free: false });
   await db.sql`update smslogd.leader set expires_at = clock_timestamp()`;
-  const seen = await second!.look();
+  const seen = await second.look();
   expect(seen).toMatchObject({ free: true });
-  await first!.renew(1n, true);
-  expect(await second!.take(seen)).toBeUndefined();
-  expect(await second!.take(await second!.look())).toBe(2n);
+  await first.renew(1n, true);
+  expect(await second.take(seen)).toBeUndefined();
+  expect(await second.take(await second.look())).toBe(2n);
+});
+
+test('the lease of one that only polls is free for one that mirrors, and for nobody else', async () => {
+  expect(await rowOf('polls', false).take(undefined)).toBe(1n);
+  expect(await rowOf('another', false).look()).toMatchObject({ free: false });
+  const seen = await rowOf('mirrors').look();
+  expect(seen).toMatchObject({ free: true });
+  expect(await rowOf('mirrors').take(seen)).toBe(2n);
+  expect(await rowOf('polls', false).look()).toMatchObject({ free: false });
+  expect(await rowOf('another').look()).toMatchObject({ free: false });
+});
+
+test('a slot that nobody reads speaks against a leader that has said that it streams, and against none that has just begun', async () => {
+  const [first, second] = [rowOf('first'), rowOf('second')];
+  await first.take(undefined);
+  expect(await second.look()).toMatchObject({ unread: false });
+  await first.renew(1n, true);
+  expect(await second.look()).toMatchObject({ unread: true });
+  await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
+  expect(await second.look()).toMatchObject({ unread: true });
+  expect(await first.raise()).toBe(2n);
+  expect(await second.look()).toMatchObject({ unread: false });
+  await first.renew(2n, true);
+  await second.take(await second.look());
+  expect(await first.look()).toMatchObject({ unread: false });
+});
+
+test('a leader whose slot nobody reads is replaced when that is seen twice in a row', async () => {
+  await leadsElsewhere(db.name);
+  let looks = 0;
+  let dead = false;
+  const unsafe = (text: string) => ({
+    simple: async () => {
+      if (text.includes('as unread')) {
+        await db.sql`update smslogd.leader set streaming = ${dead || looks % 2 === 0}, renewed_at = clock_timestamp()`;
+        looks += 1;
+      }
+      return await connections.control.unsafe(text).simple();
+    },
+  });
+  const watched = { control: { unsafe } as unknown as Connections['control'], refresh: () => {} };
+  const standby = seek('standby', true, watched).leadership;
+  await until('it to look again and again', () => looks > 5);
+  expect(standby.standing).toBe('standby');
+  dead = true;
+  await leads(standby);
+  expect(standby.term).toBe(2n);
+});
+
+test('one that starts over or leads again does not say that it streams before it does', async () => {
+  const { leadership } = seek('first');
+  await leads(leadership);
+  const says = async () => (await db.sql`select streaming from smslogd.leader`)[0]?.['streaming'] as boolean;
+  leadership.streams(true);
+  await until('it to say so', says);
+  await leadership.raiseTerm();
+  await renewal();
+  expect(await says()).toBe(false);
+  leadership.streams(true);
+  await until('it to say so again', says);
+  await db.sql`update smslogd.leader set holder = null`;
+  await until('it to lead again', () => (leadership.term ?? 0n) > 2n);
+  await renewal();
+  expect(await says()).toBe(false);
 });
 
 test('one that gives it up leaves it to another one; alone it leads again', async () => {
@@ -102,8 +176,7 @@ test('one that gives it up leaves it to another one; alone it leads again', asyn
   alone.leadership.giveUp();
   await until('it to lead again', () => alone.leadership.term === 3n);
   alone.leadership.giveUp(3_600_000);
-  const before = await renewed();
-  await until('a renewal', async () => (await renewed()) !== before);
+  await renewal();
   expect(alone.leadership.term).toBe(3n);
 });
 
@@ -270,15 +343,19 @@ test('a mirror that waits for a lock is alive, one whose own turn does not end i
 });
 
 const renewed = async () => (await db.sql`select renewed_at::text as at from smslogd.leader`)[0]?.['at'] as string;
+const renewal = async () => {
+  const before = await renewed();
+  await until('a renewal', async () => (await renewed()) !== before);
+};
 
-test('a renewal leaves nothing behind on a signal that lives as long as the daemon', async () => {
+test('a leader that renews its lease keeps it, and leaves nothing behind on a signal that lives as long as the daemon', async () => {
   const first = seek('first');
   await leads(first.leadership);
+  await standsBy(seek('second').leadership);
   const any = vi.spyOn(AbortSignal, 'any');
-  for (let before = await renewed(), times = 0; times < 2; times += 1) {
-    await until('a renewal', async () => (await renewed()) !== before);
-    before = await renewed();
-  }
+  // longer than a lease
+  for (let times = 0; times < 4; times += 1) await renewal();
+  expect(first.leadership.term).toBe(1n);
   expect(any).not.toHaveBeenCalled();
   any.mockRestore();
 });
@@ -293,6 +370,7 @@ test('a leader that lost its stream while a write waits for a lock goes on leadi
     ] as number;
   const mine = await leader();
   await standsBy(seek('second').leadership);
+  expect(await rowOf('second').look()).toMatchObject({ unread: false });
   const session = await db.sql.reserve();
   await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
   await insertMany(db.sql, 5);
