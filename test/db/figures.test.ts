@@ -291,10 +291,18 @@ test('a database that was restored as it was before is no reset: what enters it 
 
 test('slot, checkpoint and queue figures are those of this slot', async () => {
   const figures = figuresWith();
+  // what belongs to another slot, and a slot of this name that is not this database's
+  await db.sql`insert into smslogd.checkpoint (slot_name, lsn, reconcile_due, removed_at) values ('another', '0/1', 'test', now())`;
+  await db.sql`insert into smslogd.leader (slot_name, term, holder, mirrors, streaming, renewed_at, expires_at)
+               values ('another', 1, 'another', true, true, now(), now())`;
+  await db.sql`select pg_create_physical_replication_slot(${db.name})`;
   await figures.refresh();
   expect(
     [...(await series()).keys()].filter((name) => /slot_retained|slot_safe|checkpoint_timestamp/.test(name)),
   ).toEqual([]);
+  expect(figures.facts).toMatchObject({ checkpoint: null, reconcile: null, removed: false, leader: null, slot: null });
+  await db.sql`select pg_drop_replication_slot(${db.name})`;
+  await db.sql`delete from smslogd.leader`;
 
   await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
   await db.sql`insert into smslogd.checkpoint (slot_name, lsn, updated_at) values (${db.name}, '0/1', to_timestamp(1234567890))`;
@@ -305,6 +313,10 @@ test('slot, checkpoint and queue figures are those of this slot', async () => {
   await db.sql`insert into verification.sms_log (phone_number, type, gateway_id) select '+380000000000', 'text', id from unnest('{2,3}'::text[]) id`;
   await db.sql`update smslogd.sms_poll set due_at = now() + interval '1 hour' where gateway_id = '2'`;
   await db.sql`update smslogd.sms_poll set due_at = now(), leased_until = now() + interval '1 hour' where gateway_id = '3'`;
+  // two that came into the log past their life, of which one is due
+  await db.sql`insert into verification.sms_log (phone_number, type, gateway_id, gateway_status, inserted_at)
+               select '+380000000000', 'text', id, 'Accepted', now() - interval '2 days' from unnest('{4,5}'::text[]) id`;
+  await db.sql`update smslogd.sms_poll set due_at = now() + case gateway_id when '4' then interval '0' else interval '1 hour' end where lane = 2`;
   await figures.refresh();
   const now = await series();
   expect(now.get('smslogd_slot_retained_wal_bytes')).toBeGreaterThanOrEqual(0);
@@ -313,7 +325,24 @@ test('slot, checkpoint and queue figures are those of this slot', async () => {
   expect(now.get('smslogd_slot_wal_status{status="lost"}')).toBe(0);
   expect(now.get('smslogd_slot_active')).toBe(0);
   expect(now.get('smslogd_checkpoint_timestamp_seconds')).toBe(1234567890);
-  expect(now.get('smslogd_poll_due')).toBe(1);
+  expect(now.get('smslogd_poll_due')).toBe(2);
+  expect(figures.facts?.history_due).toBe(1);
+  await db.sql`delete from smslogd.checkpoint`;
+});
+
+test('the oldest SMS past its life is told for each type, without those that came into the log past it', async () => {
+  await db.sql`insert into verification.sms_log (phone_number, type, gateway_id, gateway_status, inserted_at)
+               select '+380000000000', type, '1', 'Accepted', now() - age
+                 from (values ('text', interval '2 minutes'), ('text', interval '1 minute'), ('2FA', interval '3 minutes'),
+                              ('medication_request', interval '1 minute'), ('medication_request', interval '2 days')) sms (type, age)`;
+  await db.sql`update smslogd.sms_poll set deadline_at = now() where sent_at < now() - interval '90 seconds'`;
+  await figuresWith().refresh();
+  const now = await series();
+  const age = (type: string) => now.get(`smslogd_sms_overdue_age_seconds{type="${type}"}`)!;
+  expect([age('verification'), age('medication_request')]).toEqual([0, 0]);
+  expect(age('text')).toBeGreaterThanOrEqual(120);
+  expect(age('2FA')).toBeGreaterThanOrEqual(180);
+  expect(age('text')).toBeLessThan(age('2FA'));
 });
 
 const settled = (type: string, status: string, at: string) => db.sql`
@@ -433,11 +462,13 @@ test('what became of the SMS of 2 to 12 minutes ago is shown, and nothing of you
 test('the last 24 hours are those of the hourly view', async () => {
   await db.sql`
     insert into verification.sms_log (phone_number, type, gateway_status, inserted_at, status_changed_at)
-    select '+380000000000', 'text', 'Delivered', now() - g * interval '1 hour', now() - g * interval '1 hour' + interval '5 seconds' from generate_series(0, 30) g`;
+    select '+380000000000', 'text', 'Delivered', at, at + took * interval '1 second'
+      from (select now() - g * interval '1 hour' as at, took from generate_series(0, 30) g, unnest('{5,5,1000}'::int[]) took) sms`;
   const hours = await figuresWith().hours();
   expect(hours).toHaveLength(24);
-  expect(hours!.at(-1)).toMatchObject({ type: 'text', total: 1, delivered: 1, le_2m: 1, open: 0, untracked: 0 });
+  expect(hours!.at(-1)).toMatchObject({ type: 'text', total: 3, delivered: 3, le_2m: 2, open: 0, untracked: 0 });
   const [view] =
     await db.sql`select date_part('epoch', max(hour)) as hour, min(p95_seconds) as p95 from verification.sms_delivery_hourly`;
   expect(hours!.at(-1)).toMatchObject({ hour: view!['hour'], p95: view!['p95'] });
+  expect(hours!.at(-1)!.p50).toBeLessThan(hours!.at(-1)!.p95! / 2);
 });

@@ -297,6 +297,8 @@ test('a partitioned source is mirrored through its root, whatever partition a ro
     'the gateway id',
     async () => (await db.owner.sql`select from verification.sms_log where gateway_id = '1234567'`).length === 1,
   );
+  const [codes] = await db.owner.sql`select matched from smslogd.otp_conversion('2026-06-01', '2026-06-01')`;
+  expect(codes).toEqual({ matched: '1' });
 });
 
 test('a partition that comes with rows, which nothing streams, has them copied by the next audit, however old they are', async () => {
