@@ -2,11 +2,13 @@
  * Every wrong set-up is found by the check that is about it, and the fix that is printed with it, pasted, makes that check content. The
  * mirror runs only where a fix says to run it: it mends much by itself.
  */
+import { Client } from 'pg';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { command } from '../../src/commands/doctor.ts';
 import { command as verify } from '../../src/commands/verify.ts';
 import type { Cluster } from '../../src/demo/cluster.ts';
 import type { Level, Result } from '../../src/doctor/check.ts';
+import { pgConfig } from '../../src/postgres/clients.ts';
 import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
@@ -292,6 +294,13 @@ test.for([
       sql(`alter table verification.sms_log drop constraint sms_log_pkey, add primary key (id) deferrable`),
     ],
     [
+      'its primary key is another column',
+      'coming twice',
+      sql(`alter table verification.sms_log drop constraint sms_log_pkey;
+           alter table verification.sms_log add number int generated always as identity, add primary key (number) include (id)`),
+      sql('alter table verification.sms_log drop number'),
+    ],
+    [
       'a column of its own must have a value',
       'every SMS is refused',
       sql(`alter table verification.sms_log add note text not null default '';
@@ -330,6 +339,22 @@ test.for([
   const settings = await paste(found.fix!);
   expect(await notAnymore(level, check, settings)).toMatchObject({ level: 'ok' });
   await undo?.();
+});
+
+test('a slot that somebody reads is not told of, however much WAL it retains', async () => {
+  const [{ lsn } = { lsn: '' }] = await db.sql<
+    { lsn: string }[]
+  >`select lsn::text from pg_create_physical_replication_slot('other', true)`;
+  await passWal(5);
+  expect((await notAnymore('ok', 'other slots')).level).toBe('warn');
+  const reader = new Client(await pgConfig(db.superuser.url, { name: 'test', replication: true }));
+  await reader.connect();
+  const reading = reader.query(`START_REPLICATION SLOT other PHYSICAL ${lsn}`).catch(() => {});
+  expect((await notAnymore('warn', 'other slots')).level).toBe('ok');
+  await reader.end();
+  await reading;
+  await stop();
+  await db.sql`select pg_drop_replication_slot('other')`;
 });
 
 test('a schema that is newer than this version is said to be so, an older one fails', async () => {

@@ -294,6 +294,7 @@ test('a source without a unique index on its id is warned of, with the statement
   await db.sql`create unique index on verification.verifications (id) where active`;
   await db.sql`create unique index on verification.verifications (id, inserted_at)`;
   await db.sql`create unique index on verification.verifications (inserted_at, id)`;
+  await db.sql`create unique index on verification.verifications (inserted_at) include (id)`;
   const { level, fix } = await said('index on the id');
   expect(level).toBe('warn');
   await db.sql.unsafe(fix!);
@@ -324,15 +325,21 @@ test.each([
 });
 
 test.each([
-  ['a superuser', 'current_user', 'a superuser'],
-  ['another role than the source', 'pg_monitor', 'belong to pg_monitor'],
-])('a function of smslogd that runs with the rights of %s fails', async (_, owner, told) => {
+  ['a superuser', 'smslogd.note_hours()', 'current_user', 'a superuser'],
+  [
+    'another role than the source',
+    'verification.sms_delivery_between(date, date)',
+    'pg_monitor',
+    'belong to pg_monitor',
+  ],
+])('a function of smslogd that runs with the rights of %s fails', async (_, name, owner, told) => {
   expect(await said('owner')).toMatchObject({ level: 'ok' });
-  const [row] = await db.sql`select proowner::regrole::text as owner from pg_proc where proname = 'note_hours'`;
-  await db.sql.unsafe(`alter function smslogd.note_hours() owner to ${owner}`);
+  const [row] =
+    await db.sql`select proowner::regrole::text as owner from pg_proc where oid = ${name}::text::regprocedure`;
+  await db.sql.unsafe(`alter function ${name} owner to ${owner}`);
   const { level, says } = await said('owner');
   expect({ level, says }).toEqual({ level: 'FAIL', says: expect.stringContaining(told) });
-  await db.sql.unsafe(`alter function smslogd.note_hours() owner to ${row!['owner'] as string}`);
+  await db.sql.unsafe(`alter function ${name} owner to ${row!['owner'] as string}`);
 });
 
 describe('who else reads personal data is listed', () => {
@@ -346,8 +353,8 @@ describe('who else reads personal data is listed', () => {
     ['by name', 'grant select on verification.sms_log to ANALYST', 'ANALYST (select on verification.sms_log)'],
     [
       'by column',
-      'grant select (id, body) on verification.sms_log to ANALYST',
-      'ANALYST (select (body) on verification.sms_log)',
+      'grant select (id, type, phone_number, body, gateway_id, inserted_at) on verification.sms_log to ANALYST',
+      'by ANALYST (select (body) on verification.sms_log), ANALYST (select (gateway_id) on verification.sms_log), ANALYST (select (phone_number) on verification.sms_log)',
     ],
     ['as everybody', 'grant select on smslogd.sms_poll to public', 'public (select on smslogd.sms_poll)'],
     [
