@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Batch } from '../../src/mirror/batch.ts';
+import { silentLog } from '../../src/log.ts';
 import { openDirect } from '../../src/postgres/direct.ts';
 import { openDatabase } from '../../src/postgres/pools.ts';
 import { formatLsn, type Lsn } from '../../src/postgres/lsn.ts';
@@ -45,6 +46,8 @@ const confirmed = async () =>
   ] as string;
 const checkpoint = async () =>
   (await db.sql`select lsn::text from smslogd.checkpoint where slot_name = ${db.name}`)[0]?.['lsn'] as string;
+
+const due = (reason: string) => ({ reason, fresh: false, horizon: false });
 
 /** Fails once, as if the process had died there; the supervisor's next life is the restart. */
 function crashOnce(): { point: () => void; readonly crashed: boolean } {
@@ -473,6 +476,55 @@ test('a copy says how far it is, in the log and as a metric', async () => {
   await sql.end();
 });
 
+test('a copy that was interrupted goes on where it was, and takes the second look that it had begun to need', async () => {
+  await insertMany(db.sql, 5_000);
+  const old = await db.sql.reserve();
+  await old.unsafe('begin; select pg_current_xact_id()');
+  const sql = openDatabase(db.config(), { max: 1, name: 'test' });
+  const store = createStore(sql, db.config());
+  const source = await describeSource(sql, db.config());
+  await store.read();
+  const { term } = await store.acquire(await nextTerm(db.sql));
+  await store.markReconcile(term, due('test'));
+  const stop = new AbortController();
+  const interrupted = {
+    ...store,
+    saveReconcilePosition: async (...position: Parameters<typeof store.saveReconcilePosition>) => {
+      await store.saveReconcilePosition(...position);
+      stop.abort();
+    },
+  };
+  const copied: string[] = [];
+  const copy = async (through: typeof store, signal: AbortSignal) =>
+    await reconcile(
+      {
+        store: through,
+        source,
+        term,
+        reason: 'test',
+        log: silentLog,
+        metrics: createMetrics('test'),
+        copied: () => void copied.push('all'),
+      },
+      signal,
+    );
+  expect(await copy(interrupted, stop.signal)).toEqual({ resumed: false });
+  expect(await logged()).toBeLessThan(5_000);
+  expect(copied).toEqual([]);
+  // commits behind the position, as a transaction that was open before
+  await db.sql`insert into verification.verifications (id, phone_number, check_digit, status, code, code_expired_at, inserted_at)
+               values ('00000000-0000-0000-0000-000000000001', '+380000000001', 1, 'new', 1234, now(), now())`;
+  await old.unsafe('commit');
+  old.release();
+  expect(await copy(store, new AbortController().signal)).toEqual({ resumed: true });
+  expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
+  expect(copied).toEqual(['all']);
+  expect([...(await db.sql`select reconcile_due, reconcile_after, reconcile_xid from smslogd.checkpoint`)]).toEqual([
+    { reconcile_due: null, reconcile_after: null, reconcile_xid: null },
+  ]);
+  await sql.end();
+});
+
 test('a daemon whose connection was cut in the middle of a write steps down when another has taken over', async () => {
   let release!: () => void;
   const held = new Promise<void>((resolve) => {
@@ -536,9 +588,7 @@ test('two daemons: one streams, the other stands by and takes over when the firs
   await until('the row', async () => (await logged()) === 1);
 });
 
-const due = (reason: string) => ({ reason, fresh: false, horizon: false });
-
-test('a reconcile that is under way keeps no position once another one is due', async () => {
+test('a reconcile that is under way keeps no position and forgets no set-aside row once another one is due', async () => {
   const sql = openDatabase(db.config(), { max: 1, name: 'test' });
   const store = createStore(sql, db.config());
   await store.read();
@@ -551,6 +601,10 @@ test('a reconcile that is under way keeps no position once another one is due', 
   await stepsDown(store.markReconcile(term, due('by the former one, late')));
   await stepsDown(store.clearReconcile(term));
   await store.saveAuditedXid('1', term);
+  const { id } = await insertVerification(db.sql);
+  await db.sql`insert into smslogd.sms_refused (id, sqlstate) values (${id}, '23514')`;
+  await store.forget([id], term);
+  expect(await db.sql`select from smslogd.sms_refused`).toHaveLength(1);
   const [kept] =
     await db.sql`select reconcile_due, reconcile_after, audited_xid > '1' as audited from smslogd.checkpoint`;
   expect(kept).toEqual({ reconcile_due: 'by the next one', reconcile_after: null, audited: true });

@@ -1,7 +1,8 @@
 /** Rows that others write, and rows that somebody changes by hand under the poller's feet. */
 import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import type { Log } from '../../src/log.ts';
+import { silentLog, type Log } from '../../src/log.ts';
+import { repairQueue } from '../../src/poller/requeue.ts';
 import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { reply, startGateway, type TestGateway } from '../support/gateway.ts';
@@ -214,4 +215,19 @@ test('while the row of settings is gone, what queues nothing says so; once migra
   await until('it to be said', () => lines.some((line) => line.includes('schema_missing')));
   await migrate(db.owner.config(), { say: () => {} });
   expect(await statusBecomes(db, id, 'Delivered')).toMatchObject({ gateway_id: '5000001' });
+});
+
+test('one that does not lead queues nothing and resets nothing, and what is far away or missing is mended by the one that does', async () => {
+  for (const gatewayId of ['4100001', '4100002']) await insertSms(db, { gatewayId });
+  await db.sql`update smslogd.sms_poll set due_at = now() + interval '10 days' where gateway_id = '4100001'`;
+  await db.sql`delete from smslogd.sms_poll where gateway_id = '4100002'`;
+  const near = async () => (await db.sql`select from smslogd.sms_poll where due_at < now() + interval '1 day'`).length;
+  const pass = async (fence: string) => {
+    const stop = new AbortController();
+    await repairQueue({ sql: db.daemon, log: silentLog, fence: () => fence, works: () => stop.abort() }, stop.signal);
+  };
+  await pass('false');
+  expect([await queueSize(db), await near()]).toEqual([1, 0]);
+  await pass('true');
+  expect([await queueSize(db), await near()]).toEqual([2, 2]);
 });

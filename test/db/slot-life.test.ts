@@ -1,9 +1,12 @@
 /** What can happen to the slot and the checkpoint: said clearly, mended once, and every row is in the log once. */
+import { Client } from 'pg';
 import { LogicalReplicationService } from 'pg-logical-replication';
 import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { createSlot, describeServer } from '../../src/mirror/slot.ts';
+import { createSlot, describeServer, describeSlot, makersOf, terminate } from '../../src/mirror/slot.ts';
+import { pgConfig } from '../../src/postgres/clients.ts';
 import { openConnections } from '../../src/postgres/connections.ts';
+import { directly, openDatabase } from '../../src/postgres/pools.ts';
 import { DAEMON_ROLE } from '../../src/demo/roles.ts';
 import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
@@ -351,6 +354,34 @@ test('a leader that was suspended while it was about to make the slot makes none
   expect(await creation).toMatchObject({ code: 'stepped_down' });
   expect(await db.sql`select from pg_replication_slots where slot_name = ${db.name}`).toHaveLength(0);
   await connections.end();
+});
+
+test('who makes another slot is no maker of this one, and a session of no daemon is neither a reader of ours nor terminated', async () => {
+  const config = db.config();
+  const connections = openConnections(config);
+  const { control } = connections;
+  const making = openConnections(db.config({ SLOT_NAME: `${db.name}_2` }));
+  const maker = openDatabase(directly(config), { max: 1, ...making.replication('maker') });
+  const [{ pid } = { pid: 0 }] = await maker<{ pid: number }[]>`select pg_backend_pid() as pid`;
+  expect(await makersOf(control, db.name)).toEqual([]);
+  expect(await makersOf(control, `${db.name}_2`)).toEqual([pid]);
+
+  await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
+  const other = new Client(await pgConfig(db.replicationUrl, { name: 'test', replication: true }));
+  await other.connect();
+  await other.query(`set application_name = 'other'`);
+  const read = `START_REPLICATION SLOT "${db.name}" LOGICAL 0/0 (proto_version '1', publication_names 'smslogd')`;
+  const reading = other.query(read).catch(() => {});
+  await until('it to be read', async () => (await reader()) !== undefined);
+  const described = (await describeSlot(control, db.name))!.reader!;
+  expect(described.ours).toBe(false);
+  expect(await terminate(connections, config, described.pid)).toBe(false);
+  expect(await reader()).toBe(described.pid);
+  expect(await terminate(connections, config, pid)).toBe(true);
+  await other.end();
+  await reading;
+  await maker.end();
+  await Promise.all([connections.end(), making.end()]);
 });
 
 test('a teardown that comes while the slot is being made leaves none behind', async () => {
