@@ -9,7 +9,7 @@ import { connect, createServer } from '../support/postgres.ts';
 let server: Cluster;
 let db: TestDatabase;
 beforeAll(async () => {
-  server = await createServer({ max_prepared_transactions: 1, autovacuum: 'off' });
+  server = await createServer({ max_prepared_transactions: 2, autovacuum: 'off' });
   db = await createDatabase({ adminUrl: server.url('postgres') });
   // a pool that is new does not answer to reserve()
   await db.sql`select`;
@@ -63,6 +63,9 @@ test('a session is named by its pid and its application, and after the fix vacuu
   await other`set application_name = 'report'`;
   await other`begin isolation level repeatable read`;
   const [{ pid } = { pid: 0 }] = await other<{ pid: number }[]>`select pg_backend_pid() as pid`;
+  await db.sql`select pg_current_xact_id()`;
+  const younger = await db.sql.reserve();
+  await younger.unsafe('begin isolation level repeatable read; select from smslogd.settings');
   await pileUp();
   const result = await found();
   expect(result).toMatchObject({
@@ -72,8 +75,10 @@ test('a session is named by its pid and its application, and after the fix vacuu
     ),
   });
   expect(result.fix).toContain(`pg_terminate_backend(${pid})`);
-  await other`rollback`;
-  other.release();
+  for (const session of [other, younger]) {
+    await session`rollback`;
+    session.release();
+  }
   const after = await found();
   expect(after.says).toContain('vacuum is behind');
   await db.sql.unsafe(after.fix!);
@@ -81,7 +86,9 @@ test('a session is named by its pid and its application, and after the fix vacuu
   await elsewhere.end({ timeout: 1 });
 });
 
-test('a prepared transaction is named', async () => {
+test('a prepared transaction is named, and none of another database', async () => {
+  const elsewhere = connect(server.url('postgres'), { max: 1 });
+  await elsewhere.unsafe("begin; select pg_current_xact_id(); prepare transaction 'elsewhere'");
   const other = await db.sql.reserve();
   await other.unsafe("begin; create table public.prepared (); prepare transaction 'forgotten'");
   other.release();
@@ -90,4 +97,6 @@ test('a prepared transaction is named', async () => {
   expect(result).toMatchObject({ level: 'warn', says: expect.stringContaining('the prepared transaction forgotten') });
   await db.sql.unsafe(result.fix!);
   expect((await found()).says).toContain('vacuum is behind');
+  await elsewhere`rollback prepared 'elsewhere'`;
+  await elsewhere.end({ timeout: 1 });
 });
