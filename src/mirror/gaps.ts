@@ -1,4 +1,4 @@
-/** Fills gaps: a light audit finds source rows that the log lacks, and copies them. Rows that are set aside are tried again after it. */
+/** Fills gaps: a light audit finds source rows that the log lacks, and copies them. Rows that are set aside are tried again beside it. */
 import { codeOf } from '../errors.ts';
 import { retryWhileLocked } from '../postgres/briefly.ts';
 import { lightAudit } from '../reconcile/audit.ts';
@@ -21,12 +21,7 @@ export interface FillOptions {
 }
 
 /** One light audit, which copies what the log lacks. While streaming there should be no gap, so one is logged. */
-export async function fillGaps(context: MirrorContext, options: FillOptions, signal: AbortSignal): Promise<void> {
-  await auditOnce(context, options, signal);
-  await retryRefused(context, signal);
-}
-
-async function auditOnce(
+export async function fillGaps(
   { deps, store, source, term }: MirrorContext,
   { mirrorTimeoutMs, share }: FillOptions,
   signal: AbortSignal,
@@ -65,9 +60,9 @@ async function auditOnce(
 
 /**
  * Tries set-aside rows again, a few at a time, until some of them are refused again: of rows that are bad for good only these few burden the server's log,
- * and once the cause is gone all come back at full speed. They were told of when they were set aside. Where a lock is not to be had, the next audit tries.
+ * and once the cause is gone all come back at full speed. They were told of when they were set aside. Where a lock is not to be had, the next time tries.
  */
-async function retryRefused({ deps, store, source, term }: MirrorContext, signal: AbortSignal): Promise<void> {
+export async function retryRefused({ deps, store, source, term }: MirrorContext, signal: AbortSignal): Promise<void> {
   const { metrics, log } = deps;
   let back = 0;
   let ids: string[] = [];

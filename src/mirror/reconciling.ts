@@ -4,7 +4,7 @@
  */
 import type { ErrorCode } from '../errors.ts';
 import { pause, untilAborted } from '../supervise.ts';
-import { fillGaps } from './gaps.ts';
+import { fillGaps, retryRefused } from './gaps.ts';
 import { backfillGatewayIds } from '../reconcile/gateway-ids.ts';
 import { warn, type MirrorContext } from './context.ts';
 import { nextStep } from './mode.ts';
@@ -52,6 +52,7 @@ export async function createSlotWhileReconciling(
 async function auditRepeatedly(context: MirrorContext, signal: AbortSignal, copied?: () => void): Promise<void> {
   while (!signal.aborted) {
     await fillGaps(context, { mirrorTimeoutMs: undefined, share: SHARE }, signal);
+    await retryRefused(context, signal);
     copied?.();
     await pause(context.deps.reconcileMs ?? RECONCILE_MS, signal);
   }

@@ -1,6 +1,6 @@
 /**
- * The mirror's first mode: streaming. Beside the stream run the reconcile that is due, then repeated audits; the backfill of gateway ids; and the watch over
- * the publication.
+ * The mirror's first mode: streaming. Beside the stream run the reconcile that is due, then repeated audits; the tries with rows that are set aside; the backfill of
+ * gateway ids; and the watch over the publication.
  */
 import { SmslogdError } from '../errors.ts';
 import { describePublication } from '../schema/publication.ts';
@@ -8,7 +8,7 @@ import { describeSource } from '../source.ts';
 import { pause, untilAborted } from '../supervise.ts';
 import { backfillGatewayIds } from '../reconcile/gateway-ids.ts';
 import { startOf } from './batch.ts';
-import { fillGaps } from './gaps.ts';
+import { fillGaps, retryRefused } from './gaps.ts';
 import type { MirrorContext } from './context.ts';
 import { retryWhileLocked } from '../postgres/briefly.ts';
 import { repairPublication, stateOf } from './publication.ts';
@@ -103,6 +103,15 @@ export async function runStreaming(
     }
   };
 
+  // not after an audit: that takes long where the source is large, or waits for old transactions
+  const retry = async (signal: AbortSignal): Promise<void> => {
+    while (!signal.aborted) {
+      await pause(auditMs, signal);
+      // the stream's own rows come first: they are set aside over the same connection
+      if (!store.lastFailed()) await retryRefused(context, signal);
+    }
+  };
+
   await runApplyLoop(
     {
       config,
@@ -135,7 +144,7 @@ export async function runStreaming(
       log.info({ slot: config.SLOT_NAME, term: String(term), reconcile: reconcileDue ?? 'none' }, 'the mirror streams');
       // a reconcile can wait long for an old transaction: the publication is watched meanwhile
       const backfill = source.tracksGateway ? [backfillGatewayIds({ store, source, term, log, metrics }, signal)] : [];
-      return [watchPublication(context, signal), repair(signal), ...backfill];
+      return [watchPublication(context, signal), repair(signal), retry(signal), ...backfill];
     },
   );
 }

@@ -376,6 +376,22 @@ test.each([
   },
 );
 
+test('they come back while the copy waits for an old transaction, and no audit has begun', async () => {
+  // the daemon's own would wait for that transaction
+  await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
+  await insertMany(db.sql, 3);
+  await refuseAll();
+  const open = await db.sql.reserve();
+  await open`begin`;
+  await open`select pg_current_xact_id()`;
+  mirror = startMirror(db, { log, ...AUDITED });
+  await until('them to be set aside', async () => (await aside()).length === 3);
+  await acceptAll();
+  await until('them to come back', async () => (await logged()) === 3);
+  await open`rollback`;
+  open.release();
+});
+
 test('rows that are refused for good keep no other one aside, and are told once, whatever the SQLSTATE', async () => {
   mirror = startMirror(db, { log, ...AUDITED });
   await mirror.streaming();
@@ -393,9 +409,9 @@ test('rows that are refused for good keep no other one aside, and are told once,
   await insertMany(db.sql, 30);
   await until('the others to be set aside', async () => (await aside()).length === bad.length + 30);
   await acceptAll();
-  // the bad ones first
+  // the bad ones first, of which some have an SQLSTATE that is tried for a second
   await db.sql`update smslogd.sms_refused set refused_at = now() - interval '1 day' where id = any (${bad}::uuid[])`;
-  await until('the others', async () => (await logged()) === 31);
+  await until('the others', async () => (await logged()) === 31, 60);
   await triedAgain();
   expect(inOrder((await aside()).map(([id = '']) => id))).toEqual(inOrder(bad));
   expect(told()).toHaveLength(bad.length + 30);
