@@ -583,7 +583,7 @@ test('a mirror whose replication connection is refused is behind by what it has 
   await cut();
   // it is 0 again as soon as the next reconcile has ended
   const told = vi.spyOn(mirror.metrics.mirrorLagSeconds, 'set');
-  const lag = () => Math.max(...told.mock.calls.map(([seconds]) => Number(seconds)));
+  const lag = () => Math.max(...told.mock.calls.map(([seconds]) => seconds));
   const term = async () => Number((await db.sql`select term from smslogd.checkpoint`)[0]?.['term']);
   const first = await term();
   // each attempt, and each reconcile between two of them, is a life with a term of its own
