@@ -75,7 +75,7 @@ test.each<readonly [string, string, number, () => Promise<void>]>([
     'smslogd %',
     DAEMON_CONNECTIONS,
     async () => {
-      for (let time = 0; time < 5; time += 1) {
+      for (let time = 0; time < 3; time += 1) {
         proxy.stall();
         await attempt();
       }
