@@ -48,7 +48,9 @@ test(
   async () => {
     const end = Date.now() + SECONDS * 1_000;
     let looks = 0;
-    const over = () => Date.now() > end && looks > MOST_LOOKS;
+    const waits = new Map<string, Wait>();
+    // not before somebody did wait for us: else this test would see nothing at all
+    const over = () => Date.now() > end && looks > MOST_LOOKS && waits.size > 0;
     const again = async (work: () => Promise<unknown>) => {
       let times = 0;
       for (; !over(); times += 1) {
@@ -116,7 +118,6 @@ test(
         await migrate(db.owner.config(), { say: () => {} });
       }),
     ];
-    const waits = new Map<string, Wait>();
     const look = async () => {
       looks += 1;
       const seen = await db.sql<{ key: string; waits: string; holds: string }[]>`
@@ -134,9 +135,7 @@ test(
     const times = await Promise.all([...owner, ...ours]);
     await looking;
     await own.end({ timeout: 1 });
-    // each of them came round, and some did wait for us: else this test would see nothing at all
     expect(Math.min(...times)).toBeGreaterThan(0);
-    expect(waits.size).toBeGreaterThan(0);
     expect([...waits.values()].filter((wait) => wait.looks > MOST_LOOKS)).toEqual([]);
     if (SECONDS > 60) {
       const longest = Math.max(...[...waits.values()].map((wait) => wait.looks)) * LOOK_MS;
