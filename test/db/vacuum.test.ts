@@ -1,4 +1,6 @@
 /** Doctor names who keeps vacuum from its work once dead rows have piled up, whoever it is. */
+import { appendFileSync } from 'node:fs';
+import { Client } from 'pg';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { command } from '../../src/commands/doctor.ts';
 import type { Cluster } from '../../src/demo/cluster.ts';
@@ -42,6 +44,41 @@ async function pileUp(): Promise<void> {
       await db.sql`select n_dead_tup > 100000 as so from pg_stat_all_tables where relid = 'smslogd.changed_hour'::regclass`;
     return row?.['so'] === true;
   });
+}
+
+/** What a standby with hot_standby_feedback says: its oldest snapshot is of now. Returns how to end it. */
+async function feedback(name: string, slot?: string): Promise<() => Promise<void>> {
+  const [row] = await db.sql<{ xid: string; lsn: string }[]>`
+    select pg_current_xact_id()::text as xid, pg_current_wal_flush_lsn()::text as lsn`;
+  const xid = BigInt(row!.xid);
+  const sender = new Client({
+    connectionString: server.url('postgres'),
+    application_name: name,
+    ...{ replication: 'true' },
+  });
+  await sender.connect();
+  const { connection } = sender as unknown as { connection: Connection };
+  sender.on('error', () => {});
+  const over = sender.query(`START_REPLICATION ${slot === undefined ? '' : `SLOT ${slot}`} PHYSICAL ${row!.lsn}`);
+  await Promise.race([over, new Promise((resolve) => connection.once('replicationStart', resolve))]);
+  over.catch(() => {});
+  const message = Buffer.alloc(25);
+  message.write('h');
+  message.writeUInt32BE(Number(xid & 0xffff_ffffn), 9);
+  message.writeUInt32BE(Number(xid >> 32n), 13);
+  connection.sendCopyFromChunk(message);
+  await until('the server to know of it', async () => {
+    const [known] = await db.sql<{ so: boolean }[]>`
+      select exists (select from pg_stat_activity where application_name = ${name} and backend_xmin is not null)
+          or exists (select from pg_replication_slots where slot_name = ${slot ?? ''} and xmin is not null) as so`;
+    return known!.so;
+  });
+  return () => sender.end();
+}
+
+interface Connection {
+  once(event: 'replicationStart', listener: (message: unknown) => void): void;
+  sendCopyFromChunk(chunk: Buffer): void;
 }
 
 test('few dead rows are nothing to tell of, whatever is open', async () => {
@@ -99,4 +136,38 @@ test('a prepared transaction is named, and none of another database', async () =
   expect((await found()).says).toContain('vacuum is behind');
   await elsewhere`rollback prepared 'elsewhere'`;
   await elsewhere.end({ timeout: 1 });
+});
+
+test('a standby whose feedback holds vacuum up is named, and a slot that keeps it when the standby is gone', async () => {
+  const [{ file } = { file: '' }] = await db.sql<{ file: string }[]>`select current_setting('hba_file') as file`;
+  appendFileSync(file, 'hostssl replication postgres 127.0.0.1/32 scram-sha-256\n');
+  await db.sql`select pg_reload_conf()`;
+  const end = await feedback('reports_standby');
+  await pileUp();
+  const connected = await found();
+  expect(connected).toMatchObject({
+    level: 'warn',
+    says: expect.stringMatching(/feedback of the standby reports_standby \(pid \d+\)/),
+    fix: expect.stringContaining('hot_standby_feedback = off'),
+  });
+  await end();
+  await until('vacuum to be held up by nobody', async () => (await found()).says.includes('vacuum is behind'));
+
+  await db.sql`select pg_create_physical_replication_slot('reports')`;
+  await (
+    await feedback('reports_standby', 'reports')
+  )();
+  await db.sql`vacuum smslogd.changed_hour`;
+  await pileUp();
+  const gone = await found();
+  expect(gone).toMatchObject({
+    level: 'warn',
+    says: expect.stringContaining('the feedback of a standby through the slot reports'),
+  });
+  await until(
+    'the slot to be free',
+    async () => (await db.sql`select from pg_replication_slots where active`).length === 0,
+  );
+  await db.sql.unsafe(gone.fix!);
+  expect((await found()).says).toContain('vacuum is behind');
 });
