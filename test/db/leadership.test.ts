@@ -4,6 +4,7 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { recountHours } from '../../src/figures/counters.ts';
 import { createLeadership, type Leadership } from '../../src/leader/lease.ts';
 import { createRow, LEASE_MS } from '../../src/leader/row.ts';
+import type { Standing } from '../../src/health.ts';
 import { silentLog } from '../../src/log.ts';
 import { openConnections, type Connections } from '../../src/postgres/connections.ts';
 import { supervise } from '../../src/supervise.ts';
@@ -33,12 +34,21 @@ function seek(
   holder: string,
   mirrors = true,
   through: Pick<Connections, 'control' | 'refresh'> = connections,
-): { leadership: Leadership; die: () => void } {
-  const leadership = createLeadership({ connections: through, slot: db.name, holder, mirrors, log: silentLog });
+): { leadership: Leadership; stood: Standing[]; die: () => void } {
+  const stood: Standing[] = [];
+  const onStanding = (standing: Standing) => stood.push(standing);
+  const leadership = createLeadership({
+    connections: through,
+    slot: db.name,
+    holder,
+    mirrors,
+    log: silentLog,
+    onStanding,
+  });
   const stop = new AbortController();
   stops.push(stop);
   running.push(leadership.run(stop.signal));
-  return { leadership, die: () => stop.abort() };
+  return { leadership, stood, die: () => stop.abort() };
 }
 const leads = (leadership: Leadership) => until('it to lead', () => leadership.standing === 'leading');
 const standsBy = (leadership: Leadership) => until('it to stand by', () => leadership.standing === 'standby');
@@ -175,6 +185,8 @@ test('one that gives it up leaves it to another one; alone it leads again', asyn
   first.die();
   alone.leadership.giveUp();
   await until('it to lead again', () => alone.leadership.term === 3n);
+  // it never said that another one leads
+  expect(alone.stood).toEqual(['standby', 'leading', 'unknown', 'leading']);
   alone.leadership.giveUp(3_600_000);
   await renewal();
   expect(alone.leadership.term).toBe(3n);

@@ -1,6 +1,6 @@
 /** Doctor names who keeps vacuum from its work once dead rows have piled up, whoever it is. */
 import { appendFileSync } from 'node:fs';
-import { Client } from 'pg';
+import { Client, type ClientConfig } from 'pg';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { command } from '../../src/commands/doctor.ts';
 import type { Cluster } from '../../src/demo/cluster.ts';
@@ -54,8 +54,8 @@ async function feedback(name: string, slot?: string): Promise<() => Promise<void
   const sender = new Client({
     connectionString: server.url('postgres'),
     application_name: name,
-    ...{ replication: 'true' },
-  });
+    replication: 'true',
+  } as ClientConfig);
   await sender.connect();
   const { connection } = sender as unknown as { connection: Connection };
   sender.on('error', () => {});
