@@ -50,7 +50,7 @@ export const silentLog: Log = pino({ level: 'silent' });
  */
 export function logProblem(
   log: Log,
-  level: 'warn' | 'error' | 'fatal',
+  level: 'debug' | 'warn' | 'error' | 'fatal',
   error: unknown,
   context: object = {},
 ): SmslogdError {

@@ -15,7 +15,8 @@
 import type { Config } from '../settings.ts';
 import type { Sql } from '../postgres/pools.ts';
 import type { Log } from '../log.ts';
-import { refusalOf, tellRefused, writeAccepted } from '../postgres/refusal.ts';
+import { refusalOf, writeAccepted } from '../postgres/refusal.ts';
+import { tellOfRow } from '../throttled-log.ts';
 import { pause } from '../supervise.ts';
 import { freezeHours, oldRows, removeRows } from './counters.ts';
 
@@ -43,7 +44,7 @@ export async function runRetention(
 ): Promise<void> {
   let first = true;
   const refused = (id: string, error: unknown) =>
-    tellRefused({ log }, id, refusalOf(error, 'It stays in the log; smslogd tries again each hour.'));
+    tellOfRow({ log }, id, refusalOf(error, 'It stays in the log; smslogd tries again each hour.'));
   while (!signal.aborted) {
     const mark = await rested(signal, () => freezeHours(sql, config.RETENTION_DAYS, fence?.()));
     if (!mark.frozen) continue;

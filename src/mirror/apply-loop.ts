@@ -18,6 +18,7 @@ import { createDecoder } from '../replication/pgoutput.ts';
 import { retryWhileLocked } from '../postgres/briefly.ts';
 import { atEachBeat } from '../beat.ts';
 import { pause } from '../supervise.ts';
+import { tellOfRow } from '../throttled-log.ts';
 import { openStream, type Stream } from '../replication/connection.ts';
 import { nowMicros } from '../replication/frames.ts';
 import { reportRefused } from '../reconcile/quarantine.ts';
@@ -261,7 +262,7 @@ function reportUnreadable({ log, metrics }: ApplyLoop): void {
 function reportUnknown({ metrics, log }: ApplyLoop, id: string, word: string): void {
   metrics.unknownWords.inc();
   const problem = new SmslogdError('unknown_status_word', 'the source has a status word that is not known');
-  logProblem(log, 'warn', problem, { id, word });
+  tellOfRow({ log, metrics }, id, problem, { word });
 }
 
 function secondsSince(time: bigint, now: bigint): number {

@@ -4,8 +4,8 @@ import type { Metrics } from '../metrics.ts';
 import { isFinal } from '../status.ts';
 import { SmslogdError, toSmslogdError } from '../errors.ts';
 import { logProblem } from '../log.ts';
-import { refusalOf, tellRefused } from '../postgres/refusal.ts';
-import { createThrottledLog } from './throttled-log.ts';
+import { refusalOf } from '../postgres/refusal.ts';
+import { createThrottledLog, tellOfRow } from '../throttled-log.ts';
 import type { Change, Completion } from './final-status.ts';
 import type { Outcome } from './outcome.ts';
 
@@ -79,7 +79,7 @@ export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): T
     changed: (changes) => changed(changes),
     postponed: (rows, error) => throttledLog.problem('warn', toSmslogdError(error), { rows }),
     refused: (id, error) =>
-      tellRefused(
+      tellOfRow(
         { log, metrics },
         id,
         refusalOf(error, 'smslogd tries again in a quarter of an hour; `smslogd doctor` names the triggers.'),

@@ -8,7 +8,7 @@ import type { Credentials } from '../gateway/credentials.ts';
 import { createLimit } from './limit.ts';
 import type { Outcome } from './outcome.ts';
 import { createRate } from './rate.ts';
-import { createThrottledLog } from './throttled-log.ts';
+import { createThrottledLog } from '../throttled-log.ts';
 
 export interface Throttle {
   readonly inFlight: number;

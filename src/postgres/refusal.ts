@@ -15,8 +15,6 @@
  * With that proof the rows are bisected until each refused row stands alone.
  */
 import { codeOf, SmslogdError } from '../errors.ts';
-import { logProblem, type Log } from '../log.ts';
-import type { Metrics } from '../metrics.ts';
 
 type Fault = 'values' | 'raised' | 'unclear' | 'whole';
 
@@ -102,22 +100,4 @@ export function refusalOf(error: unknown, hint: string): SmslogdError {
     cause: error,
     hint,
   });
-}
-
-/** Rows of which it is remembered that they were told. */
-const REMEMBERED = 10_000;
-const told = new WeakMap<Log, Set<string | null>>();
-
-/** Tells of a refused row, and counts it, once: it is met again by each retry, each second pass and each new life. */
-export function tellRefused(
-  { log, metrics }: { log: Log; metrics?: Pick<Metrics, 'errors'> },
-  id: string | null,
-  problem: SmslogdError,
-): void {
-  const ids = told.get(log) ?? new Set<string | null>();
-  if (ids.has(id)) return;
-  if (ids.size >= REMEMBERED) ids.clear();
-  told.set(log, ids.add(id));
-  metrics?.errors.inc({ code: problem.code });
-  logProblem(log, 'warn', problem, { id });
 }

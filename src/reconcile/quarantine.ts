@@ -13,8 +13,9 @@ import type { Metrics } from '../metrics.ts';
 import { briefly } from '../postgres/briefly.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { arrayLiteral } from '../postgres/quoting.ts';
-import { DIVISION_BY_ZERO, tellRefused } from '../postgres/refusal.ts';
+import { DIVISION_BY_ZERO } from '../postgres/refusal.ts';
 import { LARGEST_VALUE } from '../source.ts';
+import { tellOfRow } from '../throttled-log.ts';
 
 /** The leader's term; undefined in `smslogd verify --repair`, which runs beside a leader and is not fenced. */
 export type Term = bigint | undefined;
@@ -115,5 +116,5 @@ export function createQuarantine(sql: Sql, slot: string) {
 
 /** Logs and counts a refused row, once. */
 export function reportRefused(log: Log, metrics: Pick<Metrics, 'errors'>, id: string | null): void {
-  tellRefused({ log, metrics }, id, new SmslogdError('row_refused', 'a source row cannot be logged'));
+  tellOfRow({ log, metrics }, id, new SmslogdError('row_refused', 'a source row cannot be logged'));
 }

@@ -29,15 +29,26 @@ const CODES =
 /** Audits follow each other at once. */
 const AUDITED = { auditMs: 100 };
 
+interface Line {
+  id?: string;
+  code?: string;
+  times?: number;
+}
+
 let db: TestDatabase;
 let mirror: RunningMirror | undefined;
-let lines: { id?: string; code?: string }[];
+let lines: Line[];
 let log: Log;
 
 beforeEach(async () => {
   db = await createDatabase();
   lines = [];
-  log = pino({ level: 'warn' }, { write: (line: string) => void lines.push(JSON.parse(line) as { id?: string }) });
+  // each row is told at the level debug; not the sums, which others see
+  const write = (line: string) => {
+    const told = JSON.parse(line) as Line;
+    if (told.code !== undefined && told.times === undefined) lines.push(told);
+  };
+  log = pino({ level: 'debug' }, { write });
 });
 afterEach(async () => {
   await mirror?.stop();

@@ -1,13 +1,20 @@
 import { pino } from 'pino';
 import { expect, test } from 'vitest';
+import { SmslogdError } from '../../src/errors.ts';
 import { silentLog } from '../../src/log.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { createThrottle } from '../../src/poller/throttle.ts';
 import type { Outcome } from '../../src/poller/outcome.ts';
+import { createThrottledLog, tellOfRow } from '../../src/throttled-log.ts';
+import { until } from '../support/database.ts';
+
+function linesOf(level: string) {
+  const lines: Record<string, unknown>[] = [];
+  return { lines, log: pino({ level }, { write: (line: string) => void lines.push(JSON.parse(line) as never) }) };
+}
 
 function start() {
-  const lines: Record<string, unknown>[] = [];
-  const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(JSON.parse(line) as never) });
+  const { lines, log } = linesOf('info');
   const metrics = createMetrics('test');
   const clock = { now: 0 };
   const throttle = createThrottle({ metrics, log }, { ceiling: 8, perSecond: 0 }, () => clock.now);
@@ -49,6 +56,42 @@ test('a gateway that comes and goes is said once a minute, with how often; each 
   expect(said[0]).toMatchObject({ level: 40, seconds: 1, msg: 'the gateway is rate limiting (http_4xx)' });
   expect(lines.filter(({ msg }) => msg === 'the gateway answers again')).toHaveLength(2);
   expect(await value(metrics.errors, 'gateway_busy')).toBe(60);
+});
+
+test('what is not followed by another one is told a minute later, with how many there were, and nothing after it', async () => {
+  const { lines, log } = linesOf('info');
+  let now = 0;
+  const { problem } = createThrottledLog({ log }, () => now);
+  for (const id of ['a', 'b', 'c']) problem('warn', new SmslogdError('row_refused', 'no'), { id });
+  expect(lines).toMatchObject([{ id: 'a' }]);
+  now = 60_000;
+  await until('the others', () => lines.length > 1);
+  expect(lines[1]).toMatchObject({ id: 'c', times: 2 });
+  now = 180_000;
+  problem('warn', new SmslogdError('row_refused', 'no'), { id: 'd' });
+  expect(lines).toHaveLength(3);
+  expect(lines[2]).toMatchObject({ id: 'd' });
+  expect(lines[2]).not.toHaveProperty('times');
+});
+
+test('rows with a problem are told once each at the level debug, and by one line of each kind at the others; each is counted once', async () => {
+  const metrics = createMetrics('test');
+  for (const [level, told] of [
+    ['debug', 600],
+    ['warn', 3],
+  ] as const) {
+    const { lines, log } = linesOf(level);
+    for (let i = 0; i < 400; i += 1) {
+      tellOfRow({ log, metrics }, String(i % 200), new SmslogdError('row_refused', 'a source row cannot be logged'));
+      tellOfRow({ log, metrics }, String(i % 200), new SmslogdError('unknown_status_word', 'not known'), { word: 'w' });
+      const later = { hint: 'It stays in the log.' };
+      tellOfRow({ log, metrics }, `old ${i % 200}`, new SmslogdError('row_refused', 'not removed', later));
+    }
+    expect(lines).toHaveLength(told);
+    expect(new Set(lines.map(({ code, id }) => `${code as string} ${id as string}`)).size).toBe(told);
+  }
+  expect(await value(metrics.errors, 'row_refused')).toBe(800);
+  expect(await value(metrics.errors, 'unknown_status_word')).toBe(400);
 });
 
 test('a gateway that is left alone is asked nothing, then by one request; the gauge says so, and not while nothing is due that could be tried', async () => {
