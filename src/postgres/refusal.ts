@@ -12,7 +12,8 @@
  *   unclear  everything else that fails one statement: a row's fault if the same statement succeeds with another row; eight are tried
  *   whole    the session has ended, or time, locks, memory or disk were not sufficient: never a row's fault
  *
- * With that proof the rows are bisected until each refused row stands alone.
+ * With that proof the rows are bisected until each refused row stands alone. The cause may change meanwhile, from one row's to everybody's: a row that failed
+ * alone is refused once a proof has followed. After eight such rows without one, the rows ahead are asked for it; at the end, the statement without rows.
  */
 import { codeOf, SmslogdError } from '../errors.ts';
 
@@ -48,6 +49,9 @@ export function faultOf(error: unknown): Fault {
   return code === LOCK_NOT_AVAILABLE && !inFunction ? 'whole' : 'unclear';
 }
 
+/** What must succeed before a row is at fault: 1 is the statement without rows, 2 that with another row. */
+const NEEDED = { values: 0, raised: 1, unclear: 2 } as const;
+
 /**
  * Writes all rows by `write`, which must be safe to repeat and takes no rows, too. Calls `refuse` for each row whose own fault it is that it cannot be
  * written. Throws what concerns every row; some of them may be written then. `proven`: that the rows, and not everybody, are refused is known already.
@@ -58,39 +62,60 @@ export async function writeAccepted<Row>(
   refuse: (row: Row, error: unknown) => Promise<void>,
   proven = false,
 ): Promise<void> {
-  const failureOf = async (some: readonly Row[]): Promise<{ error: unknown } | undefined> => {
+  /** what is still to be written, the next rows last */
+  let ahead: (readonly Row[])[] = [rows];
+  /** what has succeeded */
+  let proof = 0;
+  /** rows that failed alone, without a proof since */
+  let doubtful: { readonly row: Row; readonly error: unknown; readonly needed: number }[] = [];
+  const failureOf = async (some: readonly Row[]): Promise<{ error: unknown; needed: number } | undefined> => {
     try {
       await write(some);
-      proven = true;
-      return undefined;
     } catch (error) {
-      if (faultOf(error) === 'whole') throw error;
-      return { error };
+      const fault = faultOf(error);
+      if (fault === 'whole') throw error;
+      return { error, needed: proven ? 0 : NEEDED[fault] };
     }
+    const given = some.length > 0 ? 2 : 1;
+    proof = Math.max(proof, given);
+    const settled = doubtful.filter(({ needed }) => needed <= given);
+    doubtful = doubtful.filter(({ needed }) => needed > given);
+    for (const { row, error } of settled) await refuse(row, error);
+    return undefined;
   };
-  /** Tries single rows, spread evenly, until one is accepted; returns the rows that are left. */
-  const withoutWitness = async (some: readonly Row[], error: unknown): Promise<readonly Row[]> => {
-    const step = Math.max(1, some.length / SAMPLE);
-    for (let at = 0; some.length > 1 && at < some.length; at += step) {
-      const index = Math.floor(at);
-      if ((await failureOf([some[index]!])) === undefined) return some.toSpliced(index, 1);
+  /** Tries single rows, spread evenly over those ahead, until one is accepted. */
+  const findWitness = async (error: unknown): Promise<void> => {
+    const left = ahead.flat();
+    const step = Math.max(1, left.length / SAMPLE);
+    for (let at = 0; at < left.length; at += step) {
+      const witness = left[Math.floor(at)]!;
+      if ((await failureOf([witness])) !== undefined) continue;
+      ahead = ahead.map((some) => some.filter((row) => row !== witness)).filter((some) => some.length > 0);
+      return;
     }
     throw error;
   };
-  const divide = async (some: readonly Row[], error: unknown): Promise<void> => {
-    const fault = faultOf(error);
-    let left = some;
-    if (fault === 'raised' && !proven && (await failureOf([])) !== undefined) throw error;
-    if (fault === 'unclear' && !proven) left = await withoutWitness(some, error);
-    if (some.length === 1) return await refuse(some[0]!, error);
-    const middle = Math.ceil(left.length / 2);
-    for (const half of [left.slice(0, middle), left.slice(middle)]) {
-      const failure = half.length === 0 ? undefined : await failureOf(half);
-      if (failure !== undefined) await divide(half, failure.error);
-    }
-  };
-  const failure = await failureOf(rows);
-  if (failure !== undefined) await divide(rows, failure.error);
+  for (let some = ahead.pop(); some !== undefined; some = ahead.pop()) {
+    const failure = await failureOf(some);
+    if (failure === undefined) continue;
+    const { error, needed } = failure;
+    const [row] = some;
+    if (row === undefined) throw error;
+    const middle = Math.ceil(some.length / 2);
+    if (some.length > 1) ahead.push(some.slice(middle), some.slice(0, middle));
+    else if (needed === 0) await refuse(row, error);
+    else doubtful.push({ row, error, needed });
+    // the cause may be another one by now
+    const stale = doubtful.length === SAMPLE && ahead.length > 0;
+    const due = stale ? Math.max(...doubtful.map((each) => each.needed)) : needed;
+    if (proof >= due && !stale) continue;
+    if (due === 2) await findWitness(error);
+    else if ((await failureOf([])) !== undefined) throw error;
+  }
+  if (doubtful.length === 0) return;
+  const failure = await failureOf([]);
+  if (failure !== undefined) throw failure.error;
+  for (const { row, error } of doubtful) await refuse(row, error);
 }
 
 /** How the refusal of a row is told: its code is not what the same SQLSTATE of the server would mean. */

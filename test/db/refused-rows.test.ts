@@ -299,6 +299,31 @@ test('a row that is alone and a trigger that cannot work for anybody: it waits, 
   expect(await aside()).toEqual([[id, '42P01']]);
 });
 
+test('a trigger that refuses one row and, while that one is sought, comes to refuse every row: the others are not set aside for it, and all are logged once it works', async () => {
+  await db.sql.unsafe(`
+    create sequence tries;
+    grant usage, select on sequence tries to public;
+    create function audit() returns trigger language plpgsql as $$
+    begin
+      if new.phone_number = 'bad' then perform nextval('tries'); end if;
+      if new.phone_number = 'bad' or (select last_value from tries) > 2 then perform from nowhere; end if;
+      return new;
+    end $$;
+    create trigger audit before insert on verification.sms_log for each row execute function audit()`);
+  mirror = startMirror(db, { log, ...AUDITED });
+  await mirror.streaming();
+  await db.sql.begin(async (tx) => {
+    await insertMany(tx, 10);
+    await insertVerification(tx, { phone_number: 'bad' });
+    await insertMany(tx, 190);
+  });
+  await until('the failure to be told', () => lines.some(({ code }) => code === 'database_failed'));
+  expect((await aside()).length).toBeLessThan(9);
+  await db.sql.unsafe('drop trigger audit on verification.sms_log');
+  await until('all rows', async () => (await logged()) === 201);
+  await untilNone('them to be forgotten', async () => (await aside()).length);
+});
+
 test.each([
   ['has no partition for any row', 'drop table audited_all', 'create table audited_all partition of audited default'],
   [

@@ -89,6 +89,50 @@ test('a row that is alone is refused for what was raised of it, and not for what
   expect(unclear).toMatchObject({ refused: [], error: { code: '42501' } });
 });
 
+test('a cause that becomes that of every row in the midst of it is thrown, and refuses no more rows than are tried to find that out', async () => {
+  const unclear = refusal('42P01', IN_TRIGGER);
+  const statement = refusal('42501', RAISED);
+  await assert(
+    asyncProperty(
+      integer({ min: 20, max: 300 }),
+      array(nat(), { minLength: 1, maxLength: 3 }),
+      integer({ min: 1, max: 60 }),
+      constantFrom([unclear, unclear], [statement, unclear], [statement, statement]),
+      async (count, some, change, [before, after]) => {
+        const bad = new Set(some.map((n) => n % count));
+        let statements = 0;
+        let ends: number | undefined;
+        const result = await write(count, (rows) => {
+          statements += 1;
+          // a trigger for each statement fails also without rows
+          if (statements > change) return rows.length > 0 || after === statement ? after : undefined;
+          ends = statements;
+          return rows.some((row) => bad.has(row)) ? before : undefined;
+        });
+        const innocent = result.refused.filter((row) => !bad.has(row));
+        const settled = result.accepted.length + result.refused.length;
+        expect(settled === count || result.error === after).toBe(true);
+        // at the end of the rows it cannot be told any more
+        expect(innocent.length).toBeLessThanOrEqual(after === unclear && settled === count ? 8 : 0);
+        expect(statements - ends!).toBeLessThan(60);
+      },
+    ),
+  );
+});
+
+test('many rows in a row that are refused keep none aside that is not, and none of the others back', async () => {
+  for (const [from, to] of [
+    [0, 50],
+    [25, 75],
+    [70, 92],
+  ] as const) {
+    const is = (row: number) => row >= from && row < to;
+    const result = await write(100, (rows) => (rows.some(is) ? refusal('42P01', IN_TRIGGER) : undefined));
+    expect(result).toMatchObject({ refused: [...Array(to - from).keys()].map((i) => from + i), error: undefined });
+    expect(result.accepted).toHaveLength(100 - to + from);
+  }
+});
+
 test('a connection that ends in the midst of it refuses nothing more', async () => {
   let statements = 0;
   const result = await write(16, () => {

@@ -61,14 +61,15 @@ test('a gateway that comes and goes is said once a minute, with how often; each 
 test('what is not followed by another one is told a minute later, with how many there were, and nothing after it', async () => {
   const { lines, log } = linesOf('info');
   let now = 0;
-  const { problem } = createThrottledLog({ log }, () => now);
-  for (const id of ['a', 'b', 'c']) problem('warn', new SmslogdError('row_refused', 'no'), { id });
+  const throttled = createThrottledLog({ log }, () => now);
+  const tell = (id: string) => throttled.problem('warn', new SmslogdError('row_refused', 'no'), { id });
+  for (const id of ['a', 'b', 'c']) tell(id);
   expect(lines).toMatchObject([{ id: 'a' }]);
   now = 60_000;
   await until('the others', () => lines.length > 1);
   expect(lines[1]).toMatchObject({ id: 'c', times: 2 });
   now = 180_000;
-  problem('warn', new SmslogdError('row_refused', 'no'), { id: 'd' });
+  tell('d');
   expect(lines).toHaveLength(3);
   expect(lines[2]).toMatchObject({ id: 'd' });
   expect(lines[2]).not.toHaveProperty('times');
