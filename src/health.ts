@@ -50,7 +50,7 @@ export function nextMirrorState(state: MirrorState, event: Standing | RunState):
 
 /** `now`: milliseconds in which the process ran. */
 export function createHealth(
-  metrics: Pick<Metrics, 'mirrorState'>,
+  metrics: Pick<Metrics, 'mirrorState' | 'mirrorLagSeconds' | 'mirrorLagBytes'>,
   loops: readonly LoopName[],
   now: () => number = runningMs,
 ): Health {
@@ -82,6 +82,8 @@ export function createHealth(
     },
     stand(now) {
       standing = now;
+      // another daemon leads, and reports its own lag
+      if (now === 'standby') for (const lag of [metrics.mirrorLagSeconds, metrics.mirrorLagBytes]) lag.set(0);
       if (loops.includes('mirror')) enter(nextMirrorState(mirrorState, now));
     },
     setMirrorState: (state, problem) => enter(nextMirrorState(mirrorState, state), problem),

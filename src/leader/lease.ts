@@ -30,6 +30,8 @@ const RENEW_MS = 1_500;
 const LOOK_MS = 300;
 /** One that gave the lease up leaves it to others for so long: each of them has looked several times. */
 const LEAVE_MS = 5 * LOOK_MS;
+/** One that gives the lease up again so soon has told of it: what it cannot do, no daemon can, perhaps. */
+const TOLD_MS = 300_000;
 
 export interface Leadership {
   /** `standby`: another daemon was seen to lead */
@@ -71,6 +73,8 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
   let term: bigint | undefined;
   let streaming = false;
   let gaveUpAt = -Infinity;
+  let gaveUpAgainAt = -Infinity;
+  const quiet = () => performance.now() - gaveUpAgainAt < TOLD_MS;
   let givesUp = false;
   /** it gave the lease up, and nobody else was seen to take it */
   let alone = false;
@@ -101,7 +105,8 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
         const taken = performance.now() - gaveUpAt < LEAVE_MS ? undefined : await take(seen);
         if (taken !== undefined) return taken;
       } else {
-        if (standing !== 'standby') log.info({ term: seen.term }, 'standing by: another daemon leads');
+        if (standing !== 'standby')
+          log[quiet() ? 'debug' : 'info']({ term: seen.term }, 'standing by: another daemon leads');
         alone = false;
         stand('standby');
       }
@@ -187,7 +192,8 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
     },
     giveUp(notWithinMs = 0) {
       if (leading === undefined || performance.now() - gaveUpAt < notWithinMs) return;
-      log[alone ? 'debug' : 'info'](
+      if (performance.now() - gaveUpAt < TOLD_MS) gaveUpAgainAt = performance.now();
+      log[alone || quiet() ? 'debug' : 'info'](
         { term: String(term) },
         'this daemon cannot do what the leader must: another one may lead',
       );
@@ -219,7 +225,7 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
         if (term === undefined) return;
         leading = new AbortController();
         stand('leading');
-        log[alone ? 'debug' : 'info']({ term: String(term) }, 'this daemon leads');
+        log[alone || quiet() ? 'debug' : 'info']({ term: String(term) }, 'this daemon leads');
         for (const wake of waiting) wake();
         await keep(signal, works);
         const lost = !signal.aborted;

@@ -34,17 +34,11 @@ function seek(
   holder: string,
   mirrors = true,
   through: Pick<Connections, 'control' | 'refresh'> = connections,
+  log = silentLog,
 ): { leadership: Leadership; stood: Standing[]; die: () => void } {
   const stood: Standing[] = [];
   const onStanding = (standing: Standing) => stood.push(standing);
-  const leadership = createLeadership({
-    connections: through,
-    slot: db.name,
-    holder,
-    mirrors,
-    log: silentLog,
-    onStanding,
-  });
+  const leadership = createLeadership({ connections: through, slot: db.name, holder, mirrors, log, onStanding });
   const stop = new AbortController();
   stops.push(stop);
   running.push(leadership.run(stop.signal));
@@ -192,6 +186,33 @@ test('one that gives it up leaves it to another one; alone it leads again', asyn
   expect(alone.leadership.term).toBe(3n);
 });
 
+/** Each leads, and gives it up. */
+const turn = async (from: Leadership, to: Leadership) => {
+  await leads(from);
+  await standsBy(to);
+  from.giveUp();
+  await leads(to);
+  await standsBy(from);
+  to.giveUp();
+};
+
+test('daemons none of which can do it leave it to each other, and each tells of that once', async () => {
+  const lines: string[] = [];
+  const log = pino({}, { write: (line: string) => void lines.push(line) });
+  const [first, second] = [seek('first', true, connections, log), seek('second', true, connections, log)];
+  await until('one to lead', () => [first, second].some(({ leadership }) => leadership.standing === 'leading'));
+  const [one, other] =
+    first.leadership.standing === 'leading'
+      ? [first.leadership, second.leadership]
+      : [second.leadership, first.leadership];
+  await turn(one, other);
+  await turn(one, other);
+  expect(lines.filter((line) => line.includes('cannot do what the leader must'))).toHaveLength(2);
+  const told = lines.length;
+  await turn(one, other);
+  expect(lines).toHaveLength(told);
+});
+
 test.for([
   ['SOURCE_TABLE', 'verification.nothing'],
   ['DATABASE_REPLICATION_URL', 'postgres://nobody:wrong@localhost:1/app'],
@@ -204,6 +225,10 @@ test.for([
   await right.streaming();
   await insertMany(db.sql, 5);
   await until('the rows', async () => (await db.sql`select from verification.sms_log`).length === 5);
+  const { mirrorLagSeconds } = wrong.metrics;
+  await until('the other one to tell of no lag of its own', async () => {
+    return wrong.health.mirrorState === 'standby' && (await mirrorLagSeconds.get()).values[0]?.value === 0;
+  });
   await wrong.stop();
   await right.stop();
 });
