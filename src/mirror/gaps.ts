@@ -3,11 +3,13 @@ import { codeOf } from '../errors.ts';
 import { retryWhileLocked } from '../postgres/briefly.ts';
 import { lightAudit } from '../reconcile/audit.ts';
 import { fillGatewayIds } from '../reconcile/gateway-ids.ts';
+import { pause } from '../supervise.ts';
 import { warn, type MirrorContext } from './context.ts';
 import { reportRefused } from '../reconcile/quarantine.ts';
 
 /** Several audit intervals: a row that was only late at one audit is checked again. */
 const SINCE_SECONDS = 900;
+export const AUDIT_MS = 180_000;
 /** Set-aside rows in one statement: few, as each one that is refused again puts two errors into the server's log at most. */
 const RETRY = 16;
 /** Ids of set-aside rows that are read at once. */
@@ -58,11 +60,23 @@ export async function fillGaps(
   await store.saveAuditedXid(auditedXid, term);
 }
 
+/** Tries set-aside rows again every few minutes, in both modes; but not after an audit: that takes long where the source is large, or waits for others. */
+export async function retryRefusedRepeatedly(
+  context: MirrorContext,
+  signal: AbortSignal,
+  busy: () => boolean = () => false,
+): Promise<void> {
+  while (!signal.aborted) {
+    await pause(context.deps.auditMs ?? AUDIT_MS, signal);
+    if (!signal.aborted && !busy()) await retryRefused(context, signal);
+  }
+}
+
 /**
  * Tries set-aside rows again, a few at a time, until some of them are refused again: of rows that are bad for good only these few burden the server's log,
  * and once the cause is gone all come back at full speed. They were told of when they were set aside. Where a lock is not to be had, the next time tries.
  */
-export async function retryRefused({ deps, store, source, term }: MirrorContext, signal: AbortSignal): Promise<void> {
+async function retryRefused({ deps, store, source, term }: MirrorContext, signal: AbortSignal): Promise<void> {
   const { metrics, log } = deps;
   let back = 0;
   let ids: string[] = [];

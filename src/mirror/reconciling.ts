@@ -4,7 +4,7 @@
  */
 import type { ErrorCode } from '../errors.ts';
 import { pause, untilAborted } from '../supervise.ts';
-import { fillGaps, retryRefused } from './gaps.ts';
+import { fillGaps, retryRefusedRepeatedly } from './gaps.ts';
 import { backfillGatewayIds } from '../reconcile/gateway-ids.ts';
 import { warn, type MirrorContext } from './context.ts';
 import { nextStep } from './mode.ts';
@@ -39,7 +39,11 @@ export async function createSlotWhileReconciling(
     await pause(reconcileMs, signal);
     await auditRepeatedly(context, signal);
   };
-  const tasks = [createSlot(connections, config, context.server, { log, before }, signal), auditLater()];
+  const tasks = [
+    createSlot(connections, config, context.server, { log, before }, signal),
+    auditLater(),
+    retryRefusedRepeatedly(context, signal),
+  ];
   try {
     await Promise.race(tasks);
   } finally {
@@ -52,7 +56,6 @@ export async function createSlotWhileReconciling(
 async function auditRepeatedly(context: MirrorContext, signal: AbortSignal, copied?: () => void): Promise<void> {
   while (!signal.aborted) {
     await fillGaps(context, { mirrorTimeoutMs: undefined, share: SHARE }, signal);
-    await retryRefused(context, signal);
     copied?.();
     await pause(context.deps.reconcileMs ?? RECONCILE_MS, signal);
   }
@@ -100,6 +103,7 @@ export async function runReconciling(context: MirrorContext, why: ErrorCode, out
   const tasks = [
     repair(),
     auditRepeatedly(context, signal, copied),
+    retryRefusedRepeatedly(context, signal),
     watch(),
     ...(source.tracksGateway ? [backfillGatewayIds(backfill, signal)] : []),
   ];

@@ -8,7 +8,7 @@ import { describeSource } from '../source.ts';
 import { pause, untilAborted } from '../supervise.ts';
 import { backfillGatewayIds } from '../reconcile/gateway-ids.ts';
 import { startOf } from './batch.ts';
-import { fillGaps, retryRefused } from './gaps.ts';
+import { AUDIT_MS, fillGaps, retryRefusedRepeatedly } from './gaps.ts';
 import type { MirrorContext } from './context.ts';
 import { retryWhileLocked } from '../postgres/briefly.ts';
 import { repairPublication, stateOf } from './publication.ts';
@@ -23,7 +23,6 @@ import { describeSlot, type Slot } from './slot.ts';
  */
 const SENDER_TIMEOUT_MS = 15_000;
 const WATCH_MS = 10_000;
-const AUDIT_MS = 180_000;
 /** A stream that lasts this long works: a failing first write fails sooner. */
 const STABLE_MS = 5_000;
 /** The fraction of the time that an audit may spend reading the source; more if rows may be missing. */
@@ -103,15 +102,6 @@ export async function runStreaming(
     }
   };
 
-  // not after an audit: that takes long where the source is large, or waits for old transactions
-  const retry = async (signal: AbortSignal): Promise<void> => {
-    while (!signal.aborted) {
-      await pause(auditMs, signal);
-      // the stream's own rows come first: they are set aside over the same connection
-      if (!store.lastFailed()) await retryRefused(context, signal);
-    }
-  };
-
   await runApplyLoop(
     {
       config,
@@ -144,7 +134,9 @@ export async function runStreaming(
       log.info({ slot: config.SLOT_NAME, term: String(term), reconcile: reconcileDue ?? 'none' }, 'the mirror streams');
       // a reconcile can wait long for an old transaction: the publication is watched meanwhile
       const backfill = source.tracksGateway ? [backfillGatewayIds({ store, source, term, log, metrics }, signal)] : [];
-      return [watchPublication(context, signal), repair(signal), retry(signal), ...backfill];
+      // the stream's own rows come first: they are set aside over the same connection
+      const retries = retryRefusedRepeatedly(context, signal, store.lastFailed);
+      return [watchPublication(context, signal), repair(signal), retries, ...backfill];
     },
   );
 }

@@ -561,3 +561,24 @@ test('while somebody holds a lock of the log, a mirror that reconciles waits for
   await until('the others', async () => (await logged()) === 6);
   expect(states).not.toHaveBeenCalledWith('stopped', expect.anything());
 });
+
+test('they come back while an audit of a mirror that reconciles waits with a row whose id somebody holds in the log', async () => {
+  await db.sql`select pg_create_logical_replication_slot(${db.name}, 'test_decoding')`;
+  await db.sql.unsafe(`${maybe("raise exception 'no'")};
+    create trigger maybe before insert on verification.sms_log for each row when (new.phone_number = 'bad') execute function maybe()`);
+  mirror = startMirror(db, { log, ...AUDITED });
+  const { id } = await insertVerification(db.sql, { phone_number: 'bad' });
+  await until('it to be set aside', async () => (await aside()).length === 1);
+  const held = randomUUID();
+  const hold = await db.sql.reserve();
+  await hold`begin`;
+  await hold`insert into verification.sms_log (id, phone_number, type) values (${held}, '+380000000001', 'text')`;
+  await insertVerification(db.sql, { id: held });
+  await untilLocked('the audit to wait', db.sql);
+  await db.sql.unsafe(maybe('return new'));
+  await until('the other one to come back', async () => (await logged()) === 1);
+  await hold`rollback`;
+  hold.release();
+  await until('both', async () => (await logged()) === 2);
+  expect(told()).toEqual([id]);
+});
