@@ -19,6 +19,8 @@ export interface Health {
   beat(loop: LoopName): void;
   /** the loop waits for the database, for a lock, or for the leadership: a restart would not help */
   waits(loop: LoopName): void;
+  /** the daemon has not seen yet that the database is fit for it */
+  starting: boolean;
   /** why the last statement of the control connection failed; undefined: it succeeded */
   databaseProblem: ErrorCode | undefined;
   /** why the mirror is stopped */
@@ -73,6 +75,7 @@ export function createHealth(
     },
     beat: (loop) => void beats.set(loop, now()),
     waits: (loop) => void beats.set(loop, undefined),
+    starting: false,
     databaseProblem: undefined,
     get mirrorProblem() {
       return mirrorProblem;

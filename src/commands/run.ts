@@ -81,6 +81,7 @@ async function daemon(
 ): Promise<void> {
   metrics.latencySource.set({ source: config.LATENCY_SOURCE }, 1);
   const health = createHealth(metrics, config.LOOPS);
+  health.starting = true;
   const mirrors = config.LOOPS.includes('mirror');
   const connections = openConnections(config);
   const { control, figures: reading, upkeep } = connections;
@@ -152,12 +153,13 @@ async function daemon(
       log.info({ version: VERSION, loops: config.LOOPS, port: http.port, host: config.HTTP_HOST }, 'smslogd runs');
       if (config.LOOPS.includes('poller')) warnOfClearText(config, log);
       run('connections', (signal) => connections.watch(signal));
+      run('waits', (signal) => watchWaits({ ...connections, config, log, metrics }, signal));
       // it may wait for a lock
       await Promise.race([databaseAtStart(config, upkeep, log, stop.signal), once(stop.signal, 'abort')]);
+      health.starting = false;
       // what is counted from: before anything is written
       const begun = figures.begin().then(summarize.begin);
       run('leader', (signal, works) => leader.run(signal, works));
-      run('waits', (signal) => watchWaits({ ...connections, config, log, metrics }, signal));
       const mirror = createMirror({ config, connections, lead: leader, metrics, log, health, onCaughtUp });
       if (mirrors)
         lead('mirror', async (signal, works) => {

@@ -152,7 +152,8 @@ const html = (policy: string, body: string): Answer => ({
 
 /** Why the daemon does not do its work now; undefined: it does. */
 async function notReady(health: Health, databaseAnswers: HttpDeps['databaseAnswers']): Promise<string | undefined> {
-  const { mirrorState } = health;
+  const { mirrorState, starting } = health;
+  if (starting) return 'the daemon waits for the database';
   if (health.loops.includes('mirror') && mirrorState !== 'streaming' && mirrorState !== 'standby') {
     return `the mirror is ${mirrorState}`;
   }

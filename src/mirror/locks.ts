@@ -1,5 +1,5 @@
 /**
- * Logs when the mirror's writes wait for a lock or for a synchronous standby: nothing fails then, only the lag grows. It polls pg_stat_activity, so that the
+ * Logs when a statement of the daemon waits for a lock, or a commit for a synchronous standby: nothing fails then, only the lag grows. It polls pg_stat_activity, so that the
  * writes themselves cost nothing more; and only while a statement of ours waits, so that a daemon at rest costs nothing.
  */
 import type { Config } from '../settings.ts';
@@ -39,6 +39,8 @@ export interface WaitsDeps {
 
 interface LockHolder {
   readonly waitedSeconds: number;
+  /** null: a row of a table */
+  readonly table: string | null;
   /** null: a prepared transaction, which has no session */
   readonly holderPid: number | null;
   readonly holderApplication: string | null;
@@ -64,7 +66,8 @@ function waitsOf({ control, tag, config }: WaitsDeps): readonly Wait[] {
       code: 'log_locked',
       check: async (seconds) => {
         const [holder] = await control<LockHolder[]>`
-          select extract(epoch from clock_timestamp() - w.query_start)::int as "waitedSeconds", h.pid as "holderPid",
+          select extract(epoch from clock_timestamp() - w.query_start)::int as "waitedSeconds",
+                 (select l.relation::regclass::text from pg_locks l where l.pid = w.pid and not l.granted limit 1) as "table", h.pid as "holderPid",
                  h.application_name as "holderApplication", h.usename as "holderRole"
             from pg_stat_activity w cross join unnest(pg_blocking_pids(w.pid)) b (pid) left join pg_stat_activity h on h.pid = b.pid
            where w.wait_event_type = 'Lock' and w.datname = current_database() and w.application_name like ${ours}
@@ -73,8 +76,8 @@ function waitsOf({ control, tag, config }: WaitsDeps): readonly Wait[] {
            order by w.query_start limit 1`;
         return holder;
       },
-      message: 'a write waits for a lock that another session holds',
-      resolved: 'no write waits for the lock any more',
+      message: 'a statement waits for a lock that another session holds',
+      resolved: 'no statement waits for the lock any more',
       ofStatement: true,
     },
     {

@@ -81,17 +81,18 @@ export async function migrate(config: Config, { role, say }: MigrateOptions): Pr
   const { client, source } = session;
   try {
     await requireRole(client, role);
-    await client.query('select pg_advisory_lock($1)', [MIGRATION_LOCK]);
-    await appliedMigrations(queryOf(client));
+    await lockMigrations(client, say);
+    await client.query(`set lock_timeout = ${LOCK_TIMEOUT_MS}`);
+    await retryWithNotice(say, () => appliedMigrations(queryOf(client)));
     const texts = migrationNames().map(migrationText);
-    await requireFit(client, texts);
+    await retryWithNotice(say, () => requireFit(client, texts));
     for (const name of await addIndexes(client, texts)) say(`index ${name} of the log`);
     await client.query(`set lock_timeout = ${LOCK_TIMEOUT_MS}`);
-    const altered = await alteredObjects(queryOf(client));
+    const altered = await retryWithNotice(say, () => alteredObjects(queryOf(client)));
     tellAltered(altered ?? [], say);
     await retryWithNotice(say, () => applyMigrations(client, say));
     if (lacksTables(altered)) await retryWithNotice(say, () => inTransaction(client, texts));
-    for (const step of await computedSteps(config, session, altered)) {
+    for (const step of await retryWithNotice(say, () => computedSteps(config, session, altered))) {
       const rows = await retryWithNotice(say, () => inTransaction(client, step.statements));
       if (step.name !== undefined && (rows > 0 || step.mayChangeNothing !== true)) say(step.name);
     }
@@ -107,6 +108,16 @@ export async function migrate(config: Config, { role, say }: MigrateOptions): Pr
   } finally {
     await end(session);
   }
+}
+
+/** Another migrate may take as long as it needs. */
+async function lockMigrations(client: Client, say: (line: string) => void): Promise<void> {
+  const { rows } = await client.query<{ locked: boolean }>('select pg_try_advisory_lock($1) as locked', [
+    MIGRATION_LOCK,
+  ]);
+  if (rows[0]?.locked === true) return;
+  say('another migrate runs; waiting for it to end');
+  await client.query('select pg_advisory_lock($1)', [MIGRATION_LOCK]);
 }
 
 /** More changes than these are told as a number: after a change of the owner all has changed. */

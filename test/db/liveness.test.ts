@@ -56,7 +56,7 @@ for (const [senderTimeoutMs, blocked, times] of [
       await blocker.unsafe('rollback');
       await until('the rows', async () => (await logged()) === time * 10_000);
       expect(await consumer()).toBe(before);
-      await until('its end to be told', () => told('no write waits for the lock any more').length === time);
+      await until('its end to be told', () => told('no statement waits for the lock any more').length === time);
     }
     blocker.release();
     expect(told('log_locked').map((line) => (JSON.parse(line) as { holderPid: number }).holderPid)).toEqual(
@@ -97,12 +97,12 @@ test('while the path to the server is dead nothing is said of a lock that a writ
   proxy.newcomers = 'ignored';
   proxy.stall(60_000);
   await until('it to have tried to connect', () => proxy.connections > opened + 3, 60);
-  expect(told('no write waits')).toBe(0);
+  expect(told('no statement waits')).toBe(0);
   proxy.newcomers = 'forwarded';
   await blocker.unsafe('rollback');
   blocker.release();
   await until('the row', async () => (await logged()) === 1, 60);
-  await until('it to be told', () => told('no write waits') === 1);
+  await until('it to be told', () => told('no statement waits') === 1);
   await mirror.stop();
   await proxy.close();
 });

@@ -47,6 +47,20 @@ test('no function that runs with the rights of its owner looks for names where i
   expect(functions.filter(({ fixed }) => !fixed)).toEqual([]);
 });
 
+test.each(['migrations', 'settings', 'installed'])(
+  'migrate says that it waits where somebody holds a lock of smslogd.%s, and ends well afterwards',
+  async (table) => {
+    const other = await db.sql.reserve();
+    await other.unsafe(`begin; lock table smslogd.${table} in access exclusive mode`);
+    const said: string[] = [];
+    const done = migrate(db.owner.config(), { say: (line) => said.push(line) });
+    await until('it to say so', () => said.includes('a table is locked by another session; trying again'));
+    await other.unsafe('rollback');
+    other.release();
+    await done;
+  },
+);
+
 test('migrate waits for a lock in small steps, says so, and nothing of the owner waits behind it', async () => {
   const fresh = await createDatabase();
   await fresh.sql`drop publication smslogd`;

@@ -35,6 +35,32 @@ const everyRowOnce = () =>
     return missing === 0 && surplus === 0;
   });
 
+const isTold = (line: string) => line.includes('"log_locked"');
+
+test.each([
+  ['smslogd.migrations', 'mirror,poller'],
+  ['smslogd.settings', 'poller'],
+])(
+  'while somebody holds a lock of %s a daemon (%s) that starts says once what it waits for, is alive and not ready, and goes on afterwards',
+  async (table, loops) => {
+    const session = await db.sql.reserve();
+    const [holder] = await session<{ pid: number }[]>`select pg_backend_pid() as pid`;
+    await session.unsafe(`begin; lock ${table} in access exclusive mode`);
+    const daemon = start({ LOOPS: loops });
+    const line = await daemon.line('what it waits for', isTold);
+    expect(JSON.parse(line)).toMatchObject({ level: 'warn', table, holderPid: holder!.pid });
+    const url = await daemon.url();
+    const status = async (path: string) => (await fetch(`${url}/${path}`)).status;
+    expect(await status('healthz')).toBe(200);
+    expect(await status('readyz')).toBe(503);
+    await session.unsafe('rollback');
+    session.release();
+    await until('it to be ready', async () => (await status('readyz')) === 200);
+    await daemon.line('the end of it', (text) => text.includes('no statement waits for the lock any more'));
+    expect(daemon.lines.filter(isTold)).toHaveLength(1);
+  },
+);
+
 test('a log that is locked for long makes statements wait, not sessions: their number stays, no connection is cut, and the path is not taken for dead', async () => {
   const daemon = start();
   await daemon.line('it streams', (line) => line.includes('the mirror streams'));
@@ -75,7 +101,7 @@ test('a log that is locked for long makes statements wait, not sessions: their n
   session.release();
   await everyRowOnce();
   expect(daemon.lines.filter((line) => /database_unreachable|stream_stalled/.test(line))).toEqual([]);
-  expect(daemon.lines.filter((line) => line.includes('"log_locked"'))).toHaveLength(1);
+  expect(daemon.lines.filter(isTold)).toHaveLength(1);
 });
 
 test('a daemon that starts before its database waits for it, with /healthz well and /readyz not, and says so once', async () => {
