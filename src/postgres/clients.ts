@@ -5,15 +5,13 @@
 import { Socket } from 'node:net';
 import type { ClientConfig } from 'pg';
 import { addressOf, type Address } from './address.ts';
-import { logIn, type Session, type Startup } from './login.ts';
+import { logIn, type Session, type Startup, type Surroundings } from './login.ts';
 import { framed } from './messages.ts';
 
-/** How the server knows a session, and what must be done before one is opened. */
-export interface Opening {
+/** How the server knows a session, and what its login is surrounded by. */
+export interface Opening extends Surroundings {
   /** application_name, after our own */
   readonly name: string;
-  /** runs a login where something comes before or after it */
-  readonly around?: (login: () => Promise<Session>) => Promise<Session>;
 }
 
 /** AuthenticationOk */
@@ -25,17 +23,12 @@ const WELCOME = framed('R', Buffer.alloc(4));
  */
 export async function pgConfig(
   url: string,
-  {
-    name,
-    around = (login) => login(),
-    options = '',
-    replication = false,
-  }: Opening & { options?: string; replication?: boolean },
+  { name, options = '', replication = false, ...surroundings }: Opening & { options?: string; replication?: boolean },
 ): Promise<ClientConfig & { readonly socket: Socket }> {
   const address = addressOf(url);
   const startup = startupOf(address, name, options);
-  const session = () => logIn(address, replication ? { ...startup, replication: 'database' } : startup, () => {});
-  const socket = readySocket(await around(session));
+  const as = replication ? { ...startup, replication: 'database' } : startup;
+  const socket = readySocket(await logIn(address, as, surroundings));
   return {
     socket,
     stream: () => socket,

@@ -8,8 +8,8 @@
  * - `control` runs only statements that no lock on a table can delay: the lease, catalog lookups, the watch itself. While it answers, the path to the server
  *   is alive, and a statement that takes long waits for a lock, or is slow: it is left alone.
  * - A connection whose statement the server does not know of is dead: it alone is cut.
- * - Where `control` gets no answer the path is dead; a refusal is an answer. It alone is cut and opened again, beside the session that it may have left: nobody
- *   else could ask for that one. Once the server answers, every older session of this process is terminated there before its socket is cut here.
+ * - Where `control` gets no answer the path is dead; a refusal is an answer. It alone is cut and opened again, beside the one session that it may have left, which
+ *   the new one terminates first: nobody else could. Once the server answers, every older session of this process is terminated there before its socket is cut here.
  * - The replication role's sessions are its own to terminate: one beside another, as for a stream that is dead. Control sees how many are left.
  */
 import { randomBytes } from 'node:crypto';
@@ -78,10 +78,12 @@ const STALL_MS = 5_000;
 const POOLED_STALL_MS = 60_000;
 /** Between two looks whether a session has ended. */
 const ENDS_MS = 20;
-/** The server ends a session of control that rests for so many seconds, which it never does: what a dead path leaves of it ends by itself. */
-const CONTROL_IDLE_S = 30;
+/** The server ends a session of control that rests for so many seconds, which it does not while the watch looks: so a login ends by itself that nobody heard of. */
+const CONTROL_IDLE_S = 10;
 /** By then it has. */
 const CONTROL_LEFT_MS = 1_000 * CONTROL_IDLE_S + 5_000;
+/** The server waits so long for the end of a session of control that the next one terminates. */
+const TERMINATES_MS = 1_000;
 /** A connection that does not end is cut after so many seconds. */
 const END_S = 0.5;
 /** What is to end may take so long. */
@@ -105,7 +107,7 @@ export function openConnections(config: Config, options: Options = {}): Connecti
   const lostMs = () => (pooled() ? Math.max(POOLED_STALL_MS, stallMs) : stallMs);
   const tag = randomBytes(TAG_LENGTH / 2).toString('hex');
   const lanes = {} as Record<Purpose, Lane>;
-  const pool = (purpose: Exclude<Purpose, 'apply'>, opening: Pick<Opening, 'around'> & { options?: string }): Sql => {
+  const pool = (purpose: Exclude<Purpose, 'apply'>, opening: Omit<Opening, 'name'> & { options?: string }): Sql => {
     const sql = openDatabase(config, { max: 1, name: `${purpose} ${tag}`, ...opening });
     lanes[purpose] = {
       statements: new Map(),
@@ -114,46 +116,45 @@ export function openConnections(config: Config, options: Options = {}): Connecti
     };
     return observed(sql, lanes[purpose]);
   };
-  /** when control lost sessions, or logins, that may be left on the server */
+  /** sessions and logins of control that were lost and that the server may have left: until when */
   let lost: number[] = [];
-  /** of control, cut by `refresh`: the server answers, and ends such a session itself */
-  const refreshed = new WeakSet<object>();
-  let controlSocket: object | undefined;
+  const lose = (ms: number) => void lost.push(runningMs() + ms);
   const control = pool('control', {
     options: `-c idle_session_timeout=${CONTROL_IDLE_S}s`,
     around: async (login) => {
-      lost = lost.filter((at) => since(at) < CONTROL_LEFT_MS);
+      lost = lost.filter((end) => end > runningMs());
       if (lost.length > 1)
         throw failure('CONNECT_TIMEOUT', 'the server may have two sessions left of the control connection');
       const session = await login().catch((error: unknown) => {
-        if (mayBeLetIn(error)) lost.push(runningMs());
+        if (mayBeLetIn(error)) lose(CONTROL_LEFT_MS);
         throw error;
       });
-      const { socket } = session;
-      controlSocket = socket;
-      // the server had not ended it
-      socket.once('close', () => !socket.readableEnded && !refreshed.has(socket) && lost.push(runningMs()));
-      const now = runningMs();
-      if (lost.length > 0)
-        ended('control').then(
-          () => (lost = lost.filter((at) => at > now)),
-          () => {},
-        );
+      // whoever ended it: a machine between may have, which the server need not have heard of. It need not rest there either: the server waits without limit for
+      // the rest of a statement
+      session.socket.once('close', () => lose(pooled() ? CONTROL_LEFT_MS : Infinity));
       return session;
     },
+    // before anybody has the new session: it may be lost as soon
+    first: async (ask) => {
+      if (lost.length === 0 || pooled()) return;
+      const terminate = `select count(pg_terminate_backend(pid, ${TERMINATES_MS})) from (${sessionsOf('control')}) s`;
+      lost = (await ask(terminate)) === '0' || (await ask(terminate)) === '0' ? [] : [runningMs() + CONTROL_LEFT_MS];
+    },
   });
-  /** Terminates every other session of a purpose, or of all ('%'), and resolves once the server has none left. */
+  /** Every other session of a purpose, or of all ('%'). */
+  const sessionsOf = (purpose: string) =>
+    `select pid from pg_stat_activity
+      where application_name like 'smslogd ${purpose} ${tag}' and pid <> pg_backend_pid() and (state <> 'idle' or not ${pooled()})`;
+  /** Terminates them, and resolves once the server has none left. */
   const ended = async (purpose: string): Promise<void> => {
     for (;;) {
-      const left = await control`
-        select pg_terminate_backend(pid) from pg_stat_activity
-         where application_name like ${`smslogd ${purpose} ${tag}`} and pid <> pg_backend_pid() and (state <> 'idle' or not ${pooled()}::boolean)`;
+      const left = await control.unsafe(`select pg_terminate_backend(pid) from (${sessionsOf(purpose)}) s`);
       if (left.length === 0) return;
       await delay(ENDS_MS);
     }
   };
   /** Nothing may be left of the last session of a purpose when the next one is opened. */
-  const alone = (purpose: Purpose): Pick<Opening, 'around'> => {
+  const alone = (purpose: Purpose): Omit<Opening, 'name'> => {
     let first = true;
     return {
       around: async (login) => {
@@ -261,7 +262,6 @@ export function openConnections(config: Config, options: Options = {}): Connecti
     },
     refresh(error) {
       if (toSmslogdError(error).code !== 'database_read_only') return;
-      if (controlSocket !== undefined) refreshed.add(controlSocket);
       for (const purpose of PURPOSES) lanes[purpose].cut();
     },
     async end() {

@@ -29,7 +29,7 @@ interface Session {
   readonly prepared: Map<string, string> | undefined;
 }
 
-export function openDirect(config: Config, { name, around = (login) => login() }: Opening): Direct {
+export function openDirect(config: Config, { name, ...surroundings }: Opening): Direct {
   const sockets = new Set<Socket>();
   let session: Session | undefined;
   let turn: Promise<unknown> = Promise.resolve();
@@ -37,13 +37,12 @@ export function openDirect(config: Config, { name, around = (login) => login() }
 
   const connect = async (): Promise<Session> => {
     const address = addressOf(config.DATABASE_URL ?? '');
-    const { socket, rest } = await around(() =>
-      logInForQueries(config, address, {
-        startup: startupOf(address, name, SESSION_OPTIONS),
-        pooled: startupOf(address, name, ''),
-        opened: (opened) => void sockets.add(opened.once('close', () => sockets.delete(opened))),
-      }),
-    );
+    const { socket, rest } = await logInForQueries(config, address, {
+      startup: startupOf(address, name, SESSION_OPTIONS),
+      pooled: startupOf(address, name, ''),
+      opened: (opened) => void sockets.add(opened.once('close', () => sockets.delete(opened))),
+      ...surroundings,
+    });
     socket.unshift(rest);
     // nobody may be listening when it ends
     socket.on('error', () => {});

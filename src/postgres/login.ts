@@ -26,18 +26,28 @@ export interface Session {
   readonly pooled: boolean | undefined;
 }
 
-/** `opened` is told every socket, also those that come to nothing; `asks`: who answers. Throws what the last or the most telling try threw. */
+/** What a login is surrounded by. */
+export interface Surroundings {
+  /** runs each try, of which a login has several where there are several addresses: what must come before or after it */
+  readonly around?: (login: () => Promise<Session>) => Promise<Session>;
+  /** the first that is said to the server; `ask` returns the first value of a statement's result */
+  readonly first?: (ask: (statement: string) => Promise<string>) => Promise<void>;
+  /** is told every socket, also those that come to nothing */
+  readonly opened?: (socket: Socket) => void;
+}
+
+/** `asks`: who answers. Throws what the last or the most telling try threw. */
 export async function logIn(
   address: Address,
   startup: Startup,
-  opened: (socket: Socket) => void,
+  surroundings: Surroundings,
   asks = false,
 ): Promise<Session> {
   const failures: { readonly host: Host; readonly error: unknown }[] = [];
   for (const host of address.shuffled ? shuffled(address.hosts) : address.hosts) {
     for (const place of await placesOf(host).catch((error: unknown) => (failures.push({ host, error }), []))) {
       try {
-        return await logInAt(place, { address, startup, opened, asks });
+        return await logInAt(place, { address, startup, asks, ...surroundings });
       } catch (error) {
         failures.push({ host, error });
         // a host that takes us and refuses the login ends the search, as in libpq: the next one would, too
@@ -53,12 +63,12 @@ export async function logIn(
   });
 }
 
-/** Tries that ended in silence once the server had answered. */
-const UNANSWERED = new WeakSet<object>();
+/** Failures of tries that were lost after the server was told who wants to come in. */
+const LOST = new WeakSet<object>();
 
-/** Whether the server may have let a login in that failed: the path died before it was heard of. */
+/** Whether the server may have let a try in that failed: the path died before it was heard of. */
 export function mayBeLetIn(error: unknown): boolean {
-  return error instanceof Error && [error, error.cause].some((each) => UNANSWERED.has(each as object));
+  return LOST.has(error as object);
 }
 
 /** A socket's failure that has no name of its own, such as a file that is not there. */
@@ -93,11 +103,10 @@ function shuffled<T>(list: readonly T[]): T[] {
     .map(({ each }) => each);
 }
 
-/** Both ends of a try: what is wanted of the session, and who is told of its sockets. */
-interface Wish {
+/** What is wanted of a session. */
+interface Wish extends Surroundings {
   readonly address: Address;
   readonly startup: Startup;
-  readonly opened: (socket: Socket) => void;
   readonly asks: boolean;
 }
 
@@ -122,39 +131,54 @@ async function logInAt(place: Place, wish: Wish): Promise<Session> {
 
 const isNoEntry = (error: unknown): boolean => error instanceof ServerRefusal && error.code === '28000';
 
-/** One try, in the time for it. */
 async function attempt(place: Place, wish: Wish, options: (() => ConnectionOptions) | undefined): Promise<Session> {
-  const { address, opened } = wish;
-  const sockets: Socket[] = [];
-  const known = (socket: Socket) => {
-    sockets.push(socket);
-    opened(socket);
-  };
+  const { around = (login) => login() } = wish;
+  return around(() => inTime(place, wish, options));
+}
+
+/** One try, in the time for it. */
+async function inTime(place: Place, wish: Wish, options: (() => ConnectionOptions) | undefined): Promise<Session> {
+  const { address } = wish;
+  const begun: Begun = { sockets: [], incoming: undefined };
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
-    const fail = () => {
-      const silence = failure('CONNECT_TIMEOUT', 'no answer in time');
-      if (sockets.some(({ bytesRead }) => bytesRead > 0)) UNANSWERED.add(silence);
-      reject(silence);
-    };
+    const fail = () => reject(failure('CONNECT_TIMEOUT', 'no answer in time'));
     if (address.connectTimeout !== Infinity) timer = setTimeout(fail, address.connectTimeout);
   });
   try {
-    return await Promise.race([begin(place, wish, options?.(), known), late]);
+    return await Promise.race([begin(place, wish, options?.(), begun), late]);
   } catch (error) {
-    for (const socket of sockets) socket.destroy();
+    // neither the server's word nor ours ended it
+    if (begun.incoming?.refused === false && isSocketFailure(error)) LOST.add(error);
+    for (const socket of begun.sockets) socket.destroy();
     throw error;
   } finally {
     clearTimeout(timer);
   }
 }
 
+/** How far a try has come. */
+interface Begun {
+  readonly sockets: Socket[];
+  /** once the server is told who wants to come in */
+  incoming: Incoming | undefined;
+}
+
+function isSocketFailure(error: unknown): error is Error {
+  const said = error instanceof SmslogdError || error instanceof ServerRefusal;
+  return !said && toSmslogdError(error).code === 'database_unreachable';
+}
+
 async function begin(
   place: Place,
-  { address, startup, asks }: Wish,
+  { address, startup, asks, first, opened }: Wish,
   options: ConnectionOptions | undefined,
-  known: (socket: Socket) => void,
+  begun: Begun,
 ): Promise<Session> {
+  const known = (socket: Socket) => {
+    begun.sockets.push(socket);
+    opened?.(socket);
+  };
   // a walsender's reader stops as soon as it is paused, instead of filling a buffer of its own first
   const buffering = startup['replication'] === undefined ? {} : { readableHighWaterMark: 1, highWaterMark: 1 };
   const open = () => openWay(place, address, { options, buffering, known });
@@ -164,6 +188,7 @@ async function begin(
     const said = { user: address.user, database: address.database, client_encoding: 'UTF8', ...startup };
     const words = Object.entries(said).map(([name, value]) => (value === '' ? '' : `${name}\0${value}\0`));
     socket.write(opening(SESSION, Buffer.from(`${words.join('')}\0`)));
+    begun.incoming = incoming;
     const readable = !encrypted && !isLocal(place) && !isLoopback(place);
     await authenticate(socket, incoming, address, { host: place.host, readable });
     const greeting = await untilReady(incoming);
@@ -171,6 +196,7 @@ async function begin(
     const pooled = asks
       ? (await answerTo(socket, incoming, WHO_ANSWERS)) !== String(keyOf(greeting).readInt32BE(0))
       : undefined;
+    await first?.(async (statement) => answerTo(socket, incoming, statement));
     const rest = incoming.release();
     const cancel = async () => {
       const way = await open();

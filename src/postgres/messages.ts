@@ -23,10 +23,16 @@ export class Incoming {
   private bytes: Buffer = Buffer.alloc(0);
   private problem: Error | undefined;
   private wake: (() => void) | undefined;
+  private heard = false;
 
   constructor(socket: Socket) {
     this.socket = socket;
     socket.on('data', this.took).on('error', this.failed).on('close', this.ended).resume();
+  }
+
+  /** The other side ended it without a message. */
+  get refused(): boolean {
+    return this.socket.readableEnded && !this.heard;
   }
 
   async take(count: number): Promise<Buffer> {
@@ -54,6 +60,7 @@ export class Incoming {
     const length = head.readUInt32BE(1);
     if (length < 4 || length > LONGEST) throw failure('PROTOCOL_VIOLATION', 'no message of PostgreSQL');
     const body = await this.take(length - 4);
+    this.heard = true;
     return { type: String.fromCharCode(head[0] ?? 0), body, whole: Buffer.concat([head, body]) };
   }
 

@@ -16,7 +16,7 @@ export type Sql = postgres.Sql;
  */
 export function openDatabase(
   config: Config,
-  { max, name, around = (login) => login(), options = '' }: Opening & { max: number; options?: string },
+  { max, name, options = '', ...surroundings }: Opening & { max: number; options?: string },
 ): Sql {
   const address = addressOf(config.DATABASE_URL ?? '');
   const known: Known = { sockets: new Set() };
@@ -29,13 +29,14 @@ export function openDatabase(
       startup: startupOf(now, name, `${SESSION_OPTIONS} ${options}`),
       pooled: startupOf(now, name, ''),
       opened,
+      ...surroundings,
     });
     // read for each statement: no session has had any yet
     sql.options.prepare = !isPooled(config);
     return known.session;
   };
   const sql = ownSettings({
-    socket: () => postgresSocket(around(logIn)),
+    socket: () => postgresSocket(logIn()),
     // who is connected and how is the socket's affair: the rest is for the client's messages alone
     host: address.hosts[0]?.name || 'localhost',
     port: address.hosts[0]?.port,

@@ -86,6 +86,72 @@ test('a statement that waits for a lock is left alone, however long that takes',
   expect(await answers).toEqual([[{ n: 0 }], [{ one: 1 }]]);
 });
 
+test.each<readonly [string, number, string, () => void]>([
+  ['nothing answers and the next address is tried', 3, '4', () => proxy.stall()],
+  ['nothing answers and the watch cuts them', 1, '60', () => proxy.stall()],
+  ['a machine between resets them', 1, '60', () => proxy.leave('reset')],
+  ['a machine between ends them', 1, '60', () => proxy.leave('end')],
+])(
+  'of logins of control that the server has let in when %s it has two at most',
+  async (_, addresses, timeout, lose) => {
+    await connections.end();
+    const hosts = Array.from({ length: addresses }, () => `localhost:${proxy.port}`).join(',');
+    const url = db.url.replace(/@[^/]+/, `@${hosts}`).replace('?', `?connect_timeout=${timeout}&`);
+    connections = openConnections(db.config({ DATABASE_URL: url }), { lookMs: 100, stallMs: 3_000 });
+    expect(await loginsLost(lose, (letIn, waits) => waits || letIn > 2)).toBeLessThanOrEqual(2);
+  },
+);
+
+test('a session of control that was lost in the middle of a statement counts for as long as the server waits for the rest', async () => {
+  const pid = await pidOf('control');
+  proxy.delayMs = 1_000;
+  // its parameters are sent when the server has told their types
+  const statement = connections.control`select ${1}::int`.catch(() => {});
+  await until('the server to wait for them', async () => {
+    const waiting = await db.sql`
+      select from pg_stat_activity where pid = ${pid} and state = 'active' and wait_event = 'ClientRead'`;
+    return waiting.length === 1;
+  });
+  proxy.stall();
+  const most = await mostSessions(db.superuser.url, `smslogd control ${connections.tag}`, async () => {
+    await loginsLost(
+      () => proxy.stall(),
+      (letIn) => letIn > 2,
+    );
+  });
+  await statement;
+  expect(most).toHaveLength(2);
+});
+
+/** Loses each login of control that the server has let in, until it is `over`; returns how many there were. */
+async function loginsLost(lose: () => void, over: (letIn: number, waits: boolean) => boolean): Promise<number> {
+  const letIn = new Set((await sessions()).map(({ pid }) => pid));
+  const standing = letIn.size;
+  let waits = false;
+  const isOver = () => over(letIn.size - standing, waits);
+  // the last piece of a login is under way long enough to be met
+  proxy.delayMs = 100;
+  watch();
+  const asking = (async () => {
+    while (!isOver()) {
+      await connections.control`select`.catch((error: Error) => {
+        waits = [error, error.cause].some((each) => String(each).includes('two sessions left'));
+      });
+      await new Promise(setImmediate);
+    }
+  })();
+  const enough = async () => {
+    const before = letIn.size;
+    for (const { pid, name } of await sessions()) if (name === 'control') letIn.add(pid);
+    if (letIn.size > before) lose();
+    return isOver();
+  };
+  await until('enough logins', enough, 60);
+  await connections.end();
+  await asking;
+  return letIn.size - standing;
+}
+
 test('of some connections those whose path died are cut, their sessions end, and the other stays', async () => {
   const dead = [await pidOf('claim'), await sinkPid()];
   proxy.stall();

@@ -18,6 +18,8 @@ export interface Proxy {
   holds: boolean;
   /** resets every connection of this moment */
   cut(): void;
+  /** the same, or an orderly end, of which the target hears nothing, ever */
+  leave(how: 'reset' | 'end'): void;
   /** milliseconds that each piece takes longer */
   delayMs: number;
   /** what becomes of new connections: those that are refused are closed at once, the ignored ones get no answer */
@@ -104,6 +106,12 @@ export async function startProxy(target: { host: string; port: number }, { keeps
     },
     cut: () => {
       for (const { client, upstream } of open) for (const socket of [client, upstream]) socket.resetAndDestroy();
+    },
+    leave: (how) => {
+      proxy.stall();
+      for (const { client } of open)
+        if (how === 'end') client.end();
+        else client.resetAndDestroy();
     },
     delayMs: 0,
     newcomers: 'forwarded',
