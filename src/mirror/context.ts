@@ -16,7 +16,10 @@ import type { Store } from './store.ts';
 
 export interface MirrorDeps {
   readonly config: Config;
-  readonly connections: Pick<Connections, 'control' | 'apply' | 'copy' | 'replication' | 'settled' | 'refresh'>;
+  readonly connections: Pick<
+    Connections,
+    'control' | 'apply' | 'copy' | 'replication' | 'asReplication' | 'settled' | 'refresh'
+  >;
   readonly lead: Pick<Leadership, 'raiseTerm' | 'streams' | 'giveUp'>;
   readonly metrics: Metrics;
   readonly log: Log;

@@ -139,10 +139,10 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
           } else failed.add('repair publication');
           break;
         case 'terminate maker':
-          if (!(await terminate(connections, config, step.pid).catch(() => false))) failed.add(step.step);
+          if (!(await terminate(connections, step.pid).catch(() => false))) failed.add(step.step);
           break;
         case 'terminate reader':
-          if (!(await terminate(connections, config, step.pid).catch(() => false)) || repeated) failed.add(step.step);
+          if (!(await terminate(connections, step.pid).catch(() => false)) || repeated) failed.add(step.step);
           break;
         case 'drop slot':
           if (repeated) throw new SmslogdError('slot_lost', 'the new replication slot is unusable, too');

@@ -2,8 +2,8 @@
 import { Client } from 'pg';
 import type { Config } from '../settings.ts';
 import { pgConfig } from '../postgres/clients.ts';
-import { TAG_LENGTH, type Connections } from '../postgres/connections.ts';
-import { cancelStatement, directly, openDatabase, type Sql } from '../postgres/pools.ts';
+import { REPLICATION_OPTIONS, TAG_LENGTH, type Connections } from '../postgres/connections.ts';
+import { cancelStatement, type Sql } from '../postgres/pools.ts';
 import { quoteIdentifier } from '../postgres/quoting.ts';
 import { codeOf } from '../errors.ts';
 import type { Log } from '../log.ts';
@@ -16,6 +16,8 @@ import { oldestTransaction } from '../postgres/transactions.ts';
 const WAITING_MS = { first: 1_000, again: 30_000 };
 /** How long a terminated session may take to release the slot. */
 const RELEASE_MS = 5_000;
+/** The command that makes it a failover slot waits for nobody. */
+const COMMAND_MS = 10_000;
 const WAITING = 'creating the slot waits for transactions that were open when it started; this is the oldest';
 
 export interface Slot {
@@ -110,19 +112,15 @@ export async function describeSlot(sql: Sql, name: string): Promise<Slot | undef
 
 /** Runs `work` on a new connection as the replication role, which alone may manage the slot and its reader. */
 async function withReplication<T>(
-  { replication }: Pick<Connections, 'replication'>,
-  config: Config,
+  { asReplication }: Pick<Connections, 'asReplication'>,
   work: (sql: Sql) => Promise<T>,
   { purpose = 'slot', before }: { purpose?: string; before?: (() => Promise<void>) | undefined } = {},
 ): Promise<T> {
-  const sql = openDatabase(directly(config), { max: 1, ...replication(purpose) });
-  try {
+  return asReplication(purpose, async (sql) => {
     await sql`select set_config('smslogd.session', 'first', false)`;
     await before?.();
     return await work(sql);
-  } finally {
-    await sql.end({ timeout: 1 });
-  }
+  });
 }
 
 /** What creates the slot, in the name of its session. */
@@ -146,7 +144,7 @@ export async function makersOf(sql: Sql, slot: string): Promise<number[]> {
  * in whose term that is void, terminates this one before it looks at the slot. So a daemon that was suspended in between creates none.
  */
 export async function createSlot(
-  connections: Pick<Connections, 'control' | 'replication'>,
+  connections: Pick<Connections, 'control' | 'asReplication'>,
   config: Config,
   server: Pick<Server, 'version'>,
   { log, before }: { log: Log; before: () => Promise<void> },
@@ -156,7 +154,6 @@ export async function createSlot(
   const name = config.SLOT_NAME;
   await withReplication(
     connections,
-    config,
     async (sql) => {
       const failover = server.version >= FAILOVER_SLOTS ? sql`, false, false, true` : sql``;
       const creation = sql`select pg_create_logical_replication_slot(${name}, 'pgoutput' ${failover})
@@ -186,11 +183,10 @@ export async function createSlot(
 
 /** Terminates a session of a daemon, which reads or creates the slot, and waits until it has ended; false if it has not after a few seconds. */
 export async function terminate(
-  connections: Pick<Connections, 'control' | 'replication'>,
-  config: Config,
+  connections: Pick<Connections, 'control' | 'asReplication'>,
   pid: number,
 ): Promise<boolean> {
-  await withReplication(connections, config, async (sql) => {
+  await withReplication(connections, async (sql) => {
     await sql`select pg_terminate_backend(pid) from pg_stat_activity where pid = ${pid} and application_name like 'smslogd %'`;
   });
   const deadline = performance.now() + RELEASE_MS;
@@ -202,24 +198,26 @@ export async function terminate(
 }
 
 export async function dropSlot(
-  connections: Pick<Connections, 'replication'>,
+  connections: Pick<Connections, 'asReplication'>,
   config: Config,
   before?: () => Promise<void>,
 ): Promise<void> {
   const drop = async (sql: Sql) =>
     await sql`select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = ${config.SLOT_NAME}`;
-  await withReplication(connections, config, drop, { before });
+  await withReplication(connections, drop, { before });
 }
 
 /** Makes it a failover slot: one created by hand or before an upgrade is none. Only the replication protocol has a command for it. */
 export async function enableFailover({ replication }: Pick<Connections, 'replication'>, config: Config): Promise<void> {
   const url = config.DATABASE_REPLICATION_URL ?? '';
-  const client = new Client(await pgConfig(url, { ...replication('slot'), replication: true }));
+  const opening = await pgConfig(url, { ...replication('slot'), options: REPLICATION_OPTIONS, replication: true });
+  const client = new Client({ ...opening, query_timeout: COMMAND_MS });
   client.on('error', () => {});
   try {
     await client.connect();
     await client.query(`ALTER_REPLICATION_SLOT ${quoteIdentifier(config.SLOT_NAME)} (FAILOVER true)`);
   } finally {
-    await client.end().catch(() => {});
+    // where the path is dead nobody answers
+    client.end().catch(() => {});
   }
 }

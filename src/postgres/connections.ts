@@ -10,7 +10,8 @@
  * - A connection whose statement the server does not know of is dead: it alone is cut.
  * - Where `control` gets no answer the path is dead; a refusal is an answer. It alone is cut and opened again, beside the one session that it may have left, which
  *   the new one terminates first: nobody else could. Once the server answers, every older session of this process is terminated there before its socket is cut here.
- * - The replication role's sessions are its own to terminate: one beside another, as for a stream that is dead. Control sees how many are left.
+ * - The replication role's sessions are its own to terminate: one beside another, as for a stream that is dead. Control sees how many are left. A new one terminates
+ *   first what is left of those for statements; a lost stream ends by wal_sender_timeout, a lost login because it rests.
  */
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -24,7 +25,7 @@ import { mayBeLetIn } from './login.ts';
 import { failure } from './messages.ts';
 import { observed, type Waiting } from './observed.ts';
 import { isPooled } from './pooler.ts';
-import { dropConnections, openDatabase, type Sql } from './pools.ts';
+import { directly, dropConnections, openDatabase, type Sql } from './pools.ts';
 
 /** One connection each. */
 const PURPOSES = [
@@ -54,6 +55,8 @@ export type Connections = { readonly [P in Exclude<Purpose, 'apply'>]: Sql } & {
   readonly apply: Pick<Direct, 'row'>;
   /** How a session of the replication role is opened; `purpose` is the first word of its name, the slot the last. */
   replication(purpose: string): Opening;
+  /** Does `work` in one, which the watch sees. */
+  asReplication<T>(purpose: string, work: (sql: Sql) => Promise<T>): Promise<T>;
   /** names this process among the daemons: the third word in the application_name of its sessions */
   readonly tag: string;
   /** How long the oldest statement has waited for its answer, those of `control` aside; milliseconds. */
@@ -89,8 +92,15 @@ const END_S = 0.5;
 /** What is to end may take so long. */
 const STUCK_MS = 2_000;
 
+/** The server ends a session of the replication role that rests for so long; one that will create the slot waits for its mark. */
+export const REPLICATION_OPTIONS = '-c idle_session_timeout=15s';
+/** What the server knows of a long application_name. */
+const NAME_LENGTH = 63;
+
 /** One connection, as the watch sees it. */
 interface Lane extends Waiting {
+  /** the application_name of its sessions */
+  readonly name: string;
   cut(): void;
   end(): Promise<void>;
 }
@@ -107,13 +117,13 @@ export function openConnections(config: Config, options: Options = {}): Connecti
   const lostMs = () => (pooled() ? Math.max(POOLED_STALL_MS, stallMs) : stallMs);
   const tag = randomBytes(TAG_LENGTH / 2).toString('hex');
   const lanes = {} as Record<Purpose, Lane>;
+  /** those that control watches */
+  const others = new Set<Lane>();
   const pool = (purpose: Exclude<Purpose, 'apply'>, opening: Omit<Opening, 'name'> & { options?: string }): Sql => {
-    const sql = openDatabase(config, { max: 1, name: `${purpose} ${tag}`, ...opening });
-    lanes[purpose] = {
-      statements: new Map(),
-      cut: () => dropConnections(sql),
-      end: async () => await sql.end({ timeout: END_S }),
-    };
+    const name = `${purpose} ${tag}`;
+    const sql = openDatabase(config, { max: 1, name, ...opening });
+    lanes[purpose] = laneOf(sql, name, END_S);
+    if (purpose !== 'control') others.add(lanes[purpose]);
     return observed(sql, lanes[purpose]);
   };
   /** sessions and logins of control that were lost and that the server may have left: until when */
@@ -131,7 +141,9 @@ export function openConnections(config: Config, options: Options = {}): Connecti
       });
       // whoever ended it: a machine between may have, which the server need not have heard of. It need not rest there either: the server waits without limit for
       // the rest of a statement
-      session.socket.once('close', () => lose(pooled() ? CONTROL_LEFT_MS : Infinity));
+      session.socket.once('close', () => {
+        if (!pooled()) lose(Infinity);
+      });
       return session;
     },
     // before anybody has the new session: it may be lost as soon
@@ -165,18 +177,41 @@ export function openConnections(config: Config, options: Options = {}): Connecti
     };
   };
   const sink = openDirect(config, { name: `apply ${tag}`, ...alone('apply') });
-  lanes.apply = { statements: new Map(), cut: () => sink.drop(), end: async () => sink.end() };
-  const others = PURPOSES.filter((purpose) => purpose !== 'control');
+  lanes.apply = {
+    name: `smslogd apply ${tag}`,
+    statements: new Map(),
+    cut: () => sink.drop(),
+    end: async () => sink.end(),
+  };
+  others.add(lanes.apply);
 
-  /** The statements that a purpose has waited for longer than `ms`. */
-  const stalled = (purpose: Purpose, ms: number): object[] =>
-    [...lanes[purpose].statements].filter(([, sent]) => since(sent) > ms).map(([statement]) => statement);
-  const longest = () => Math.max(0, ...others.flatMap((purpose) => [...lanes[purpose].statements.values()].map(since)));
+  /** The statements that have waited for longer than `ms`. */
+  const stalled = ({ statements }: Lane, ms: number): object[] =>
+    [...statements].filter(([, sent]) => since(sent) > ms).map(([statement]) => statement);
+  const longest = () => Math.max(0, ...[...others].flatMap(({ statements }) => [...statements.values()].map(since)));
+  /** The state of another role's session is hidden, its locks are not: only what runs a statement has any. */
   const active = async () =>
     (
       await control<{ name: string }[]>`
-        select application_name as name from pg_stat_activity where application_name like ${`smslogd % ${tag}`} and state <> 'idle'`
+        select application_name as name from pg_stat_activity a where application_name like ${`smslogd % ${tag}%`}
+           and coalesce(state <> 'idle', exists (select from pg_locks l where l.pid = a.pid))`
     ).map(({ name }) => name);
+  const replication = (purpose: string): Opening => ({
+    name: `${purpose} ${tag} ${config.SLOT_NAME}`,
+    around: async (login) => {
+      while (
+        (await control`select from pg_stat_activity where application_name like ${`smslogd % ${tag} %`}`).length >=
+        REPLICATION_CONNECTIONS
+      )
+        await delay(ENDS_MS);
+      return login();
+    },
+    // a daemon needs one for statements at a time
+    first: async (ask) => {
+      await ask(`select count(pg_terminate_backend(pid)) from pg_stat_activity
+                  where application_name like 'smslogd % ${tag} %' and application_name not like 'smslogd mirror %' and pid <> pg_backend_pid()`);
+    },
+  });
   const cancelWrites = async () =>
     await control`select pg_cancel_backend(pid) from pg_stat_activity
                    where application_name in (${`smslogd apply ${tag}`}, ${`smslogd copy ${tag}`}) and state <> 'idle'`;
@@ -200,17 +235,19 @@ export function openConnections(config: Config, options: Options = {}): Connecti
     complete: pool('complete', alone('complete')),
     figures: pool('figures', alone('figures')),
     upkeep: pool('upkeep', alone('upkeep')),
-    replication: (purpose) => ({
-      name: `${purpose} ${tag} ${config.SLOT_NAME}`,
-      around: async (login) => {
-        while (
-          (await control`select from pg_stat_activity where application_name like ${`smslogd % ${tag} %`}`).length >=
-          REPLICATION_CONNECTIONS
-        )
-          await delay(ENDS_MS);
-        return login();
-      },
-    }),
+    replication,
+    asReplication: async (purpose, work) => {
+      const opening = replication(purpose);
+      const sql = openDatabase(directly(config), { max: 1, ...opening, options: REPLICATION_OPTIONS });
+      const lane = laneOf(sql, opening.name, 1);
+      others.add(lane);
+      try {
+        return await work(observed(sql, lane));
+      } finally {
+        others.delete(lane);
+        await lane.end();
+      }
+    },
     tag,
     waitedMs: longest,
     async watch(signal) {
@@ -237,14 +274,14 @@ export function openConnections(config: Config, options: Options = {}): Connecti
           dead = false;
           // the server answers again on a new connection
           await within(stallMs, ended('%'));
-          for (const purpose of others) lanes[purpose].cut();
+          for (const lane of others) lane.cut();
           continue;
         }
         const missed = new Set<object>();
-        for (const purpose of others) {
-          const late = stalled(purpose, lostMs());
-          if (late.length === 0 || seen.includes(`smslogd ${purpose} ${tag}`)) continue;
-          if (late.some((statement) => unknown.has(statement))) lanes[purpose].cut();
+        for (const lane of others) {
+          const late = stalled(lane, lostMs());
+          if (late.length === 0 || seen.includes(lane.name)) continue;
+          if (late.some((statement) => unknown.has(statement))) lane.cut();
           else for (const statement of late) missed.add(statement);
         }
         unknown = missed;
@@ -267,6 +304,15 @@ export function openConnections(config: Config, options: Options = {}): Connecti
     async end() {
       await Promise.all(PURPOSES.map((purpose) => lanes[purpose].end()));
     },
+  };
+}
+
+function laneOf(sql: Sql, name: string, endS: number): Lane {
+  return {
+    name: `smslogd ${name}`.slice(0, NAME_LENGTH),
+    statements: new Map(),
+    cut: () => dropConnections(sql),
+    end: async () => await sql.end({ timeout: endS }),
   };
 }
 

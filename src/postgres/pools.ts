@@ -56,7 +56,7 @@ export function openDatabase(
     connect_timeout: 10,
     onnotice: () => {},
   });
-  KNOWN.set(sql, known);
+  KNOWN.set(sql.options, known);
   return sql;
 }
 
@@ -65,19 +65,20 @@ interface Known {
   /** the last one */
   session?: Session;
 }
-const KNOWN = new WeakMap<Sql, Known>();
+/** By the options of a pool, which it shares with its proxies. */
+const KNOWN = new WeakMap<object, Known>();
 
 /**
  * Cuts every connection of a pool; what waits for an answer fails with CONNECTION_CLOSED, the next query opens a new one. For a path that died
  * in silence: nothing else ends a query whose answer never comes.
  */
 export function dropConnections(sql: Sql): void {
-  for (const socket of KNOWN.get(sql)?.sockets ?? []) socket.destroy();
+  for (const socket of KNOWN.get(sql.options)?.sockets ?? []) socket.destroy();
 }
 
 /** Cancels what a pool of one connection runs. postgres.js would log in for that, which is one session more. */
 export async function cancelStatement(sql: Sql): Promise<void> {
-  await KNOWN.get(sql)?.session?.cancel();
+  await KNOWN.get(sql.options)?.session?.cancel();
 }
 
 /** A pool for which libpq's variable is none: postgres.js would read it and look for another session once more. */

@@ -15,6 +15,7 @@ import type { Client } from 'pg';
 import { LogicalReplicationService } from 'pg-logical-replication';
 import type { Config } from '../settings.ts';
 import { pgConfig, type Opening } from '../postgres/clients.ts';
+import { REPLICATION_OPTIONS } from '../postgres/connections.ts';
 import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { codeOf, SmslogdError, toSmslogdError } from '../errors.ts';
 import { maxLsn, type Lsn } from '../postgres/lsn.ts';
@@ -69,7 +70,7 @@ export async function openStream(
 ): Promise<Stream> {
   const { socket, ...client } = await pgConfig(config.DATABASE_REPLICATION_URL ?? '', {
     ...opening,
-    options: `-c datestyle=ISO -c timezone=UTC -c wal_sender_timeout=${options.senderTimeoutMs}`,
+    options: `${REPLICATION_OPTIONS} -c datestyle=ISO -c timezone=UTC -c wal_sender_timeout=${options.senderTimeoutMs}`,
     replication: true,
   });
   const service = new LogicalReplicationService(client, {

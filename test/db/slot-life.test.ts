@@ -375,9 +375,9 @@ test('who makes another slot is no maker of this one, and a session of no daemon
   await until('it to be read', async () => (await reader()) !== undefined);
   const described = (await describeSlot(control, db.name))!.reader!;
   expect(described.ours).toBe(false);
-  expect(await terminate(connections, config, described.pid)).toBe(false);
+  expect(await terminate(connections, described.pid)).toBe(false);
   expect(await reader()).toBe(described.pid);
-  expect(await terminate(connections, config, pid)).toBe(true);
+  expect(await terminate(connections, pid)).toBe(true);
   await other.end();
   await reading;
   await maker.end();
