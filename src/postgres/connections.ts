@@ -21,11 +21,10 @@ import { runFor, runningMs } from '../running-time.ts';
 import { pause } from '../supervise.ts';
 import type { Opening } from './clients.ts';
 import { openDirect, type Direct } from './direct.ts';
-import { mayBeLetIn } from './login.ts';
-import { failure } from './messages.ts';
 import { observed, type Waiting } from './observed.ts';
 import { isPooled } from './pooler.ts';
 import { directly, dropConnections, openDatabase, type Sql } from './pools.ts';
+import { soleSession } from './sole-session.ts';
 
 /** One connection each. */
 const PURPOSES = [
@@ -81,12 +80,6 @@ const STALL_MS = 5_000;
 const POOLED_STALL_MS = 60_000;
 /** Between two looks whether a session has ended. */
 const ENDS_MS = 20;
-/** The server ends a session of control that rests for so many seconds, which it does not while the watch looks: so a login ends by itself that nobody heard of. */
-const CONTROL_IDLE_S = 10;
-/** By then it has. */
-const CONTROL_LEFT_MS = 1_000 * CONTROL_IDLE_S + 5_000;
-/** The server waits so long for the end of a session of control that the next one terminates. */
-const TERMINATES_MS = 1_000;
 /** A connection that does not end is cut after so many seconds. */
 const END_S = 0.5;
 /** What is to end may take so long. */
@@ -126,37 +119,14 @@ export function openConnections(config: Config, options: Options = {}): Connecti
     if (purpose !== 'control') others.add(lanes[purpose]);
     return observed(sql, lanes[purpose]);
   };
-  /** sessions and logins of control that were lost and that the server may have left: until when */
-  let lost: number[] = [];
-  const lose = (ms: number) => void lost.push(runningMs() + ms);
-  const control = pool('control', {
-    options: `-c idle_session_timeout=${CONTROL_IDLE_S}s`,
-    around: async (login) => {
-      lost = lost.filter((end) => end > runningMs());
-      if (lost.length > 1)
-        throw failure('CONNECT_TIMEOUT', 'the server may have two sessions left of the control connection');
-      const session = await login().catch((error: unknown) => {
-        if (mayBeLetIn(error)) lose(CONTROL_LEFT_MS);
-        throw error;
-      });
-      // whoever ended it: a machine between may have, which the server need not have heard of. It need not rest there either: the server waits without limit for
-      // the rest of a statement
-      session.socket.once('close', () => {
-        if (!pooled()) lose(Infinity);
-      });
-      return session;
-    },
-    // before anybody has the new session: it may be lost as soon
-    first: async (ask) => {
-      if (lost.length === 0 || pooled()) return;
-      const terminate = `select count(pg_terminate_backend(pid, ${TERMINATES_MS})) from (${sessionsOf('control')}) s`;
-      lost = (await ask(terminate)) === '0' || (await ask(terminate)) === '0' ? [] : [runningMs() + CONTROL_LEFT_MS];
-    },
-  });
   /** Every other session of a purpose, or of all ('%'). */
   const sessionsOf = (purpose: string) =>
     `select pid from pg_stat_activity
       where application_name like 'smslogd ${purpose} ${tag}' and pid <> pg_backend_pid() and (state <> 'idle' or not ${pooled()})`;
+  const control = pool(
+    'control',
+    soleSession(() => sessionsOf('control'), pooled),
+  );
   /** Terminates them, and resolves once the server has none left. */
   const ended = async (purpose: string): Promise<void> => {
     for (;;) {
