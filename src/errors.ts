@@ -71,6 +71,10 @@ const TABLE = {
     reaction: 'slow',
     hint: 'Row-level security applies to the role of DATABASE_URL; `smslogd doctor` names the table and the command to run.',
   },
+  object_missing: {
+    reaction: 'slow',
+    hint: 'Somebody dropped or renamed it. Rename it back, or run `smslogd migrate` as the owner of the source table: it makes what is missing; `smslogd doctor` lists it.',
+  },
   schema_missing: { reaction: 'fatal', hint: 'Run `smslogd migrate`.' },
   schema_older: { reaction: 'fatal', hint: 'Run `smslogd migrate` with this version, then start the daemon again.' },
   wal_level: {
@@ -283,6 +287,9 @@ export function toSmslogdError(error: unknown): SmslogdError {
     BY_CAUSE[cause.slice(0, 2)] ??
     (/^ERR_(?:SSL|TLS)_/.test(cause) ? 'database_tls' : undefined) ??
     (SQLSTATE.test(cause) ? 'database_failed' : 'unexpected');
+  const missing = MISSING.has(cause) ? OURS.exec(messageOf(error))?.[0] : undefined;
+  if (missing !== undefined)
+    return new SmslogdError('object_missing', `${missing} is missing in the database (${cause})`, { cause: error });
   const words = error instanceof ServerRefusal && error.message !== '' ? `: ${error.message}` : '';
   return new SmslogdError(
     code,
@@ -297,6 +304,15 @@ const ROUTINES: Readonly<Record<string, ErrorCode>> = { check_enable_rls: 'row_s
 function routineOf(error: unknown): string {
   const { routine } = error as { routine?: unknown };
   return typeof routine === 'string' ? routine : '';
+}
+
+/** The SQLSTATEs of a schema, a table and a function that are not there. */
+const MISSING: ReadonlySet<string> = new Set(['3F000', '42P01', '42883']);
+/** What is ours, as the server's message names it in any language; without digits, so that no phone number is told. */
+const OURS = /\bsmslogd\.[a-z_]+|\bverification\.sms_[a-z_]+|\bsmslogd\b/;
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : '';
 }
 
 const SQLSTATE = /^[0-9A-Z]{5}$/;

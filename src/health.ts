@@ -25,6 +25,8 @@ export interface Health {
   databaseProblem: ErrorCode | undefined;
   /** why the mirror is stopped */
   readonly mirrorProblem: ErrorCode | undefined;
+  /** how the poller's last run failed; undefined: it has claimed since, or does not run */
+  pollerProblem: ErrorCode | undefined;
   /** called by the leadership; also sets the state of a mirror that does not run */
   stand(standing: Standing): void;
   /** called by the mirror; also sets smslogd_mirror_state */
@@ -77,6 +79,7 @@ export function createHealth(
     waits: (loop) => void beats.set(loop, undefined),
     starting: false,
     databaseProblem: undefined,
+    pollerProblem: undefined,
     get mirrorProblem() {
       return mirrorProblem;
     },

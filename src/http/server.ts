@@ -152,11 +152,12 @@ const html = (policy: string, body: string): Answer => ({
 
 /** Why the daemon does not do its work now; undefined: it does. */
 async function notReady(health: Health, databaseAnswers: HttpDeps['databaseAnswers']): Promise<string | undefined> {
-  const { mirrorState, starting } = health;
+  const { mirrorState, pollerProblem, starting } = health;
   if (starting) return 'the daemon waits for the database';
   if (health.loops.includes('mirror') && mirrorState !== 'streaming' && mirrorState !== 'standby') {
     return `the mirror is ${mirrorState}`;
   }
+  if (pollerProblem !== undefined) return `the poller is stopped: ${pollerProblem}`;
   if (databaseAnswers === undefined) return undefined;
   const limit = new AbortController();
   const answered = await Promise.race([

@@ -20,7 +20,7 @@
  */
 import { toSmslogdError } from '../errors.ts';
 import type { Standing } from '../health.ts';
-import type { Log } from '../log.ts';
+import { logProblem, type Log } from '../log.ts';
 import { quoteLiteral } from '../postgres/quoting.ts';
 import { pause } from '../supervise.ts';
 import { createRow, LEASE_MS, type RowDeps, type Seen } from './row.ts';
@@ -143,7 +143,10 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
         works?.();
         failing = false;
       } catch (error) {
-        if (!failing) log.debug({ code: toSmslogdError(error).code }, 'the lease could not be renewed');
+        const problem = toSmslogdError(error);
+        // what does not pass by itself
+        if (!failing && problem.reaction === 'slow') logProblem(log, 'warn', problem, { part: 'lease' });
+        else if (!failing) log.debug({ code: problem.code }, 'the lease could not be renewed');
         failing = true;
       }
     }

@@ -6,6 +6,7 @@
  * A failed request only changes when the SMS is tried again. The loop ends when `signal` aborts, or when the database is unusable.
  */
 import type { Config } from '../settings.ts';
+import { toSmslogdError } from '../errors.ts';
 import type { Connections } from '../postgres/connections.ts';
 import { withRetry } from '../postgres/retry.ts';
 import type { Health } from '../health.ts';
@@ -31,7 +32,7 @@ export interface PollerDeps {
   readonly connections: Pick<Connections, 'claim' | 'complete' | 'refresh'>;
   readonly metrics: Metrics;
   readonly log: Log;
-  readonly health: Pick<Health, 'beat' | 'waits'>;
+  readonly health: Pick<Health, 'beat' | 'waits' | 'pollerProblem'>;
   /** given what lets a gateway that is left alone be tried at once */
   readonly onReload?: (tryNow: () => void) => void;
   /** for tests */
@@ -74,6 +75,7 @@ export function createPoller(deps: PollerDeps): Poller {
       await runPoller({ ...deps, throttle, tally }, signal);
     } catch (error) {
       connections.refresh(error);
+      if (!signal.aborted) health.pollerProblem = toSmslogdError(error).code;
       throw error;
     } finally {
       health.waits('poller');
@@ -164,6 +166,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
     health.waits('poller');
     try {
       claimed = await withRetry(() => store.claim(wanted, lanes.floors(claimedAt)));
+      health.pollerProblem = undefined;
     } finally {
       health.beat('poller');
       throttle.unused(free - claimed.rows.length);

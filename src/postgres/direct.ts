@@ -130,10 +130,10 @@ function valuesOf(body: Buffer): (string | null)[] {
   return values;
 }
 
-/** Without its message, which can hold values of a row; its fields are named as those of postgres.js. */
+/** Its fields are named as those of postgres.js. */
 function errorOf(body: Buffer) {
   const fields = fieldsOf(body);
-  return Object.assign(failure(fields.get('C') ?? 'XX000', 'PostgreSQL refused the statement'), {
+  return Object.assign(failure(fields.get('C') ?? 'XX000', fields.get('M') ?? ''), {
     severity: fields.get('V'),
     routine: fields.get('R'),
     where: fields.get('W'),

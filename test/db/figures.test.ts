@@ -420,7 +420,7 @@ test('of failures in a row each kind is said, not the first alone', async () => 
   } finally {
     await db.sql`alter table smslogd.sms_poll_away rename to sms_poll`;
   }
-  expect(codes).toEqual(['database_busy', 'database_failed']);
+  expect(codes).toEqual(['database_busy', 'object_missing']);
 });
 
 test('what became of the SMS of 2 to 12 minutes ago is shown, and nothing of younger and older ones', async () => {

@@ -147,7 +147,7 @@ test('a second run still leaves a gateway alone that refused the login', async (
   const connections = openConnections(config);
   const metrics = createMetrics('test');
   let beats = 0;
-  const health = { beat: () => void (beats += 1), waits: () => {} };
+  const health = { beat: () => void (beats += 1), waits: () => {}, pollerProblem: undefined };
   const poller = createPoller({ config, connections, metrics, log: silentLog, health });
   for (let run = 0; run < 2; run += 1) {
     const abort = new AbortController();
@@ -183,7 +183,7 @@ test('where the path to the database dies in silence, or sessions stay read only
   // longer than a claim is away from the next one: where no statement waits for its answer none fails
   const connections = openConnections(config, { lookMs: 100, stallMs: 1_500 });
   let beats = 0;
-  const health = { beat: () => void (beats += 1), waits: () => {} };
+  const health = { beat: () => void (beats += 1), waits: () => {}, pollerProblem: undefined };
   const metrics = createMetrics('test');
   const poller = createPoller({ config, connections, metrics, log: silentLog, health, longestIdleMs: 500 });
   const stop = new AbortController();

@@ -1,6 +1,7 @@
 /** What stands in the daemon's way outside of it: a locked log, a database that is not there. It waits, says so, and does no harm. */
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { DAEMON_CONNECTIONS } from '../../src/postgres/connections.ts';
+import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
 import { startDaemon, type Daemon } from '../support/daemon.ts';
 import { startGateway, reply, type TestGateway } from '../support/gateway.ts';
@@ -34,6 +35,43 @@ const everyRowOnce = () =>
     const { missing, surplus } = await difference(db.sql);
     return missing === 0 && surplus === 0;
   });
+
+test.each([
+  ['smslogd.sms_poll', 'poller'],
+  ['smslogd.sms_poll', 'mirror'],
+  ['smslogd.checkpoint', 'mirror'],
+  ['verification.sms_log', 'mirror'],
+])('while %s is missing a daemon (%s) names it and is not ready; it goes on once it is back', async (table, loops) => {
+  const daemon = start({ LOOPS: loops });
+  const url = await daemon.url();
+  const ready = async () => (await fetch(`${url}/readyz`)).status;
+  await until('it to be ready', async () => (await ready()) === 200);
+  const [schema, name] = table.split('.');
+  await db.sql.unsafe(`alter table ${table} rename to elsewhere`);
+  await insertMany(db.sql, 3);
+  const isMissed = (line: string) => line.includes('"object_missing"') && line.includes(`"loop":"${loops}"`);
+  const line = await daemon.line('it to be told', isMissed);
+  expect(JSON.parse(line)).toMatchObject({ level: 'warn', msg: `${table} is missing in the database (42P01)` });
+  await until('it not to be ready', async () => (await ready()) === 503);
+  expect(await (await fetch(`${url}/metrics`)).text()).toMatch(/smslogd_errors_total\{code="object_missing"\} [1-9]/);
+  await db.sql.unsafe(`alter table ${schema}.elsewhere rename to ${name}`);
+  await until('it to be ready again', async () => (await ready()) === 200, 60);
+  if (loops === 'mirror') await everyRowOnce();
+});
+
+test('a table that was dropped, and its lease, are told of; migrate makes both again, and the daemon goes on', async () => {
+  const daemon = start();
+  await daemon.line('it streams', (line) => line.includes('the mirror streams'));
+  await insertMany(db.sql, 3);
+  await everyRowOnce();
+  await db.sql`drop table smslogd.sms_poll, smslogd.leader cascade`;
+  await daemon.line('the queue', (line) => line.includes('smslogd.sms_poll is missing'));
+  await daemon.line('the lease', (line) => line.includes('smslogd.leader is missing'));
+  await migrate(db.owner.config(), { say: () => {} });
+  await insertMany(db.sql, 3);
+  await everyRowOnce();
+  expect((await db.sql`select from smslogd.sms_poll`).length).toBeGreaterThan(2);
+});
 
 const isTold = (line: string) => line.includes('"log_locked"');
 

@@ -36,7 +36,7 @@ export async function startPoller(
   const metrics = createMetrics('test');
   const abort = new AbortController();
   const running = { metrics, beats: 0, stop };
-  const health = { beat: () => void (running.beats += 1), waits: () => {} };
+  const health = { beat: () => void (running.beats += 1), waits: () => {}, pollerProblem: undefined };
   const done = createPoller({ config, connections, metrics, log, health, longestIdleMs: 500 })(abort.signal);
   const beside = [
     connections.watch(abort.signal),
