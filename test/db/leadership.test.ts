@@ -213,6 +213,26 @@ test('daemons none of which can do it leave it to each other, and each tells of 
   expect(lines).toHaveLength(told);
 });
 
+test('what a loop of the leader throws is a failure while this daemon leads, and none once another one does', async () => {
+  const [first, second] = [seek('first'), seek('second')];
+  await leads(first.leadership);
+  await standsBy(second.leadership);
+  const { signal } = new AbortController();
+  const failing = first.leadership.whileLeading(async () => {
+    throw new Error('made up');
+  });
+  await expect(failing(signal, () => {})).rejects.toThrow('made up');
+  let begun = false;
+  const fenced = first.leadership.whileLeading(async (ends) => {
+    begun = true;
+    await new Promise((resolve) => ends.addEventListener('abort', resolve));
+    throw new Error('its term was no longer the latest one');
+  })(signal, () => {});
+  await until('it to begin', () => begun);
+  first.leadership.giveUp();
+  await expect(fenced).resolves.toBeUndefined();
+});
+
 test.for([
   ['SOURCE_TABLE', 'verification.nothing'],
   ['DATABASE_REPLICATION_URL', 'postgres://nobody:wrong@localhost:1/app'],
