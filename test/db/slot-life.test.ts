@@ -356,6 +356,19 @@ test('a leader that was suspended while it was about to make the slot makes none
   await connections.end();
 });
 
+test('a slot that an administrator makes just before the daemon does is no failure', async () => {
+  const connections = openConnections(db.config());
+  const made = createSlot(
+    connections,
+    db.config(),
+    await describeServer(connections.control),
+    { log, before: async () => void (await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`) },
+    new AbortController().signal,
+  );
+  await expect(made).resolves.toBeUndefined();
+  await connections.end();
+});
+
 test('who makes another slot is no maker of this one, and a session of no daemon is neither a reader of ours nor terminated', async () => {
   const config = db.config();
   const connections = openConnections(config);
