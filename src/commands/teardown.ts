@@ -7,6 +7,7 @@ import { loadConfig, type Config } from '../settings.ts';
 import { directly, openDatabase, type Sql } from '../postgres/pools.ts';
 import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { codeOf, SmslogdError, toSmslogdError } from '../errors.ts';
+import { describeServer, requireSame } from '../replication/server.ts';
 import { retryWithNotice } from '../schema/migrate.ts';
 import type { Command } from './command.ts';
 
@@ -41,6 +42,7 @@ export async function teardown(
   say: (line: string) => void,
   direct: Sql = sql,
 ): Promise<void> {
+  requireSame(await describeServer(sql), await describeServer(direct));
   await refuseForeignSlot(sql, config.SLOT_NAME);
   await markRemoved(sql, config.SLOT_NAME, say);
   // the slot is the one that holds WAL; a publication that may not be dropped does no harm, and is told of all the same

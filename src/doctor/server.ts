@@ -6,6 +6,7 @@ import { DAEMON_CONNECTIONS, REPLICATION_CONNECTIONS } from '../postgres/connect
 import { openDatabase } from '../postgres/pools.ts';
 import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
+import { describeServer, requireSame, SERVER, type Server } from '../replication/server.ts';
 import { fail, ok, warn, type Check } from './check.ts';
 import { needing, type Found } from './found.ts';
 
@@ -48,7 +49,7 @@ export const serverChecks: readonly Check<Found>[] = [
     }
   }),
 
-  needing('replication connection', ['config', 'sql'], async ({ config, sql, systemId }) => {
+  needing('replication connection', ['config', 'sql'], async ({ config, sql }) => {
     const name = config.DATABASE_REPLICATION_URL === config.DATABASE_URL ? 'DATABASE_URL' : 'DATABASE_REPLICATION_URL';
     const address = config.DATABASE_REPLICATION_URL ?? '';
     let client: Client | undefined;
@@ -56,21 +57,7 @@ export const serverChecks: readonly Check<Found>[] = [
       client = new Client(await pgConfig(address, { name: 'doctor', replication: true }));
       client.on('error', () => {});
       await client.connect();
-      const { rows } = await client.query<{ systemid: string; dbname: string }>('IDENTIFY_SYSTEM');
-      if (rows[0]?.systemid !== systemId)
-        return fail(
-          'DATABASE_URL and DATABASE_REPLICATION_URL lead to different clusters',
-          'Point both at the same primary.',
-        );
-      const [here] = await sql<{ database: string }[]>`select current_database() as database`;
-      if (rows[0]?.dbname !== here?.database)
-        return fail(
-          'DATABASE_URL and DATABASE_REPLICATION_URL lead to different databases',
-          `Use the database ${here?.database ?? ''} in DATABASE_REPLICATION_URL.`,
-        );
-      const standby = await client.query<{ is: boolean }>('select pg_is_in_recovery() as is');
-      if (standby.rows[0]?.is !== false)
-        return fail(`${name} leads to a standby, which does not have the slot`, 'Point it at the primary.');
+      requireSame(await describeServer(sql), (await client.query<Server>(SERVER)).rows[0]);
       return ok(`${name} takes replication connections`);
     } catch (error) {
       const code = codeOf(error);

@@ -21,6 +21,7 @@ import { pause } from '../supervise.ts';
 import { tellOfRow } from '../throttled-log.ts';
 import { openStream, type Stream } from '../replication/connection.ts';
 import { nowMicros } from '../replication/frames.ts';
+import type { Server } from '../replication/server.ts';
 import { reportRefused } from '../reconcile/quarantine.ts';
 import type { Form, Written } from './apply.ts';
 import type { Store } from './store.ts';
@@ -65,6 +66,7 @@ const BY_KEY = { rows: 500, tries: 8, againMs: 250 };
 const GATHER_MS = 250;
 
 export interface Start {
+  readonly server: Server;
   readonly source: Source;
   readonly form: Form;
   /** under which it writes */
@@ -136,6 +138,7 @@ export async function runApplyLoop(
 
   await failpoints?.beforeStream?.();
   const opened = await openStream(config, deps.replication('mirror'), {
+    server: start.server,
     durable: start.durable,
     senderTimeoutMs: start.senderTimeoutMs,
     binary,

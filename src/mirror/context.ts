@@ -6,11 +6,11 @@ import type { Leadership } from '../leader/lease.ts';
 import { logProblem, type Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import type { Connections } from '../postgres/connections.ts';
+import type { Server } from '../replication/server.ts';
 import type { Source } from '../source.ts';
 import type { Observed } from './mode.ts';
 import type { Form } from './apply.ts';
 import type { Failpoints } from './apply-loop.ts';
-import type { Server } from './slot.ts';
 import type { Checkpoint } from './checkpoint.ts';
 import type { Store } from './store.ts';
 

@@ -10,6 +10,7 @@ import { codeOf, SmslogdError, toSmslogdError, type ErrorCode } from '../errors.
 import { retryWhileLocked } from '../postgres/briefly.ts';
 import { ZERO_LSN, type Lsn } from '../postgres/lsn.ts';
 import { OtherType } from '../replication/pgoutput.ts';
+import { describeServer } from '../replication/server.ts';
 import { describePublication } from '../schema/publication.ts';
 import { describeSource } from '../source.ts';
 import { AS_TEXT, formOf } from './apply.ts';
@@ -22,7 +23,7 @@ import { logProblem } from '../log.ts';
 import { FIRST_START } from '../schema/steps.ts';
 import { backoff } from '../supervise.ts';
 import { runReconciling, createSlotWhileReconciling } from './reconciling.ts';
-import { describeServer, describeSlot, dropSlot, enableFailover, makersOf, terminate } from './slot.ts';
+import { describeSlot, dropSlot, enableFailover, makersOf, terminate } from './slot.ts';
 import { createStore } from './store.ts';
 import { runStreaming } from './streaming.ts';
 
@@ -165,7 +166,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
           break;
         case 'enable failover':
           failed.add('enable failover');
-          await enableFailover(connections, config).catch((error: unknown) => {
+          await enableFailover(connections, config, server).catch((error: unknown) => {
             log.info(
               { slot: config.SLOT_NAME, code: codeOf(error) },
               'failover cannot be enabled for the replication slot: see `smslogd doctor`',
@@ -185,7 +186,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
     try {
       const { step, observed, context } = await prepare(signal, works, () => (phase = 'opening'));
       if (step.step === 'reconcile') {
-        await runReconciling(context, step.why, signal);
+        await runReconciling(context, step.why, observed, signal);
         return;
       }
       phase = 'opening';

@@ -21,7 +21,8 @@
 import type { Config } from '../settings.ts';
 import type { ErrorCode } from '../errors.ts';
 import { FIRST_START } from '../schema/steps.ts';
-import type { Server, Slot } from './slot.ts';
+import type { Server } from '../replication/server.ts';
+import type { Slot } from './slot.ts';
 import { slotHealth, UNUSABLE } from './slot-health.ts';
 import type { Checkpoint, ReconcileDue } from './checkpoint.ts';
 

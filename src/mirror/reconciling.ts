@@ -7,7 +7,7 @@ import { pause, untilAborted } from '../supervise.ts';
 import { fillGaps, retryRefusedRepeatedly } from './gaps.ts';
 import { backfillGatewayIds } from '../reconcile/gateway-ids.ts';
 import { warn, type MirrorContext } from './context.ts';
-import { nextStep } from './mode.ts';
+import { nextStep, type Observed } from './mode.ts';
 import { reconcile } from '../reconcile/copy.ts';
 import { createSlot } from './slot.ts';
 
@@ -62,15 +62,20 @@ async function auditRepeatedly(context: MirrorContext, signal: AbortSignal, copi
 }
 
 /** Reconciles until the next step is something else than to reconcile for `why`, or `outer` aborts. */
-export async function runReconciling(context: MirrorContext, why: ErrorCode, outer: AbortSignal): Promise<void> {
+export async function runReconciling(
+  context: MirrorContext,
+  why: ErrorCode,
+  { streamFailure }: Observed,
+  outer: AbortSignal,
+): Promise<void> {
   const { deps, store, source, term, checkpoint, observe } = context;
   const { config, connections, metrics, log, health, reconcileMs = RECONCILE_MS } = deps;
   health.setMirrorState('repairing');
-  const message = MESSAGES[why];
-  if (message !== undefined) warn({ log, metrics }, why, message, { slot: config.SLOT_NAME });
   // a failed attempt to stream was logged already
-  if (message !== undefined || OBSERVABLE.has(why))
-    log.info({ why }, 'the mirror cannot stream: it reconciles instead');
+  const observable = streamFailure === undefined && OBSERVABLE.has(why);
+  const message = streamFailure === undefined ? MESSAGES[why] : undefined;
+  if (message !== undefined) warn({ log, metrics }, why, message, { slot: config.SLOT_NAME });
+  if (message !== undefined || observable) log.info({ why }, 'the mirror cannot stream: it reconciles instead');
   const stop = new AbortController();
   const signal = AbortSignal.any([outer, stop.signal]);
   const backfill = { store, source, term, log, metrics };
@@ -96,7 +101,7 @@ export async function runReconciling(context: MirrorContext, why: ErrorCode, out
       // this notices a teardown, too
       const next = nextStep(await observe());
       // another failed attempt to stream would interrupt the reconcile
-      if (!complete && !OBSERVABLE.has(why)) continue;
+      if (!complete && !observable) continue;
       if (next.step !== 'reconcile' || next.why !== why) return;
     }
   };

@@ -1,7 +1,8 @@
 /**
  * Judges the replication slot: the one place that says whether it is lost, or about to be. The mirror (mode.ts), doctor and the status page use it.
  */
-import type { Server, Slot } from './slot.ts';
+import type { Server } from '../replication/server.ts';
+import type { Slot } from './slot.ts';
 
 /** wal_status of a slot whose WAL is gone, or is removed at the next checkpoint; SmslogdSlotAboutToBeLost in ops/alerts.yml has the same. */
 export const WAL_AT_RISK: readonly string[] = ['unreserved', 'lost'];

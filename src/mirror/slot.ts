@@ -8,6 +8,7 @@ import { quoteIdentifier } from '../postgres/quoting.ts';
 import { codeOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { parseLsn, type Lsn } from '../postgres/lsn.ts';
+import { describeServer, requireSame, SERVER, type Server } from '../replication/server.ts';
 import { FAILOVER_SLOTS } from './mode.ts';
 import { steppedDown } from '../leader/stepped-down.ts';
 import { oldestTransaction } from '../postgres/transactions.ts';
@@ -40,30 +41,6 @@ export interface Slot {
   readonly twoPhase: boolean;
   /** standbys keep a copy of it (PostgreSQL 17 and later) */
   readonly failover: boolean;
-}
-
-export interface Server {
-  readonly systemId: string;
-  readonly version: number;
-  readonly database: string;
-  readonly walLevel: string;
-  /** wal_sender_timeout; 0: none */
-  readonly senderTimeoutMs: number;
-}
-
-export async function describeServer(sql: Sql): Promise<Server> {
-  const [row] = await sql<
-    { id: string; version: number; database: string; level: string; timeout: number }[]
-  >`select (select system_identifier::text from pg_control_system()) as id, current_setting('server_version_num')::int as version,
-           current_database() as database, current_setting('wal_level') as level,
-           (select setting::int from pg_settings where name = 'wal_sender_timeout') as timeout`;
-  return {
-    systemId: row!.id,
-    version: row!.version,
-    database: row!.database,
-    walLevel: row!.level,
-    senderTimeoutMs: row!.timeout,
-  };
 }
 
 export async function describeSlot(sql: Sql, name: string): Promise<Slot | undefined> {
@@ -112,11 +89,12 @@ export async function describeSlot(sql: Sql, name: string): Promise<Slot | undef
 
 /** Runs `work` on a new connection as the replication role, which alone may manage the slot and its reader. */
 async function withReplication<T>(
-  { asReplication }: Pick<Connections, 'asReplication'>,
+  { control, asReplication }: Pick<Connections, 'control' | 'asReplication'>,
   work: (sql: Sql) => Promise<T>,
   { purpose = 'slot', before }: { purpose?: string; before?: (() => Promise<void>) | undefined } = {},
 ): Promise<T> {
   return asReplication(purpose, async (sql) => {
+    requireSame(await describeServer(control), await describeServer(sql));
     await sql`select set_config('smslogd.session', 'first', false)`;
     await before?.();
     return await work(sql);
@@ -198,7 +176,7 @@ export async function terminate(
 }
 
 export async function dropSlot(
-  connections: Pick<Connections, 'asReplication'>,
+  connections: Pick<Connections, 'control' | 'asReplication'>,
   config: Config,
   before?: () => Promise<void>,
 ): Promise<void> {
@@ -208,13 +186,18 @@ export async function dropSlot(
 }
 
 /** Makes it a failover slot: one created by hand or before an upgrade is none. Only the replication protocol has a command for it. */
-export async function enableFailover({ replication }: Pick<Connections, 'replication'>, config: Config): Promise<void> {
+export async function enableFailover(
+  { replication }: Pick<Connections, 'replication'>,
+  config: Config,
+  server: Server,
+): Promise<void> {
   const url = config.DATABASE_REPLICATION_URL ?? '';
   const opening = await pgConfig(url, { ...replication('slot'), options: REPLICATION_OPTIONS, replication: true });
   const client = new Client({ ...opening, query_timeout: COMMAND_MS });
   client.on('error', () => {});
   try {
     await client.connect();
+    requireSame(server, (await client.query<Server>(SERVER)).rows[0]);
     await client.query(`ALTER_REPLICATION_SLOT ${quoteIdentifier(config.SLOT_NAME)} (FAILOVER true)`);
   } finally {
     // where the path is dead nobody answers

@@ -47,7 +47,7 @@ export async function runStreaming(
   outer: AbortSignal,
   events: StreamEvents,
 ): Promise<void> {
-  const { deps, store, source, form, term, checkpoint, works } = context;
+  const { deps, store, server, source, form, term, checkpoint, works } = context;
   const {
     config,
     connections,
@@ -127,7 +127,7 @@ export async function runStreaming(
       failpoints,
       raiseTerm: deps.lead.raiseTerm,
     },
-    { source, form, term, durable, resumeAt, senderTimeoutMs },
+    { server, source, form, term, durable, resumeAt, senderTimeoutMs },
     outer,
     (signal) => {
       events.opened();

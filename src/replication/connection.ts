@@ -17,11 +17,12 @@ import type { Config } from '../settings.ts';
 import { pgConfig, type Opening } from '../postgres/clients.ts';
 import { REPLICATION_OPTIONS } from '../postgres/connections.ts';
 import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
-import { codeOf, SmslogdError, toSmslogdError } from '../errors.ts';
+import { codeOf, ServerRefusal, SmslogdError, toSmslogdError } from '../errors.ts';
 import { maxLsn, type Lsn } from '../postgres/lsn.ts';
 import { runningMs } from '../running-time.ts';
 import { createFrames, statusUpdate } from './frames.ts';
 import { keepaliveTimes } from './keepalive.ts';
+import { requireSame, SERVER, type Server } from './server.ts';
 
 export interface StreamHandlers {
   /** one pgoutput message: `at` to `end` of `bytes`, which are valid during the call only */
@@ -59,14 +60,14 @@ const LEISURE_MS = 2;
 const LARGE = 32_768;
 
 /**
- * Opens the stream at the slot's own position, over a session as `opening` has it. `durable` is what may be acknowledged from the start: the slot's confirmed position or more.
+ * Opens the stream at the slot's own position, over a session as `opening` has it, where that leads to `server`. `durable` is what may be acknowledged from the start: the slot's confirmed position or more.
  * `senderTimeoutMs` is this connection's wal_sender_timeout, whatever the server's is. `binary`: values come in binary form where their type has one.
  * Resolves once the server streams; messages may arrive from then on. Throws slot_busy where another consumer has the slot.
  */
 export async function openStream(
   config: Config,
   opening: Opening,
-  options: { durable: Lsn; senderTimeoutMs: number; binary: boolean; handlers: StreamHandlers },
+  options: { server: Server; durable: Lsn; senderTimeoutMs: number; binary: boolean; handlers: StreamHandlers },
 ): Promise<Stream> {
   const { socket, ...client } = await pgConfig(config.DATABASE_REPLICATION_URL ?? '', {
     ...opening,
@@ -126,7 +127,7 @@ export async function openStream(
   });
   let toClient: (bytes: Buffer) => void;
   let pid: number | undefined;
-  const plugin = pgoutput(config.PUBLICATION_NAME, options.binary, (client) => {
+  const plugin = pgoutput(config.PUBLICATION_NAME, options.binary, options.server, (client) => {
     // the connection is silent before its query: a message begins with the next byte
     pid = (client as { processID?: number }).processID;
     connection = (client as unknown as { connection: Connection }).connection;
@@ -210,13 +211,14 @@ export async function openStream(
 }
 
 /** The plug-in starts the stream; `beforeStart` gets the connected client. The publication's name is quoted twice: as an identifier in the list, and the list as a literal. */
-function pgoutput(publication: string, binary: boolean, beforeStart: (client: Client) => void): Plugin {
+function pgoutput(publication: string, binary: boolean, server: Server, beforeStart: (client: Client) => void): Plugin {
   const list = quoteLiteral(quoteIdentifier(publication));
   return {
     options: {},
     name: 'pgoutput',
     parse: () => undefined,
     start: async (client: Client, slot: string, lsn: string) => {
+      requireSame(server, (await client.query<Server>(SERVER)).rows[0]);
       // known from PostgreSQL 17 on; a role's would end the sending of a transaction that takes longer, and so again with each new connection
       await client.query("select set_config(name, '0', false) from pg_settings where name = 'transaction_timeout'");
       beforeStart(client);
@@ -243,13 +245,13 @@ function streamError(error: unknown, config: Config, streaming: boolean): Smslog
       ? new SmslogdError('publication_missing', `the publication ${config.PUBLICATION_NAME} does not exist`, cause)
       : new SmslogdError('slot_missing', `the slot ${config.SLOT_NAME} does not exist`, cause);
   }
-  // 55000: cannot read from a slot that was invalidated; 58P01: its WAL is gone
-  if (code === '55000' || code === '58P01')
-    return new SmslogdError('slot_lost', `the slot ${config.SLOT_NAME} has lost its WAL`, cause);
+  if (code === '58P01') return new SmslogdError('slot_lost', `the slot ${config.SLOT_NAME} has lost its WAL`, cause);
   if (code === undefined && error instanceof Error && /Connection terminated|timeout/i.test(error.message)) {
     return new SmslogdError('stream_ended', 'the replication connection was dropped', cause);
   }
-  const named = toSmslogdError(error);
+  // before the first row the server's words can contain no row values; those of 55000 say what the slot is not fit for
+  const words = !streaming && code === '55000' && error instanceof Error;
+  const named = toSmslogdError(words ? new ServerRefusal(code, error.message) : error);
   if (!streaming || named.code !== 'database_failed') return named;
   return new SmslogdError('decoding_failed', `the server cannot send what is in its WAL (${code})`, cause);
 }

@@ -182,7 +182,8 @@ test('a replication address of another cluster fails', async () => {
     create schema elsewhere; grant usage on schema elsewhere to ${role};
     create function elsewhere.pg_control_system() returns table (system_identifier bigint) language sql as 'select 1::bigint';
     alter role ${role} set search_path = elsewhere, pg_catalog`);
-  expect((await doctor({ DATABASE_POOLED: 'true' })).of('replication connection')).toMatchObject({
+  const env = { DATABASE_POOLED: 'true', DATABASE_REPLICATION_URL: db.replicationUrl };
+  expect((await doctor(env)).of('replication connection')).toMatchObject({
     level: 'FAIL',
     says: expect.stringContaining('different clusters'),
   });

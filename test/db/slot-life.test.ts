@@ -3,7 +3,10 @@ import { Client } from 'pg';
 import { LogicalReplicationService } from 'pg-logical-replication';
 import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { createSlot, describeServer, describeSlot, makersOf, terminate } from '../../src/mirror/slot.ts';
+import { createSlot, describeSlot, makersOf, terminate } from '../../src/mirror/slot.ts';
+import { ZERO_LSN } from '../../src/postgres/lsn.ts';
+import { openStream } from '../../src/replication/connection.ts';
+import { describeServer } from '../../src/replication/server.ts';
 import { pgConfig } from '../../src/postgres/clients.ts';
 import { openConnections } from '../../src/postgres/connections.ts';
 import { directly, openDatabase } from '../../src/postgres/pools.ts';
@@ -11,7 +14,7 @@ import { DAEMON_ROLE } from '../../src/demo/roles.ts';
 import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
-import { connect } from '../support/postgres.ts';
+import { connect, createServer } from '../support/postgres.ts';
 import { difference, insertMany, insertVerification } from '../support/verifications.ts';
 
 let db: TestDatabase;
@@ -605,4 +608,57 @@ test('a mirror whose replication connection is refused is behind by what it has 
   expect(lag()).toBeLessThan((performance.now() - began) / 2_000);
   await mirror.stop();
   await db.sql.unsafe(`drop role ${role}`);
+});
+
+test.for(['there is no slot yet', 'the slot is there', 'a slot of our name is on the other cluster'] as const)(
+  'a replication address that leads elsewhere while %s is told of once, nothing is made or changed there, and the log is kept',
+  async (when) => {
+    if (when === 'the slot is there') await tenRowsThenDown();
+    const server =
+      when === 'a slot of our name is on the other cluster' ? await createServer({}, { unrelated: true }) : undefined;
+    const other = await createDatabase(server && { adminUrl: server.url('postgres') });
+    if (server !== undefined) {
+      await tenRowsThenDown();
+      await other.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
+      await insertMany(other.sql, 3);
+    }
+    const slots = async () => [
+      await db.sql`select slot_name, database, confirmed_flush_lsn from pg_replication_slots where slot_name = ${db.name}`,
+      await other.sql`select slot_name, database, confirmed_flush_lsn from pg_replication_slots where slot_name = ${db.name}`,
+    ];
+    const before = await slots();
+    const mirror = startMirror(db, { env: { DATABASE_REPLICATION_URL: other.replicationUrl }, log });
+    mirrors.push(mirror);
+    for (let round = 0; round < 3; round += 1) {
+      await insertMany(db.sql, 5);
+      await everyRowOnce();
+    }
+    expect(lines.map((line) => JSON.parse(line) as object)).toEqual([
+      expect.objectContaining({
+        code: 'slot_foreign',
+        msg: `DATABASE_URL and DATABASE_REPLICATION_URL lead to different ${server === undefined ? 'databases' : 'clusters'}`,
+      }),
+    ]);
+    expect(await slots()).toEqual(before);
+    await mirror.stop();
+    if (server === undefined) await other.drop();
+    else {
+      await other.sql.end();
+      await server.remove();
+    }
+  },
+);
+
+test('a slot that cannot be streamed for another reason than lost WAL is told of in the words of the server', async () => {
+  await db.sql`select pg_create_physical_replication_slot(${db.name})`;
+  const config = db.config();
+  const handlers = { message() {}, keepalive() {} };
+  const server = await describeServer(db.sql);
+  await expect(
+    openStream(config, { name: 'mirror' }, { server, durable: ZERO_LSN, senderTimeoutMs: 0, binary: false, handlers }),
+  ).rejects.toMatchObject({
+    code: 'database_failed',
+    message: 'PostgreSQL refused the statement (55000): cannot use physical replication slot for logical decoding',
+  });
+  await db.sql`select pg_drop_replication_slot(${db.name})`;
 });

@@ -7,6 +7,7 @@ import { AS_TEXT, formOf, type Form } from '../../src/mirror/apply.ts';
 import { gather } from '../../src/mirror/batch.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { openStream } from '../../src/replication/connection.ts';
+import { describeServer } from '../../src/replication/server.ts';
 import { createDecoder } from '../../src/replication/pgoutput.ts';
 import { describeSource, MIRRORED_COLUMNS } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
@@ -36,7 +37,7 @@ async function logged(form: Form, count: number, timezone: string): Promise<obje
   const stream = await openStream(
     config,
     { name: 'mirror' },
-    { durable: ZERO_LSN, senderTimeoutMs: 0, binary: form.binary, handlers },
+    { server: await describeServer(sql), durable: ZERO_LSN, senderTimeoutMs: 0, binary: form.binary, handlers },
   );
   await Promise.race([until('every row to be sent', () => gathering.size === count), stream.ended]);
   await stream.close();

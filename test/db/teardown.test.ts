@@ -148,3 +148,23 @@ test("with the daemon's two roles it marks the checkpoint as the one and drops t
   await other.sql.unsafe(`drop owned by ${daemon}, ${replication}; drop role ${daemon}, ${replication}`);
   await other.drop();
 });
+
+test('teardown with a replication address of another database does nothing and says so', async () => {
+  const other = await createDatabase();
+  await makeSlot();
+  const lines: string[] = [];
+  const io = {
+    env: db.env({ DATABASE_REPLICATION_URL: other.replicationUrl }),
+    print: (line: string) => void lines.push(line),
+    stdoutIsTerminal: false,
+  };
+  await expect(command.run({}, io)).rejects.toMatchObject({
+    code: 'slot_foreign',
+    message: 'DATABASE_URL and DATABASE_REPLICATION_URL lead to different databases',
+    hint: `Use the database ${db.name} in DATABASE_REPLICATION_URL.`,
+  });
+  expect(lines).toEqual([]);
+  expect(await slots()).toHaveLength(1);
+  await db.sql`select pg_drop_replication_slot(${db.name})`;
+  await other.drop();
+});

@@ -10,6 +10,7 @@ import { silentLog } from '../../src/log.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { formOf } from '../../src/mirror/apply.ts';
 import { runApplyLoop } from '../../src/mirror/apply-loop.ts';
+import { describeServer } from '../../src/replication/server.ts';
 import { describeSlot } from '../../src/mirror/slot.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { describeSource } from '../../src/source.ts';
@@ -66,6 +67,7 @@ async function idleStream(): Promise<{ ended: Promise<unknown> }> {
     raiseTerm: () => Promise.resolve(0n),
   };
   const start = {
+    server: await describeServer(sql),
     source,
     form: formOf(source, config),
     term: 0n,

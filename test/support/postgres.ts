@@ -31,14 +31,15 @@ const SERVERS = 'SMSLOGD_TEST_SERVERS';
 
 /**
  * A server with the roles, TLS by a CA of its own, and the migrated template, as a whole run has one; for tests that need a server of their own.
- * SMSLOGD_TEST_POSTGRES names other binaries than those of PostgreSQL 18. What a run has made once, its further servers are copies of.
+ * SMSLOGD_TEST_POSTGRES names other binaries than those of PostgreSQL 18. What a run has made once, its further servers are copies
+ * of, with its system identifier; `unrelated`: this one is none.
  */
 export async function createServer(
   settings: Record<string, string | number> = {},
-  more: { binaries?: string; onLine?: (line: string) => void } = {},
+  { unrelated = false, ...more }: { binaries?: string; unrelated?: boolean; onLine?: (line: string) => void } = {},
 ): Promise<Cluster> {
   const { SMSLOGD_TEST_POSTGRES: binaries, [BEGINNING]: beginning } = process.env;
-  const begun = more.binaries === undefined && beginning !== undefined;
+  const begun = !unrelated && more.binaries === undefined && beginning !== undefined;
   const cluster = await createCluster({
     ...(binaries === undefined ? {} : { binaries }),
     settings: { fsync: 'off', log_min_messages: 'error', ...settings },
