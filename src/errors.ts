@@ -138,7 +138,7 @@ const TABLE = {
   },
   checkpoint_missing: {
     reaction: 'retry',
-    hint: 'The row of this slot was deleted from smslogd.checkpoint; smslogd creates it again and reconciles.',
+    hint: 'SLOT_NAME is new, or its row was deleted from smslogd.checkpoint; smslogd creates the row and reconciles. Drop the slot of a former SLOT_NAME: it holds WAL.',
   },
   checkpoint_future: {
     reaction: 'retry',

@@ -181,10 +181,16 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
   };
 
   return async (signal, works) => {
+    /** of a stream: after a failure it can begin again and again though no write succeeds, so only the first one tells it before it works */
+    let tell = () => {};
+    const worked = () => {
+      tell();
+      works();
+    };
     let phase: 'preparing' | 'opening' | 'streaming' = 'preparing';
     health.waits('mirror');
     try {
-      const { step, observed, context } = await prepare(signal, works, () => (phase = 'opening'));
+      const { step, observed, context } = await prepare(signal, worked, () => (phase = 'opening'));
       if (step.step === 'reconcile') {
         await runReconciling(context, step.why, observed, signal);
         return;
@@ -195,7 +201,13 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
           phase = 'streaming';
           failures = 0;
           streamFailure = logged = undefined;
+          tell = () => {
+            const reconcile = context.checkpoint.reconcileDue ?? 'none';
+            log.info({ slot: config.SLOT_NAME, term: String(context.term), reconcile }, 'the mirror streams');
+            tell = () => {};
+          };
           if (streams > 0) metrics.mirrorReconnects.inc();
+          else tell();
           streams += 1;
           lead.streams(true);
         },
@@ -264,7 +276,7 @@ function unreadableReason(error: unknown): string | undefined {
 
 /** Messages for what the mirror repairs by itself. */
 const REPAIRED: Partial<Record<ErrorCode, string>> = {
-  checkpoint_missing: 'the checkpoint row was deleted: it is created again',
+  checkpoint_missing: 'there is no checkpoint for this SLOT_NAME, though the log has mirrored rows: it is created',
   checkpoint_future: 'the checkpoint is ahead of the server: it is reset',
   database_changed: 'system identifier changed: the log was filled from another cluster',
   slot_missing: 'the replication slot is missing: it is created again',

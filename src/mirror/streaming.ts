@@ -131,7 +131,6 @@ export async function runStreaming(
     outer,
     (signal) => {
       events.opened();
-      log.info({ slot: config.SLOT_NAME, term: String(term), reconcile: reconcileDue ?? 'none' }, 'the mirror streams');
       // a reconcile can wait long for an old transaction: the publication is watched meanwhile
       const backfill = source.tracksGateway ? [backfillGatewayIds({ store, source, term, log, metrics }, signal)] : [];
       // the stream's own rows come first: they are set aside over the same connection

@@ -662,3 +662,41 @@ test('a slot that cannot be streamed for another reason than lost WAL is told of
   });
   await db.sql`select pg_drop_replication_slot(${db.name})`;
 });
+
+test('another SLOT_NAME for a log that is filled is told of as what is known, and every row is in the log once', async () => {
+  await tenRowsThenDown();
+  await streaming({ SLOT_NAME: `${db.name}_2` });
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  expect(lines.map((line) => JSON.parse(line) as object)).toEqual([
+    expect.objectContaining({
+      code: 'checkpoint_missing',
+      msg: 'there is no checkpoint for this SLOT_NAME, though the log has mirrored rows: it is created',
+      hint: expect.stringContaining('SLOT_NAME is new, or its row was deleted'),
+    }),
+  ]);
+});
+
+test('while every write fails the mirror tells it once, and once that it streams again', async () => {
+  const told: { level: number; msg: string; code?: string }[] = [];
+  const all = pino({ level: 'info' }, { write: (line) => void told.push(JSON.parse(line) as (typeof told)[0]) });
+  const mirror = startMirror(db, { log: all });
+  mirrors.push(mirror);
+  await mirror.streaming();
+  await db.sql`alter table verification.sms_log rename column body to text`;
+  await insertMany(db.sql, 5);
+  await until('a few tries', async () => ((await mirror.metrics.mirrorReconnects.get()).values[0]?.value ?? 0) >= 3);
+  const streams = () => told.filter(({ msg }) => msg === 'the mirror streams').length;
+  expect(told.filter(({ level }) => level === 40).map(({ code }) => code)).toEqual(['database_failed']);
+  expect(streams()).toBe(1);
+  await db.sql`alter table verification.sms_log rename column text to body`;
+  await everyRowOnce();
+  await until('it to tell that it streams', () => streams() > 1);
+  expect(streams()).toBe(2);
+  await cut();
+  await until('it to tell that, too', () => streams() > 2);
+  expect(told.filter(({ level }) => level === 40).map(({ code }) => code)).toEqual([
+    'database_failed',
+    'database_session_ended',
+  ]);
+});
