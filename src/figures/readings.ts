@@ -106,6 +106,8 @@ export interface Facts {
   readonly history_due: number;
   /** hours that views take as they were stored, since too many wait to be counted */
   readonly behind: number;
+  /** source rows that the log refuses, and that are set aside */
+  readonly refused: number;
   /** bytes with indexes */
   readonly tables: Readonly<Record<(typeof TABLES)[number], number>>;
   /** SMS that ever entered the log; never less than before in one database. Only types that have any */
@@ -163,6 +165,7 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
        'due', (select count(*) from smslogd.sms_poll where lane in (0, 1, 2) and due_at <= now() and leased_until <= now()),
        'history_due', (select count(*) from smslogd.sms_poll where lane = 2 and due_at <= now() and leased_until <= now()),
        'behind', (select hours from verification.sms_behind),
+       'refused', (select count(*) from smslogd.sms_refused),
        'tables', json_build_object(${TABLES.map((name) => `'${name}', pg_total_relation_size('${name === 'sms_log' ? 'verification' : 'smslogd'}.${name}')`).join(', ')}),
        'entered', (select coalesce(json_object_agg(type, sms), '{}') from (${ENTERED}) e),
        'overdue', (select coalesce(json_agg(o), '[]')

@@ -52,6 +52,8 @@ export interface Known {
   readonly history_minutes: number | null;
   /** hours that are shown as they were counted before, as too many wait to be counted; never of today or yesterday */
   readonly hours_behind: number | null;
+  /** source rows that the log refuses: they are set aside until the cause is gone */
+  readonly refused_rows: number | null;
   /** who leads, by the lease in the database; null: nobody ever did */
   readonly leader: Leader | null;
   readonly slot: Slot | null;
@@ -168,6 +170,7 @@ export function figuresOf(facts: Facts | undefined, readAge: number | null, hour
     poll_due: facts?.due ?? null,
     history_due: facts?.history_due ?? null,
     hours_behind: facts?.behind ?? null,
+    refused_rows: facts?.refused ?? null,
     leader: facts?.leader ?? null,
     slot: facts?.slot ?? null,
   } satisfies Partial<Known>;

@@ -154,6 +154,9 @@ function pipeline(known: Known): Finding[] {
   const missing = pipeline.missing_rows ?? 0;
   if (missing > 0)
     say('impaired', `The log lacked ${count(missing)} rows of the source; they are filled in.`, 'rows_missing');
+  const refused = known.refused_rows ?? 0;
+  if (refused > 0)
+    say('impaired', `The log refuses ${count(refused)} rows of the source; they are set aside.`, 'row_refused');
   return found;
 }
 

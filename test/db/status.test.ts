@@ -71,6 +71,17 @@ test('--json has the facts as /status.json has them', async () => {
   expect(out).not.toContain('+38000');
 });
 
+test('source rows that the log refuses are told of, as long as there are any', async () => {
+  await db.sql`insert into smslogd.sms_refused (id, sqlstate) select gen_random_uuid(), '23514' from generate_series(1, 3)`;
+  const { code, out } = await status();
+  expect(code).toBe(1);
+  expect(out).toMatch(
+    /The log refuses 3 rows of the source; they are set aside\.\s+\(docs\/runbook\.md,\s+row_refused\)/,
+  );
+  await db.sql`delete from smslogd.sms_refused`;
+  expect((await status()).out).not.toContain('refuses');
+});
+
 test('what the queue tells of the gateway is the cause where no news comes', async () => {
   await db.sql`insert into verification.sms_log (phone_number, type, gateway_id, inserted_at)
                select '+380000000002', 'text', 'q' || i, now() - interval '20 minutes' from generate_series(1, 9) i`;

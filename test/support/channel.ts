@@ -93,6 +93,7 @@ export function channelFacts(
       ]),
       delivered: Object.fromEntries(types.map((type) => [type, at - 4])),
       behind: 0,
+      refused: 0,
       tables: { sms_log: 9e9, sms_poll: 2e6, checkpoint: 1e5, changed_hour: 1e5, sms_hourly: 9e6, sms_refused: 8192 },
       due: weight === 0 ? 0 : 3,
       entered: {},

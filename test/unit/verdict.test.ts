@@ -46,6 +46,7 @@ const WELL: Known = {
   history_minutes: null,
   leader: { holder: 'host 1 a', term: 1, mirrors: true, streaming: true, renewed_age: 0.3, leads: true },
   hours_behind: 0,
+  refused_rows: 0,
   slot: { active: true, wal_status: 'reserved', retained: 1e6, safe: 1e9, behind: 0 },
   pipeline: { lag_seconds: 0, lag_bytes: 0, missing_rows: 0, checkpoint_at: null },
   gateway: {
@@ -144,6 +145,7 @@ test.for<readonly [string, Partial<Known>, Level, string | undefined]>([
   ],
   ['the mirror is behind', pipeline({ lag_seconds: 61 }), 'impaired', 'SmslogdMirrorLag'],
   ['the slot is in danger', slot({ wal_status: 'unreserved' }), 'impaired', 'SmslogdSlotAboutToBeLost'],
+  ['rows are refused', { refused_rows: 2 }, 'impaired', 'row_refused'],
   ['rows were missing', pipeline({ missing_rows: 2 }), 'impaired', 'rows_missing'],
   [
     'the login is refused, and SMS are not known to arrive',
