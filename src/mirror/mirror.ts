@@ -181,8 +181,12 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
   };
 
   return async (signal, works) => {
-    /** of a stream: after a failure it can begin again and again though no write succeeds, so only the first one tells it before it works */
-    let tell = () => {};
+    /** of the stream: after a failure it can begin again and again though no write succeeds, so only the first one tells it before it works */
+    let news: object | undefined;
+    const tell = () => {
+      if (news !== undefined) log.info(news, 'the mirror streams');
+      news = undefined;
+    };
     const worked = () => {
       tell();
       works();
@@ -201,11 +205,8 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
           phase = 'streaming';
           failures = 0;
           streamFailure = logged = undefined;
-          tell = () => {
-            const reconcile = context.checkpoint.reconcileDue ?? 'none';
-            log.info({ slot: config.SLOT_NAME, term: String(context.term), reconcile }, 'the mirror streams');
-            tell = () => {};
-          };
+          const { term, checkpoint } = context;
+          news = { slot: config.SLOT_NAME, term: String(term), reconcile: checkpoint.reconcileDue ?? 'none' };
           if (streams > 0) metrics.mirrorReconnects.inc();
           else tell();
           streams += 1;
