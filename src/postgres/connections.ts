@@ -76,8 +76,8 @@ const SILENCE = new Set(['CONNECT_TIMEOUT', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUN
 const LOOK_MS = 2_000;
 /** A statement that takes longer is looked for on the server. */
 const STALL_MS = 5_000;
-/** Through a pooler a statement may wait for a free session there, where nobody sees it. */
-const POOLED_STALL_MS = 60_000;
+/** Through a pooler a statement may wait for a free session there, where nobody sees it; to be cut then does it no harm. */
+const POOLED_STALL_MS = 15_000;
 /** Between two looks whether a session has ended. */
 const ENDS_MS = 20;
 /** A connection that does not end is cut after so many seconds. */

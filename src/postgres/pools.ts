@@ -52,6 +52,9 @@ export function openDatabase(
     // the loops have their own
     backoff: 0,
     fetch_types: false,
+    // one statement after the other: PgBouncer takes its session away from one that asks for its parameters' types behind another's answer, and it waits for ever
+    // (pgbouncer issue 759)
+    max_pipeline: 0,
     idle_timeout: 60,
     connect_timeout: 10,
     onnotice: () => {},

@@ -11,9 +11,9 @@ export interface Proxy {
   received(): Buffer;
   /**
    * passes nothing on of every connection of this moment, for ever, not even its end; later ones are forwarded. `targetEndsMs`: the target ends them after
-   * so many milliseconds, as by TCP keepalive; without it never
+   * so many milliseconds, as by TCP keepalive; without it never. `ports`: only those that the target sees from these
    */
-  stall(targetEndsMs?: number): void;
+  stall(targetEndsMs?: number, ports?: readonly number[]): void;
   /** while true nothing is passed on of any connection, not even an end */
   holds: boolean;
   /** resets every connection of this moment */
@@ -89,8 +89,9 @@ export async function startProxy(target: { host: string; port: number }, { keeps
       return connections;
     },
     received: () => Buffer.concat(chunks),
-    stall: (targetEndsMs) => {
+    stall: (targetEndsMs, ports) => {
       for (const connection of open) {
+        if (ports?.includes(connection.upstream.localPort ?? 0) === false) continue;
         connection.stalled = true;
         if (targetEndsMs !== undefined) setTimeout(() => connection.upstream.resetAndDestroy(), targetEndsMs).unref();
       }

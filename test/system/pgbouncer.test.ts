@@ -8,7 +8,8 @@ import { startSimulator, type Simulator } from '../../src/simulator/simulator.ts
 import { startBouncer, type Bouncer } from '../support/bouncer.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startDaemon, startProcess, type Daemon } from '../support/daemon.ts';
-import { createServer } from '../support/postgres.ts';
+import { connect, createServer } from '../support/postgres.ts';
+import { startProxy } from '../support/proxy.ts';
 import { difference, insertMany } from '../support/verifications.ts';
 
 const POOL = 2;
@@ -86,6 +87,34 @@ test.for([
     await next.end({ timeout: 1 });
   },
 );
+
+test('where only the path of the session that writes the log dies in silence, every row is in the log within half a minute', async () => {
+  const [user, password] = [new URL(db.url).username, new URL(db.url).password];
+  bouncer = await startBouncer({ url: db.url, pool: 10, more: [`admin_users = ${user}`] });
+  const proxy = await startProxy({ host: 'localhost', port: Number(new URL(bouncer.url).port) });
+  const through = new URL(bouncer.url);
+  through.port = String(proxy.port);
+  daemon = startDaemon({ ...db.env({ IP2SMS_URL: gateway.url }), DATABASE_URL: through.href });
+  await daemon.line('its first copy', (line) => line.includes('"reconcile done"'));
+  const everyRow = () => until('every row to be in the log', async () => (await difference(sql)).missing === 0, 30);
+  await insertMany(sql, 10);
+  await everyRow();
+
+  const console = new URL(bouncer.url);
+  console.pathname = 'pgbouncer';
+  const admin = connect(console.href, { max: 1, fetch_types: false, username: user, password });
+  const clients = await admin.unsafe<{ application_name: string; port: number }[]>('show clients').simple();
+  const writers = clients.filter(({ application_name: name }) => name.startsWith('smslogd apply '));
+  expect(writers).toHaveLength(1);
+  proxy.stall(
+    undefined,
+    writers.map(({ port }) => port),
+  );
+  await insertMany(sql, 10);
+  await everyRow();
+  await admin.end({ timeout: 1 });
+  await proxy.close();
+});
 
 const fate = () => [
   { status: 'Accepted', at: Date.now() - 5_000 },
