@@ -21,7 +21,7 @@ export const command: Command = {
     'DATABASE_REPLICATION_URL, all else as that of DATABASE_URL; for what these roles may not do it prints the SQL.',
   run: async (_flags, { env, print }) => {
     const config = loadConfig(env, ['database']);
-    const sql = openDatabase(config, { max: 1, name: 'teardown' });
+    const sql = openDatabase(config, { max: 1, name: 'teardown', transactions: true });
     const direct = openDatabase(directly(config), { max: 1, name: 'teardown' });
     try {
       await teardown(sql, config, print, direct);

@@ -66,7 +66,7 @@ export async function setStage(random: () => number, release: (undo: () => Promi
   };
   const ownerUrl = cluster.url(DATABASE);
   const open = (url: string, max: number) => {
-    const sql = openDatabase(loadConfig({ DATABASE_URL: url }), { max, name: 'demo' });
+    const sql = openDatabase(loadConfig({ DATABASE_URL: url }), { max, name: 'demo', transactions: true });
     release(() => sql.end({ timeout: 1 }));
     return sql;
   };
@@ -89,7 +89,7 @@ export async function setStage(random: () => number, release: (undo: () => Promi
 }
 
 async function inDatabase<T>(url: string, work: (sql: Sql) => Promise<T>): Promise<T> {
-  const sql = openDatabase(loadConfig({ DATABASE_URL: url }), { max: 1, name: 'demo' });
+  const sql = openDatabase(loadConfig({ DATABASE_URL: url }), { max: 1, name: 'demo', transactions: true });
   try {
     return await work(sql);
   } finally {

@@ -12,11 +12,20 @@ export type Sql = postgres.Sql;
 
 /**
  * Opens a pool of at most `max` connections; `options` are those of its sessions beside ours. Through a pooler in transaction mode there are no prepared statements, and nothing relies on session
- * state anyway.
+ * state anyway. `transactions`: for `begin`.
+ *
+ * Each connection sends one statement after the other: PgBouncer takes its session away from a statement that asks for its parameters' types behind another one's answer,
+ * and it waits for ever (pgbouncer issue 759). What begins a transaction needs the connection to take a second statement, and waits for each of them itself.
  */
 export function openDatabase(
   config: Config,
-  { max, name, options = '', ...surroundings }: Opening & { max: number; options?: string },
+  {
+    max,
+    name,
+    options = '',
+    transactions = false,
+    ...surroundings
+  }: Opening & { max: number; options?: string; transactions?: boolean },
 ): Sql {
   const address = addressOf(config.DATABASE_URL ?? '');
   const known: Known = { sockets: new Set() };
@@ -52,9 +61,7 @@ export function openDatabase(
     // the loops have their own
     backoff: 0,
     fetch_types: false,
-    // one statement after the other: PgBouncer takes its session away from one that asks for its parameters' types behind another's answer, and it waits for ever
-    // (pgbouncer issue 759)
-    max_pipeline: 0,
+    max_pipeline: transactions ? 100 : 0,
     idle_timeout: 60,
     connect_timeout: 10,
     onnotice: () => {},
