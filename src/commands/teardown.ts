@@ -5,6 +5,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { loadConfig, type Config } from '../settings.ts';
 import { directly, openDatabase, type Sql } from '../postgres/pools.ts';
+import { lastRows } from '../postgres/last-row.ts';
 import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
 import { codeOf, SmslogdError, toSmslogdError } from '../errors.ts';
 import { describeServer, requireSame } from '../replication/server.ts';
@@ -21,7 +22,7 @@ export const command: Command = {
     'DATABASE_REPLICATION_URL, all else as that of DATABASE_URL; for what these roles may not do it prints the SQL.',
   run: async (_flags, { env, print }) => {
     const config = loadConfig(env, ['database']);
-    const sql = openDatabase(config, { max: 1, name: 'teardown', transactions: true });
+    const sql = openDatabase(config, { max: 1, name: 'teardown' });
     const direct = openDatabase(directly(config), { max: 1, name: 'teardown' });
     try {
       await teardown(sql, config, print, direct);
@@ -127,12 +128,7 @@ async function dropPublication(sql: Sql, name: string, say: (line: string) => vo
   }
   const statement = `drop publication if exists ${quoteIdentifier(name)}`;
   try {
-    await retryWithNotice(say, async () => {
-      await sql.begin(async (transaction) => {
-        await transaction`set local lock_timeout = 400`;
-        await transaction.unsafe(statement);
-      });
-    });
+    await retryWithNotice(say, async () => void (await lastRows(sql, `set local lock_timeout = 400;\n${statement}`)));
   } catch (error) {
     const problem = toSmslogdError(error);
     if (problem.code !== 'privilege_missing') throw problem;

@@ -6,6 +6,7 @@ import { Socket } from 'node:net';
 import type { ClientConfig } from 'pg';
 import { addressOf, type Address } from './address.ts';
 import { logIn, type Session, type Startup, type Surroundings } from './login.ts';
+import { Answers } from './last-word.ts';
 import { framed } from './messages.ts';
 
 /** How the server knows a session, and what its login is surrounded by. */
@@ -45,10 +46,18 @@ export async function postgresSocket(session: Promise<Session>): Promise<Socket>
   try {
     const socket = readySocket(await session);
     const emit = socket.emit.bind<(event: string | symbol, ...words: unknown[]) => boolean>(socket);
-    // between the two events of a failure postgres.js would take a statement, and when it is connected again tell it as done with no rows: at the end alone
-    // all that waits fails with CONNECTION_CLOSED
-    socket.emit = (event: string | symbol, ...words: unknown[]) =>
-      event !== 'error' && emit(event, ...(event === 'close' ? [false] : words));
+    const answers = new Answers();
+    const given = (bytes: Buffer) => bytes.length > 0 && emit('data', bytes);
+    socket.emit = (event: string | symbol, ...words: unknown[]) => {
+      if (event === 'data') return given(answers.take(words[0] as Buffer));
+      // between the two events of a failure postgres.js would take a statement, and when it is connected again tell it as done with no rows: what waits fails at
+      // the end alone, with the server's reason or CONNECTION_CLOSED
+      if (event === 'error') return false;
+      if (event !== 'close') return emit(event, ...words);
+      given(answers.rest());
+      if (answers.reason !== undefined) emit('error', answers.reason);
+      return emit(event, false);
+    };
     return socket;
   } catch (error) {
     const socket = new Socket();

@@ -6,7 +6,7 @@ import type { Socket } from 'node:net';
 import type { Config } from '../settings.ts';
 import { addressOf } from './address.ts';
 import { startupOf, type Opening } from './clients.ts';
-import { failure, fieldsOf, framed, Incoming } from './messages.ts';
+import { errorOf, framed, Incoming } from './messages.ts';
 import { isPooled, logInForQueries } from './pooler.ts';
 import { SESSION_OPTIONS } from './session.ts';
 
@@ -128,16 +128,4 @@ function valuesOf(body: Buffer): (string | null)[] {
     at += Math.max(0, length);
   }
   return values;
-}
-
-/** Its fields are named as those of postgres.js. */
-function errorOf(body: Buffer) {
-  const fields = fieldsOf(body);
-  return Object.assign(failure(fields.get('C') ?? 'XX000', fields.get('M') ?? ''), {
-    severity: fields.get('V'),
-    routine: fields.get('R'),
-    where: fields.get('W'),
-    constraint_name: fields.get('n'),
-    column_name: fields.get('c'),
-  });
 }

@@ -89,6 +89,18 @@ export function fieldsOf(body: Buffer): ReadonlyMap<string | undefined, string> 
   return new Map(fields.map((field) => [field[0], field.slice(1)]));
 }
 
+/** What the server refused or why it ended the session; its fields are named as those of postgres.js. */
+export function errorOf(body: Buffer) {
+  const fields = fieldsOf(body);
+  return Object.assign(failure(fields.get('C') ?? 'XX000', fields.get('M') ?? ''), {
+    severity: fields.get('V'),
+    routine: fields.get('R'),
+    where: fields.get('W'),
+    constraint_name: fields.get('n'),
+    column_name: fields.get('c'),
+  });
+}
+
 function refusalOf(body: Buffer): ServerRefusal {
   const fields = fieldsOf(body);
   return new ServerRefusal(fields.get('C') ?? 'XX000', fields.get('M') ?? '');

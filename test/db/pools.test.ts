@@ -1,3 +1,4 @@
+import { connect as connectTo, createServer, type AddressInfo } from 'node:net';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -5,7 +6,8 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { codeOf } from '../../src/errors.ts';
 import { briefly } from '../../src/postgres/briefly.ts';
 import { openDirect } from '../../src/postgres/direct.ts';
-import { directly, dropConnections, openDatabase } from '../../src/postgres/pools.ts';
+import { Answers } from '../../src/postgres/last-word.ts';
+import { directly, dropConnections, openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { rereadableConfig } from '../../src/settings.ts';
 import { startProxy } from '../support/proxy.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
@@ -27,6 +29,73 @@ test('connections that are cut in the middle of their work fail what waits on th
   // what it had not sent is not in the way of what comes after it
   expect(await sql`select 2 as two`).toEqual([{ two: 2 }]);
   await sql.end({ timeout: 1 });
+});
+
+test.each([false, true])(
+  'a session that the server ends tells its statements why, and the next session nothing: pool for transactions %j',
+  async (transactions) => {
+    const sql = openDatabase(db.config(), { max: 1, name: 'ended', transactions });
+    const one = async () => [...(await sql`select ${1}::int as one`)];
+    const sessions = async () =>
+      await db.sql`select pid, state from pg_stat_activity where datname = ${db.name} and application_name = 'smslogd ended'`;
+    // its parameters' types are asked for first, or known, or there are none
+    for (const sleep of [
+      async () => await sql`select pg_sleep(${600})`,
+      async () => await sql`select pg_sleep(${600})`,
+      async () => await sql`select pg_sleep(600)`,
+    ]) {
+      const waiting = Promise.allSettled([sleep()]);
+      await until('it to run', async () => (await sessions()).some(({ state }) => state === 'active'));
+      await db.sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'smslogd ended'`;
+      expect(await waiting).toMatchObject([{ status: 'rejected', reason: { code: '57P01', severity: 'FATAL' } }]);
+      expect(await one()).toEqual([{ one: 1 }]);
+    }
+    await expect(sql`select pg_terminate_backend(pg_backend_pid(), ${0})`).rejects.toMatchObject({ code: '57P01' });
+    expect(await Promise.all([one(), one()])).toEqual([[{ one: 1 }], [{ one: 1 }]]);
+    // nobody waits
+    const [{ pid } = {}] = await sessions();
+    await db.sql`select pg_terminate_backend(${pid}, 5000)`;
+    await until('a new session', async () => (await one().catch(() => undefined)) !== undefined);
+    expect(await one()).toEqual([{ one: 1 }]);
+    await sql.end({ timeout: 1 });
+  },
+);
+
+test.each([
+  ['an error', 'E', async (sql: Sql) => await sql`select ${1}::int / ${0}::int`, '22012'],
+  ['an error of a statement that is known', 'E', async (sql: Sql) => await sql.unsafe('select 1 / 0'), '22012'],
+  ['some of the rows', 'D', async (sql: Sql) => await sql`select generate_series(1, 9)`, 'CONNECTION_CLOSED'],
+] as const)('of a path that dies after %s the next session has nothing left', async (_, letter, ask, code) => {
+  const { url: target } = await db.withoutTls();
+  const [to, url] = [new URL(target), new URL(target)];
+  let letters: string = '';
+  const path = createServer((client) => {
+    const server = connectTo(Number(to.port), to.hostname);
+    const said = new Answers();
+    client.pipe(server);
+    for (const [one, other] of [[client, server] as const, [server, client] as const])
+      one.on('error', () => other.destroy()).on('close', () => other.destroy());
+    server.on('data', (bytes: Buffer) => {
+      const whole = said.take(bytes);
+      for (let at = 0; at < whole.length && !server.destroyed; at += 1 + whole.readUInt32BE(at + 1)) {
+        const message = whole.subarray(at, at + 1 + whole.readUInt32BE(at + 1));
+        client.write(message);
+        if (!letters.includes(message.toString('latin1', 0, 1))) continue;
+        letters = '';
+        client.end();
+        server.destroy();
+      }
+    });
+  });
+  await new Promise<void>((resolve) => path.listen(0, '127.0.0.1', resolve));
+  url.port = String((path.address() as AddressInfo).port);
+  const sql = openDatabase(db.config({ DATABASE_URL: url.href }), { max: 1, name: 'cut' });
+  await sql`select 1`;
+  letters = letter;
+  await expect(ask(sql)).rejects.toMatchObject({ code });
+  expect([...(await sql`select ${1}::int as one`)]).toEqual([{ one: 1 }]);
+  await sql.end({ timeout: 1 });
+  path.close();
 });
 
 test('a time limit that is over just as its statement ends fails that statement, never the next one of the session', async () => {

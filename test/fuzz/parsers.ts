@@ -34,6 +34,12 @@ export const PARSERS: readonly Parser[] = [
   parser('Retry-After', ['src/gateway/http.ts'], gateway.retryAfter),
   parser("the simulator's requests", ['src/simulator/requests.ts'], gateway.simulatorRequests),
   parser("the simulator's faults", ['src/simulator/fault-words.ts'], gateway.simulatorFaults),
+  parser(
+    'the error that ends a session in every split',
+    ['src/postgres/last-word.ts', 'src/postgres/messages.ts'],
+    server.lastWords,
+    4,
+  ),
   parser('login messages in every split', ['src/postgres/messages.ts'], server.loginMessages, 4),
   parser('spoiled login messages', ['src/postgres/messages.ts'], server.spoiledLogins, 4),
   parser('SCRAM', ['src/postgres/scram.ts'], server.scram, 10),

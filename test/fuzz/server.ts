@@ -11,6 +11,7 @@ import { prefersOpenMetrics } from '../../src/http/accept.ts';
 import { hostCheck } from '../../src/http/hosts.ts';
 import { readAddress } from '../../src/postgres/address.ts';
 import { AddressProblem } from '../../src/postgres/conninfo.ts';
+import { Answers } from '../../src/postgres/last-word.ts';
 import { framed, Incoming } from '../../src/postgres/messages.ts';
 import { passwordOf } from '../../src/postgres/passfile.ts';
 import { createScram } from '../../src/postgres/scram.ts';
@@ -69,6 +70,31 @@ export const spoiledLogins = fc.asyncProperty(spoiled([LOGIN, REFUSAL]), cuts, a
     String(why),
   );
 });
+
+const REFUSED = framed('E', Buffer.from('SERROR\0VERROR\0C23505\0Mtwice\0\0'));
+const ENDED = framed('E', Buffer.from('SFATAL\0VFATAL\0C57P01\0Mended\0\0'));
+
+export const lastWords = fc.property(
+  fc.array(
+    fc.oneof(
+      fc.uint8Array({ maxLength: 40 }).map((body) => framed('D', Buffer.from(body))),
+      fc.constantFrom(REFUSED, framed('D', ENDED), framed('Z', Buffer.from('I'))),
+    ),
+    { maxLength: 10 },
+  ),
+  fc.boolean(),
+  cuts,
+  (messages, ends, sizes) => {
+    const before = Buffer.concat(messages);
+    const answers = new Answers();
+    const passed = pieces(ends ? Buffer.concat([before, ENDED]) : before, sizes).map((piece) => answers.take(piece));
+    deepEqual(Buffer.concat(passed), before);
+    equal(codeOf(answers.reason), ends ? '57P01' : undefined);
+    // what is passed on is whole, so that what completes it can follow at any time
+    for (const each of passed)
+      for (let at = 0; at < each.length; at += 1 + each.readUInt32BE(at + 1)) ok(at + 5 <= each.length);
+  },
+);
 
 export const scram = fc.asyncProperty(
   spoiledText(['r=NONCEabc,s=c2FsdA==,i=2', 'v=c2lnbmF0dXJl', 'e=invalid-proof']),

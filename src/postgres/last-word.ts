@@ -1,0 +1,60 @@
+/**
+ * The end of a session in the middle of an answer, for postgres.js, which takes what is left of that answer over into its next session: an error that ends a session
+ * is told to the next one's first statement, since it tells errors once the server is ready again, and what has come of a result is counted to the rows of that
+ * statement.
+ */
+import { errorOf, framed } from './messages.ts';
+
+const [DATA_ROW, COMMAND_COMPLETE, ERROR_RESPONSE, READY] = Buffer.from('DCEZ');
+
+/** A session's messages, from the end of its login on. */
+export class Answers {
+  private pieces: Buffer[] = [];
+  private length = 0;
+  /** until the next message is whole */
+  private needed = 5;
+  /** the messages whose answer is not complete, as the last ones were */
+  private inRows = false;
+  private inError = false;
+  /** why the server ended the session, where it said so */
+  reason: Error | undefined;
+
+  /** Takes what came, in any pieces, and returns what is whole of it, without the error that ends the session. */
+  take(piece: Buffer): Buffer {
+    this.pieces.push(piece);
+    this.length += piece.length;
+    if (this.length < this.needed) return Buffer.alloc(0);
+    const bytes = this.pieces.length === 1 ? piece : Buffer.concat(this.pieces);
+    let at = 0;
+    for (;;) {
+      const end = at + 5 > bytes.length ? at + 5 : at + 1 + bytes.readUInt32BE(at + 1);
+      this.needed = end - at;
+      if (end > bytes.length) break;
+      const type = bytes[at];
+      if (type === ERROR_RESPONSE) {
+        const error = errorOf(bytes.subarray(at + 5, end));
+        if (error.severity !== 'ERROR') {
+          this.reason ??= error;
+          // nothing follows it
+          break;
+        }
+      }
+      if (type === DATA_ROW) this.inRows = true;
+      else if (type === COMMAND_COMPLETE || type === READY) this.inRows = false;
+      if (type === ERROR_RESPONSE) this.inError = true;
+      else if (type === READY) this.inError = false;
+      at = end;
+    }
+    this.pieces = at === bytes.length ? [] : [bytes.subarray(at)];
+    this.length = bytes.length - at;
+    return bytes.subarray(0, at);
+  }
+
+  /** What completes the answer of a session that is over, so that nothing is left of it. */
+  rest(): Buffer {
+    return Buffer.concat([
+      ...(this.inRows ? [framed('C', Buffer.from('\0'))] : []),
+      ...(this.inError ? [framed('Z', Buffer.from('I'))] : []),
+    ]);
+  }
+}
