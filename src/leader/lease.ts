@@ -5,7 +5,7 @@
  *   standby ── the lease is free or over, or its holder streamed and nobody reads the slot ──> leading
  *   leading ── a renewal finds that another daemon holds the lease ──> standby
  *   leading ── stop ──> released: the next daemon leads at once
- *   leading ── it cannot do its work, which another daemon may ──> released and not sought for a moment: alone it leads on
+ *   leading ── it cannot do its work ──> offered for a moment: another daemon takes it, or this one leads on and tries again
  *
  * The lease is a row of smslogd.leader, renewed every 1.5 seconds. A standby takes it where its time is over by the database's clock, or where it has not been
  * renewed for that long by the standby's own clock: a clock that is set back keeps nobody from leading.
@@ -16,7 +16,9 @@
  * that somebody lowered in the row, as a restore may, and takes over one that was raised: with another term than its own the leader could do nothing more.
  *
  * A daemon whose LOOPS has no mirror leads only where no other does, so that counters, queue and retention are looked after; one that mirrors takes the
- * lease from it at once.
+ * lease from it at once. In the same way a leader offers a lease that it keeps: it is then in the row as one that does not mirror. A daemon that could not do
+ * the leader's work either declines it, for longer after each time, so that a lease with which nobody can do anything does not change hands for ever. What is
+ * free for another reason it takes.
  */
 import { toSmslogdError } from '../errors.ts';
 import type { Standing } from '../health.ts';
@@ -28,10 +30,13 @@ import { steppedDown } from './stepped-down.ts';
 
 const RENEW_MS = 1_500;
 const LOOK_MS = 300;
-/** One that gave the lease up leaves it to others for so long: each of them has looked several times. */
-const LEAVE_MS = 5 * LOOK_MS;
-/** One that gives the lease up again so soon has told of it: what it cannot do, no daemon can, perhaps. */
-const TOLD_MS = 300_000;
+/** The lease is offered for so long: each of the others has looked several times. */
+const OFFER_MS = 5 * LOOK_MS;
+/** One that could not do the leader's work declines what is offered for so long, at first and at most. */
+const DECLINE_MS = 5_000;
+const DECLINE_LONGEST_MS = 300_000;
+/** One that cannot do it again so soon has told of it. */
+const TOLD_MS = 2 * DECLINE_LONGEST_MS;
 
 export interface Leadership {
   /** `standby`: another daemon was seen to lead */
@@ -45,10 +50,12 @@ export interface Leadership {
   /** Tells the standbys whether this daemon reads the slot: one that died is then noticed at once, by the slot that nobody reads. */
   streams(on: boolean): void;
   /**
-   * Told that this daemon cannot do what the leader must, for a reason that another one may not have: gives the lease up, and seeks it again a moment later.
+   * Told that this daemon cannot do what the leader must, for a reason that another one may not have: offers the lease, and leads until it is taken.
    * `notWithinMs`: not where it did so already, since what is wrong may be wrong for all.
    */
   giveUp(notWithinMs?: number): void;
+  /** Told that this daemon does what the leader must. */
+  works(): void;
   /** A loop for the supervisor that runs `loop` while this daemon leads. */
   whileLeading(loop: Loop): Loop;
   /** Seeks and keeps the lease until `signal` aborts; `works` is called after each look, unless taking the lease failed, and after each renewal. */
@@ -63,6 +70,8 @@ export interface LeadershipDeps extends RowDeps {
   readonly log: Log;
   /** told when `standing` changes */
   readonly onStanding?: (standing: Standing) => void;
+  /** how long it declines an offered lease after its first failure; milliseconds */
+  readonly declineMs?: number;
 }
 
 export function createLeadership(deps: LeadershipDeps): Leadership {
@@ -72,12 +81,16 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
   let standing: Standing = 'unknown';
   let term: bigint | undefined;
   let streaming = false;
-  let gaveUpAt = -Infinity;
-  let gaveUpAgainAt = -Infinity;
-  const quiet = () => performance.now() - gaveUpAgainAt < TOLD_MS;
-  let givesUp = false;
-  /** it gave the lease up, and nobody else was seen to take it */
-  let alone = false;
+  /** how often in a row it led and could not do its work, whether it is so now, and when that was found last */
+  let failures = 0;
+  let failing = false;
+  let failedAt = -Infinity;
+  const failedWithin = (ms: number) => performance.now() - failedAt < ms;
+  const mirrors = () => deps.mirrors && !(failing && failedWithin(OFFER_MS));
+  /** what the row is to tell of this daemon */
+  const state = () => `${streaming} ${mirrors()}`;
+  const declines = () => failures > 0 && failedWithin(declineFor(failures, deps.declineMs));
+  const level = () => (failures > 1 && failedWithin(TOLD_MS) ? 'debug' : 'info');
   let leading: AbortController | undefined;
   const waiting = new Set<() => void>();
   let renewal = new AbortController();
@@ -96,18 +109,16 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
     let before: Seen | undefined;
     let unchanged = performance.now();
     while (!signal.aborted) {
-      const seen = await look();
+      const seen = await look(deps.mirrors && !declines());
       if (seen?.term !== before?.term || seen?.renewed !== before?.renewed) unchanged = performance.now();
       const abandoned = performance.now() - unchanged > LEASE_MS;
       // seen twice: the leader itself may just have lost its stream, and says so at once
       const unread = seen?.unread === true && before?.unread === true && seen.term === before.term;
       if (seen === undefined || seen.free || abandoned || unread) {
-        const taken = performance.now() - gaveUpAt < LEAVE_MS ? undefined : await take(seen);
+        const taken = await take(seen);
         if (taken !== undefined) return taken;
       } else {
-        if (standing !== 'standby')
-          log[quiet() ? 'debug' : 'info']({ term: seen.term }, 'standing by: another daemon leads');
-        alone = false;
+        if (standing !== 'standby') log[level()]({ term: seen.term }, 'standing by: another daemon leads');
         stand('standby');
       }
       // not after the look alone: while the row is locked that works, and taking it fails
@@ -121,19 +132,19 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
   /** Renews the lease until another daemon has it or `signal` aborts. */
   const keep = async (signal: AbortSignal, works?: () => void): Promise<void> => {
     let failing = false;
-    let told = false;
+    let told = state();
     // once, and not for each renewal: what AbortSignal.any leaves on a signal stays as long as that signal
     signal.addEventListener('abort', renewNow);
     for (;;) {
       renewal = new AbortController();
       // it may have changed while the last renewal was under way
-      if (told === streaming && !signal.aborted && !givesUp) await pause(RENEW_MS, renewal.signal);
-      if (signal.aborted || givesUp) break;
+      if (told === state() && !signal.aborted) await pause(RENEW_MS, renewal.signal);
+      if (signal.aborted) break;
       try {
-        told = streaming;
-        const kept = await renew(term ?? 0n, streaming);
+        told = state();
+        const kept = await renew(term ?? 0n, streaming, mirrors());
         if (kept === undefined) {
-          log.info(
+          log[level()](
             { term: String(term) },
             'the lease went to another daemon, or its row was deleted: this one steps down',
           );
@@ -193,18 +204,20 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
       streaming = on;
       renewNow();
     },
+    works() {
+      failures = 0;
+      failing = false;
+    },
     giveUp(notWithinMs = 0) {
-      if (leading === undefined || performance.now() - gaveUpAt < notWithinMs) return;
-      if (performance.now() - gaveUpAt < TOLD_MS) gaveUpAgainAt = performance.now();
-      log[alone || quiet() ? 'debug' : 'info'](
+      if (leading === undefined || failedWithin(notWithinMs)) return;
+      if (!failing) failures += 1;
+      log[failing ? 'debug' : level()](
         { term: String(term) },
         'this daemon cannot do what the leader must: another one may lead',
       );
-      alone = true;
-      gaveUpAt = performance.now();
-      givesUp = true;
-      // the failure that led to this is told first
-      setImmediate(renewNow);
+      failing = true;
+      failedAt = performance.now();
+      renewNow();
     },
     whileLeading: (loop) => async (signal, works) => {
       const mine = await elected(signal);
@@ -228,7 +241,7 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
         if (term === undefined) return;
         leading = new AbortController();
         stand('leading');
-        log[alone || quiet() ? 'debug' : 'info']({ term: String(term) }, 'this daemon leads');
+        log[level()]({ term: String(term) }, 'this daemon leads');
         for (const wake of waiting) wake();
         await keep(signal, works);
         const lost = !signal.aborted;
@@ -236,12 +249,16 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
         leading = undefined;
         term = undefined;
         streaming = false;
-        if (lost) stand(givesUp ? 'unknown' : 'standby');
+        failing = false;
+        if (lost) stand('standby');
         ended.abort();
-        if (givesUp) await release();
-        givesUp = false;
       }
     },
     release,
   };
+}
+
+/** How long one that led so often in a row and could not do its work declines a lease that is offered; milliseconds. */
+export function declineFor(failures: number, first = DECLINE_MS): number {
+  return Math.min(first * 2 ** (failures - 1), DECLINE_LONGEST_MS);
 }

@@ -62,10 +62,11 @@ export function createRow({ connections, holder, mirrors, onAnswer, ...deps }: R
   };
 
   return {
-    look: async () =>
+    /** `accepts`: a lease whose holder does not mirror is free for it. */
+    look: async (accepts = mirrors) =>
       await run<Seen>(
         `select term::text, holder, renewed_at::text as renewed,
-                holder is null or holder = ${me} or expires_at <= clock_timestamp() or (${mirrors} and not mirrors) as free,
+                holder is null or holder = ${me} or expires_at <= clock_timestamp() or (${accepts} and not mirrors) as free,
                 streaming and not exists (select from pg_replication_slots s where s.slot_name = l.slot_name and s.active_pid is not null) as unread
            from smslogd.leader l where slot_name = ${slot}`,
         false,
@@ -84,9 +85,9 @@ export function createRow({ connections, holder, mirrors, onAnswer, ...deps }: R
       ),
 
     /** Returns the term, which somebody may have raised; one that was lowered is restored. Undefined: another daemon has the lease. */
-    renew: async (term: bigint, streaming: boolean) =>
+    renew: async (term: bigint, streaming: boolean, mirroring = mirrors) =>
       await termOf(
-        `update smslogd.leader set term = greatest(term, ${term}), streaming = ${streaming}, renewed_at = clock_timestamp(), expires_at = ${lease}
+        `update smslogd.leader set term = greatest(term, ${term}), mirrors = ${mirroring}, streaming = ${streaming}, renewed_at = clock_timestamp(), expires_at = ${lease}
           where slot_name = ${slot} and holder = ${me} returning term::text`,
         false,
       ),

@@ -39,7 +39,7 @@ const OWN: ReadonlySet<ErrorCode> = new Set([
   'row_security',
   'database_auth',
 ]);
-/** Where it can still keep the log it is not given up more often: the stream may be refused to every daemon. */
+/** Where it can still keep the log the lease is not offered more often: the stream may be refused to every daemon. */
 const GIVE_UP_MS = 300_000;
 const REMOVED = 'smslogd was removed from this database';
 
@@ -189,6 +189,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
     };
     const worked = () => {
       tell();
+      lead.works();
       works();
     };
     let phase: 'preparing' | 'opening' | 'streaming' = 'preparing';

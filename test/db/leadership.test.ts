@@ -2,7 +2,8 @@
 import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { recountHours } from '../../src/figures/counters.ts';
-import { createLeadership, type Leadership } from '../../src/leader/lease.ts';
+import { DAEMON_ROLE } from '../../src/demo/roles.ts';
+import { createLeadership, declineFor, type Leadership } from '../../src/leader/lease.ts';
 import { createRow, LEASE_MS } from '../../src/leader/row.ts';
 import type { Standing } from '../../src/health.ts';
 import { silentLog } from '../../src/log.ts';
@@ -35,10 +36,19 @@ function seek(
   mirrors = true,
   through: Pick<Connections, 'control' | 'refresh'> = connections,
   log = silentLog,
+  declineMs?: number,
 ): { leadership: Leadership; stood: Standing[]; die: () => void } {
   const stood: Standing[] = [];
   const onStanding = (standing: Standing) => stood.push(standing);
-  const leadership = createLeadership({ connections: through, slot: db.name, holder, mirrors, log, onStanding });
+  const leadership = createLeadership({
+    connections: through,
+    slot: db.name,
+    holder,
+    mirrors,
+    log,
+    onStanding,
+    ...(declineMs === undefined ? {} : { declineMs }),
+  });
   const stop = new AbortController();
   stops.push(stop);
   running.push(leadership.run(stop.signal));
@@ -46,6 +56,18 @@ function seek(
 }
 const leads = (leadership: Leadership) => until('it to lead', () => leadership.standing === 'leading');
 const standsBy = (leadership: Leadership) => until('it to stand by', () => leadership.standing === 'standby');
+
+/** How often the lease has got another holder, from now on. */
+const changesOfHands = async () => {
+  await db.sql.unsafe(`
+    create sequence hands minvalue 0;
+    select setval('hands', 0);
+    create function hands() returns trigger language plpgsql security definer as $$ begin perform nextval('hands'); return null; end $$;
+    create trigger inserted after insert on smslogd.leader for each row execute function hands();
+    create trigger changed after update on smslogd.leader for each row
+      when (new.holder is distinct from old.holder and new.holder is not null) execute function hands()`);
+  return async () => Number((await db.sql`select last_value from hands`)[0]!['last_value']);
+};
 
 /** The lease of a daemon that is not here, which nobody may take. */
 const leadsElsewhere = (slot: string) => db.sql`
@@ -169,48 +191,102 @@ test('one that starts over or leads again does not say that it streams before it
   expect(await says()).toBe(false);
 });
 
-test('one that gives it up leaves it to another one; alone it leads again', async () => {
-  const [first, alone] = [seek('first'), seek('alone')];
-  await leads(first.leadership);
-  await standsBy(alone.leadership);
-  first.leadership.giveUp();
-  await leads(alone.leadership);
-  await standsBy(first.leadership);
-  first.die();
-  alone.leadership.giveUp();
-  await until('it to lead again', () => alone.leadership.term === 3n);
-  // it never said that another one leads
-  expect(alone.stood).toEqual(['standby', 'leading', 'unknown', 'leading']);
-  alone.leadership.giveUp(3_600_000);
-  await renewal();
-  expect(alone.leadership.term).toBe(3n);
-});
-
-/** Each leads, and gives it up. */
-const turn = async (from: Leadership, to: Leadership) => {
-  await leads(from);
-  await standsBy(to);
-  from.giveUp();
-  await leads(to);
-  await standsBy(from);
-  to.giveUp();
-};
-
-test('daemons none of which can do it leave it to each other, and each tells of that once', async () => {
-  const lines: string[] = [];
-  const log = pino({}, { write: (line: string) => void lines.push(line) });
-  const [first, second] = [seek('first', true, connections, log), seek('second', true, connections, log)];
+test('one that cannot do its work leaves it to one that may; where none can, the last one keeps it until another one comes', async () => {
+  const changes = await changesOfHands();
+  const decline = 3_600_000;
+  const [first, second] = [
+    seek('first', true, connections, silentLog, decline),
+    seek('second', true, connections, silentLog, decline),
+  ];
   await until('one to lead', () => [first, second].some(({ leadership }) => leadership.standing === 'leading'));
   const [one, other] =
     first.leadership.standing === 'leading'
       ? [first.leadership, second.leadership]
       : [second.leadership, first.leadership];
-  await turn(one, other);
-  await turn(one, other);
+  await standsBy(other);
+  const before = await changes();
+  one.giveUp();
+  await leads(other);
+  await standsBy(one);
+  for (let times = 0; times < 3; times += 1) {
+    other.giveUp();
+    // longer than it is offered
+    for (let renewals = 0; renewals < 3; renewals += 1) await renewal();
+  }
+  expect(await changes()).toBe(before + 1);
+  expect(other.term).toBe(2n);
+  const third = seek('third').leadership;
+  await standsBy(third);
+  other.giveUp(3_600_000);
+  await renewal();
+  await renewal();
+  expect(third.standing).toBe('standby');
+  other.giveUp();
+  await leads(third);
+});
+
+test('one that could not do its work takes the lease of one that died at once', async () => {
+  const [first, second] = [seek('first'), seek('second')];
+  await leads(first.leadership);
+  await standsBy(second.leadership);
+  first.leadership.giveUp();
+  await leads(second.leadership);
+  await standsBy(first.leadership);
+  second.die();
+  await second.leadership.release();
+  await leads(first.leadership);
+  expect(first.leadership.term).toBe(3n);
+});
+
+test('daemons none of which can do it try in turns, each later every time, and tell of that once', async () => {
+  const lines: string[] = [];
+  const log = pino({}, { write: (line: string) => void lines.push(line) });
+  // each has a pause that is over when the other one offers the lease
+  const [one, other] = ['one', 'other'].map((name) => seek(name, true, connections, log, 0).leadership) as [
+    Leadership,
+    Leadership,
+  ];
+  await until('one to lead', () => [one, other].some(({ standing }) => standing === 'leading'));
+  const [from, to] = one.standing === 'leading' ? [one, other] : [other, one];
+  /** Each leads, streams, and can do nothing with what comes. */
+  const turn = async () => {
+    await leads(from);
+    await standsBy(to);
+    from.streams(true);
+    from.giveUp();
+    await leads(to);
+    await standsBy(from);
+    to.giveUp();
+  };
+  await turn();
+  await turn();
   expect(lines.filter((line) => line.includes('cannot do what the leader must'))).toHaveLength(2);
   const told = lines.length;
-  await turn(one, other);
+  await turn();
   expect(lines).toHaveLength(told);
+  await leads(to);
+  to.works();
+  to.giveUp();
+  expect(lines).toHaveLength(told + 1);
+  expect([1, 2, 5, 50].map((failures) => declineFor(failures))).toEqual([5_000, 10_000, 80_000, 300_000]);
+});
+
+test.for([
+  ['of which none finds its source', { SOURCE_TABLE: 'verification.nothing' }],
+  ['of which each streams and may not write', {}],
+] as const)('two mirrors %s do not hand the lease to each other for ever', async ([, env]) => {
+  const changes = await changesOfHands();
+  await db.sql`revoke insert on verification.sms_log from ${db.sql(DAEMON_ROLE)}`;
+  const mirrors = [1, 2].map(() => startMirror(db, { env, declineMs: 3_600_000 }));
+  await insertMany(db.sql, 5);
+  const failures = mirrors.map(({ health }) => vi.spyOn(health, 'setMirrorState'));
+  await until('each to have failed, and one to have tried again', () => {
+    const times = failures.map(({ mock }) => mock.calls.filter(([state]) => state === 'stopped').length);
+    return Math.min(...times) > 0 && Math.max(...times) > 3;
+  });
+  // to the first one, and to the other one
+  expect(await changes()).toBe(2);
+  for (const mirror of mirrors) await mirror.stop();
 });
 
 test('what a loop of the leader throws is a failure while this daemon leads, and none once another one does', async () => {
@@ -230,6 +306,7 @@ test('what a loop of the leader throws is a failure while this daemon leads, and
   })(signal, () => {});
   await until('it to begin', () => begun);
   first.leadership.giveUp();
+  await leads(second.leadership);
   await expect(fenced).resolves.toBeUndefined();
 });
 

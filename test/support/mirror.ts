@@ -35,6 +35,7 @@ export function startMirror(
     env = {},
     log = silentLog,
     now,
+    declineMs,
     ...often
   }: {
     failpoints?: Failpoints;
@@ -42,6 +43,8 @@ export function startMirror(
     log?: Log;
     /** the clock by which it is found whether the loop turns */
     now?: () => number;
+    /** how long it leaves a lease that is offered, after a failure */
+    declineMs?: number;
     auditMs?: number;
     giveUpMs?: number;
     decodeTries?: number;
@@ -62,6 +65,7 @@ export function startMirror(
     mirrors: true,
     log,
     onStanding: (standing) => health.stand(standing),
+    ...(declineMs === undefined ? {} : { declineMs }),
   });
   const mirror = createMirror({
     config,
