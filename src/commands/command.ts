@@ -26,6 +26,8 @@ export interface Io {
   readonly env: NodeJS.ProcessEnv;
   /** a line on stdout */
   readonly print: (line: string) => void;
+  /** a line on stderr, where stdout is for other programs */
+  readonly complain?: (line: string) => void;
   readonly stdoutIsTerminal: boolean;
   /** of the terminal, if stdout is one */
   readonly size?: () => { readonly columns: number; readonly rows: number };

@@ -12,13 +12,14 @@ export const command: Command = {
     'dry-run': { type: 'boolean', about: 'prints the SQL and runs nothing' },
     role: { type: 'string', value: 'NAME', about: "grants the daemon's role, which must exist, what it needs" },
   },
-  run: async ({ 'dry-run': dry, role }, { env, print }) => {
+  run: async ({ 'dry-run': dry, role }, { env, print, complain = () => {} }) => {
     const config = loadConfig(env, ['database']);
-    const name = typeof role === 'string' ? role : undefined;
+    const named = typeof role === 'string' ? { role } : {};
     try {
-      if (dry === true) print(await dryRun(config, name));
+      // its output is SQL alone
+      if (dry === true) print(await dryRun(config, { ...named, say: complain }));
       else {
-        await migrate(config, { ...(name === undefined ? {} : { role: name }), say: print });
+        await migrate(config, { ...named, say: print });
         print('the database is ready');
       }
     } catch (error) {

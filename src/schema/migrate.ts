@@ -166,16 +166,17 @@ const MIGRATIONS_TABLE =
   'create table smslogd.migrations (id serial primary key, name varchar(255) not null, run_on timestamp not null);';
 
 /** The SQL that `migrate` would run now, without running it. Run by hand it does the same, and `migrate` and `run` know that it was. */
-export async function dryRun(config: Config, role: string | undefined): Promise<string> {
+export async function dryRun(config: Config, { role, say }: MigrateOptions): Promise<string> {
   const session = await begin(config);
   const { client, source, become } = session;
   try {
+    await client.query(`set lock_timeout = ${LOCK_TIMEOUT_MS}`);
     const query = queryOf(client);
-    const done = await appliedMigrations(query);
-    const altered = await alteredObjects(query);
+    const done = await retryWithNotice(say, () => appliedMigrations(query));
+    const altered = await retryWithNotice(say, () => alteredObjects(query));
     const again = lacksTables(altered);
     const files = migrationNames().filter((name) => again || !done.includes(name));
-    const steps = await computedSteps(config, session, altered);
+    const steps = await retryWithNotice(say, () => computedSteps(config, session, altered));
     const grants = grantStatements(source, await daemonRoles(query, role));
     return [
       ...become,

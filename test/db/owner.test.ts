@@ -69,7 +69,7 @@ describe('what migrate makes is the owner of the source table', () => {
   });
 
   test("'s, also where a superuser pastes what --dry-run prints", async () => {
-    await db.sql.unsafe(await dryRun(config(), undefined)).simple();
+    await db.sql.unsafe(await dryRun(config(), { say: () => {} })).simple();
     expect(await ownersOfOurs()).toEqual([owner]);
   });
 

@@ -47,13 +47,18 @@ test('no function that runs with the rights of its owner looks for names where i
   expect(functions.filter(({ fixed }) => !fixed)).toEqual([]);
 });
 
-test.each(['migrations', 'settings', 'installed'])(
-  'migrate says that it waits where somebody holds a lock of smslogd.%s, and ends well afterwards',
-  async (table) => {
+test.each(
+  ['migrations', 'settings', 'installed'].flatMap((table) => [
+    { name: 'migrate', work: migrate, table },
+    { name: 'migrate --dry-run', work: dryRun, table },
+  ]),
+)(
+  '$name says that it waits where somebody holds a lock of smslogd.$table, and ends well afterwards',
+  async ({ work, table }) => {
     const other = await db.sql.reserve();
     await other.unsafe(`begin; lock table smslogd.${table} in access exclusive mode`);
     const said: string[] = [];
-    const done = migrate(db.owner.config(), { say: (line) => said.push(line) });
+    const done: Promise<unknown> = work(db.owner.config(), { say: (line) => said.push(line) });
     await until('it to say so', () => said.includes('a table is locked by another session; trying again'));
     await other.unsafe('rollback');
     other.release();
@@ -82,7 +87,7 @@ test('migrate waits for a lock in small steps, says so, and nothing of the owner
 test('the SQL that --dry-run prints does by hand what migrate does, which then finds nothing to do', async () => {
   const empty = await createDatabase({ empty: true });
   await empty.owner.sql.unsafe(SOURCE_DDL);
-  await empty.owner.sql.unsafe(await dryRun(empty.owner.config(), undefined)).simple();
+  await empty.owner.sql.unsafe(await dryRun(empty.owner.config(), { say: () => {} })).simple();
   await requireSchema(empty.sql);
   const said: string[] = [];
   await migrate(empty.owner.config(), { say: (line) => said.push(line) });
