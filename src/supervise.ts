@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { beatBefore } from './beat.ts';
-import { toSmslogdError, type Reaction, type SmslogdError } from './errors.ts';
+import { toSmslogdError, type ErrorCode, type Reaction, type SmslogdError } from './errors.ts';
 import { logProblem, type Log } from './log.ts';
 
 export interface Supervision {
@@ -30,10 +30,11 @@ export async function supervise(
   signal: AbortSignal,
 ): Promise<void> {
   let failures = 0;
-  let logged: string | undefined;
+  /** since it worked: failures may come in turns */
+  const logged = new Set<ErrorCode>();
   const works = () => {
     failures = 0;
-    logged = undefined;
+    logged.clear();
   };
   while (!signal.aborted) {
     const began = performance.now();
@@ -44,13 +45,13 @@ export async function supervise(
       if (performance.now() - began > STABLE_MS) works();
       const problem = toSmslogdError(error);
       failures += 1;
-      // a repeated failure is logged once, and then every tenth time; a standby only once
-      if (logged !== problem.code || (problem.reaction !== 'standby' && failures % 10 === 0)) {
+      // each code is logged once, and then every tenth failure; a standby only once
+      if (!logged.has(problem.code) || (problem.reaction !== 'standby' && failures % 10 === 0)) {
         if (problem.reaction === 'standby')
           log.info({ loop: name, code: problem.code, hint: problem.hint }, problem.message);
         else logProblem(log, problem.reaction === 'fatal' ? 'error' : 'warn', problem, { loop: name, failures });
       }
-      logged = problem.code;
+      logged.add(problem.code);
       if (problem.reaction !== 'standby') onProblem?.(problem);
       if (problem.reaction === 'fatal') throw problem;
       await pause(backoff(problem.reaction, failures), signal);

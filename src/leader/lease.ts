@@ -43,6 +43,8 @@ export interface Leadership {
   readonly standing: Standing;
   /** of this daemon's lease; undefined: it does not lead */
   readonly term: bigint | undefined;
+  /** when it began to lead the last time, by performance.now() */
+  readonly since: number;
   /** Raises the term: what an earlier life of the mirror still has under way writes nothing from now on. Throws stepped_down. */
   raiseTerm(): Promise<bigint>;
   /** SQL that is true while the term that this daemon has now is the latest one: every statement that only the leader may run has it. */
@@ -80,6 +82,7 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
   const me = quoteLiteral(holder);
   let standing: Standing = 'unknown';
   let term: bigint | undefined;
+  let since = -Infinity;
   let streaming = false;
   /** how often in a row it led and could not do its work, whether it is so now, and when that was found last */
   let failures = 0;
@@ -188,6 +191,9 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
     get term() {
       return term;
     },
+    get since() {
+      return since;
+    },
     async raiseTerm() {
       const raised = await raise();
       if (raised === undefined) throw steppedDown();
@@ -240,6 +246,7 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
         }
         if (term === undefined) return;
         leading = new AbortController();
+        since = performance.now();
         stand('leading');
         log[level()]({ term: String(term) }, 'this daemon leads');
         for (const wake of waiting) wake();

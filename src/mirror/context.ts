@@ -20,7 +20,7 @@ export interface MirrorDeps {
     Connections,
     'control' | 'apply' | 'copy' | 'replication' | 'asReplication' | 'settled' | 'refresh'
   >;
-  readonly lead: Pick<Leadership, 'raiseTerm' | 'streams' | 'giveUp' | 'works'>;
+  readonly lead: Pick<Leadership, 'raiseTerm' | 'streams' | 'giveUp' | 'works' | 'since'>;
   readonly metrics: Metrics;
   readonly log: Log;
   readonly health: Pick<Health, 'beat' | 'waits' | 'setMirrorState'>;

@@ -53,9 +53,9 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
   let failures = 0;
   /** why the stream did not start, until when there is no other attempt, and what was logged of it */
   let streamFailure: { readonly code: ErrorCode; readonly until: number } | undefined;
-  let logged: ErrorCode | undefined;
+  const logged = new Set<ErrorCode>();
   let unreadable: string | undefined;
-  let caughtUpAt = performance.now();
+  let caughtUpAt = -Infinity;
   /** the types of the source's columns, and those for which the stream had values of others: they are asked for as text */
   let types = '';
   let mixed: string | undefined;
@@ -190,6 +190,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
     const worked = () => {
       tell();
       lead.works();
+      logged.clear();
       works();
     };
     let phase: 'preparing' | 'opening' | 'streaming' = 'preparing';
@@ -205,7 +206,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
         opened: () => {
           phase = 'streaming';
           failures = 0;
-          streamFailure = logged = undefined;
+          streamFailure = undefined;
           const { term, checkpoint } = context;
           news = { slot: config.SLOT_NAME, term: String(term), reconcile: checkpoint.reconcileDue ?? 'none' };
           if (streams > 0) metrics.mirrorReconnects.inc();
@@ -223,7 +224,8 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
       }
       if (!signal.aborted) {
         health.setMirrorState('stopped', toSmslogdError(error).code);
-        metrics.mirrorLagSeconds.set((performance.now() - caughtUpAt) / 1_000);
+        // what was before it led is another daemon's
+        metrics.mirrorLagSeconds.set((performance.now() - Math.max(caughtUpAt, lead.since)) / 1_000);
       }
       const problem = toSmslogdError(error);
       const { code, reaction } = problem;
@@ -235,8 +237,8 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
         if (reaction === 'slow' || failures >= STREAM_TRIES) {
           streamFailure = { code, until: performance.now() + backoff('slow', failures) };
           metrics.errors.inc({ code });
-          if (logged !== code || failures % 10 === 0) logProblem(log, 'warn', problem, { loop: 'mirror', failures });
-          logged = code;
+          if (!logged.has(code) || failures % 10 === 0) logProblem(log, 'warn', problem, { loop: 'mirror', failures });
+          logged.add(code);
           lead.giveUp(deps.giveUpMs ?? GIVE_UP_MS);
           // the next run reconciles meanwhile, without a backoff
           return;

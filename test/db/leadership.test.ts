@@ -518,6 +518,24 @@ test('a leader that lost its stream while a write waits for a lock goes on leadi
   await mirror.stop();
 });
 
+test('one that fails as soon as it leads is not behind by the time for which it stood by', async () => {
+  await leadsElsewhere(db.name);
+  const mirror = startMirror(db, { env: { SOURCE_TABLE: 'verification.nothing' } });
+  const { health } = mirror;
+  const stand = health.stand.bind(health);
+  let led = Infinity;
+  vi.spyOn(health, 'stand').mockImplementation((standing) => {
+    if (standing === 'leading') led = performance.now();
+    stand(standing);
+  });
+  const behind = vi.spyOn(mirror.metrics.mirrorLagSeconds, 'set');
+  // for the time of a lease it stands by
+  const lags = () => behind.mock.calls.map(([seconds]) => seconds).filter((seconds) => seconds > 0);
+  await until('it to fail', () => lags().length > 0);
+  expect(lags()[0]).toBeLessThan((performance.now() - led) / 1_000 + 0.1);
+  await mirror.stop();
+});
+
 test('one that stands by has no lag of its own, whatever it had when it led', async () => {
   const mirror = startMirror(db);
   await mirror.streaming();

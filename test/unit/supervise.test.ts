@@ -1,4 +1,5 @@
-import { expect, test } from 'vitest';
+import { pino } from 'pino';
+import { expect, test, vi } from 'vitest';
 import { SmslogdError, toSmslogdError } from '../../src/errors.ts';
 import { silentLog } from '../../src/log.ts';
 import { backoff, pauseAfter, supervise } from '../../src/supervise.ts';
@@ -25,6 +26,28 @@ test('a loop that fails is begun again until it works, after the wait of its bac
   // half of the wait is jitter; a timer may be a millisecond early
   expect(began[1]! - began[0]!).toBeGreaterThan(48);
   expect(began[2]! - began[1]!).toBeGreaterThan(98);
+});
+
+test('of failures in turns each is logged once, and once more after a recovery', async () => {
+  const codes: unknown[] = [];
+  const log = pino(
+    { level: 'info' },
+    { write: (line) => void codes.push((JSON.parse(line) as { code: string }).code) },
+  );
+  const stop = new AbortController();
+  let turns = 0;
+  const failing = async (works: () => void) => {
+    turns += 1;
+    if (turns === 6) works();
+    if (turns === 8) stop.abort();
+    throw new SmslogdError(turns % 2 === 0 ? 'stream_ended' : 'stepped_down', 'no');
+  };
+  vi.useFakeTimers();
+  const done = supervise({ name: 'test', log }, (_, works) => failing(works), stop.signal);
+  await vi.runAllTimersAsync();
+  vi.useRealTimers();
+  await done;
+  expect(codes).toEqual(['stepped_down', 'stream_ended', 'stream_ended', 'stepped_down']);
 });
 
 test('a fatal failure is thrown at once, and standing by is no failure', async () => {
