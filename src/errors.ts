@@ -197,6 +197,11 @@ export type ErrorCode = keyof typeof TABLE;
 
 export const ERROR_CODES = Object.keys(TABLE) as ErrorCode[];
 
+/** How a loop reacts to a failure with this code. */
+export function reactionTo(code: ErrorCode): Reaction {
+  return TABLE[code].reaction;
+}
+
 /** A failure with a code. `message` never holds a phone number, a text, a code, a gateway id or a credential. */
 export class SmslogdError extends Error {
   readonly code: ErrorCode;
@@ -210,7 +215,7 @@ export class SmslogdError extends Error {
   }
 
   get reaction(): Reaction {
-    return TABLE[this.code].reaction;
+    return reactionTo(this.code);
   }
 
   /** The heading of docs/runbook.md for this code. */
@@ -287,7 +292,7 @@ export function toSmslogdError(error: unknown): SmslogdError {
     BY_CAUSE[cause.slice(0, 2)] ??
     (/^ERR_(?:SSL|TLS)_/.test(cause) ? 'database_tls' : undefined) ??
     (SQLSTATE.test(cause) ? 'database_failed' : 'unexpected');
-  const missing = MISSING.has(cause) ? OURS.exec(messageOf(error))?.[0] : undefined;
+  const missing = missingOf(error, cause);
   if (missing !== undefined)
     return new SmslogdError('object_missing', `${missing} is missing in the database (${cause})`, { cause: error });
   const words = error instanceof ServerRefusal && error.message !== '' ? `: ${error.message}` : '';
@@ -310,6 +315,28 @@ function routineOf(error: unknown): string {
 const MISSING: ReadonlySet<string> = new Set(['3F000', '42P01', '42883']);
 /** What is ours, as the server's message names it in any language; without digits, so that no phone number is told. */
 const OURS = /\bsmslogd\.[a-z_]+|\bverification\.sms_[a-z_]+|\bsmslogd\b/;
+
+const COLUMN_MISSING = '42703';
+/** Our tables, as the message about a column names them: without their schema. */
+const TABLES =
+  /\bsms_(?:log|poll|refused|hourly|entered)\b|\b(?:settings|checkpoint|leader|changed_hour|operator_prefix|installed)\b/;
+/** A column, behind its table's alias or in any language's quotation marks. */
+const COLUMN = /(?:\b[a-z]+\.|["«»„]\s?)([a-z_]+)\b/;
+/** What the source has, too: in whose table it is missing the message does not tell. */
+const OF_SOURCE = /^(?:id|phone_number|code|inserted_at|gateway_id|gateway_status)$/;
+
+/** What of ours is missing; undefined: nothing, or nobody knows whose it is. */
+function missingOf(error: unknown, cause: string): string | undefined {
+  const message = messageOf(error);
+  if (MISSING.has(cause)) return OURS.exec(message)?.[0];
+  const { where } = Object(error) as { where?: unknown };
+  // somebody's trigger may name anything
+  if (cause !== COLUMN_MISSING || (typeof where === 'string' && !OURS.test(where))) return undefined;
+  const table = TABLES.exec(message)?.[0];
+  if (table !== undefined) return `a column of ${table === 'sms_log' ? 'verification' : 'smslogd'}.${table}`;
+  const column = COLUMN.exec(message)?.[1] ?? 'id';
+  return OF_SOURCE.test(column) ? undefined : `the column ${column} of a table of smslogd`;
+}
 
 function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : '';

@@ -5,7 +5,7 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Config } from '../settings.ts';
-import { codeOf, SmslogdError } from '../errors.ts';
+import { codeOf, reactionTo, SmslogdError } from '../errors.ts';
 import type { Figures } from '../figures/gauges.ts';
 import type { Health } from '../health.ts';
 import { prefersOpenMetrics } from './accept.ts';
@@ -152,12 +152,15 @@ const html = (policy: string, body: string): Answer => ({
 
 /** Why the daemon does not do its work now; undefined: it does. */
 async function notReady(health: Health, databaseAnswers: HttpDeps['databaseAnswers']): Promise<string | undefined> {
-  const { mirrorState, pollerProblem, starting } = health;
+  const { mirrorState, pollerProblem, databaseProblem, starting } = health;
   if (starting) return 'the daemon waits for the database';
   if (health.loops.includes('mirror') && mirrorState !== 'streaming' && mirrorState !== 'standby') {
     return `the mirror is ${mirrorState}`;
   }
   if (pollerProblem !== undefined) return `the poller is stopped: ${pollerProblem}`;
+  // what passes by itself, as a lock that is held for a moment, keeps no leader from its work
+  if (databaseProblem !== undefined && reactionTo(databaseProblem) === 'slow')
+    return `the lease cannot be read or renewed: ${databaseProblem}`;
   if (databaseAnswers === undefined) return undefined;
   const limit = new AbortController();
   const answered = await Promise.race([

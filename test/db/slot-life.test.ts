@@ -690,7 +690,7 @@ test('while every write fails the mirror tells it once, and once that it streams
   await insertMany(db.sql, 5);
   await until('a few tries', async () => ((await mirror.metrics.mirrorReconnects.get()).values[0]?.value ?? 0) >= 3);
   const streams = () => told.filter(({ msg }) => msg === 'the mirror streams').length;
-  expect(told.filter(({ level }) => level === 40).map(({ code }) => code)).toEqual(['database_failed']);
+  expect(told.filter(({ level }) => level === 40).map(({ code }) => code)).toEqual(['object_missing']);
   expect(streams()).toBe(1);
   await db.sql`alter table verification.sms_log rename column text to body`;
   await everyRowOnce();
@@ -699,7 +699,7 @@ test('while every write fails the mirror tells it once, and once that it streams
   await cut();
   await until('it to tell that, too', () => streams() > 2);
   expect(told.filter(({ level }) => level === 40).map(({ code }) => code)).toEqual([
-    'database_failed',
+    'object_missing',
     'database_session_ended',
   ]);
 });

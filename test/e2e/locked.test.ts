@@ -39,6 +39,8 @@ const everyRowOnce = () =>
 test.each([
   ['smslogd.sms_poll', 'poller'],
   ['smslogd.sms_poll', 'mirror'],
+  ['smslogd.leader', 'poller'],
+  ['smslogd.leader', 'mirror'],
   ['smslogd.checkpoint', 'mirror'],
   ['verification.sms_log', 'mirror'],
 ])('while %s is missing a daemon (%s) names it and is not ready; it goes on once it is back', async (table, loops) => {
@@ -49,15 +51,38 @@ test.each([
   const [schema, name] = table.split('.');
   await db.sql.unsafe(`alter table ${table} rename to elsewhere`);
   await insertMany(db.sql, 3);
-  const isMissed = (line: string) => line.includes('"object_missing"') && line.includes(`"loop":"${loops}"`);
+  const part = table === 'smslogd.leader' ? '"part":"lease"' : `"loop":"${loops}"`;
+  const isMissed = (line: string) => line.includes('"object_missing"') && line.includes(part);
   const line = await daemon.line('it to be told', isMissed);
   expect(JSON.parse(line)).toMatchObject({ level: 'warn', msg: `${table} is missing in the database (42P01)` });
   await until('it not to be ready', async () => (await ready()) === 503);
   expect(await (await fetch(`${url}/metrics`)).text()).toMatch(/smslogd_errors_total\{code="object_missing"\} [1-9]/);
   await db.sql.unsafe(`alter table ${schema}.elsewhere rename to ${name}`);
   await until('it to be ready again', async () => (await ready()) === 200, 60);
+  expect(daemon.lines.filter(isMissed)).toHaveLength(1);
   if (loops === 'mirror') await everyRowOnce();
 });
+
+test.each([
+  ['smslogd.sms_poll', 'due_at', 'poller', 'the column due_at of a table of smslogd'],
+  ['verification.sms_log', 'body', 'mirror', 'a column of verification.sms_log'],
+])(
+  'while %s lacks its column %s a daemon (%s) says so and is not ready; it goes on once it is back',
+  async (table, column, loops, said) => {
+    const daemon = start({ LOOPS: loops });
+    const url = await daemon.url();
+    const ready = async () => (await fetch(`${url}/readyz`)).status;
+    await until('it to be ready', async () => (await ready()) === 200);
+    await db.sql.unsafe(`alter table ${table} rename ${column} to elsewhere`);
+    await insertMany(db.sql, 3);
+    const isMissed = (line: string) => line.includes('"object_missing"') && line.includes(`"loop":"${loops}"`);
+    const line = await daemon.line('it to be told', isMissed);
+    expect(JSON.parse(line)).toMatchObject({ level: 'warn', msg: `${said} is missing in the database (42703)` });
+    await until('it not to be ready', async () => (await ready()) === 503);
+    await db.sql.unsafe(`alter table ${table} rename elsewhere to ${column}`);
+    await until('it to be ready again', async () => (await ready()) === 200, 60);
+  },
+);
 
 test('a table that was dropped, and its lease, are told of; migrate makes both again, and the daemon goes on', async () => {
   const daemon = start();

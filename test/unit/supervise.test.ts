@@ -1,7 +1,9 @@
+import { readFileSync } from 'node:fs';
 import { pino } from 'pino';
 import { expect, test, vi } from 'vitest';
 import { SmslogdError, toSmslogdError } from '../../src/errors.ts';
 import { silentLog } from '../../src/log.ts';
+import { MIRRORED_COLUMNS } from '../../src/source.ts';
 import { backoff, pauseAfter, supervise } from '../../src/supervise.ts';
 
 const options = { name: 'test', log: silentLog };
@@ -114,4 +116,48 @@ test('a connection that pg lost or could not make in time is no fault of ours, t
 
 test('a look that takes long takes a twentieth of the time at most, but what waited for a lock is looked at again soon after', () => {
   expect([5, 200, 300_000].map((took) => pauseAfter(1_000, took))).toEqual([1_000, 4_000, 10_000]);
+});
+
+const missing = (message: string, where?: string) =>
+  toSmslogdError(Object.assign(new Error(message), { code: '42703', where }));
+
+test('a column of ours that somebody dropped or renamed is told as such, with its table where the server names it', () => {
+  const ddl = readFileSync(new URL('../../migrations/0001_baseline.sql', import.meta.url), 'utf8');
+  const tables = [...ddl.matchAll(/^create table if not exists (\w+)\.(\w+)/gm)];
+  expect(tables.length).toBeGreaterThan(10);
+  for (const [, schema, table] of tables) {
+    for (const message of [
+      `column "made_up" of relation "${table}" does not exist`,
+      `Spalte »made_up« von Relation »${table}« existiert nicht`,
+    ])
+      expect(missing(message)).toMatchObject({
+        code: 'object_missing',
+        message: `a column of ${schema}.${table} is missing in the database (42703)`,
+      });
+  }
+  for (const message of [
+    'column "due_at" does not exist',
+    'column p.due_at does not exist',
+    'la colonne « due_at » n’existe pas',
+  ])
+    expect(missing(message)).toMatchObject({
+      code: 'object_missing',
+      message: 'the column due_at of a table of smslogd is missing in the database (42703)',
+    });
+  expect(
+    missing('column "lane" of relation "sms_poll" does not exist', 'PL/pgSQL function smslogd.queue_row() line 3'),
+  ).toMatchObject({
+    code: 'object_missing',
+  });
+});
+
+test("a missing column that may be the source's, or that another one's trigger asks for, is not told as ours, nor named", () => {
+  for (const name of MIRRORED_COLUMNS)
+    expect(missing(`column s.${name} does not exist`)).toMatchObject({ code: 'database_failed' });
+  for (const message of ['column "secret" does not exist', 'column "made_up" of relation "settings" does not exist']) {
+    const problem = missing(message, 'PL/pgSQL function public.audit() line 3 at EXECUTE');
+    expect(problem).toMatchObject({ code: 'database_failed' });
+    expect(problem.message).not.toMatch(/secret|made_up|settings/);
+  }
+  expect(missing('column "a380000000001" does not exist').message).not.toContain('380');
 });
