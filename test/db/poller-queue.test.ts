@@ -51,6 +51,15 @@ test('while the gateway is asked no transaction is open, no entry is locked, and
   expect(gateway.asked).toHaveLength(20);
 });
 
+test('where the source has no gateway ids its SMS are not queued, those of other services wait for theirs', async () => {
+  await db.sql`update smslogd.settings set source_tracks_gateway = false`;
+  await insertSms(db, { type: 'verification', gatewayId: null });
+  const waiting = await insertSms(db, { type: 'medication_request', gatewayId: null });
+  const asked = await insertSms(db, { type: 'verification', gatewayId: '1000001' });
+  const queued = await db.sql<{ id: string }[]>`select id from smslogd.sms_poll`;
+  expect(queued.map(({ id }) => id).toSorted()).toEqual([waiting, asked].toSorted());
+});
+
 test('where an SMS cannot be queued its row is written all the same, and it is queued when it can be', async () => {
   await db.sql`alter table smslogd.sms_poll add constraint nobody check (gateway_id not like '99%')`;
   const inserted = await insertSms(db, { gatewayId: '9900001' });
