@@ -52,6 +52,31 @@ test('what was inserted, changed, moved and deleted is counted again as a whole'
   }
 });
 
+test('a delivery whose SMS has a time that cannot be has no latency', async () => {
+  await sql`
+    insert into verification.sms_log (phone_number, type, gateway_id, gateway_status, status_changed_at, inserted_at)
+    select '+380000000000', 'text', '1000001', 'Delivered', now(), at
+      from unnest('{-infinity,1970-01-01,3000-01-01,infinity}'::timestamptz[]) at`;
+  await refreshHourly(db.daemon);
+  const counted = await sql`select hour::text, sms, buckets from smslogd.sms_hourly order by 1`;
+  expect([...counted]).toEqual(['-infinity', 'infinity'].map((hour) => ({ hour, sms: '2', buckets: null })));
+});
+
+test('what changes the log is done also where it cannot be noted', async () => {
+  await sql`alter table smslogd.changed_hour add constraint nobody check (false) not valid`;
+  try {
+    await insert(3, 1);
+    await sql`update verification.sms_log set gateway_status = 'Enroute'`;
+    expect(await sql`select from verification.sms_log where gateway_status = 'Enroute'`).toHaveLength(3);
+    await sql`delete from verification.sms_log`;
+    expect(await sql`select from verification.sms_log`).toHaveLength(0);
+    await insert(3, 1);
+    await sql`truncate verification.sms_log`;
+  } finally {
+    await sql`alter table smslogd.changed_hour drop constraint nobody`;
+  }
+});
+
 test('a change counts also where triggers are off for replicas', async () => {
   await sql.begin(async (transaction) => {
     const tx = transaction as unknown as Sql;
