@@ -1,11 +1,13 @@
 /**
- * The end of a session in the middle of an answer, for postgres.js, which takes what is left of that answer over into its next session: an error that ends a session
- * is told to the next one's first statement, since it tells errors once the server is ready again, and what has come of a result is counted to the rows of that
- * statement.
+ * The end of an answer in its middle, for postgres.js, which takes what is left of that answer over: an error that ends a session is told to the next one's first
+ * statement, since it tells errors once the server is ready again, and what has come of a result that an error or the session's end cuts off is counted to the rows
+ * of the next statement.
  */
 import { errorOf, framed } from './messages.ts';
 
 const [DATA_ROW, COMMAND_COMPLETE, ERROR_RESPONSE, READY] = Buffer.from('DCEZ');
+/** What ends a result that is not complete. */
+const COMPLETE = framed('C', Buffer.from('\0'));
 
 /** A session's messages, from the end of its login on. */
 export class Answers {
@@ -19,12 +21,14 @@ export class Answers {
   /** why the server ended the session, where it said so */
   reason: Error | undefined;
 
-  /** Takes what came, in any pieces, and returns what is whole of it, without the error that ends the session. */
+  /** Takes what came, in any pieces, and returns what is whole of it, without the error that ends the session; a result that an error cuts off is completed. */
   take(piece: Buffer): Buffer {
     this.pieces.push(piece);
     this.length += piece.length;
     if (this.length < this.needed) return Buffer.alloc(0);
     const bytes = this.pieces.length === 1 ? piece : Buffer.concat(this.pieces);
+    const given: Buffer[] = [];
+    let from = 0;
     let at = 0;
     for (;;) {
       const end = at + 5 > bytes.length ? at + 5 : at + 1 + bytes.readUInt32BE(at + 1);
@@ -38,6 +42,11 @@ export class Answers {
           // nothing follows it
           break;
         }
+        if (this.inRows) {
+          given.push(bytes.subarray(from, at), COMPLETE);
+          from = at;
+          this.inRows = false;
+        }
       }
       if (type === DATA_ROW) this.inRows = true;
       else if (type === COMMAND_COMPLETE || type === READY) this.inRows = false;
@@ -47,13 +56,14 @@ export class Answers {
     }
     this.pieces = at === bytes.length ? [] : [bytes.subarray(at)];
     this.length = bytes.length - at;
-    return bytes.subarray(0, at);
+    const last = bytes.subarray(from, at);
+    return given.length === 0 ? last : Buffer.concat([...given, last]);
   }
 
   /** What completes the answer of a session that is over, so that nothing is left of it. */
   rest(): Buffer {
     return Buffer.concat([
-      ...(this.inRows ? [framed('C', Buffer.from('\0'))] : []),
+      ...(this.inRows ? [COMPLETE] : []),
       ...(this.inError ? [framed('Z', Buffer.from('I'))] : []),
     ]);
   }

@@ -98,6 +98,27 @@ test.each([
   path.close();
 });
 
+test.each([false, true])(
+  'after an error in the middle of a result the next statement has its own rows alone: transactions %j',
+  async (transactions) => {
+    const sql = openDatabase(db.config(), { max: 1, name: 'test', transactions });
+    const one = async () => [...(await sql`select ${1}::int as one`)];
+    for (const ask of [
+      // its parameters' types are asked for first, or known, or there are none, or it is one of several
+      async () => await sql`select 1 / (${3}::int - i) from generate_series(1, 5) i`,
+      async () => await sql`select 1 / (${3}::int - i) from generate_series(1, 5) i`,
+      async () => await sql.unsafe('select 1 / (3 - i) from generate_series(1, 5) i'),
+      async () => await sql.unsafe('select 1; select 1 / (3 - i) from generate_series(1, 5) i').simple(),
+    ]) {
+      await expect(ask()).rejects.toMatchObject({ code: '22012' });
+      expect(await one()).toEqual([{ one: 1 }]);
+      await expect(ask()).rejects.toMatchObject({ code: '22012' });
+      expect([...(await sql.unsafe('select 1 as one').simple())]).toEqual([{ one: 1 }]);
+    }
+    await sql.end({ timeout: 1 });
+  },
+);
+
 test('a time limit that is over just as its statement ends fails that statement, never the next one of the session', async () => {
   const sql = openDatabase(db.config({ DATABASE_URL: db.superuser.url }), { max: 1, name: 'test' });
   // PostgreSQL does not look at the time while it waits for the end of this
