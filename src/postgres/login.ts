@@ -8,7 +8,7 @@ import { codeOf, ServerRefusal, SmslogdError, toSmslogdError } from '../errors.t
 import type { Address, Host } from './address.ts';
 import { authenticate } from './authentication.ts';
 import { CANCEL_REQUEST, failure, framed, Incoming, opening, SESSION, type Message } from './messages.ts';
-import { CERTIFICATE_HINT, tlsError, tlsFailure, tlsOptions } from './tls.ts';
+import { CERTIFICATE_HINT, TlsCutOff, tlsError, tlsFailure, tlsOptions } from './tls.ts';
 import { isLocal, isLoopback, openWay, placesOf, type Place } from './transport.ts';
 
 /** What a client says of itself when it begins: application_name, options, replication. */
@@ -120,7 +120,8 @@ async function logInAt(place: Place, wish: Wish): Promise<Session> {
   try {
     return await attempt(place, wish, first);
   } catch (error) {
-    const failedTls = first !== undefined && error instanceof SmslogdError && error.code === 'database_tls';
+    const failedTls =
+      first !== undefined && (error instanceof TlsCutOff || toSmslogdError(error).code === 'database_tls');
     if (!failedTls && !(error instanceof ServerRefusal && error.code.startsWith('28'))) throw error;
     return attempt(place, wish, second).catch((again: unknown) => {
       // "no encryption", where pg_hba.conf wants it, says less than what went wrong with it

@@ -13,7 +13,7 @@ import {
   type SecureVersion,
 } from 'node:tls';
 import { isDeepStrictEqual } from 'node:util';
-import { codeOf, SmslogdError } from '../errors.ts';
+import { codeOf, SmslogdError, toSmslogdError } from '../errors.ts';
 import { whyUnreadable } from '../secret-file.ts';
 import { tlsTroubleOf, type TlsTrouble } from '../tls-failure.ts';
 import type { TlsSettings } from './address.ts';
@@ -179,10 +179,18 @@ const MEANINGS: Readonly<Record<TlsTrouble, readonly [says: string, hint?: strin
   other: ['the TLS handshake failed'],
 };
 
+/** The path died, or the other side ended the connection without a word of TLS: no certificate need be wrong. */
+export class TlsCutOff extends SmslogdError {
+  constructor(code: string, cause: unknown) {
+    super('database_unreachable', `the connection ended while TLS began (${code})`, { cause });
+  }
+}
+
 /** What a failure while TLS begins means; an SmslogdError stays. */
 export function tlsFailure(error: unknown): SmslogdError {
   if (error instanceof SmslogdError) return error;
   const code = codeOf(error) ?? 'no code';
+  if (toSmslogdError(error).code === 'database_unreachable') return new TlsCutOff(code, error);
   const [says, hint] = MEANINGS[tlsTroubleOf(code) ?? 'other'];
   return tlsError(`${says} (${code})`, hint, error);
 }

@@ -495,6 +495,26 @@ test('a server that accepts and says nothing is given up after connect_timeout, 
   silent.close();
 });
 
+test('a connection that ends while TLS begins is told as that, and not as a fault of certificates', async () => {
+  let asked = 0;
+  const server = createServer((socket) => {
+    asked += 1;
+    socket
+      .on('error', () => {})
+      .on('data', (bytes) => (bytes.length === 8 ? socket.write('S') : socket.resetAndDestroy()));
+  }).listen(0, '127.0.0.1');
+  await until('it to listen', () => server.listening);
+  const { port } = server.address() as { port: number };
+  const url = `postgres://daemon:made-up@127.0.0.1:${port}/app?sslmode=`;
+  const ended = { code: 'database_unreachable', message: expect.stringContaining('TLS') };
+  expect(await connect(`${url}require`)).toMatchObject(ended);
+  // as libpq: what TLS does not give may be had without
+  asked = 0;
+  expect(await connect(`${url}prefer`)).toMatchObject({ code: 'database_unreachable' });
+  expect(asked).toBe(4);
+  server.close();
+});
+
 test('an address of its own for replication makes no pooler of the other: sessions keep their settings and prepared statements', async () => {
   await allow(SCRAM);
   const url = at('sslmode=disable');
