@@ -121,36 +121,41 @@ function waitsOf({ control, tag, config }: WaitsDeps): readonly Wait[] {
 }
 
 /**
- * Logs each wait once, with the session that holds the lock, and once when it is resolved; until `signal` aborts. Nothing is
+ * Logs each wait once, with each session that holds the lock, and once when it is resolved; until `signal` aborts. Nothing is
  * known while a check fails.
  */
 export async function watchWaits(deps: WaitsDeps, signal: AbortSignal): Promise<void> {
   const { log, metrics, waitedMs } = deps;
   const waits = waitsOf(deps);
-  const since = new Map<Wait, number>();
+  const lasting = new Map<Wait, { readonly began: number; readonly told: Set<string> }>();
   for (let checks = 1; ; checks += 1) {
     await pause(CHECK_MS, signal);
     if (signal.aborted) return;
     for (const wait of waits) {
       const { code, check, message, resolved, ofStatement } = wait;
       if (!ofStatement && checks % SENDER_CHECKS > 0) continue;
-      const began = since.get(wait);
+      const last = lasting.get(wait);
       // the statement that waited may have been cut with its connection: then it still waits
-      const due = !ofStatement || began !== undefined || waitedMs() > MIN_WAIT_SECONDS * 1_000;
+      const due = !ofStatement || last !== undefined || waitedMs() > MIN_WAIT_SECONDS * 1_000;
       const found = due
-        ? await check(began === undefined ? MIN_WAIT_SECONDS : 0).catch(() => 'unknown' as const)
+        ? await check(last === undefined ? MIN_WAIT_SECONDS : 0).catch(() => 'unknown' as const)
         : undefined;
       if (signal.aborted) return;
       if (found === 'unknown') continue;
-      if (found !== undefined && began === undefined) {
-        since.set(wait, performance.now() - found.waitedSeconds * 1_000);
-        metrics.errors.inc({ code });
-        logProblem(log, 'warn', new SmslogdError(code, message), found);
+      if (found === undefined) {
+        if (last === undefined) continue;
+        log.info({ waitedSeconds: Math.round((performance.now() - last.began) / 1_000) }, resolved);
+        lasting.delete(wait);
+        continue;
       }
-      if (found === undefined && began !== undefined) {
-        log.info({ waitedSeconds: Math.round((performance.now() - began) / 1_000) }, resolved);
-        since.delete(wait);
-      }
+      const { waitedSeconds, ...what } = found;
+      const { began, told } = last ?? { began: performance.now() - waitedSeconds * 1_000, told: new Set<string>() };
+      lasting.set(wait, { began, told });
+      // others may have come and gone since, for a moment
+      if (waitedSeconds < MIN_WAIT_SECONDS || told.has(JSON.stringify(what))) continue;
+      told.add(JSON.stringify(what));
+      metrics.errors.inc({ code });
+      logProblem(log, 'warn', new SmslogdError(code, message), found);
     }
   }
 }

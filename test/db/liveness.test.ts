@@ -65,6 +65,35 @@ for (const [senderTimeoutMs, blocked, times] of [
   });
 }
 
+test('whoever gets the lock next is told of, too, once, and its end when nobody has it any more', async () => {
+  const lines: string[] = [];
+  const log = pino({ level: 'info' }, { write: (line) => void lines.push(line) });
+  mirror = startMirror(db, { log });
+  await mirror.streaming();
+  const holders = [await db.sql.reserve(), await db.sql.reserve()] as const;
+  const pids: unknown[] = [];
+  for (const holder of holders) pids.push((await holder`select pg_backend_pid() as pid`)[0]!['pid']);
+  const lock = 'begin; lock verification.sms_log in access exclusive mode';
+  const told = () =>
+    lines
+      .filter((line) => line.includes('log_locked'))
+      .map((line) => (JSON.parse(line) as { holderPid: number }).holderPid);
+  await holders[0].unsafe(lock);
+  const next = holders[1].unsafe(lock).execute();
+  await untilLocked('the next one to wait', db.sql, 'verification.sms_log');
+  await insertVerification(db.sql);
+  await until('the first to be told', () => told().includes(pids[0] as number));
+  await holders[0].unsafe('rollback');
+  await next;
+  await until('the next one to be told', () => told().includes(pids[1] as number));
+  await holders[1].unsafe('rollback');
+  for (const holder of holders) holder.release();
+  const ends = () => lines.filter((line) => line.includes('no statement waits for the lock any more')).length;
+  await until('its end to be told', () => ends() > 0);
+  expect(new Set(told()).size).toBe(told().length);
+  expect(ends()).toBe(1);
+});
+
 test('one large transaction that waits behind a lock is as late as its commit is old', async () => {
   mirror = startMirror(db);
   await mirror.streaming();
