@@ -52,7 +52,7 @@ export async function repairPublication({
     return true;
   } catch (error) {
     if (codeOf(error) !== '42501') throw error;
-    const problem = new SmslogdError('publication_missing', `the publication ${name} is misconfigured`, {
+    const problem = new SmslogdError('publication_missing', `the publication ${name} is missing or misconfigured`, {
       cause: error,
       hint: `Run as the owner of the source table: ${statements.join('; ')};`,
     });

@@ -14,7 +14,7 @@ import { createSlot } from './slot.ts';
 const RECONCILE_MS = 10_000;
 /** Messages for reasons that were not logged before. */
 const MESSAGES: Partial<Record<ErrorCode, string>> = {
-  slot_foreign: 'the slot belongs to another database or has another plugin',
+  slot_foreign: 'the slot belongs to another database, has another plugin or is physical',
   slot_busy: 'the slot is read by another program',
 };
 /** Reasons that are known without an attempt to stream. */
