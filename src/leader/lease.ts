@@ -18,7 +18,7 @@
  * A daemon whose LOOPS has no mirror leads only where no other does, so that counters, queue and retention are looked after; one that mirrors takes the
  * lease from it at once. In the same way a leader offers a lease that it keeps: it is then in the row as one that does not mirror. A daemon that could not do
  * the leader's work either declines it, for longer after each time, so that a lease with which nobody can do anything does not change hands for ever. What is
- * free for another reason it takes.
+ * free for another reason it takes, and soon that of one that has no mirror.
  */
 import { toSmslogdError } from '../errors.ts';
 import type { Standing } from '../health.ts';
@@ -32,6 +32,8 @@ const RENEW_MS = 1_500;
 const LOOK_MS = 300;
 /** The lease is offered for so long: each of the others has looked several times. */
 const OFFER_MS = 5 * LOOK_MS;
+/** A leader that does not mirror for longer than one offers the lease whose tries fail quickly has no mirror. */
+const NO_MIRROR_MS = 10_000;
 /** One that could not do the leader's work declines what is offered for so long, at first and at most. */
 const DECLINE_MS = 5_000;
 const DECLINE_LONGEST_MS = 300_000;
@@ -111,8 +113,11 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
   const seek = async (signal: AbortSignal, works?: () => void): Promise<bigint | undefined> => {
     let before: Seen | undefined;
     let unchanged = performance.now();
+    let mirrored = performance.now();
     while (!signal.aborted) {
-      const seen = await look(deps.mirrors && !declines());
+      const offered = performance.now() - mirrored < NO_MIRROR_MS;
+      const seen = await look(deps.mirrors && !(offered && declines()));
+      if (seen?.mirrors !== false) mirrored = performance.now();
       if (seen?.term !== before?.term || seen?.renewed !== before?.renewed) unchanged = performance.now();
       const abandoned = performance.now() - unchanged > LEASE_MS;
       // seen twice: the leader itself may just have lost its stream, and says so at once

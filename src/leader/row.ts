@@ -23,6 +23,8 @@ export interface Seen {
   readonly term: string;
   readonly holder: string | null;
   readonly renewed: string;
+  /** by its holder's word: not where it has no mirror, nor while it offers the lease */
+  readonly mirrors: boolean;
   /** nothing speaks against taking it now */
   readonly free: boolean;
   /** its holder reads the slot, by its own word, and nobody does */
@@ -65,7 +67,7 @@ export function createRow({ connections, holder, mirrors, onAnswer, ...deps }: R
     /** `accepts`: a lease whose holder does not mirror is free for it. */
     look: async (accepts = mirrors) =>
       await run<Seen>(
-        `select term::text, holder, renewed_at::text as renewed,
+        `select term::text, holder, renewed_at::text as renewed, mirrors,
                 holder is null or holder = ${me} or expires_at <= clock_timestamp() or (${accepts} and not mirrors) as free,
                 streaming and not exists (select from pg_replication_slots s where s.slot_name = l.slot_name and s.active_pid is not null) as unread
            from smslogd.leader l where slot_name = ${slot}`,

@@ -238,6 +238,23 @@ test('one that could not do its work takes the lease of one that died at once', 
   expect(first.leadership.term).toBe(3n);
 });
 
+test('one that could not do its work leaves the lease to none that only polls', async () => {
+  const [first, second] = [seek('first', true, connections, silentLog, 3_600_000), seek('second')];
+  await leads(first.leadership);
+  await standsBy(second.leadership);
+  first.leadership.giveUp();
+  await leads(second.leadership);
+  await standsBy(first.leadership);
+  second.die();
+  // it was the quickest of those that saw it free
+  await db.sql`update smslogd.leader set holder = 'polls', mirrors = false`;
+  const { leadership } = seek('polls', false);
+  await leads(leadership);
+  await leads(first.leadership);
+  await standsBy(leadership);
+  expect(first.leadership.standing).toBe('leading');
+});
+
 test('daemons none of which can do it try in turns, each later every time, and tell of that once', async () => {
   const lines: string[] = [];
   const log = pino({}, { write: (line: string) => void lines.push(line) });
