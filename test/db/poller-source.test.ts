@@ -2,7 +2,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { createPollerStore } from '../../src/poller/store.ts';
 import { describeSource } from '../../src/source.ts';
-import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { reply, startGateway, type TestGateway } from '../support/gateway.ts';
 import { insertSms, queueSize, readSms, series, startPoller, statusBecomes, type Running } from '../support/poller.ts';
 
@@ -155,17 +155,29 @@ test('at a stop an SMS that waits for its verdict behind others gets it', async 
   const claimed = async (id: string) =>
     (await db.sql`select from smslogd.sms_poll where id = ${id} and attempt > 0`).length === 1;
   const first = await insertSms(db, OVER);
-  let second = '';
-  const stopped = await db.sql.begin(async (sql) => {
-    await sql`lock table verification.verifications in access exclusive mode`;
+  // not by a lock: these are given up after two seconds
+  await db.sql.unsafe(`
+    create table held as select '${first}'::uuid as id;
+    grant select on held to public;
+    create function hold() returns trigger language plpgsql as $$ begin
+      while exists (select from held where id = new.id) loop perform pg_sleep(0.01); end loop;
+      return new;
+    end $$;
+    create trigger hold before update on verification.sms_log for each row execute function hold()`);
+  try {
     const { stop } = await start();
-    await untilLocked('the first to wait', db.sql, 'verification.verifications');
-    second = await insertSms(db, OVER);
+    const held = `select from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'`;
+    await until('the first to be held', async () => (await db.sql.unsafe(held)).length > 0);
+    const second = await insertSms(db, OVER);
     await until('the second to be claimed', () => claimed(second));
-    return { over: stop() };
-  });
-  await stopped.over;
-  for (const id of [first, second]) expect(await readSms(db, id)).toMatchObject({ gateway_status: 'Unaccepted' });
+    const over = stop();
+    await db.sql`delete from held`;
+    await over;
+    for (const id of [first, second]) expect(await readSms(db, id)).toMatchObject({ gateway_status: 'Unaccepted' });
+  } finally {
+    await db.sql`delete from held`;
+    await db.sql.unsafe('drop function hold cascade; drop table held');
+  }
 });
 
 test('the verdict does not wait for a gateway that is left alone', async () => {
