@@ -104,6 +104,10 @@ test('no hour is frozen while it waits to be counted, not the first one either',
   expect([...(await freeze())]).toEqual([{ frozen: false }]);
   await db.sql`delete from smslogd.changed_hour`;
   expect([...(await freeze())]).toEqual([{ frozen: true }]);
+  // what is frozen stays so
+  const marked = await db.sql`select frozen_before from smslogd.settings`;
+  await sql`select smslogd.freeze_hours(${at}::text::timestamptz)`;
+  expect([...(await db.sql`select frozen_before from smslogd.settings`)]).toEqual([...marked]);
 });
 
 test('rows that nothing is old enough of stay, and so does everything at a second turn', async () => {
@@ -188,6 +192,8 @@ test('a row that somebody holds is left for the next turn, and nobody is waited 
   const ids = (await old()).map(({ id }) => id as string);
   await db.sql.begin(async (tx) => {
     await tx`select from verification.sms_log where id = ${ids[0]!} for update`;
+    // what only the queue holds goes
+    expect(await tx`select from smslogd.sms_poll where id = any (${ids.slice(1)}) limit 1 for update`).toHaveLength(1);
     await retain();
     expect((await old()).map(({ id }) => id as string)).toEqual([ids[0]]);
   });
