@@ -44,6 +44,7 @@ test.each([false, true])(
       async () => await sql`select pg_sleep(${600})`,
       async () => await sql`select pg_sleep(600)`,
     ]) {
+      await expect(sql`select 1 / 0`).rejects.toMatchObject({ code: '22012' });
       const waiting = Promise.allSettled([sleep()]);
       await until('it to run', async () => (await sessions()).some(({ state }) => state === 'active'));
       await db.sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'smslogd ended'`;
