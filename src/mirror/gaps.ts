@@ -10,6 +10,8 @@ import { reportRefused } from '../reconcile/quarantine.ts';
 /** Several audit intervals: a row that was only late at one audit is checked again. */
 const SINCE_SECONDS = 900;
 export const AUDIT_MS = 180_000;
+/** The fraction of the time that an audit may spend reading the source, where rows are not known to be missing. */
+export const AUDIT_SHARE = 0.01;
 /** Set-aside rows in one statement: few, as each one that is refused again puts two errors into the server's log at most. */
 const RETRY = 16;
 /** Ids of set-aside rows that are read at once. */
@@ -20,12 +22,14 @@ export interface FillOptions {
   readonly mirrorTimeoutMs: number | undefined;
   /** the fraction of the time that may be spent reading */
   readonly share: number;
+  /** rows that are younger are compared whenever they were written; 0: only what was written since the last light audit */
+  readonly sinceSeconds?: number;
 }
 
 /** One light audit, which copies what the log lacks. While streaming there should be no gap, so one is logged. */
 export async function fillGaps(
   { deps, store, source, term }: MirrorContext,
-  { mirrorTimeoutMs, share }: FillOptions,
+  { mirrorTimeoutMs, share, sinceSeconds = SINCE_SECONDS }: FillOptions,
   signal: AbortSignal,
 ): Promise<void> {
   const { config, connections, metrics, log } = deps;
@@ -35,7 +39,7 @@ export async function fillGaps(
     config,
     source,
     {
-      sinceSeconds: SINCE_SECONDS,
+      sinceSeconds,
       mirrorTimeoutMs,
       share,
       missing: async (ids) => {

@@ -1,10 +1,11 @@
 /**
  * The mirror's second mode, while streaming is not possible: the publication is incomplete and our role may not repair it, another program reads the slot, or
- * the replication connection fails. Every few seconds a light audit copies what was written since the last one; the reconcile that is due runs beside it.
+ * the replication connection fails. Every few seconds a light audit copies what was written since the last one; the reconcile that is due runs beside it, and so do, as
+ * beside a stream, light audits of all young rows.
  */
 import type { ErrorCode } from '../errors.ts';
 import { pause, untilAborted } from '../supervise.ts';
-import { fillGaps, retryRefusedRepeatedly } from './gaps.ts';
+import { AUDIT_MS, AUDIT_SHARE, fillGaps, retryRefusedRepeatedly } from './gaps.ts';
 import { backfillGatewayIds } from '../reconcile/gateway-ids.ts';
 import { warn, type MirrorContext } from './context.ts';
 import { nextStep, type Observed } from './mode.ts';
@@ -55,9 +56,18 @@ export async function createSlotWhileReconciling(
 /** Copies what was written since the last time, again and again; `copied` is called after each. */
 async function auditRepeatedly(context: MirrorContext, signal: AbortSignal, copied?: () => void): Promise<void> {
   while (!signal.aborted) {
-    await fillGaps(context, { mirrorTimeoutMs: undefined, share: SHARE }, signal);
+    await fillGaps(context, { mirrorTimeoutMs: undefined, share: SHARE, sinceSeconds: 0 }, signal);
     copied?.();
     await pause(context.deps.reconcileMs ?? RECONCILE_MS, signal);
+  }
+}
+
+/** For rows that somebody deletes from the log. Where many rows are young this takes long, and new ones must not wait for it. */
+async function auditYoungRepeatedly(context: MirrorContext, signal: AbortSignal): Promise<void> {
+  for (;;) {
+    await pause(context.deps.auditMs ?? AUDIT_MS, signal);
+    if (signal.aborted) return;
+    await fillGaps(context, { mirrorTimeoutMs: undefined, share: AUDIT_SHARE }, signal);
   }
 }
 
@@ -108,6 +118,7 @@ export async function runReconciling(
   const tasks = [
     repair(),
     auditRepeatedly(context, signal, copied),
+    auditYoungRepeatedly(context, signal),
     retryRefusedRepeatedly(context, signal),
     watch(),
     ...(source.tracksGateway ? [backfillGatewayIds(backfill, signal)] : []),

@@ -8,7 +8,7 @@ import { describeSource } from '../source.ts';
 import { pause, untilAborted } from '../supervise.ts';
 import { backfillGatewayIds } from '../reconcile/gateway-ids.ts';
 import { startOf } from './batch.ts';
-import { AUDIT_MS, fillGaps, retryRefusedRepeatedly } from './gaps.ts';
+import { AUDIT_MS, AUDIT_SHARE, fillGaps, retryRefusedRepeatedly } from './gaps.ts';
 import type { MirrorContext } from './context.ts';
 import { retryWhileLocked } from '../postgres/briefly.ts';
 import { repairPublication, stateOf } from './publication.ts';
@@ -25,8 +25,7 @@ const SENDER_TIMEOUT_MS = 15_000;
 const WATCH_MS = 10_000;
 /** A stream that lasts this long works: a failing first write fails sooner. */
 const STABLE_MS = 5_000;
-/** The fraction of the time that an audit may spend reading the source; more if rows may be missing. */
-const AUDIT_SHARE = 0.01;
+/** The same as AUDIT_SHARE, if rows may be missing. */
 const GAP_SHARE = 0.25;
 /** Between two looks whether transactions have ended. */
 const OPEN_MS = 500;

@@ -7,6 +7,7 @@ import { migrate } from '../../src/schema/migrate.ts';
 import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
+import { OWNER } from '../support/postgres.ts';
 import { difference, insertMany, insertVerification } from '../support/verifications.ts';
 
 let db: TestDatabase;
@@ -55,6 +56,36 @@ test('a publication dropped while the daemon is down is made again and what pass
   expect(codes).toContain('publication_missing');
   expect(codes).not.toContain('rows_missing');
 });
+
+test.each([
+  ['seldom', 3_600_000],
+  ['again and again', 100],
+])(
+  'without a stream each look is at what was written since the last one; all young rows are compared %s',
+  async (_, auditMs) => {
+    await db.sql`drop publication smslogd`;
+    await db.sql.unsafe(`revoke create on database ${db.name} from public, ${OWNER}`);
+    const mirror = startMirror(db, { log, auditMs });
+    mirrors.push(mirror);
+    await insertMany(db.sql, 5);
+    await everyRowOnce();
+    const done = async () => await db.sql`select from smslogd.checkpoint where reconcile_due is null`;
+    await until('the first copy to be done', async () => (await done()).length === 1);
+    const { id } = await insertVerification(db.sql, { inserted_at: new Date().toISOString() });
+    await everyRowOnce();
+    await db.sql`delete from verification.sms_log where id = ${id}`;
+    const isLogged = async (each: string) =>
+      (await db.sql`select from verification.sms_log where id = ${each}`).length === 1;
+    if (auditMs === 100) await until('it to be found', () => isLogged(id));
+    else {
+      for (let look = 0; look < 3; look += 1) {
+        const added = await insertVerification(db.sql);
+        await until('the new row', () => isLogged(added.id));
+      }
+    }
+    expect(await isLogged(id)).toBe(auditMs === 100);
+  },
+);
 
 test('a publication dropped under a running daemon is made again and what passed is reconciled', async () => {
   await streaming();
@@ -290,4 +321,21 @@ test('after another table was put in the place of the source, its rows are mirro
   });
   await insertMany(db.sql, 5);
   await everyRowOnce();
+});
+
+test('what a light audit has compared is not compared again for one that began before it; what no transaction of this server was does not count', async () => {
+  const store = createStore(db.daemon, db.config());
+  const { term } = await store.read();
+  const [now] =
+    await db.sql`select pg_snapshot_xmin(pg_current_snapshot())::text as now, (pg_snapshot_xmin(pg_current_snapshot())::text::int8 - 1)::text as before`;
+  const saved = async (xid: string) => {
+    await store.saveAuditedXid(xid, term);
+    return (await db.sql`select audited_xid::text as xid from smslogd.checkpoint`)[0]?.['xid'] as string;
+  };
+  const { before, now: latest } = now as { before: string; now: string };
+  expect(await saved(before)).toBe(before);
+  expect(await saved(latest)).toBe(latest);
+  expect(await saved(before)).toBe(latest);
+  await db.sql`update smslogd.checkpoint set audited_xid = '1000000000000'`;
+  expect(await saved(before)).toBe(before);
 });
