@@ -229,9 +229,10 @@ select (select count(*) from fence)::int as fenced, count(*)::int as completed f
 
     /** Saves the transaction up to which a light audit found the log complete, unless one that began later has saved its own. */
     async saveAuditedXid(xid: string, term: bigint): Promise<void> {
-      await sql`update smslogd.checkpoint set audited_xid = ${xid}::text::xid8, audit_due = false
-                 where slot_name = ${slot} and term = ${String(term)}::int8 and reconcile_due is null
-                   and (audited_xid between ${xid}::text::xid8 and pg_snapshot_xmin(pg_current_snapshot())) is not true`;
+      await sql`update smslogd.checkpoint
+                   set audited_xid = case when audited_xid between ${xid}::text::xid8 and pg_snapshot_xmin(pg_current_snapshot()) then audited_xid
+                                          else ${xid}::text::xid8 end, audit_due = false
+                 where slot_name = ${slot} and term = ${String(term)}::int8 and reconcile_due is null`;
     },
 
     currentTransaction: () => currentTransaction(sql),

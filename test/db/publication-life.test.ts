@@ -119,15 +119,19 @@ test('a table that is taken out of the publication for a moment has what passed 
     await db.sql`alter publication smslogd add table verification.verifications`;
   };
   const first = await streaming();
+  // it is told after the rows were copied
+  const told = (times: number) => until('it to be told', () => lines.length >= times);
   await insertMany(db.sql, 5);
   await everyRowOnce();
   await forAMoment();
   await everyRowOnce();
+  await told(1);
   await first.streaming();
   await first.stop();
   await forAMoment();
   await streaming();
   await everyRowOnce();
+  await told(2);
   expect(lines.map((line) => (JSON.parse(line) as { code: string }).code)).toEqual(['rows_missing', 'rows_missing']);
 });
 
@@ -335,7 +339,9 @@ test('what a light audit has compared is not compared again for one that began b
   const { before, now: latest } = now as { before: string; now: string };
   expect(await saved(before)).toBe(before);
   expect(await saved(latest)).toBe(latest);
+  await db.sql`update smslogd.checkpoint set audit_due = true`;
   expect(await saved(before)).toBe(latest);
+  expect(await db.sql`select from smslogd.checkpoint where audit_due`).toHaveLength(0);
   await db.sql`update smslogd.checkpoint set audited_xid = '1000000000000'`;
   expect(await saved(before)).toBe(before);
 });
