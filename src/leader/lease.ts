@@ -139,7 +139,7 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
 
   /** Renews the lease until another daemon has it or `signal` aborts. */
   const keep = async (signal: AbortSignal, works?: () => void): Promise<void> => {
-    let failing = false;
+    let renewalFails = false;
     let told = state();
     // once, and not for each renewal: what AbortSignal.any leaves on a signal stays as long as that signal
     signal.addEventListener('abort', renewNow);
@@ -160,13 +160,13 @@ export function createLeadership(deps: LeadershipDeps): Leadership {
         }
         if (kept > (term ?? 0n)) term = kept;
         works?.();
-        failing = false;
+        renewalFails = false;
       } catch (error) {
         const problem = toSmslogdError(error);
         // what does not pass by itself
-        if (!failing && problem.reaction === 'slow') logProblem(log, 'warn', problem, { part: 'lease' });
-        else if (!failing) log.debug({ code: problem.code }, 'the lease could not be renewed');
-        failing = true;
+        if (!renewalFails && problem.reaction === 'slow') logProblem(log, 'warn', problem, { part: 'lease' });
+        else if (!renewalFails) log.debug({ code: problem.code }, 'the lease could not be renewed');
+        renewalFails = true;
       }
     }
     signal.removeEventListener('abort', renewNow);

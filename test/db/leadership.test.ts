@@ -225,13 +225,18 @@ test('one that cannot do its work leaves it to one that may; where none can, the
   await leads(third);
 });
 
+/** `from` leads and cannot do its work, so that `to` leads. */
+const passesOn = async (from: { leadership: Leadership }, to: { leadership: Leadership }) => {
+  await leads(from.leadership);
+  await standsBy(to.leadership);
+  from.leadership.giveUp();
+  await leads(to.leadership);
+  await standsBy(from.leadership);
+};
+
 test('one that could not do its work takes the lease of one that died at once', async () => {
   const [first, second] = [seek('first'), seek('second')];
-  await leads(first.leadership);
-  await standsBy(second.leadership);
-  first.leadership.giveUp();
-  await leads(second.leadership);
-  await standsBy(first.leadership);
+  await passesOn(first, second);
   second.die();
   await second.leadership.release();
   await leads(first.leadership);
@@ -240,11 +245,7 @@ test('one that could not do its work takes the lease of one that died at once', 
 
 test('one that could not do its work leaves the lease to none that only polls', async () => {
   const [first, second] = [seek('first', true, connections, silentLog, 3_600_000), seek('second')];
-  await leads(first.leadership);
-  await standsBy(second.leadership);
-  first.leadership.giveUp();
-  await leads(second.leadership);
-  await standsBy(first.leadership);
+  await passesOn(first, second);
   second.die();
   // it was the quickest of those that saw it free
   await db.sql`update smslogd.leader set holder = 'polls', mirrors = false`;
