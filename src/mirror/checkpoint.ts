@@ -6,6 +6,7 @@ import { parseLsn, type Lsn } from '../postgres/lsn.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { quoteLiteral } from '../postgres/quoting.ts';
 import { DIVISION_BY_ZERO } from '../postgres/refusal.ts';
+import { FIRST_START } from '../schema/steps.ts';
 import type { Config } from '../settings.ts';
 import type { Source } from '../source.ts';
 
@@ -24,7 +25,10 @@ export interface Checkpoint {
   readonly auditDue: boolean;
 }
 
-/** A reconcile to mark as due. `fresh`: the saved positions are invalid. `horizon`: rows older than now are not mirrored. */
+/**
+ * A reconcile to mark as due. `fresh`: the saved positions are invalid. `horizon`: rows older than now are not mirrored; nor is, at a first start, what a slot
+ * that is older has from before it.
+ */
 export interface ReconcileDue {
   readonly reason: string;
   readonly fresh: boolean;
@@ -74,10 +78,11 @@ export function createCheckpointStore(sql: Sql, config: Config) {
     /** markReconcile as statements for a larger transaction, which they fail if there is no row to mark. */
     markStatements(term: bigint, { reason, fresh, horizon }: ReconcileDue): string[] {
       const row = `slot_name = ${quoteLiteral(slot)}`;
+      const start = horizon && reason === FIRST_START ? 'least(lsn, pg_current_wal_flush_lsn())' : 'null';
       return [
         `update smslogd.checkpoint
             set term = ${String(term)}, reconcile_due = ${quoteLiteral(reason)}, reconcile_after = null, reconcile_xid = null,
-                audited_xid = pg_snapshot_xmin(pg_current_snapshot()), lsn = ${fresh ? 'null' : 'lsn'},
+                audited_xid = pg_snapshot_xmin(pg_current_snapshot()), lsn = ${fresh ? start : 'lsn'},
                 horizon = ${horizon ? 'coalesce(horizon, now())' : 'horizon'}
           where ${row} and term <= ${String(term)}`,
         `select 1 / (select count(*)::int from smslogd.checkpoint where ${row} and term = ${String(term)})`,

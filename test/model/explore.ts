@@ -174,8 +174,9 @@ function wrongIn(state: State, bounds: Bounds): string {
     const transaction = state.transactions[i]!;
     if (there >> 1 > 1) return 'a row is doubled';
     if (there > 0 && !inWal(transaction)) return 'a row is in the log that the source does not have';
-    if (there > 0 && ((state.history >> i) & 1) === 1) return 'a row is copied that SNAPSHOT=never leaves out';
-    if (slot !== null && known && durable[row] === 0 && inWal(transaction) && transaction.published) {
+    const history = ((state.history >> i) & 1) === 1;
+    if (there > 0 && history) return 'a row is copied that SNAPSHOT=never leaves out';
+    if (slot !== null && known && durable[row] === 0 && inWal(transaction) && transaction.published && !history) {
       const { at } = transaction;
       if (at >= slot.start && at < slot.confirmed) return 'a row is acknowledged that is not durable';
       if (at >= slot.start && at < checkpoint.lsn) return 'the checkpoint has passed a row that is not in the log';

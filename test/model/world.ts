@@ -7,6 +7,7 @@
  * - Transactions begin in the order of their numbers: a number is a transaction id, and stands for the time of its rows.
  */
 import type { ReconcileDue as Due } from '../../src/mirror/checkpoint.ts';
+import { FIRST_START } from '../../src/schema/steps.ts';
 import type { Life } from './life.ts';
 
 export const ABSENT = -1;
@@ -16,7 +17,7 @@ export type Fault =
   | 'the server crashes'
   | 'the slot is lost'
   | 'the slot is dropped'
-  | 'somebody makes the slot again'
+  | 'somebody makes the slot'
   | 'the checkpoint is deleted'
   | 'the publication loses the table';
 
@@ -39,6 +40,7 @@ export type Trap =
   | 'resumes a reconcile that is marked anew'
   | 'sets no horizon where the checkpoint is missing'
   | 'sets the horizon anew'
+  | 'streams what a slot has from before the first start'
   | 'forgets that an audit is due'
   | 'counts as audited what began before the end of the audit'
   | 'goes on under a checkpoint of another term'
@@ -108,7 +110,7 @@ export interface State {
   readonly lives: readonly (Life | null)[];
   readonly faults: number;
   readonly takeovers: number;
-  /** SNAPSHOT=never: transactions before `first` had begun at the first start, `history` is a mask of those that were over */
+  /** SNAPSHOT=never: transactions before `first` had begun at the first start, `history` is a mask of those that had committed or were over */
   readonly first: number;
   readonly history: number;
   readonly deleted: boolean;
@@ -192,6 +194,8 @@ export function environment(state: State, bounds: Bounds, emit: Emit): void {
   if (state.undo !== null) emit('the server flushes', { ...state, undo: null }, true);
   if (!state.published && !bounds.repairs && state.checkpoint?.identified === true)
     emit('the owner gives the publication back', { ...state, published: true, publishedSince: next - 0.5 }, true);
+  if (!state.published && !bounds.settled && state.checkpoint === null)
+    emit('the publication is made beforehand', { ...state, published: true, publishedSince: next - 0.5 }, true);
   if (state.faults === 0) return;
   const faulty: State = { ...state, faults: state.faults - 1 };
   for (const fault of bounds.faults) {
@@ -218,13 +222,16 @@ export function environment(state: State, bounds: Bounds, emit: Emit): void {
       case 'the slot is dropped':
         if (slot !== null) emit(fault, { ...faulty, slot: null }, false);
         break;
-      case 'somebody makes the slot again':
-        if (slot !== null)
-          emit(fault, { ...faulty, slot: { start: wal, confirmed: wal, lost: false, reader: ABSENT } }, false);
+      case 'somebody makes the slot':
+        emit(fault, { ...faulty, slot: { start: wal, confirmed: wal, lost: false, reader: ABSENT } }, false);
         break;
       case 'the checkpoint is deleted':
-        if (state.checkpoint !== null)
-          emit(fault, forgetPositions({ ...faulty, checkpoint: null, deleted: bounds.SNAPSHOT === 'never' }), false);
+        if (state.checkpoint !== null) {
+          // without a row in the log the next start is a first one
+          const again = state.log.every((there) => there === 0) ? { first: ABSENT, history: 0 } : {};
+          const deleted = bounds.SNAPSHOT === 'never' && !('first' in again);
+          emit(fault, forgetPositions({ ...faulty, ...again, checkpoint: null, deleted }), false);
+        }
         break;
       case 'the publication loses the table':
         if (state.published) emit(fault, { ...faulty, published: false, publishedSince: next - 0.5 }, false);
@@ -278,6 +285,12 @@ export function mark(
   const { checkpoint } = state;
   if (checkpoint === null || checkpoint.term > term) return undefined;
   const anew = trap === 'sets the horizon anew' && (horizon || checkpoint.horizon !== ABSENT);
+  const start =
+    horizon && reason === FIRST_START && trap !== 'streams what a slot has from before the first start'
+      ? checkpoint.lsn === ABSENT
+        ? state.wal
+        : Math.min(checkpoint.lsn, state.wal)
+      : ABSENT;
   const keeps = trap === 'resumes a reconcile that is marked anew';
   const marked: State = {
     ...state,
@@ -288,12 +301,12 @@ export function mark(
       after: keeps ? checkpoint.after : ABSENT,
       xid: keeps ? checkpoint.xid : ABSENT,
       audited: oldestOpen(state),
-      lsn: fresh ? ABSENT : checkpoint.lsn,
+      lsn: fresh ? start : checkpoint.lsn,
       horizon: anew || (horizon && checkpoint.horizon === ABSENT) ? begun(state) : checkpoint.horizon,
     },
   };
   if (horizon && state.first === ABSENT) {
-    const over = state.transactions.reduce((mask, each, i) => (ended(each) ? mask | (1 << i) : mask), 0);
+    const over = state.transactions.reduce((mask, each, i) => (ended(each) || inWal(each) ? mask | (1 << i) : mask), 0);
     return forgetPositions({ ...marked, first: begun(state), history: over });
   }
   return fresh ? forgetPositions(marked) : marked;

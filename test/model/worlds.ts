@@ -32,7 +32,13 @@ const world = (name: string, over: Partial<Bounds>): World => ({ name, ...BASE, 
 /** `npm test` explores these. */
 export const WORLDS: readonly World[] = [
   world('a first start, with any fault', { settled: false, faults: FAULTS }),
-  world('a first start that leaves history out', { settled: false, SNAPSHOT: 'never', faults: ['the stream is cut'] }),
+  world('a first start that leaves history out', {
+    settled: false,
+    SNAPSHOT: 'never',
+    faults: ['the stream is cut', 'somebody makes the slot'],
+    mostFaults: 2,
+    audits: 'regular',
+  }),
   world('history that stays left out, with any fault', { SNAPSHOT: 'never', rows: TWO, faults: FAULTS }),
   world('two commits back to back', { rows: TWO, faults: ['the stream is cut'], mostFaults: 2 }),
   world('a transaction of several batches', { rows: [[0, 1]], faults: ['the stream is cut', 'the server crashes'] }),
@@ -48,7 +54,7 @@ export const WORLDS: readonly World[] = [
     audits: 'regular',
   }),
   world('a slot that somebody makes again further on', {
-    faults: ['somebody makes the slot again', 'the stream is cut'],
+    faults: ['somebody makes the slot', 'the stream is cut'],
     mostFaults: 2,
     audits: 'regular',
   }),
@@ -58,7 +64,7 @@ export const WORLDS: readonly World[] = [
 export const LARGE: readonly World[] = [
   world('a slot that somebody makes again, without a regular audit', {
     rows: TWO,
-    faults: ['somebody makes the slot again', 'the stream is cut'],
+    faults: ['somebody makes the slot', 'the stream is cut'],
     mostFaults: 2,
     audits: 'due',
   }),
@@ -71,7 +77,7 @@ export const LARGE: readonly World[] = [
   world('any fault and a takeover', { faults: FAULTS, mostTakeovers: 1 }),
   world('two takeovers', { faults: ['the slot is dropped'], mostTakeovers: 2 }),
   world('a slot that a former leader wants to make late', {
-    faults: ['the slot is dropped', 'somebody makes the slot again'],
+    faults: ['the slot is dropped', 'somebody makes the slot'],
     mostFaults: 2,
     mostTakeovers: 1,
     audits: 'regular',
@@ -111,14 +117,20 @@ export const TRAPS: Readonly<Record<Trap, Partial<Bounds>>> = {
     faults: ['the checkpoint is deleted'],
   },
   'sets the horizon anew': { rows: TWO, SNAPSHOT: 'never', faults: ['the slot is dropped'] },
+  'streams what a slot has from before the first start': {
+    settled: false,
+    SNAPSHOT: 'never',
+    faults: ['somebody makes the slot'],
+    audits: 'regular',
+  },
   'forgets that an audit is due': {
     rows: TWO,
-    faults: ['somebody makes the slot again', 'the stream is cut'],
+    faults: ['somebody makes the slot', 'the stream is cut'],
     mostFaults: 2,
     audits: 'due',
   },
   'counts as audited what began before the end of the audit': {
-    faults: ['somebody makes the slot again'],
+    faults: ['somebody makes the slot'],
     audits: 'regular',
   },
   'goes on under a checkpoint of another term': {
