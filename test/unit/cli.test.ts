@@ -7,6 +7,9 @@ import { allCommands } from '../../src/commands/list.ts';
 import { near, nearest } from '../../src/nearest.ts';
 import { VERSION } from '../../src/package.ts';
 
+/** Read before the first test, whose time it would take: nearly all files of the program, while every other worker begins, too. */
+const COMMANDS = await allCommands();
+
 async function run(words: string[], env: NodeJS.ProcessEnv = {}, size?: { columns: number; rows: number }) {
   const out: string[] = [];
   const err: string[] = [];
@@ -93,7 +96,7 @@ test.skipIf(!found('zsh'))(
       expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
       return stdout.trimEnd().split('\n');
     };
-    const names = (await allCommands()).map(([name, { summary }]) => `${name}:${summary}`);
+    const names = COMMANDS.map(([name, { summary }]) => `${name}:${summary}`);
     expect(complete('smslogd', '')).toEqual([...names, '--help:all commands', '--version:the version']);
     expect(complete('smslogd', 'completion', '')).toEqual(['bash:SHELL', 'zsh:SHELL', 'fish:SHELL', HELP.join(':')]);
     expect(complete('smslogd', 'migrate', '--')).toContain(`--role:${ROLE}`);
@@ -111,7 +114,7 @@ test.skipIf(!found('fish'))(
       expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
       return stdout.trimEnd().split('\n');
     };
-    const names = (await allCommands()).map(([name, { summary }]) => `${name}\t${summary}`);
+    const names = COMMANDS.map(([name, { summary }]) => `${name}\t${summary}`);
     expect(complete('smslogd ').toSorted()).toEqual(names.toSorted());
     expect(complete('smslogd --v')).toEqual(['--version\tthe version']);
     expect(complete('smslogd completion ')).toEqual(['bash\tSHELL', 'fish\tSHELL', 'zsh\tSHELL']);
@@ -141,7 +144,7 @@ test('--version is there on the program and on a command', async () => {
 });
 
 test('on a terminal no line of any help is wider than it', async () => {
-  for (const words of [['--help'], ...(await allCommands()).map(([name]) => [name, '--help'])]) {
+  for (const words of [['--help'], ...COMMANDS.map(([name]) => [name, '--help'])]) {
     const { out } = await run(words, {}, { columns: 80, rows: 24 });
     expect(out.split('\n').filter((line) => line.length > 80)).toEqual([]);
   }
