@@ -97,7 +97,7 @@ create table if not exists smslogd.leader (
   renewed_at timestamptz not null,
   expires_at timestamptz not null
 ) with (fillfactor = 20);
-comment on table smslogd.leader is 'Which daemon leads: a lease, renewed each second. Only the leader mirrors, audits, counts, repairs the queue and applies retention';
+comment on table smslogd.leader is 'Which daemon leads: a lease, renewed every one and a half seconds. Only the leader mirrors, audits, counts, repairs the queue and applies retention';
 comment on column smslogd.leader.term is 'Raised when the lease changes hands and when the leader''s mirror starts over: the fence of its writes';
 comment on column smslogd.leader.holder is 'Host, process id and a random word of the daemon; null: it was given back';
 comment on column smslogd.leader.mirrors is 'False: its LOOPS has no mirror; a daemon that mirrors takes the lease at once';
