@@ -36,8 +36,9 @@ language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifi
       select format('body of function %s', p.oid::regprocedure), pg_get_function_sqlbody(p.oid)
         from pg_proc p where p.pronamespace = 'smslogd'::regnamespace and p.prosqlbody is not null
       union all
-      -- another major version, or a restore, writes the text of a view or of such a body in its own way
-      select 'server', concat_ws('|', current_setting('server_version_num')::int / 10000, 'smslogd.installed'::regclass::oid)
+      -- another major version, a restore or pg_upgrade writes the text of a view or of such a body in its own way
+      select 'server', concat_ws('|', current_setting('server_version_num')::int / 10000, 'smslogd.installed'::regclass::oid, system_identifier)
+        from pg_control_system()
     ) o
 $$;
 
