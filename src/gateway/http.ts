@@ -66,23 +66,16 @@ export function createPoster(
   const pool = PROXIES.some((name) => (process.env[name] ?? '') !== '')
     ? new EnvHttpProxyAgent({ ...options, requestTls: { ...tls } })
     : new Pool(address.origin, options);
-  let closed = false;
   const path = `${address.pathname}${address.search}`;
   return {
     post: (headers, body, again) =>
       new Promise((resolve) => {
         const request = { origin: address.origin, method: 'POST', path, headers, body } as const;
-        const send = () => {
-          if (!closed) pool.dispatch(request, reply);
-          return !closed;
-        };
+        const send = () => void pool.dispatch(request, reply);
         const reply = new Reply(resolve, deadlines, again ? send : undefined);
-        pool.dispatch(request, reply);
+        send();
       }),
-    close: () => {
-      closed = true;
-      return pool.destroy();
-    },
+    close: () => pool.destroy(),
   };
 }
 
@@ -103,7 +96,7 @@ function connectorOf(tls: GatewayTls, timeout: number): buildConnector.connector
 class Reply implements Dispatcher.DispatchHandler {
   private readonly resolve: (exchange: Exchange) => void;
   private readonly deadline: Deadline;
-  private again: (() => boolean) | undefined;
+  private again: (() => void) | undefined;
   private controller: Dispatcher.DispatchController | undefined;
   private over = false;
   private status = 0;
@@ -111,7 +104,7 @@ class Reply implements Dispatcher.DispatchHandler {
   private date: string | undefined;
   private body: Uint8Array = NOTHING;
 
-  constructor(resolve: (exchange: Exchange) => void, deadlines: Deadlines, again: (() => boolean) | undefined) {
+  constructor(resolve: (exchange: Exchange) => void, deadlines: Deadlines, again: (() => void) | undefined) {
     this.resolve = resolve;
     this.again = again;
     this.deadline = deadlines.begin(() => {
@@ -160,7 +153,8 @@ class Reply implements Dispatcher.DispatchHandler {
     // the gateway closed an idle connection while we were writing: no answer had started, and a status request is safe to repeat
     if (again !== undefined && this.status === 0 && isReset(error) && !this.late()) {
       this.again = undefined;
-      if (again()) return;
+      again();
+      return;
     }
     // for other statuses than 200 the head is enough: the body may be long, or truncated
     this.ended(this.status === 0 || this.status === 200 ? exchangeOf(error) : this.response(NOTHING));

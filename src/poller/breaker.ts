@@ -22,7 +22,7 @@ export interface Breaker {
   remaining(now: number): number;
   /** a request ended that started at `startedAt`; true if the breaker opened or closed */
   note(event: BreakerEvent, startedAt: number, now: number, retryAfterMs?: number): boolean;
-  /** the credentials changed: if the old ones were refused, the breaker becomes half-open */
+  /** the credentials changed that were refused: half-open, but for a Retry-After */
   retry(now: number): void;
   /** an operator wants it half-open now, whatever it was opened for */
   tryNow(now: number): void;
@@ -40,7 +40,6 @@ export function createBreaker(): Breaker {
   let inARow = 0;
   let faultOpenings = 0;
   let refusals = 0;
-  let refused = false;
   let pausedUntil = -Infinity;
   const open = (now: number, ms: number) => {
     until = Math.max(until ?? 0, now + ms);
@@ -57,13 +56,11 @@ export function createBreaker(): Breaker {
         if (stale) return false;
         open(now, doubling(REFUSAL, refusals));
         refusals += 1;
-        refused = true;
         return true;
       }
       if (retryAfterMs !== undefined && retryAfterMs > 0 && event === 'fault') {
         const end = now + Math.min(retryAfterMs, LONGEST_RETRY_AFTER);
-        if (end <= pausedUntil && before === 'open') return false;
-        pausedUntil = end;
+        pausedUntil = Math.max(pausedUntil, end);
         open(now, end - now);
         return before !== 'open';
       }
@@ -75,22 +72,19 @@ export function createBreaker(): Breaker {
         changedAt = now;
         faultOpenings = 0;
         refusals = 0;
-        refused = false;
         return true;
       }
       inARow += 1;
       if (before === 'open' || (before === 'closed' && inARow < FAULTS_IN_A_ROW)) return false;
       open(now, doubling(FAULT, faultOpenings));
       faultOpenings += 1;
-      refused = false;
       return true;
     },
     retry(now) {
-      if (!refused || breaker.state(now) !== 'open') return;
+      if (breaker.state(now) !== 'open') return;
       until = Math.max(now, pausedUntil);
       changedAt = now;
       refusals = 0;
-      refused = false;
     },
     tryNow(now) {
       if (breaker.state(now) !== 'open') return;
@@ -99,7 +93,6 @@ export function createBreaker(): Breaker {
       changedAt = now;
       refusals = 0;
       faultOpenings = 0;
-      refused = false;
     },
   };
   return breaker;

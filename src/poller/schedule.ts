@@ -25,13 +25,12 @@ const ROOT_FACTOR = 3.5;
 export const LATE_SHARE = 0.03;
 
 /**
- * Milliseconds until the next request for an SMS that is `ageMs` old (negative: 0). `random`, from 0 to 1, adds a jitter of ±10 %, so that SMS of one moment
- * spread out.
+ * Milliseconds until the next request for an SMS that is `ageMs` old (negative: the shortest). `random`, from 0 to 1, adds a jitter of ±10 %, so that SMS of
+ * one moment spread out.
  */
 export function gapAt(ageMs: number, random: number): number {
-  const age = Math.max(0, ageMs);
-  const root = 1_000 * ROOT_FACTOR * Math.cbrt(age / 1_000);
-  const gap = Math.max(FIRST_REQUEST_MS, Math.min(age * EARLY_SHARE, root), age * LATE_SHARE);
+  const root = 1_000 * ROOT_FACTOR * Math.cbrt(ageMs / 1_000);
+  const gap = Math.max(FIRST_REQUEST_MS, Math.min(ageMs * EARLY_SHARE, root), ageMs * LATE_SHARE);
   return jitter(gap, random);
 }
 

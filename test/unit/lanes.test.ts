@@ -18,7 +18,7 @@ test('a scan starts a minute before the oldest of the last claim, and once a min
   expect(lanes.floors(0)).toEqual(UNBOUNDED);
   lanes.claimed([row(0, 100_000)], WANTED, 0);
   expect(lanes.floors(20)).toEqual([40_000, null, null]);
-  lanes.claimed([row(0, 200_000)], WANTED, 20);
+  lanes.claimed([row(0, 200_000), row(0, 210_000)], WANTED, 20);
   expect(lanes.floors(59_999)).toEqual([140_000, null, null]);
   expect(lanes.floors(60_000)).toEqual(UNBOUNDED);
 });

@@ -6,6 +6,7 @@ import { createRate } from '../../src/poller/rate.ts';
 import { createThrottle } from '../../src/poller/throttle.ts';
 import { silentLog } from '../../src/log.ts';
 import { createMetrics } from '../../src/metrics.ts';
+import type { Credentials } from '../../src/gateway/credentials.ts';
 import type { Outcome } from '../../src/poller/outcome.ts';
 import type { Claimed } from '../../src/poller/queue.ts';
 
@@ -149,4 +150,27 @@ test('a refused login says nothing of how much the gateway can take, an overload
   expect(await limitAfter({ ...nothing, result: 'ok', breaker: 'answer' })).toBe(9);
   expect(await limitAfter({ ...nothing, result: 'unauthorized', breaker: 'unauthorized' })).toBe(8);
   expect(await limitAfter({ ...nothing, result: 'http_5xx', breaker: 'fault', overload: true })).toBe(4);
+});
+
+test('another login is tried at once where the last one was refused, and where the gateway fails it changes nothing', () => {
+  const first = { login: 'login', password: 'first' };
+  const next = { login: 'login', password: 'next' };
+  const sizeAfter = (outcome: Outcome, ...logins: Credentials[]) => {
+    const deps = { metrics: createMetrics('test'), log: silentLog };
+    const throttle = createThrottle(deps, { ceiling: 64, perSecond: 0 }, () => 1);
+    throttle.began(1);
+    throttle.ended(outcome, 1, false, first);
+    for (const login of logins) throttle.login(login);
+    return throttle.size();
+  };
+  const refusal = { again: 'now', overload: false, result: 'unauthorized', breaker: 'unauthorized' } as const;
+  const pause = {
+    again: 'schedule',
+    overload: true,
+    result: 'http_5xx',
+    breaker: 'fault',
+    retryAfterMs: 9_000,
+  } as const;
+  expect([sizeAfter(refusal, first), sizeAfter(refusal, next)]).toEqual([0, 1]);
+  expect(sizeAfter(pause, first, next)).toBe(0);
 });

@@ -380,6 +380,7 @@ describe('dates', () => {
     'Wed, 28 Mar 2007 12:35:00 +1500',
     'Wed, 28 Mar 2007 12:35:00 +0360',
     'Wed, 28 Mar 0007 12:35:00 +0300',
+    'Wed, 28 Mar 2207 12:35:00 +0300',
     'Wed, 28 Mar 2007 12:35:00 EST',
   ])('%s is no date', (text) => {
     expect(parseDate(text)).toBeUndefined();

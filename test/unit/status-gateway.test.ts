@@ -294,6 +294,21 @@ test('a connection that does not come about is left when the time of its request
   await expect.poll(() => closed, { timeout: 5_000 }).toBe(true);
 });
 
+test('the time limit of a request goes with it, whatever it ends with', async () => {
+  let limits = 0;
+  const deadlines = {
+    begin: () => {
+      limits += 1;
+      return { endsAt: Infinity, end: () => void (limits -= 1) };
+    },
+  };
+  const server = await scripted(({ id }) => (id === ID ? reply(id, 'Delivered') : 'reset'));
+  const poster = createPoster(new URL(server.url), 1, 10_000, deadlines);
+  closers.push(() => poster.close());
+  const kindOf = async (id: string) => (await poster.post({}, `<request id="${id}">status</request>`, true)).kind;
+  expect([await kindOf(ID), await kindOf('1'), limits]).toEqual(['response', 'network', 0]);
+});
+
 test('what a frozen process finds past its time is not asked: the SMS may be with another daemon', async () => {
   const over = { begin: () => ({ endsAt: performance.now() - 1, end: () => {} }) };
   const server = await scripted(() => 'reset');
