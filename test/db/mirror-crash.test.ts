@@ -578,6 +578,10 @@ test('after a teardown a daemon that goes on writes, copies and completes nothin
   await db.sql`insert into verification.sms_log (id, phone_number, type) values (${id}, '+380000000001', 'verification')`;
   await stepsDown(store.fillGatewayIds(source, [id], term));
   expect(await db.sql`select from verification.sms_log where gateway_id is not null`).toHaveLength(0);
+  // nor one that knows where the marked row is
+  const next = await store.acquire(await nextTerm(db.sql));
+  await stepsDown(store.write(batchOf(randomUUID()), next.term));
+  expect(await logged()).toBe(1);
 });
 
 test('two daemons: one streams, the other stands by and takes over when the first stops', async () => {

@@ -5,14 +5,14 @@ import { FULL, gather } from '../../src/mirror/batch.ts';
 import type { Tuple } from '../../src/replication/pgoutput.ts';
 import { tupleOf } from '../support/pgoutput.ts';
 
-const row = (id: string, code = '1234'): Tuple =>
+const row = (id: string, code = '1234', gatewayStatus = 'Accepted'): Tuple =>
   tupleOf({
     id,
     phone: '+380000000001',
     code,
     insertedAt: '2026-11-20 10:00:00',
     gatewayId: '1',
-    gatewayStatus: 'Accepted',
+    gatewayStatus,
   });
 const lsn = (value: number) => BigInt(value) as Lsn;
 
@@ -22,9 +22,13 @@ test('a transaction is skipped iff its commit_lsn is below the held position, st
       const gathering = gather(lsn(held));
       gathering.begin(lsn(commitLsn), 0n);
       gathering.insert(row('a'));
+      gathering.large('b');
+      gathering.partial('c');
+      expect(gathering.size).toBe(commitLsn < held ? 0 : 3);
       gathering.commit(lsn(commitLsn + 10), 0n);
       const batch = gathering.take();
       expect(batch.rows.length).toBe(commitLsn < held ? 0 : 1);
+      expect([...batch.large, ...batch.partial]).toEqual(commitLsn < held ? [] : ['b', 'c']);
       expect(batch.skipped).toBe(commitLsn < held ? 1 : 0);
       expect(batch.end).toBe(commitLsn < held ? undefined : lsn(commitLsn + 10));
     }),
@@ -120,13 +124,25 @@ test('a transaction that is still coming is as old as its commit, from its first
 });
 
 test('columns that were gone are told with the end of their transaction, once', () => {
-  const gathering = gather(ZERO_LSN);
+  const gathering = gather(lsn(10));
   gathering.begin(lsn(10), 0n);
   gathering.unreadable(['code']);
   expect(gathering.take().unreadable).toEqual([]);
   gathering.commit(lsn(15), 0n);
   expect(gathering.take().unreadable).toEqual(['code']);
+  // the log holds what comes again
+  gathering.begin(lsn(5), 0n);
+  gathering.unreadable(['code']);
+  gathering.commit(lsn(8), 0n);
   gathering.begin(lsn(20), 0n);
   gathering.commit(lsn(25), 0n);
   expect(gathering.take().unreadable).toEqual([]);
+});
+
+test('a status word that is not known is told of each row that has it', () => {
+  const told: string[] = [];
+  const gathering = gather(ZERO_LSN, { unknownWord: (...words) => told.push(...words) });
+  gathering.begin(lsn(10), 0n);
+  for (const id of ['a', 'b']) gathering.insert(row(id, '1234', 'Odd'));
+  expect(told).toEqual(['a', 'Odd', 'b', 'Odd']);
 });

@@ -1,3 +1,4 @@
+import { getEventListeners } from 'node:events';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 
 beforeEach(() => {
@@ -35,12 +36,15 @@ test('waits that begin at different moments end together, each at a beat before 
 
 test('a wait for which the process stood still too long ends with the next beat', async () => {
   const { beatBefore } = await import('../../src/beat.ts');
+  const { signal } = new AbortController();
   let ended = false;
-  void beatBefore(60_000, new AbortController().signal).then(() => (ended = true));
+  void beatBefore(60_000, signal).then(() => (ended = true));
   const now = performance.now();
   vi.spyOn(performance, 'now').mockReturnValue(now + 3_600_000);
   await vi.advanceTimersByTimeAsync(500);
   expect(ended).toBe(true);
+  // signals live as long as the daemon
+  expect(getEventListeners(signal, 'abort')).toEqual([]);
 });
 
 test('an abort ends a wait at once, also one that comes before it', async () => {

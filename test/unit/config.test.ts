@@ -110,6 +110,7 @@ test('a text in a file keeps its blanks, an unreadable file is named with the re
       `IP2SMS_PASSWORD_FILE: ${join(folder, 'absent')} cannot be read: no such file`,
     );
     expect(problemsOf({ IP2SMS_PASSWORD_FILE: folder })).toContain('cannot be read: it is a directory');
+    expect(problemsOf({ IP2SMS_CERT_FILE_FILE: folder, IP2SMS_KEY_FILE: path })).not.toContain('is required with');
     expect(problemsOf({ IP2SMS_CA_FILE: folder })).toContain(
       `IP2SMS_CA_FILE: must be a file that can be read; ${folder}: it is a directory`,
     );

@@ -122,3 +122,13 @@ test.each([
   } else if (body !== HUGE) socket.resume();
   await expect(until('the connection to be ended', async () => (await connections()) === 0)).resolves.toBeUndefined();
 });
+
+test('a connection that has asked for nothing yet is heard after the time of an answer', async () => {
+  await serve({ answerMs: 200 }, HUGE);
+  const quiet = await client();
+  await client(GET);
+  await until('the one that does not read to be ended', async () => (await connections()) === 1);
+  quiet.write(GET);
+  const [piece] = (await once(quiet, 'data')) as [Buffer];
+  expect(piece.toString('latin1', 0, 15)).toBe('HTTP/1.1 200 OK');
+});

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { pino } from 'pino';
 import { expect, test, vi } from 'vitest';
-import { SmslogdError, toSmslogdError } from '../../src/errors.ts';
+import { SmslogdError, toSmslogdError, type ErrorCode } from '../../src/errors.ts';
 import { silentLog } from '../../src/log.ts';
 import { MIRRORED_COLUMNS } from '../../src/source.ts';
 import { backoff, pauseAfter, supervise } from '../../src/supervise.ts';
@@ -30,7 +30,8 @@ test('a loop that fails is begun again until it works, after the wait of its bac
   expect(began[2]! - began[1]!).toBeGreaterThan(98);
 });
 
-test('of failures in turns each is logged once, and once more after a recovery', async () => {
+/** The codes of the lines while a loop fails as `turn` does, whose `stop` is called in one of its turns. */
+async function logged(turn: (turns: number, works: () => void, stop: () => void) => Promise<ErrorCode>) {
   const codes: unknown[] = [];
   const log = pino(
     { level: 'info' },
@@ -38,18 +39,34 @@ test('of failures in turns each is logged once, and once more after a recovery',
   );
   const stop = new AbortController();
   let turns = 0;
-  const failing = async (works: () => void) => {
-    turns += 1;
-    if (turns === 6) works();
-    if (turns === 8) stop.abort();
-    throw new SmslogdError(turns % 2 === 0 ? 'stream_ended' : 'stepped_down', 'no');
+  const loop = async (_: AbortSignal, works: () => void) => {
+    throw new SmslogdError(await turn((turns += 1), works, () => stop.abort()), 'no');
   };
-  vi.useFakeTimers();
-  const done = supervise({ name: 'test', log }, (_, works) => failing(works), stop.signal);
-  await vi.runAllTimersAsync();
-  vi.useRealTimers();
-  await done;
-  expect(codes).toEqual(['stepped_down', 'stream_ended', 'stream_ended', 'stepped_down']);
+  // no wait
+  vi.spyOn(Math, 'random').mockReturnValue(-1);
+  await supervise({ name: 'test', log }, loop, stop.signal);
+  vi.restoreAllMocks();
+  return codes;
+}
+
+test('of failures in turns each is logged once, and once more after a recovery or a minute; after an abort none is', async () => {
+  const codes = await logged(async (turns, works, stop) => {
+    if (turns === 3) vi.spyOn(performance, 'now').mockReturnValue(performance.now() + 61_000);
+    if (turns === 6) works();
+    if (turns < 8) return turns % 2 === 0 ? 'stream_ended' : 'stepped_down';
+    stop();
+    return 'slot_busy';
+  });
+  const both = ['stepped_down', 'stream_ended'];
+  expect(codes).toEqual([...both, ...both, ...both.toReversed()]);
+});
+
+test('standing by is logged once, however long it lasts', async () => {
+  const codes = await logged(async (turns, _, stop) => {
+    if (turns === 25) stop();
+    return 'stepped_down';
+  });
+  expect(codes).toEqual(['stepped_down']);
 });
 
 test('a fatal failure is thrown at once, and standing by is no failure', async () => {
