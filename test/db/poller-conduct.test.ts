@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { createDatabase, until, untilNone, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, untilLocked, untilNone, type TestDatabase } from '../support/database.ts';
 import { reply, startGateway, type TestGateway } from '../support/gateway.ts';
 import { queueSize, series, startPoller, type Running } from '../support/poller.ts';
 
@@ -127,4 +127,43 @@ test('a password that is corrected is tried at once, also where a symbolic link 
     vi.unstubAllEnvs();
     rmSync(directory, { recursive: true });
   }
+});
+
+test('while answers cannot be written SMS are asked for until two thousand of them wait, and then no more', async () => {
+  await db.sql`insert into verification.sms_log (phone_number, type, gateway_id, gateway_status, inserted_at)
+               select '+380000000001', 'text', (7001000 + i)::text, 'Accepted', now() - interval '3 seconds' from generate_series(1, 2800) i`;
+  await db.sql.begin(async (sql) => {
+    await sql`lock table verification.sms_log in exclusive mode`;
+    await start();
+    let last = { asked: 0, beats: 0 };
+    await until('the poller to turn without a question', () => {
+      const asked = gateway.asked.length;
+      if (asked > last.asked) last = { asked, beats: running.beats };
+      return asked >= 2_000 && running.beats >= last.beats + 20;
+    });
+    // beside them two batches are being written, and the last claim has had all places
+    expect(last.asked).toBeLessThanOrEqual(2_000 + 2 * 200 + 64);
+  });
+  await allAnswered();
+  expect(gateway.asked).toHaveLength(3_000);
+});
+
+test('of a claim that took half of its lease nothing is asked for: its SMS are given back, and claimed again', async () => {
+  const attempts: unknown[] = [];
+  gateway.script = async ({ id }) => {
+    attempts.push((await db.sql`select attempt from smslogd.sms_poll where gateway_id = ${id}`)[0]?.['attempt']);
+    return reply(id, 'Delivered');
+  };
+  let late = 0;
+  const now = performance.now.bind(performance);
+  vi.spyOn(performance, 'now').mockImplementation(() => now() + late);
+  await db.sql.begin(async (sql) => {
+    await sql`lock table smslogd.sms_poll in access exclusive mode`;
+    await start();
+    await untilLocked('the claim', db.sql, 'smslogd.sms_poll');
+    late = 6_000;
+  });
+  await allAnswered();
+  vi.restoreAllMocks();
+  expect(attempts.filter((attempt) => attempt === 2)).toHaveLength(8);
 });

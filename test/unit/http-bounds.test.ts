@@ -1,13 +1,14 @@
 import type { Server } from 'node:http';
 import { connect, type AddressInfo, type Socket } from 'node:net';
 import { once } from 'node:events';
-import { afterEach, expect, test } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 import { BOUNDS, boundedServer } from '../../src/http/bounds.ts';
 import { until } from '../support/database.ts';
 
 let server: Server;
 let clients: Socket[] = [];
 afterEach(async () => {
+  vi.restoreAllMocks();
   for (const client of clients) client.destroy();
   clients = [];
   server.closeAllConnections();
@@ -131,4 +132,17 @@ test('a connection that has asked for nothing yet is heard after the time of an 
   quiet.write(GET);
   const [piece] = (await once(quiet, 'data')) as [Buffer];
   expect(piece.toString('latin1', 0, 15)).toBe('HTTP/1.1 200 OK');
+});
+
+test('what has gone takes no place, and after each check as much pipelined as before is answered', async () => {
+  await serve({ connections: 3, pipelined: 4, idleMs: 100 });
+  const rests = vi.spyOn(globalThis, 'clearInterval');
+  const all = async () => answersIn(await read(await client(GET.repeat(4)))) === 4;
+  expect(await all()).toBe(true);
+  await until('the checks to rest', () => rests.mock.calls.length > 0);
+  const quiet = await client();
+  for (let i = 0; i < 4; i += 1) await until('all to be answered', all);
+  quiet.write(GET);
+  const [piece] = (await once(quiet, 'data')) as [Buffer];
+  expect(piece.toString()).toContain('200 OK');
 });
