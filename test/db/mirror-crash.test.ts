@@ -217,6 +217,26 @@ test('a crash in the middle of a big transaction writes every row once', async (
   expect(await difference(db.sql)).toEqual({ missing: 0, surplus: 0 });
 });
 
+test('a crash between the parts of a batch of which a row is refused leaves the checkpoint behind all of them', async () => {
+  const ids = [randomUUID(), randomUUID(), randomUUID()].toSorted();
+  await db.sql.unsafe(`alter table verification.sms_log add constraint no check (id <> '${ids[1]}')`);
+  const direct = openDirect(db.config(), { name: 'test' });
+  const row: typeof direct.row = async (text, parameters) => {
+    if ((await logged()) > 0) throw new Error('crash');
+    return await direct.row(text, parameters);
+  };
+  const write = async (sink?: { row: typeof row }) => {
+    const store = createStore(db.daemon, db.config(), sink);
+    await store.read();
+    const { term } = await store.acquire(await nextTerm(db.sql));
+    return await store.write(batchOf(...ids), term);
+  };
+  await expect(write({ row })).rejects.toThrow('crash');
+  expect([await logged(), await checkpoint()]).toEqual([1, null]);
+  expect(await write()).toMatchObject({ inserted: 1, duplicates: 1, refused: [ids[1]] });
+  expect([await logged(), await checkpoint()]).toEqual([2, '0/10']);
+});
+
 const stepsDown = (work: Promise<unknown>) => expect(work).rejects.toMatchObject({ code: 'stepped_down' });
 
 test('an older daemon cannot write behind its successor: not the checkpoint, and no row', async () => {
