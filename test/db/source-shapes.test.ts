@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import type { TransactionSql } from 'postgres';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { openDatabase } from '../../src/postgres/pools.ts';
+import type { Batch } from '../../src/mirror/batch.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { lackingPrivileges } from '../../src/doctor/privileges.ts';
 import { DAEMON_ROLE } from '../../src/demo/roles.ts';
@@ -34,10 +35,14 @@ create table verification.verifications (
   gateway_status varchar(255), attempts_count integer default 0, inserted_at timestamp not null)`;
 
 /** Makes the source by `ddl`, migrates, and starts the mirror. */
-async function begin(ddl: string, env: Record<string, string> = {}, auditMs?: number): Promise<void> {
+async function begin(
+  ddl: string,
+  env: Record<string, string> = {},
+  options: Parameters<typeof startMirror>[1] = {},
+): Promise<void> {
   await db.owner.sql.unsafe(ddl);
   await migrate(db.owner.config(env), { role: DAEMON_ROLE, say: () => {} });
-  mirror = startMirror(db, { env, ...(auditMs === undefined ? {} : { auditMs }) });
+  mirror = startMirror(db, { env, ...options });
   await mirror.streaming();
 }
 
@@ -306,7 +311,7 @@ test('a partition that comes with rows, which nothing streams, has them copied b
     create table verification.verifications (id uuid not null, phone_number text not null, code integer not null, inserted_at timestamp not null, primary key (id, inserted_at)) partition by range (inserted_at);
     create table verification.v_old (like verification.verifications including all);
     insert into verification.v_old select gen_random_uuid(), '+380000000001', 1234, '2020-01-01' from generate_series(1, 3)`);
-  await begin('select 1', {}, 300);
+  await begin('select 1', {}, { auditMs: 300 });
   const audited = async () =>
     (await db.owner.sql`select audited_xid::text as xid from smslogd.checkpoint`)[0]?.['xid'] as string;
   const before = await audited();
@@ -392,6 +397,30 @@ test('a table or a column that is renamed for a moment loses no row and no text'
   await has(2);
   const bodies = (await rows()).map((row) => (row as { body?: string }).body);
   expect(bodies).toEqual(Array.from({ length: 2 }, () => 'Код авторизації дій в системі eHealth: 1234'));
+});
+
+test('for a row of which the stream lacks a column, and that cannot be read, a reconcile is due under a term of its own before its position is acknowledged', async () => {
+  const checkpoint = async () => {
+    const [row] = await db.sql`select term::text, reconcile_due as due from smslogd.checkpoint`;
+    return row as { term: string; due: string | null };
+  };
+  const seen: Awaited<ReturnType<typeof checkpoint>>[] = [];
+  const afterCommit = async ({ partial }: Batch) => {
+    if (partial.length > 0) seen.push(await checkpoint());
+  };
+  await begin(STANDARD, {}, { failpoints: { afterCommit } });
+  await until('the first reconcile to be done', async () => (await checkpoint()).due === null);
+  const { term } = await checkpoint();
+  await db.owner.sql.begin(async (tx) => {
+    await tx`alter table verification.verifications rename column code to otp`;
+    await insertInto(tx, 'verifications', 'otp');
+    // as if it were not seen yet
+    await tx`delete from verification.verifications`;
+    await tx`alter table verification.verifications rename column otp to code`;
+  });
+  await until('the batch', () => seen.length > 0);
+  expect(seen[0]!.due).toBe('a needed column was gone');
+  expect(seen[0]!.term).not.toBe(term);
 });
 
 const withIdentity = (identity: string) => `
