@@ -25,6 +25,7 @@ import { observed, type Waiting } from './observed.ts';
 import { isPooled } from './pooler.ts';
 import { directly, dropConnections, openDatabase, type Sql } from './pools.ts';
 import { soleSession } from './sole-session.ts';
+import { RUNS } from './transactions.ts';
 
 /** One connection each. */
 const PURPOSES = [
@@ -121,8 +122,8 @@ export function openConnections(config: Config, options: Options = {}): Connecti
   };
   /** Every other session of a purpose, or of all ('%'). */
   const sessionsOf = (purpose: string) =>
-    `select pid from pg_stat_activity
-      where application_name like 'smslogd ${purpose} ${tag}' and pid <> pg_backend_pid() and (state <> 'idle' or not ${pooled()})`;
+    `select pid from pg_stat_activity a
+      where application_name like 'smslogd ${purpose} ${tag}' and pid <> pg_backend_pid() and (${RUNS} or not ${pooled()})`;
   const control = pool(
     'control',
     soleSession(() => sessionsOf('control'), pooled),
@@ -159,12 +160,10 @@ export function openConnections(config: Config, options: Options = {}): Connecti
   const stalled = ({ statements }: Lane, ms: number): object[] =>
     [...statements].filter(([, sent]) => since(sent) > ms).map(([statement]) => statement);
   const longest = () => Math.max(0, ...[...others].flatMap(({ statements }) => [...statements.values()].map(since)));
-  /** The state of another role's session is hidden, its locks are not: only what runs a statement has any. */
   const active = async () =>
     (
       await control<{ name: string }[]>`
-        select application_name as name from pg_stat_activity a where application_name like ${`smslogd % ${tag}%`}
-           and coalesce(state <> 'idle', exists (select from pg_locks l where l.pid = a.pid))`
+        select application_name as name from pg_stat_activity a where application_name like ${`smslogd % ${tag}%`} and ${control.unsafe(RUNS)}`
     ).map(({ name }) => name);
   const replication = (purpose: string): Opening => ({
     name: `${purpose} ${tag} ${config.SLOT_NAME}`,

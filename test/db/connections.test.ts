@@ -152,20 +152,27 @@ async function loginsLost(lose: () => void, over: (letIn: number, waits: boolean
   return letIn.size - standing;
 }
 
-test('of some connections those whose path died are cut, their sessions end, and the other stays', async () => {
-  const dead = [await pidOf('claim'), await sinkPid()];
-  proxy.stall();
-  const control = await pidOf('control');
-  watch();
-  const waiting = await Promise.allSettled([connections.claim`select 1`, connections.apply.row('select 1', [])]);
-  expect(waiting).toMatchObject(waiting.map(() => ({ reason: { code: 'CONNECTION_CLOSED' } })));
-  expect(await pidOf('control')).toBe(control);
-  expect(dead).not.toContain(await pidOf('claim'));
-  expect(dead).not.toContain(await sinkPid());
-  await until('the sessions of the dead connections to end', async () =>
-    (await sessions()).every(({ pid }) => !dead.includes(pid)),
-  );
-});
+test.each([
+  ['', 'on'],
+  [' on a server that does not track what sessions do', 'off'],
+])(
+  'of some connections those whose path died are cut, their sessions end, and the other stays%s',
+  async (_, tracks) => {
+    await db.sql.unsafe(`alter database ${db.name} set track_activities = ${tracks}`);
+    const dead = [await pidOf('claim'), await sinkPid()];
+    proxy.stall();
+    const control = await pidOf('control');
+    watch();
+    const waiting = await Promise.allSettled([connections.claim`select 1`, connections.apply.row('select 1', [])]);
+    expect(waiting).toMatchObject(waiting.map(() => ({ reason: { code: 'CONNECTION_CLOSED' } })));
+    expect(await pidOf('control')).toBe(control);
+    expect(dead).not.toContain(await pidOf('claim'));
+    expect(dead).not.toContain(await sinkPid());
+    await until('the sessions of the dead connections to end', async () =>
+      (await sessions()).every(({ pid }) => !dead.includes(pid)),
+    );
+  },
+);
 
 test('however many statements wait, there are no more sessions than it says', async () => {
   const purposes = ['control', 'copy', 'claim', 'complete', 'figures', 'upkeep'] as const;
