@@ -37,7 +37,8 @@ export class Answers {
       const type = bytes[at];
       if (type === ERROR_RESPONSE) {
         const error = errorOf(bytes.subarray(at + 5, end));
-        if (error.severity !== 'ERROR') {
+        // poolers have one field for it
+        if ((error.severity ?? error.severity_local) !== 'ERROR') {
           this.reason ??= error;
           // nothing follows it
           break;

@@ -94,6 +94,7 @@ export function errorOf(body: Buffer) {
   const fields = fieldsOf(body);
   return Object.assign(failure(fields.get('C') ?? 'XX000', fields.get('M') ?? ''), {
     severity: fields.get('V'),
+    severity_local: fields.get('S'),
     routine: fields.get('R'),
     where: fields.get('W'),
     constraint_name: fields.get('n'),

@@ -72,6 +72,8 @@ export const spoiledLogins = fc.asyncProperty(spoiled([LOGIN, REFUSAL]), cuts, a
 });
 
 const REFUSED = framed('E', Buffer.from('SERROR\0VERROR\0C23505\0Mtwice\0\0'));
+/** PgBouncer names the severity in one field alone. */
+const REFUSED_BY_POOLER = framed('E', Buffer.from('SERROR\0C08P01\0Mrefused\0\0'));
 const COMPLETE = framed('C', Buffer.from('\0'));
 const ENDED = framed('E', Buffer.from('SFATAL\0VFATAL\0C57P01\0Mended\0\0'));
 
@@ -79,7 +81,7 @@ export const lastWords = fc.property(
   fc.array(
     fc.oneof(
       fc.uint8Array({ maxLength: 40 }).map((body) => framed('D', Buffer.from(body))),
-      fc.constantFrom(REFUSED, framed('D', ENDED), framed('Z', Buffer.from('I'))),
+      fc.constantFrom(REFUSED, REFUSED_BY_POOLER, framed('D', ENDED), framed('Z', Buffer.from('I'))),
     ),
     { maxLength: 10 },
   ),
@@ -91,7 +93,9 @@ export const lastWords = fc.property(
     const passed = pieces(ends ? Buffer.concat([before, ENDED]) : before, sizes).map((piece) => answers.take(piece));
     // an error in the middle of a result completes it
     const given = messages.flatMap((each, n) =>
-      each === REFUSED && messages[n - 1]?.toString('latin1', 0, 1) === 'D' ? [COMPLETE, each] : [each],
+      each.toString('latin1', 0, 1) === 'E' && messages[n - 1]?.toString('latin1', 0, 1) === 'D'
+        ? [COMPLETE, each]
+        : [each],
     );
     deepEqual(Buffer.concat(passed), Buffer.concat(given));
     equal(codeOf(answers.reason), ends ? '57P01' : undefined);
