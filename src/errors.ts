@@ -29,14 +29,20 @@ const TABLE = {
   usage: { reaction: 'fatal', hint: 'See `smslogd --help`.' },
   database_unreachable: {
     reaction: 'retry',
-    hint: 'Check DATABASE_URL, that PostgreSQL runs, and that this host may connect (pg_hba.conf, firewall).',
+    hint: 'Check the address (DATABASE_URL; for the stream DATABASE_REPLICATION_URL), that PostgreSQL runs, and that this host may connect (pg_hba.conf, firewall).',
   },
-  database_auth: { reaction: 'slow', hint: 'Check the user and the password in DATABASE_URL and pg_hba.conf.' },
+  database_auth: {
+    reaction: 'slow',
+    hint: 'Check the user and the password of the address (DATABASE_URL; for the stream DATABASE_REPLICATION_URL) and pg_hba.conf.',
+  },
   database_tls: {
     reaction: 'slow',
     hint: 'Check the TLS parameters of the address (sslmode, sslrootcert, sslcert, sslkey) and the certificate of the server.',
   },
-  database_missing: { reaction: 'slow', hint: 'Check the database name in DATABASE_URL.' },
+  database_missing: {
+    reaction: 'slow',
+    hint: 'Check the database name in the address (DATABASE_URL; for the stream DATABASE_REPLICATION_URL).',
+  },
   database_going_down: {
     reaction: 'retry',
     hint: 'PostgreSQL is stopping or starting; smslogd reconnects automatically.',
@@ -295,13 +301,18 @@ export function toSmslogdError(error: unknown): SmslogdError {
   const missing = missingOf(error, cause);
   if (missing !== undefined)
     return new SmslogdError('object_missing', `${missing} is missing in the database (${cause})`, { cause: error });
-  const words = error instanceof ServerRefusal && error.message !== '' ? `: ${error.message}` : '';
+  const atLogin = error instanceof ServerRefusal;
+  const words = atLogin && error.message !== '' ? `: ${error.message}` : '';
   return new SmslogdError(
     code,
     `${SENTENCES[code] ?? (code === 'unexpected' ? 'unexpected failure' : 'PostgreSQL refused the statement')} (${cause})${words}`,
-    { cause: error },
+    { cause: error, ...(atLogin && code === 'privilege_missing' ? { hint: LOGIN_PRIVILEGES } : {}) },
   );
 }
+
+/** What a login may lack that no `migrate` grants. */
+const LOGIN_PRIVILEGES =
+  'As an administrator run: grant connect on database DATABASE to ROLE; for DATABASE_REPLICATION_URL perhaps: alter role ROLE replication;';
 
 /** The function of PostgreSQL that raised the error, for cases that share an SQLSTATE. */
 const ROUTINES: Readonly<Record<string, ErrorCode>> = { check_enable_rls: 'row_security' };

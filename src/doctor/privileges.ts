@@ -47,11 +47,14 @@ export async function lackingPrivileges(sql: Sql, source: Source): Promise<strin
         join pg_class c on c.relnamespace = n.oid and c.relkind in ('r', 'p', 'v', 'm') where w.kind = 'tables'
       union select * from wanted where kind <> 'tables'
     )
-    select privilege || coalesce(' (' || "column" || ')', '') || ' on ' || object as lacking from each
-     where not case kind when 'schema' then has_schema_privilege(to_regnamespace(object)::oid, privilege)
-                         when 'function' then coalesce(has_function_privilege(to_regprocedure(object)::oid, privilege), false)
-                         when 'column' then has_column_privilege(object, "column", privilege)
-                         else has_table_privilege(object, privilege) end
+    select distinct privilege || coalesce(' (' || "column" || ')', '') || ' on ' || case kind when 'schema' then to_regnamespace(object)::text else object end as lacking
+      from each
+     where not case when kind = 'schema' then has_schema_privilege(to_regnamespace(object)::oid, privilege)
+                    -- without its schema nothing can be named; that is told already
+                    when not has_schema_privilege(to_regnamespace(quote_ident((parse_ident(object, false))[1]))::oid, 'usage') then true
+                    when kind = 'function' then coalesce(has_function_privilege(to_regprocedure(object)::oid, privilege), false)
+                    when kind = 'column' then has_column_privilege(object, "column", privilege)
+                    else has_table_privilege(object, privilege) end
      order by 1`;
   return rows.map((row) => row.lacking);
 }

@@ -96,6 +96,10 @@ export const schemaChecks: readonly Check<Found>[] = [
           from pg_attribute where attrelid = ${LOG}::text::regclass and attnum > 0 and not attisdropped and attnotnull and not atthasdef
            and attidentity = '' and attname not in ('id', 'phone_number', 'type', 'updated_at', 'inserted_at')
         union all
+        select format('it has no column %I', name), 'smslogd migrate # as the owner of the source table; it says what to run'
+          from unnest(string_to_array('phone_number type body gateway_id gateway_status status_changed_at updated_at inserted_at', ' ')) as name
+         where not exists (select from pg_attribute where attrelid = ${LOG}::text::regclass and attname = name and not attisdropped)
+        union all
         select 'nothing keeps an id from coming twice',
                format('alter table %s %sadd primary key (id);', ${LOG}::text,
                       (select format('drop constraint %I, ', conname) from pg_constraint where conrelid = ${LOG}::text::regclass and contype = 'p'))

@@ -67,13 +67,23 @@ export const serverChecks: readonly Check<Found>[] = [
           `${name} goes through a pooler`,
           'Set DATABASE_REPLICATION_URL to the direct address of the server.',
         );
-      if (code === '42501')
+      if (code === '42501') {
+        const { user } = addressOf(address);
+        const role = quoteIdentifier(user);
+        const [barred] = await sql<{ database: string }[]>`
+          select current_database() as database from pg_roles where rolname = ${user} and not has_database_privilege(oid, current_database(), 'connect')`;
+        if (barred !== undefined)
+          return fail(
+            `role ${user} may not connect to this database`,
+            `grant connect on database ${quoteIdentifier(barred.database)} to ${role};`,
+          );
         return fail(
-          `role ${addressOf(address).user} may not replicate`,
+          `role ${user} may not replicate`,
           name === 'DATABASE_URL'
             ? 'Set DATABASE_REPLICATION_URL to the address of the role that may, as smslogd_replication of sql/roles.sql.'
-            : `alter role ${quoteIdentifier(addressOf(address).user)} replication; -- or your provider's role for it`,
+            : `alter role ${role} replication; -- or your provider's role for it`,
         );
+      }
       throw error;
     } finally {
       await client?.end().catch(() => {});

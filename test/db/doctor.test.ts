@@ -91,6 +91,25 @@ test('after the fixes nothing fails, and what is only worth doing is a warning',
   expect(of('gateway')?.level).toBe('ok');
 });
 
+test('a schema that the role may not use is named with what mends it, and so is a column that the log lacks', async () => {
+  await db.sql.unsafe(
+    `revoke usage on schema verification from ${role}; alter table verification.sms_log rename column body to text`,
+  );
+  expect((await doctor()).of('privileges')).toMatchObject({
+    level: 'FAIL',
+    says: `role ${role} lacks usage on verification`,
+    fix: expect.stringContaining(`smslogd migrate --role ${role} `),
+  });
+  await db.sql.unsafe(`grant usage on schema verification to ${role}`);
+  expect((await doctor()).of('the log')).toMatchObject({
+    level: 'FAIL',
+    says: 'it has no column body',
+    fix: expect.stringContaining('smslogd migrate'),
+  });
+  await db.sql.unsafe('alter table verification.sms_log rename column text to body');
+  expect((await doctor()).of('the log')?.level).toBe('ok');
+});
+
 test("every grant of sql/grants.sql to the daemon's role is a wanted privilege", () => {
   const grants = readFileSync('sql/grants.sql', 'utf8').match(/^grant .* to :"role";$/gm) ?? [];
   expect(grants.length).toBeGreaterThan(4);
@@ -208,6 +227,23 @@ test('a replication address of a role that may not replicate, or of a standby, f
     says: expect.stringMatching(/^DATABASE_REPLICATION_URL leads to a standby/),
   });
   await db.sql.unsafe(`drop schema stand_by cascade; drop role ${other}`);
+});
+
+test('a role that may not connect to the database is told who grants it, for the stream as well', async () => {
+  const other = `${role}_3`;
+  await db.sql.unsafe(
+    `revoke connect on database ${db.name} from public; create role ${other} login replication password '${ROLE_PASSWORD}'`,
+  );
+  const env = { DATABASE_REPLICATION_URL: url.replace(role, other) };
+  const { says, fix } = (await doctor(env)).of('database')!;
+  expect(says).toContain('42501');
+  expect(fix).toMatch(/^As an administrator run: grant connect on database DATABASE to ROLE;/);
+  await db.sql.unsafe(`grant connect on database ${db.name} to ${role}`);
+  const found = (await doctor(env)).of('replication connection')!;
+  expect(found.says).toBe(`role ${other} may not connect to this database`);
+  await db.sql.unsafe(found.fix!);
+  expect((await doctor(env)).of('replication connection')?.level).toBe('ok');
+  await db.sql.unsafe(`grant connect on database ${db.name} to public; drop owned by ${other}; drop role ${other}`);
 });
 
 test('another SOURCE_TIMEZONE than the stored one fails, a teardown and another REPORT_TIMEZONE warn', async () => {
