@@ -31,6 +31,23 @@ export async function requireTimezones(
   if (problems.length > 0) throw new SmslogdError('config_invalid', `wrong settings:\n  ${problems.join('\n  ')}`);
 }
 
+/** Throws source_timezone where the log was filled with another zone than that of the settings. */
+export async function requireSourceTimezone(
+  query: Query,
+  { SOURCE_TIMEZONE }: { readonly SOURCE_TIMEZONE: string },
+): Promise<void> {
+  const [there] = await query(`select where to_regclass('smslogd.checkpoint') is not null`);
+  if (there === undefined) return;
+  const [other] = await query<{ zone: string }>(
+    `select source_timezone as zone from smslogd.checkpoint where source_timezone <> ${quoteLiteral(SOURCE_TIMEZONE)} limit 1`,
+  );
+  if (other !== undefined) throw filledWith(other.zone, SOURCE_TIMEZONE);
+}
+
+export function filledWith(zone: string, asked: string): SmslogdError {
+  return new SmslogdError('source_timezone', `SOURCE_TIMEZONE is ${asked}, but the log was filled with ${zone}`);
+}
+
 /**
  * True for the name of a place, spelt as PostgreSQL spells it: no abbreviation has a slash, and without a digit it is a zone or nothing. To look into
  * pg_timezone_names instead is to read the file of each zone.

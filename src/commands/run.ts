@@ -23,7 +23,7 @@ import { openConnections } from '../postgres/connections.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { requireSchema } from '../schema/migrate.ts';
 import { backoff, pause, supervise } from '../supervise.ts';
-import { requireTimezones } from '../timezones.ts';
+import { requireSourceTimezone, requireTimezones } from '../timezones.ts';
 import { VERSION } from '../package.ts';
 import type { Command } from './command.ts';
 
@@ -207,6 +207,7 @@ async function databaseAtStart(config: Config, sql: Sql, log: Log, signal: Abort
     try {
       await requireSchema(sql);
       await requireTimezones(queryOfPool(sql), config);
+      await requireSourceTimezone(queryOfPool(sql), config);
       return;
     } catch (error) {
       const { reaction } = toSmslogdError(error);

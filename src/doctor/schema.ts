@@ -15,6 +15,7 @@ import { fail, ok, warn, type Check } from './check.ts';
 import { needing, type Found } from './found.ts';
 
 const LOG = 'verification.sms_log';
+const MIGRATE = "smslogd migrate # as the owner of the source table, with the daemon's settings";
 
 export const schemaChecks: readonly Check<Found>[] = [
   needing('source table', ['config', 'sql'], async (found) => {
@@ -59,16 +60,16 @@ export const schemaChecks: readonly Check<Found>[] = [
   needing('installed objects', ['config', 'sql', 'migrated', 'source'], async ({ config, sql, source }) => {
     const query = queryOfPool(sql);
     const altered = await alteredObjects(query);
-    const fix = 'smslogd migrate # as the owner of the source table';
-    if (altered === undefined) return fail('migrate has not completed here', fix);
+
+    if (altered === undefined) return fail('migrate has not completed here', MIGRATE);
     if (altered.length > 0)
       return fail(
         altered.map(({ object, missing }) => `${object} ${missing ? 'was dropped' : 'was changed'}`).join('; '),
-        fix,
+        MIGRATE,
       );
     const others = await changedFiles(query, filesToApply(config, source));
     if (others.length > 0)
-      return warn(`${others.map(({ name }) => name).join(', ')} are of another version or have other settings`, fix);
+      return warn(`of another version or with other settings: ${others.map(({ name }) => name).join(', ')}`, MIGRATE);
     return ok('all present and unchanged');
   }),
 
@@ -96,7 +97,7 @@ export const schemaChecks: readonly Check<Found>[] = [
           from pg_attribute where attrelid = ${LOG}::text::regclass and attnum > 0 and not attisdropped and attnotnull and not atthasdef
            and attidentity = '' and attname not in ('id', 'phone_number', 'type', 'updated_at', 'inserted_at')
         union all
-        select format('it has no column %I', name), 'smslogd migrate # as the owner of the source table; it says what to run'
+        select format('it has no column %I', name), ${`${MIGRATE}; it says what to run`}::text
           from unnest(string_to_array('phone_number type body gateway_id gateway_status status_changed_at updated_at inserted_at', ' ')) as name
          where not exists (select from pg_attribute where attrelid = ${LOG}::text::regclass and attname = name and not attisdropped)
         union all
@@ -132,7 +133,7 @@ export const schemaChecks: readonly Check<Found>[] = [
     const now = await describePublication(sql, config, source);
     const fixOf = (statements: readonly string[]) =>
       publicationInTheWay(config, now) ??
-      `smslogd migrate # or, as the owner of the source table: ${statements.map((text) => `${text};`).join(' ')}`;
+      `${MIGRATE}; or as that role: ${statements.map((text) => `${text};`).join(' ')}`;
     const statements = publicationStatements(config, source, now);
     if (statements.length > 0) return fail(`${config.PUBLICATION_NAME} ${whatIsWrong(now, source)}`, fixOf(statements));
     const excess = publicationStatements(config, source, now, true);
@@ -161,14 +162,14 @@ export const schemaChecks: readonly Check<Found>[] = [
         `SOURCE_TIMEZONE is ${config.SOURCE_TIMEZONE}, the log was written with ${row.source}`,
         `SOURCE_TIMEZONE=${row.source}`,
       );
-    if (row.removed) return warn('teardown was run here: daemons idle', 'smslogd migrate');
+    if (row.removed) return warn('teardown was run here: daemons idle', MIGRATE);
     if (row.report !== config.REPORT_TIMEZONE)
-      return warn(`REPORT_TIMEZONE is ${config.REPORT_TIMEZONE}, the views use ${row.report}`, 'smslogd migrate');
+      return warn(`REPORT_TIMEZONE is ${config.REPORT_TIMEZONE}, the views use ${row.report}`, MIGRATE);
     const days = config.RETENTION_DAYS;
     if (days > 0 && (row.days === 0 || row.days > days))
       return warn(
         `RETENTION_DAYS is ${days}, and the database keeps SMS ${row.days === 0 ? 'for ever' : `for ${row.days} days`}: none is removed`,
-        'smslogd migrate # with the same RETENTION_DAYS',
+        MIGRATE,
       );
     return ok(`days in ${row.report}, source timestamps in ${config.SOURCE_TIMEZONE}`);
   }),

@@ -32,11 +32,15 @@ export const serverChecks: readonly Check<Found>[] = [
                current_user as role, current_database() as database, pg_is_in_recovery() as standby,
                (select system_identifier::text from pg_control_system()) as system`;
       if (row === undefined) throw new SmslogdError('unexpected', 'the database answered nothing');
-      found.sql = sql;
       found.user = row.role;
       found.systemId = row.system;
+      // on it nothing more is to be learned
+      if (row.standby)
+        throw new SmslogdError('database_read_only', 'this server is a standby', {
+          hint: 'Point DATABASE_URL at the primary.',
+        });
+      found.sql = sql;
       if (row.number < OLDEST_VERSION) return fail(`PostgreSQL ${row.version} is too old`, 'Upgrade to 15 or later.');
-      if (row.standby) return fail('this server is a standby', 'Point DATABASE_URL at the primary.');
       if (row.readonly)
         return fail(
           `transactions of role ${row.role} are read only (default_transaction_read_only)`,

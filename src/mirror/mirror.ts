@@ -22,6 +22,7 @@ import { warn, type MirrorContext, type MirrorDeps } from './context.ts';
 import { logProblem } from '../log.ts';
 import { FIRST_START } from '../schema/steps.ts';
 import { backoff } from '../supervise.ts';
+import { filledWith } from '../timezones.ts';
 import { runReconciling, createSlotWhileReconciling } from './reconciling.ts';
 import { describeSlot, dropSlot, enableFailover, makersOf, terminate } from './slot.ts';
 import { createStore } from './store.ts';
@@ -289,10 +290,6 @@ const REPAIRED: Partial<Record<ErrorCode, string>> = {
 
 function requireUsable(checkpoint: Checkpoint, config: Config): void {
   if (checkpoint.removed) throw new SmslogdError('removed', REMOVED);
-  if (checkpoint.sourceTimezone !== undefined && checkpoint.sourceTimezone !== config.SOURCE_TIMEZONE) {
-    throw new SmslogdError(
-      'source_timezone',
-      `SOURCE_TIMEZONE is ${config.SOURCE_TIMEZONE}, but the log was filled with ${checkpoint.sourceTimezone}`,
-    );
-  }
+  if (checkpoint.sourceTimezone !== undefined && checkpoint.sourceTimezone !== config.SOURCE_TIMEZONE)
+    throw filledWith(checkpoint.sourceTimezone, config.SOURCE_TIMEZONE);
 }

@@ -23,7 +23,7 @@ import { describeSource } from '../source.ts';
 import { computedSteps, queryOf, type Session } from './steps.ts';
 import { applyGrants, daemonRoles, grantStatements } from './grants.ts';
 import { policiesInTheWay } from './policies.ts';
-import { requireTimezones } from '../timezones.ts';
+import { requireSourceTimezone, requireTimezones } from '../timezones.ts';
 
 const MIGRATIONS = fileURLToPath(new URL('migrations/', ROOT));
 
@@ -84,6 +84,7 @@ export async function migrate(config: Config, { role, say }: MigrateOptions): Pr
     await lockMigrations(client, say);
     await client.query(`set lock_timeout = ${LOCK_TIMEOUT_MS}`);
     await retryWithNotice(say, () => appliedMigrations(queryOf(client)));
+    await retryWithNotice(say, () => requireSourceTimezone(queryOf(client), config));
     const texts = migrationNames().map(migrationText);
     await retryWithNotice(say, () => requireFit(client, texts));
     for (const name of await addIndexes(client, texts)) say(`index ${name} of the log`);
@@ -173,6 +174,7 @@ export async function dryRun(config: Config, { role, say }: MigrateOptions): Pro
     await client.query(`set lock_timeout = ${LOCK_TIMEOUT_MS}`);
     const query = queryOf(client);
     const done = await retryWithNotice(say, () => appliedMigrations(query));
+    await retryWithNotice(say, () => requireSourceTimezone(query, config));
     const altered = await retryWithNotice(say, () => alteredObjects(query));
     const again = lacksTables(altered);
     const files = migrationNames().filter((name) => again || !done.includes(name));

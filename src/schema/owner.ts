@@ -39,9 +39,7 @@ export async function becomeOwner(client: Client, source: Source, publication: s
     throw new SmslogdError(
       'privilege_missing',
       `migrate runs as the owner of the source table, ${owner}, or as a member of that role; this is ${who}`,
-      {
-        hint: `Give migrate the address of ${owner} in DATABASE_URL, or run: grant ${name} to ${quoteIdentifier(who)};`,
-      },
+      { hint: `Give migrate the address of ${owner}, or of a member of that role, in DATABASE_URL.` },
     );
   await refuseForeign(client, owner, publication);
   if (lacks.length > 0)

@@ -32,14 +32,21 @@ beforeAll(async () => {
 });
 afterAll(() => db.drop());
 
-const as = (role: string, sql: string) =>
+const as = (role: string, sql: string, zone = 'UTC') =>
   db.sql.begin(async (tx) => {
-    await tx.unsafe(`set local role ${role}`);
+    await tx.unsafe(`set local role ${role}; set local timezone = '${zone}'`);
     return await tx.unsafe(sql);
   });
 
 test.for(queries)('$role: $sql', async ({ sql, role }) => {
   expect((await as(role, sql)).length).toBeGreaterThan(0);
+});
+
+const ofDays = queries.filter(({ sql }) => sql.includes('date'));
+test.for(ofDays)("its days are not those of the session's time zone: $sql", async ({ sql, role }) => {
+  // in one of the two it is another day than in Kyiv, whatever the time
+  const answers = [await as(role, sql, 'Etc/GMT+12'), await as(role, sql, 'Pacific/Kiritimati')];
+  expect(JSON.stringify(answers[0])).toBe(JSON.stringify(answers[1]));
 });
 
 test.for(queries.filter(({ role }) => role === 'sms_dba'))('by an index: $sql', async ({ sql, role }) => {

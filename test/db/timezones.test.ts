@@ -2,7 +2,8 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { loadConfig } from '../../src/settings.ts';
 import { queryOfPool } from '../../src/schema/objects.ts';
-import { migrate } from '../../src/schema/migrate.ts';
+import { command as run } from '../../src/commands/run.ts';
+import { dryRun, migrate } from '../../src/schema/migrate.ts';
 import { createSource } from '../../src/demo/source-table.ts';
 import { requireTimezones } from '../../src/timezones.ts';
 import { createDatabase, type TestDatabase } from '../support/database.ts';
@@ -83,4 +84,20 @@ test('migrate refuses before it makes anything', async () => {
   const config = loadConfig({ DATABASE_URL: db.url, REPORT_TIMEZONE: 'EET' });
   await expect(migrate(config, { say: () => {} })).rejects.toMatchObject({ code: 'config_invalid' });
   expect(await db.sql`select from pg_namespace where nspname = 'smslogd'`).toHaveLength(0);
+});
+
+test('migrate, and a daemon at its start, refuse another SOURCE_TIMEZONE than the one that the log was filled with', async () => {
+  const options = { role: new URL(db.url).username, say: () => {} };
+  const config = (zone: string) => ({ ...db.owner.config(), SOURCE_TIMEZONE: zone });
+  await migrate(config('Europe/Kyiv'), options);
+  await db.sql`insert into smslogd.checkpoint (slot_name, source_timezone) values ('another', 'UTC')`;
+  const refused = {
+    code: 'source_timezone',
+    message: 'SOURCE_TIMEZONE is Europe/Kyiv, but the log was filled with UTC',
+  };
+  await expect(migrate(config('Europe/Kyiv'), options)).rejects.toMatchObject(refused);
+  await expect(dryRun(config('Europe/Kyiv'), options)).rejects.toMatchObject(refused);
+  const env = db.env({ SOURCE_TIMEZONE: 'Europe/Kyiv', LOOPS: 'poller', HTTP_PORT: '0' });
+  await expect(run.run({}, { env, print: options.say, stdoutIsTerminal: false })).rejects.toMatchObject(refused);
+  await migrate(config('UTC'), options);
 });

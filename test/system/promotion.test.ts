@@ -8,6 +8,7 @@ import { appendFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Sql } from 'postgres';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { command as doctor } from '../../src/commands/doctor.ts';
 import { freePort, type Cluster } from '../../src/demo/cluster.ts';
 import { DAEMON_ROLE, REPLICATION_ROLE } from '../../src/demo/roles.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
@@ -87,6 +88,19 @@ const all = (sql: Sql) =>
     const { missing, surplus } = await difference(sql);
     return missing === 0 && surplus === 0;
   });
+
+test('doctor tells of a standby that it is one, and nothing that follows from it', async () => {
+  const lines: string[] = [];
+  const io = {
+    env: db.env({ DATABASE_URL: onStandby(db.url), LOOPS: 'mirror' }),
+    print: (line: string) => lines.push(line),
+    stdoutIsTerminal: false,
+  };
+  expect(await doctor.run({}, io)).toBe(1);
+  expect(lines.filter((line) => /^(?:FAIL|warn)/.test(line))).toEqual([
+    'FAIL  database: this server is a standby\n      fix: Point DATABASE_URL at the primary.',
+  ]);
+});
 
 test('the daemons find the promoted standby as psql does, and the log is whole though the slot was lost', async () => {
   const env = {
