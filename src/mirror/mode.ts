@@ -67,11 +67,14 @@ export function nextStep(observed: Observed): Step {
   const { server, checkpoint, slot, makers, publication, marked, failed, streamFailure, unreadable } = observed;
   const identification = identifyDue(observed);
   if (identification !== undefined) return { step: 'identify', ...identification };
-  if (publication !== 'correct' && !failed.has('repair publication'))
+  if (publication !== 'correct' && !failed.has('repair publication')) {
+    // a first start remains one
+    const why = checkpoint.reconcileDue === FIRST_START ? FIRST_START : 'publication repaired';
     return {
       step: 'repair publication',
-      due: publication === 'incomplete' ? due('publication repaired', { fresh: false }) : undefined,
+      due: publication === 'incomplete' ? due(why, { fresh: false }) : undefined,
     };
+  }
   if (publication === 'incomplete') return { step: 'reconcile', why: 'publication_missing' };
   if (streamFailure !== undefined) return { step: 'reconcile', why: streamFailure };
   const [maker] = makers;

@@ -57,6 +57,14 @@ test('a publication dropped while the daemon is down is made again and what pass
   expect(codes).not.toContain('rows_missing');
 });
 
+test('a first start without a publication tells of that alone', async () => {
+  await db.sql`drop publication smslogd`;
+  await insertMany(db.sql, 5);
+  await streaming();
+  await everyRowOnce();
+  expect(lines.map((line) => (JSON.parse(line) as { code: string }).code)).toEqual(['publication_missing']);
+});
+
 test.each([
   ['seldom', 3_600_000],
   ['again and again', 100],

@@ -68,6 +68,11 @@ test.each([
     { publication: 'incomplete' },
     { step: 'repair publication', due: { fresh: false } },
   ],
+  [
+    'it lacks something at the first start',
+    { publication: 'incomplete', ...checkpoint({ reconcileDue: 'first start' }) },
+    { step: 'repair publication', due: { reason: 'first start', fresh: false } },
+  ],
   ['it publishes too much', { publication: 'excess' }, { step: 'repair publication', due: undefined }],
   [
     'it isIncomplete something that our role may not repair',
