@@ -5,6 +5,7 @@ import { pgConfig } from '../postgres/clients.ts';
 import { REPLICATION_OPTIONS, TAG_LENGTH, type Connections } from '../postgres/connections.ts';
 import { cancelStatement, type Sql } from '../postgres/pools.ts';
 import { quoteIdentifier } from '../postgres/quoting.ts';
+import { NO_TRANSACTION_TIMEOUT } from '../postgres/session.ts';
 import { codeOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { parseLsn, type Lsn } from '../postgres/lsn.ts';
@@ -96,6 +97,7 @@ async function withReplication<T>(
   return asReplication(purpose, async (sql) => {
     requireSame(await describeServer(control), await describeServer(sql));
     await sql`select set_config('smslogd.session', 'first', false)`;
+    await sql.unsafe(NO_TRANSACTION_TIMEOUT);
     await before?.();
     return await work(sql);
   });

@@ -38,3 +38,10 @@ const KEEPALIVES = { tcp_keepalives_idle: '60', tcp_keepalives_interval: '20', t
 export const SESSION_OPTIONS = Object.entries({ ...SESSION, ...KEEPALIVES })
   .map(([name, value]) => `-c ${name}=${value.replaceAll(' ', String.raw`\ `)}`)
   .join(' ');
+
+/**
+ * For a session of the replication role, which waits for others' transactions and sends long ones: a role's limit would end each new one, too. No start-up option, as servers
+ * before PostgreSQL 17 do not know it.
+ */
+export const NO_TRANSACTION_TIMEOUT =
+  "select set_config(name, '0', false) from pg_settings where name = 'transaction_timeout'";

@@ -17,6 +17,7 @@ import type { Config } from '../settings.ts';
 import { pgConfig, type Opening } from '../postgres/clients.ts';
 import { REPLICATION_OPTIONS } from '../postgres/connections.ts';
 import { quoteIdentifier, quoteLiteral } from '../postgres/quoting.ts';
+import { NO_TRANSACTION_TIMEOUT } from '../postgres/session.ts';
 import { codeOf, ServerRefusal, SmslogdError, toSmslogdError } from '../errors.ts';
 import { maxLsn, type Lsn } from '../postgres/lsn.ts';
 import { runningMs } from '../running-time.ts';
@@ -219,8 +220,7 @@ function pgoutput(publication: string, binary: boolean, server: Server, beforeSt
     parse: () => undefined,
     start: async (client: Client, slot: string, lsn: string) => {
       requireSame(server, (await client.query<Server>(SERVER)).rows[0]);
-      // known from PostgreSQL 17 on; a role's would end the sending of a transaction that takes longer, and so again with each new connection
-      await client.query("select set_config(name, '0', false) from pg_settings where name = 'transaction_timeout'");
+      await client.query(NO_TRANSACTION_TIMEOUT);
       beforeStart(client);
       const options = `proto_version '1', publication_names ${list}, binary '${binary}'`;
       return client.query(`START_REPLICATION SLOT ${quoteIdentifier(slot)} LOGICAL ${lsn} (${options})`);

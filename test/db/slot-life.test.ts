@@ -535,6 +535,32 @@ test('a stop while the slot waits for an old transaction leaves no half-made slo
   old.release();
 });
 
+test("a transaction_timeout of the role that replicates does not end the slot's wait for an old transaction", async ({
+  skip,
+}) => {
+  const [known] = await db.sql`select from pg_settings where name = 'transaction_timeout'`;
+  skip(known === undefined, 'this server does not know it');
+  const role = `maker_${db.name}`;
+  await db.sql.unsafe(
+    `create role ${role} replication login password 'made-up'; alter role ${role} set transaction_timeout = '500ms'`,
+  );
+  await db.sql`create table other (id int)`;
+  const old = await db.sql.reserve();
+  await old.unsafe('begin; insert into other values (1)');
+  const env = { DATABASE_REPLICATION_URL: db.url.replace(/[^/]+@/, `${role}:made-up@`) };
+  const mirror = startMirror(db, { env, log });
+  mirrors.push(mirror);
+  const waits = () =>
+    db.sql`select from pg_stat_activity where usename = ${role} and xact_start < clock_timestamp() - interval '1 second'`;
+  await until('it to wait for longer', async () => (await waits()).length > 0);
+  await old.unsafe('rollback');
+  old.release();
+  await mirror.streaming();
+  expect(warnings()).toEqual([]);
+  await mirror.stop();
+  await db.sql.unsafe(`drop role ${role}`);
+});
+
 test('while the slot waits for an old transaction new rows are logged all the same', async () => {
   const first = await streaming();
   await first.stop();
