@@ -2,8 +2,8 @@
  * When an SMS gets its final status. The rules, all by the database's clock:
  *
  *   final answer   The gateway's final status is written as it is.
- *   Terminated     Past `deadline_at` (SMS_STATUSES_EXPIRATION) an answer that is not final is the last one. Without any answer, past `give_up_at`
- *                  (SMS_STATUSES_GIVE_UP).
+ *   Terminated     An answer that is not final and came past `deadline_at` (SMS_STATUSES_EXPIRATION) is the last one; one that came before and is written
+ *                  past it, as behind a lock, is not: the SMS is asked for once more. Without any answer, past `give_up_at` (SMS_STATUSES_GIVE_UP).
  *   Unaccepted     Past `deadline_at`, if the SMS still has no gateway id: it was never accepted.
  *
  * sql/queue.sql sets both times when it queues an SMS.
@@ -35,6 +35,8 @@ export interface Completion {
   readonly date: number | null;
   /** milliseconds until it is due again, if it stays open */
   readonly gapMs: number;
+  /** the answer came before the end of its life */
+  readonly early?: boolean;
   /** of a Rejected SMS; only for the metric */
   readonly reason?: RejectReason | undefined;
 }
@@ -65,7 +67,8 @@ export function createFinalStatus(sql: Sql) {
    * between, stays as it is and is returned in `locked`: another poller's claim may lock one briefly that it saw before the lease.
    */
   async function completeClaims(rows: readonly Completion[]): Promise<Completed> {
-    const words = [...COLUMNS.map((name) => arrayLiteral(rows.map((row) => row[name]))), OPEN];
+    const early = arrayLiteral(rows.map((row) => String(row.early === true)));
+    const words = [...COLUMNS.map((name) => arrayLiteral(rows.map((row) => row[name]))), early, OPEN];
     const decided = await sql.unsafe<(Change & { locked: boolean })[]>(COMPLETE, words, { prepare: true });
     return {
       changes: decided.filter(({ locked }) => !locked),
@@ -192,30 +195,30 @@ const latency = (end: string) =>
 
 const HISTORY = 'p.lane = 2 and p.deadline_at < clock_timestamp() - (select life from smslogd.settings)';
 
-/** The parameters of COMPLETE: the rows as columns, then the open statuses. */
+/** The parameters of COMPLETE: the rows as columns, which of them are early, then the open statuses. */
 const COLUMNS = ['id', 'attempt', 'gatewayId', 'result', 'status', 'date', 'gapMs'] as const;
 
 /** One text, as for claims. */
 const COMPLETE = `
   with ${CLOCK},
   answered as materialized (
-    select * from unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::float8[], $7::float8[])
-        as answered (id, attempt, gateway_id, result, status, date, gap)
+    select * from unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::float8[], $7::float8[], $8::bool[])
+        as answered (id, attempt, gateway_id, result, status, date, gap, early)
   ), decided as materialized (
     -- past the deadline an answer that is not final is the last one
-    select s.id, p.ctid as queue_ctid, l.ctid as log_ctid, s.attempt, s.gateway_id, s.result, s.gap, a.status, a.date, l.type, l.gateway_status as was,
+    select s.id, p.ctid as queue_ctid, l.ctid as log_ctid, s.attempt, s.gateway_id, s.result, s.gap, s.early, a.status, a.date, l.type, l.gateway_status as was,
            l.gateway_id as log_gateway_id, ${latency('a.date')} as seconds, ${HISTORY} as history,
            a.applies and a.open and (l.gateway_status is distinct from a.status or l.status_changed_at is null) as writes,
-           not a.open or a.applies and a.status <> all ($8::text[]) as leaves
+           not a.open or a.applies and a.status <> all ($9::text[]) as leaves
       from answered s
       join smslogd.sms_poll p on p.id = s.id and p.attempt = s.attempt and p.gateway_id = s.gateway_id
       left join verification.sms_log l on l.id = s.id
-     cross join lateral (select coalesce(s.status = any ($8::text[]) and p.deadline_at <= ${NOW}, false) as expires) e
+     cross join lateral (select coalesce(s.status = any ($9::text[]) and not s.early and p.deadline_at <= ${NOW}, false) as expires) e
      cross join lateral (
        select case when e.expires then 'Terminated' else s.status end as status,
               case when e.expires then ${NOW} else coalesce(to_timestamp(s.date / 1000), ${NOW}) end as date,
               coalesce(l.gateway_id = s.gateway_id and s.status is not null, false) as applies,
-              l.id is not null and coalesce(l.gateway_status = any ($8::text[]), true) as open
+              l.id is not null and coalesce(l.gateway_status = any ($9::text[]), true) as open
      ) a
   ), locked_log as materialized (
     select l.ctid from verification.sms_log l join decided d on d.log_ctid = l.ctid where d.writes
@@ -237,7 +240,7 @@ const COMPLETE = `
        set gateway_id = coalesce(h.log_gateway_id, p.gateway_id),
            leased_until = '-infinity',
            -- a released row goes behind the others that are due, so that it does not block them
-           due_at = case when h.result is null then ${NOW}
+           due_at = case when h.result is null or h.early and h.status is not null and p.deadline_at <= ${NOW} then ${NOW}
                          when p.deadline_at > ${NOW} then least(${NOW} + make_interval(secs => h.gap / 1000), p.deadline_at)
                          else ${NOW} + make_interval(secs => h.gap / 1000) end,
            last_result = case when h.result = 'ok' and (not h.writes or h.was is not distinct from h.status) then 'unchanged'

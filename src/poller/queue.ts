@@ -24,6 +24,8 @@ export interface Claimed {
   readonly ageMs: number;
   /** when it was due, milliseconds since 1970 */
   readonly dueMs: number;
+  /** until the end of its life, milliseconds */
+  readonly leftMs: number;
 }
 
 export interface Claim {
@@ -43,7 +45,8 @@ export interface Wanted {
 /** No row of a lane is due before its floor, as far as is known (milliseconds since 1970): the scan starts there and skips dead rows. */
 export type Floors = readonly [number | null, number | null, number | null];
 
-const CLAIM_TIMES = `extract(epoch from ${NOW} - p.sent_at)::float8 * 1000 as age, extract(epoch from due.due_at)::float8 * 1000 as due`;
+const CLAIM_TIMES = `extract(epoch from ${NOW} - p.sent_at)::float8 * 1000 as age, extract(epoch from due.due_at)::float8 * 1000 as due,
+               extract(epoch from greatest(p.deadline_at, p.sent_at) - ${NOW})::float8 * 1000 as left`;
 
 /** Nothing of a lane is due before the floor that a parameter gives. */
 const after = (floor: string) => `coalesce(to_timestamp(${floor}::float8 / 1000), '-infinity')`;
@@ -230,9 +233,10 @@ interface RawClaim {
   readonly lane: 0 | 1 | 2;
   readonly age: number;
   readonly due: number;
+  readonly left: number;
 }
 
 function toClaimed(row: RawClaim): Claimed {
   const { id, attempt, lane } = row;
-  return { id, gatewayId: row.gateway_id, attempt, lane, ageMs: row.age, dueMs: row.due };
+  return { id, gatewayId: row.gateway_id, attempt, lane, ageMs: row.age, dueMs: row.due, leftMs: row.left };
 }

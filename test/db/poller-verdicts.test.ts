@@ -1,6 +1,6 @@
 /** What becomes of an SMS whose life ended while the gateway was down, by what the gateway says when it is back, and what dates are written. */
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
 import { gatewayDate, reply, startGateway, type TestGateway } from '../support/gateway.ts';
 import { insertSms, readSms, series, startPoller, statusBecomes } from '../support/poller.ts';
 
@@ -65,6 +65,24 @@ test.each(CASES)('the gateway was down and answers %s with %s of %s', async (_, 
     expect(await series(metrics, 'smslogd_sms_negative_latency_total')).toBe(negative);
   } finally {
     await stop();
+  }
+});
+
+test('an answer from within its life that a locked log lets be written only past it is not the last one', async () => {
+  const id = await insertSms(db, { gatewayId: '1000001' });
+  const blocker = await db.sql.reserve();
+  await blocker.unsafe('begin; lock verification.sms_log in access exclusive mode');
+  const { stop } = await startPoller(db, { IP2SMS_URL: gateway.url });
+  try {
+    await until('it to be asked', () => gateway.count('1000001') > 0);
+    await untilLocked('the answer to wait', db.sql, 'verification.sms_log');
+    gateway.script = ({ id: one }) => reply(one, 'Delivered');
+    await db.sql`update smslogd.sms_poll set deadline_at = clock_timestamp()`;
+    await blocker.unsafe('rollback');
+    await statusBecomes(db, id, 'Delivered');
+  } finally {
+    await stop();
+    blocker.release();
   }
 });
 

@@ -10,6 +10,7 @@ const row = (lane: 0 | 1 | 2, dueMs: number): Claimed => ({
   attempt: 1,
   lane,
   ageMs: 0,
+  leftMs: 0,
   dueMs,
 });
 
