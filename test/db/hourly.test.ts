@@ -287,6 +287,20 @@ test('the loop counts what changes, and of what changed behind the triggers of t
   ]);
 });
 
+test('the loop of a daemon that does not lead counts no hour, neither a young nor an old one', async () => {
+  await insert(200, 50);
+  const noted = await notes();
+  const stop = new AbortController();
+  let turns = 0;
+  const deps = { sql: db.daemon, log: silentLog, fence: () => 'false', works: () => (turns += 1) };
+  const loop = runHourly(deps, stop.signal);
+  await until('the first turn', () => turns > 0);
+  stop.abort();
+  await loop;
+  expect(await stored()).toHaveLength(0);
+  expect(await notes()).toBeGreaterThanOrEqual(noted);
+});
+
 test('every hour of the last days comes by in turn to be counted again, and no other', async () => {
   await until('each hour to be noted', async () => {
     await noteRecentHour(db.daemon, 1, 0.003);

@@ -131,6 +131,15 @@ describe('what migrate makes is the owner of the source table', () => {
     await db.sql.unsafe('drop event trigger protect');
     await db.sql.unsafe(hint);
     await migrate(config(owner), { role: analyst!, say: () => {} });
+    // to a member of the owner they apply where they do to the owner
+    await db.sql.unsafe(`grant ${owner} to ${analyst}; alter table smslogd.sms_refused enable row level security`);
+    await migrate(config(owner), { role: analyst!, say: () => {} });
+    await db.sql.unsafe('alter table smslogd.sms_refused force row level security');
+    const forced = migrate(config(owner), { role: analyst!, say: () => {} });
+    await expect(forced).rejects.toMatchObject({ code: 'row_security' });
+    await db.sql.unsafe(`alter role ${analyst} bypassrls`);
+    await migrate(config(owner), { role: analyst!, say: () => {} });
+    await db.sql.unsafe(`alter role ${analyst} nobypassrls; revoke ${owner} from ${analyst}`);
   });
 });
 

@@ -66,6 +66,14 @@ test('a claim takes what is due and in nobody’s lease, what is due for the lon
   expect([...rows]).toEqual(['a', 'b', 'c'].map((name) => ({ gateway_id: name, attempt: 1, leased: true })));
 });
 
+test('an SMS without a gateway id is claimed for its verdict once in a lease', async () => {
+  await queue({ waiting: { due: 30 } });
+  await db.sql`update smslogd.sms_poll set gateway_id = null`;
+  const store = createPollerStore(db.daemon, 20_000);
+  expect(await store.claimWithoutGatewayId(5)).toMatchObject([{ attempt: 1 }]);
+  expect(await store.claimWithoutGatewayId(5)).toEqual([]);
+});
+
 test('old SMS have their places for sure, what a lane leaves the other takes, and past ones come after all that live', async () => {
   await queue(inLane(0, ['young1', 'young2', 'young3', 'young4']));
   await queue(inLane(1, ['old1', 'old2', 'old3', 'old4']));

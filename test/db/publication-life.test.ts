@@ -335,6 +335,18 @@ test('after another table was put in the place of the source, its rows are mirro
   await everyRowOnce();
 });
 
+test('a light audit in which the source is rewritten, which moves its rows, counts for nothing', async () => {
+  await insertVerification(db.sql);
+  const source = await describeSource(db.daemon, db.config());
+  const audited = async (missing: () => Promise<unknown>) => {
+    const options = { sinceSeconds: 900, mirrorTimeoutMs: undefined, share: 1, incomplete: async () => {} };
+    const done = { ...options, missing: async () => void (await missing()) };
+    return (await lightAudit(db.daemon, db.config(), source, done, new AbortController().signal)).auditedXid;
+  };
+  expect(await audited(async () => {})).toBeDefined();
+  expect(await audited(() => db.sql`vacuum full verification.verifications`)).toBeUndefined();
+});
+
 test('what a light audit has compared is not compared again for one that began before it; what no transaction of this server was does not count', async () => {
   const store = createStore(db.daemon, db.config());
   const { term } = await store.read();

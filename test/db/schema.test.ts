@@ -84,6 +84,23 @@ test('migrate waits for a lock in small steps, says so, and nothing of the owner
   await fresh.drop();
 });
 
+test('an index of the log that a former migrate left unfinished is made again, however long that waits for others', async () => {
+  const valid = `select from pg_index where indexrelid = 'verification.sms_log_gateway_id_idx'::regclass and indisvalid`;
+  await db.sql`update pg_index set indisvalid = false where indexrelid = 'verification.sms_log_gateway_id_idx'::regclass`;
+  const said: string[] = [];
+  const done = await db.sql.begin(async (sql) => {
+    await sql`lock table verification.sms_log in row exclusive mode`;
+    const migrated = migrate(db.owner.config(), { say: (line) => said.push(line) });
+    migrated.catch(() => {});
+    const waits = `select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query_start < clock_timestamp() - interval '1 s'`;
+    await until('it to wait for longer than for other locks', async () => (await db.sql.unsafe(waits)).length > 0);
+    return { migrated };
+  });
+  await done.migrated;
+  expect(said).toEqual(['index sms_log_gateway_id_idx of the log']);
+  expect(await db.sql.unsafe(valid)).toHaveLength(1);
+});
+
 test('the SQL that --dry-run prints does by hand what migrate does, which then finds nothing to do', async () => {
   const empty = await createDatabase({ empty: true });
   await empty.owner.sql.unsafe(SOURCE_DDL);
