@@ -80,7 +80,7 @@ test('old SMS have their places for sure, what a lane leaves the other takes, an
   await queue(inLane(2, ['past1', 'past2', 'past3']));
   const claim = claimer();
   expect(await claim({ total: 4, old: 1, past: 3 })).toEqual(['old1', 'young1', 'young2', 'young3']);
-  expect(await claim({ total: 3, old: 0, past: 3 })).toEqual(['old2', 'old3', 'young4']);
+  expect(await claim({ total: 3, old: 1, past: 3 })).toEqual(['old2', 'old3', 'young4']);
   expect(await claim({ total: 3, old: 0, past: 1 })).toEqual(['old4', 'past1']);
   expect(await claim({ total: 2, old: 2, past: 2 })).toEqual(['past2', 'past3']);
 });

@@ -143,28 +143,34 @@ test('a table that is taken out of the publication for a moment has what passed 
   expect(lines.map((line) => (JSON.parse(line) as { code: string }).code)).toEqual(['rows_missing', 'rows_missing']);
 });
 
-test('what a publication lacked for a moment is looked for also where the slot stands just where the log does', async () => {
-  // an answer to a keepalive would move the slot on: then it is looked for anyway
-  const first = startMirror(db, { failpoints: { answerKeepalives: false }, auditMs: 100 });
-  mirrors.push(first);
-  await first.streaming();
-  await insertMany(db.sql, 5);
-  await everyRowOnce();
-  await until(
-    'no audit to be due',
-    async () => (await db.sql`select from smslogd.checkpoint where not audit_due`).length === 1,
-  );
-  await first.stop();
-  const [stands] = await db.sql`
+test.each([
+  ['the table', 'drop table verification.verifications', 'add table verification.verifications'],
+  ['inserts', "set (publish = 'delete')", "set (publish = 'insert')"],
+])(
+  '%s missing from the publication for a moment: what passed is looked for also where the slot stands just where the log does',
+  async (_, lose, mend) => {
+    // an answer to a keepalive would move the slot on: then it is looked for anyway
+    const first = startMirror(db, { failpoints: { answerKeepalives: false }, auditMs: 100 });
+    mirrors.push(first);
+    await first.streaming();
+    await insertMany(db.sql, 5);
+    await everyRowOnce();
+    await until(
+      'no audit to be due',
+      async () => (await db.sql`select from smslogd.checkpoint where not audit_due`).length === 1,
+    );
+    await first.stop();
+    const [stands] = await db.sql`
     select confirmed_flush_lsn = lsn as there from pg_replication_slots join smslogd.checkpoint using (slot_name)`;
-  expect(stands).toEqual({ there: true });
-  await db.sql`alter publication smslogd drop table verification.verifications`;
-  // older than what an audit of the recent past looks at
-  await insertVerification(db.sql, { inserted_at: '2026-01-01 00:00:00' });
-  await db.sql`alter publication smslogd add table verification.verifications`;
-  await streaming();
-  await everyRowOnce();
-});
+    expect(stands).toEqual({ there: true });
+    await db.sql.unsafe(`alter publication smslogd ${lose}`);
+    // older than what an audit of the recent past looks at
+    await insertVerification(db.sql, { inserted_at: '2026-01-01 00:00:00' });
+    await db.sql.unsafe(`alter publication smslogd ${mend}`);
+    await streaming();
+    await everyRowOnce();
+  },
+);
 
 test('a row of a transaction that is still open when what a publication lacked is looked for comes with its end, not with the next regular audit', async () => {
   await streaming();
