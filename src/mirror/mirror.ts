@@ -133,6 +133,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
           await store.identify(server.systemId, term);
           break;
         case 'repair publication':
+          opening();
           // in one transaction with its mark: if our role may not repair it, nothing is marked
           if (await repairPublication({ ...deps, source, before: step.due && store.markStatements(term, step.due) })) {
             marked = step.due ?? marked;

@@ -4,7 +4,8 @@
  *
  *   identify            the log was filled from another cluster, or the checkpoint is unusable: mark a reconcile as due (SNAPSHOT=never sets the
  *                       horizon) and record the cluster
- *   repair publication  it lacks something that the stream needs: mark a reconcile as due and repair it
+ *   repair publication  it lacks something that the stream needs: mark a reconcile as due and repair it; where that fails, as behind a lock, the log is kept by
+ *                       reconciling until the next try
  *   terminate maker     a former leader has a session that may still create the slot, under a mark that is no longer the last one: terminate it
  *   terminate reader    a dead or frozen daemon of ours still reads the slot: terminate its session
  *   drop slot           it is unusable (slot-health.ts): mark a reconcile as due and drop it
@@ -67,7 +68,7 @@ export function nextStep(observed: Observed): Step {
   const { server, checkpoint, slot, makers, publication, marked, failed, streamFailure, unreadable } = observed;
   const identification = identifyDue(observed);
   if (identification !== undefined) return { step: 'identify', ...identification };
-  if (publication !== 'correct' && !failed.has('repair publication')) {
+  if (publication !== 'correct' && !failed.has('repair publication') && streamFailure === undefined) {
     // a first start remains one
     const why = checkpoint.reconcileDue === FIRST_START ? FIRST_START : 'publication repaired';
     return {

@@ -10,7 +10,6 @@ import { backfillGatewayIds } from '../reconcile/gateway-ids.ts';
 import { startOf } from './batch.ts';
 import { AUDIT_MS, AUDIT_SHARE, fillGaps, retryRefusedRepeatedly } from './gaps.ts';
 import type { MirrorContext } from './context.ts';
-import { retryWhileLocked } from '../postgres/briefly.ts';
 import { repairPublication, stateOf } from './publication.ts';
 import { runApplyLoop } from './apply-loop.ts';
 import { reconcile } from '../reconcile/copy.ts';
@@ -178,7 +177,7 @@ async function watchPublication(
     }
     if (!repaired && state === 'excess') {
       repaired = true;
-      await retryWhileLocked(signal, () => repairPublication({ ...deps, source }));
+      await repairPublication({ ...deps, source });
       ({ version } = await describePublication(control, config, source));
     }
   }

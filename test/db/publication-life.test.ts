@@ -227,6 +227,58 @@ test('where the role may not mend the publication, the SQL is said and the log i
   await gone();
 });
 
+test.each([
+  [
+    'waits for a lock that somebody holds for long, as VACUUM does',
+    'begin; lock table verification.verifications in share update exclusive mode',
+    'rollback',
+  ],
+  [
+    'is refused by code of somebody',
+    `create function no_ddl() returns event_trigger language plpgsql as $$ begin raise 'not during the day'; end $$;
+     create event trigger no_ddl on ddl_command_start when tag in ('CREATE PUBLICATION') execute function no_ddl()`,
+    'drop event trigger no_ddl',
+  ],
+])('where the repair of the publication %s, the log is kept by reconciling', async (_, prevent, allow) => {
+  await db.sql`drop publication smslogd`;
+  const somebody = await db.sql.reserve();
+  await somebody.unsafe(prevent);
+  const mirror = startMirror(db, { log });
+  mirrors.push(mirror);
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  expect(lines.join('')).toContain('the publication cannot be repaired');
+  await somebody.unsafe(allow);
+  somebody.release();
+  await mirror.streaming();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+});
+
+test('what is published in excess and cannot be taken out keeps nobody from streaming', async () => {
+  const mirror = await streaming();
+  await db.sql.unsafe(`
+    create function no_ddl() returns event_trigger language plpgsql as $$ begin raise 'not during the day'; end $$;
+    alter table verification.verifications replica identity nothing;
+    alter publication smslogd set (publish = 'insert, update');
+    create event trigger no_ddl on ddl_command_start when tag in ('ALTER PUBLICATION') execute function no_ddl()`);
+  const tried = async () =>
+    (await mirror.metrics.errors.get()).values.some(
+      ({ labels, value }) => labels.code === 'publication_missing' && value > 0,
+    );
+  await until('it to be tried', tried, 30);
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  expect(mirror.health.mirrorState).toBe('streaming');
+  await mirror.stop();
+  await streaming();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  await db.sql`drop event trigger no_ddl`;
+});
+
 test('what an audit has found where nothing can be streamed is copied at once, and not lost where the audit is cut short', async () => {
   await db.owner.sql`alter table verification.verifications set (fillfactor = 10)`;
   await insertMany(db.sql, 1_000);
