@@ -1,6 +1,8 @@
 /** Checks of what stands in the database: smslogd's schema, the role's privileges, the source table, the publication, what was refused. */
+import { lastRows } from '../postgres/last-row.ts';
 import { quoteIdentifier } from '../postgres/quoting.ts';
-import { SmslogdError } from '../errors.ts';
+import { LOCK_NOT_AVAILABLE } from '../postgres/refusal.ts';
+import { codeOf, SmslogdError } from '../errors.ts';
 import {
   describePublication,
   publicationInTheWay,
@@ -15,6 +17,10 @@ import { fail, ok, warn, type Check } from './check.ts';
 import { needing, type Found } from './found.ts';
 
 const LOG = 'verification.sms_log';
+/** A lock on the log may be held for hours. */
+const LOCK_MS = 2_000;
+const LOCKED = 'not compared, as another session holds a lock on one of them';
+const HOLDERS = `select a.* from pg_stat_activity a join pg_locks l using (pid) where l.mode = 'AccessExclusiveLock' and l.granted; -- wait for its end, or end it`;
 const MIGRATE = "smslogd migrate # as the owner of the source table, with the daemon's settings";
 
 export const schemaChecks: readonly Check<Found>[] = [
@@ -59,8 +65,13 @@ export const schemaChecks: readonly Check<Found>[] = [
 
   needing('installed objects', ['config', 'sql', 'migrated', 'source'], async ({ config, sql, source }) => {
     const query = queryOfPool(sql);
-    const altered = await alteredObjects(query);
-
+    const altered = await alteredObjects(
+      async (text) => await lastRows(sql, `set local lock_timeout = ${LOCK_MS};\n${text}`),
+    ).catch((error: unknown) => {
+      if (codeOf(error) === LOCK_NOT_AVAILABLE)
+        throw new SmslogdError('database_busy', LOCKED, { cause: error, hint: HOLDERS });
+      throw error;
+    });
     if (altered === undefined) return fail('migrate has not completed here', MIGRATE);
     if (altered.length > 0)
       return fail(

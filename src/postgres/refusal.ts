@@ -24,7 +24,7 @@ const OF_VALUES = /^(?!22023)(22|23|44|P0)...$|^54000$/;
 /** Classes that PostgreSQL 15 to 18 raise: `errcode` can be set to any other. */
 const OF_SERVER = /^(0|1|2|3|40|42|44|5|72|F0|HV|P0|XX)/;
 const OF_RESOURCES = /^(40|53|57|58)/;
-const LOCK_NOT_AVAILABLE = '55P03';
+export const LOCK_NOT_AVAILABLE = '55P03';
 /** The server's function behind RAISE; unlike the message it is not translated. */
 const RAISE = 'exec_stmt_raise';
 /** In every language that the server's messages have: the error came while code of a trigger ran. */

@@ -388,6 +388,15 @@ test.each([
   );
 });
 
+test('a locked log keeps the doctor from comparing what is installed, and from nothing else', async () => {
+  const blocker = await db.sql.reserve();
+  await blocker.unsafe('begin; lock verification.sms_log in access exclusive mode');
+  const failing = (await doctor(db)).filter(({ level }) => level === 'FAIL');
+  await blocker.unsafe('rollback');
+  blocker.release();
+  expect(failing).toMatchObject([{ name: 'installed objects', says: expect.stringContaining('a lock') as string }]);
+});
+
 test('without settings everything that is missing is named at once', async () => {
   const lines: string[] = [];
   await command.run({ json: true }, { env: {}, print: (line: string) => lines.push(line), stdoutIsTerminal: false });
