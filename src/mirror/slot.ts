@@ -6,7 +6,7 @@ import { REPLICATION_OPTIONS, TAG_LENGTH, type Connections } from '../postgres/c
 import { cancelStatement, type Sql } from '../postgres/pools.ts';
 import { quoteIdentifier } from '../postgres/quoting.ts';
 import { NO_TRANSACTION_TIMEOUT } from '../postgres/session.ts';
-import { codeOf } from '../errors.ts';
+import { codeOf, SmslogdError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import { parseLsn, type Lsn } from '../postgres/lsn.ts';
 import { describeServer, requireSame, SERVER, type Server } from '../replication/server.ts';
@@ -157,8 +157,21 @@ export async function createSlot(
         signal.removeEventListener('abort', cancel);
       }
     },
-    { purpose: MAKER, before },
+    {
+      purpose: MAKER,
+      before: async () => {
+        await requireFreeSlot(connections.control);
+        await before();
+      },
+    },
   );
+}
+
+/** Throws slots_exhausted where no slot can be made: a mark would reset the reconcile with each try. */
+async function requireFreeSlot(sql: Sql): Promise<void> {
+  const [row] =
+    await sql`select count(*) >= current_setting('max_replication_slots')::int as none from pg_replication_slots`;
+  if (row?.['none'] === true) throw new SmslogdError('slots_exhausted', 'PostgreSQL has no free replication slot');
 }
 
 /** Terminates a session of a daemon, which reads or creates the slot, and waits until it has ended; false if it has not after a few seconds. */

@@ -598,6 +598,27 @@ test('a refused replication login is told once, keeps no new row from the log, a
   expect(await db.sql`select from smslogd.checkpoint where reconcile_due is not null`).toHaveLength(0);
 });
 
+test('where the server has no slot left that is told once, keeps no new row from the log, and resets no reconcile', async () => {
+  const first = await streaming();
+  await first.stop();
+  await db.sql`select pg_drop_replication_slot(${db.name})`;
+  await db.sql`select pg_create_physical_replication_slot('others_' || n)
+                 from generate_series((select count(*) + 1 from pg_replication_slots), current_setting('max_replication_slots')::int) n`;
+  try {
+    const mirror = startMirror(db, { log });
+    mirrors.push(mirror);
+    const tries = async () => (await db.sql`select term::int from smslogd.checkpoint`)[0]?.['term'] as number;
+    const before = await tries();
+    await until('a few tries', async () => (await tries()) > before + 2);
+    await insertMany(db.sql, 5);
+    await everyRowOnce();
+    expect(warnings()).toEqual(['slots_exhausted']);
+    expect(await db.sql`select from smslogd.checkpoint where reconcile_due is not null`).toHaveLength(0);
+  } finally {
+    await db.sql`select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name like 'others_%'`;
+  }
+});
+
 test('while the disk is full the mirror tries ever less often, and goes on when there is space again', async () => {
   const mirror = await streaming();
   await db.sql.unsafe(`
