@@ -207,7 +207,7 @@ async function databaseAtStart(config: Config, sql: Sql, log: Log, signal: Abort
     try {
       await requireSchema(sql);
       await requireTimezones(queryOfPool(sql), config);
-      await requireSourceTimezone(queryOfPool(sql), config);
+      if (config.LOOPS.includes('mirror')) await requireSourceTimezone(queryOfPool(sql), config);
       return;
     } catch (error) {
       const { reaction } = toSmslogdError(error);

@@ -97,7 +97,7 @@ test('migrate, and a daemon at its start, refuse another SOURCE_TIMEZONE than th
   };
   await expect(migrate(config('Europe/Kyiv'), options)).rejects.toMatchObject(refused);
   await expect(dryRun(config('Europe/Kyiv'), options)).rejects.toMatchObject(refused);
-  const env = db.env({ SOURCE_TIMEZONE: 'Europe/Kyiv', LOOPS: 'poller', HTTP_PORT: '0' });
+  const env = db.env({ SOURCE_TIMEZONE: 'Europe/Kyiv', LOOPS: 'mirror', HTTP_PORT: '0' });
   await expect(run.run({}, { env, print: options.say, stdoutIsTerminal: false })).rejects.toMatchObject(refused);
   await migrate(config('UTC'), options);
 });
