@@ -73,7 +73,8 @@ function waitsOf({ control, tag, config }: WaitsDeps): readonly Wait[] {
            where w.wait_event_type = 'Lock' and w.datname = current_database() and w.application_name like ${ours}
              and w.query_start < clock_timestamp() - ${seconds}::int * interval '1 second'
              and (b.pid = 0 or coalesce(h.application_name, '') not like 'smslogd %')
-           order by w.query_start limit 1`;
+           -- not one that itself waits before ours for the same lock
+           order by w.query_start, exists (select from pg_locks l where l.pid = b.pid and not l.granted) limit 1`;
         return holder;
       },
       message: 'a statement waits for a lock that another session holds',
