@@ -1,6 +1,7 @@
 /** Fills gaps: a light audit finds source rows that the log lacks, and copies them. Rows that are set aside are tried again beside it. */
 import { codeOf } from '../errors.ts';
 import { retryWhileLocked } from '../postgres/briefly.ts';
+import { LOCK_NOT_AVAILABLE } from '../postgres/refusal.ts';
 import { lightAudit } from '../reconcile/audit.ts';
 import { fillGatewayIds } from '../reconcile/gateway-ids.ts';
 import { pause } from '../supervise.ts';
@@ -98,7 +99,7 @@ async function retryRefused({ deps, store, source, term }: MirrorContext, signal
       if (refused.length > 0) break;
     }
   } catch (error) {
-    if (codeOf(error) !== '55P03') throw error;
+    if (codeOf(error) !== LOCK_NOT_AVAILABLE) throw error;
   }
   if (back > 0) log.info({ rows: back }, 'rows that had been set aside are in the log now');
 }

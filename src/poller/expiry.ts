@@ -3,7 +3,7 @@ import type { Config } from '../settings.ts';
 import { codeOf } from '../errors.ts';
 import { retryWhileLocked } from '../postgres/briefly.ts';
 import type { Sql } from '../postgres/pools.ts';
-import { writeAccepted } from '../postgres/refusal.ts';
+import { LOCK_NOT_AVAILABLE, writeAccepted } from '../postgres/refusal.ts';
 import { withRetry } from '../postgres/retry.ts';
 import type { Log } from '../log.ts';
 import { describeSource } from '../source.ts';
@@ -53,7 +53,7 @@ export async function expireWithoutGatewayId(deps: ExpiryDeps, rows: readonly Cl
     await retryWhileLocked(AbortSignal.timeout(LOCKED_MS), () => writeAccepted(rows, write, refused));
   } catch (error) {
     tally.postponed(rows.length, error);
-    await withRetry(() => store.postpone(rows, codeOf(error) === '55P03' ? LOCKED_MS : POSTPONED_MS));
+    await withRetry(() => store.postpone(rows, codeOf(error) === LOCK_NOT_AVAILABLE ? LOCKED_MS : POSTPONED_MS));
   }
 }
 

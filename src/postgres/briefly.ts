@@ -7,6 +7,7 @@ import { codeOf } from '../errors.ts';
 import { lastRows } from './last-row.ts';
 import type { Sql } from './pools.ts';
 import { quoteLiteral, setLocal } from './quoting.ts';
+import { LOCK_NOT_AVAILABLE } from './refusal.ts';
 
 const LOCK_TIMEOUT_MS = 300;
 const STATEMENT_TIMEOUT_MS = 350;
@@ -54,7 +55,7 @@ export async function retryWhileLocked<T>(
     try {
       return await work();
     } catch (error) {
-      if (codeOf(error) !== '55P03' || signal.aborted) throw error;
+      if (codeOf(error) !== LOCK_NOT_AVAILABLE || signal.aborted) throw error;
       failed?.(attempt);
       await delay(AGAIN_MS, undefined, { signal }).catch(() => {});
     }
