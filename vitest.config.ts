@@ -4,7 +4,7 @@ import { defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 /** Test files at once: they wait for servers and signals half of the time. */
-const FILES = availableParallelism() + 3;
+const FILES = availableParallelism() + 5;
 /** The files of a worker share what they import: loading the program anew for each took nearly half of the unit tests' processor time. */
 const SHARED = { isolate: false };
 
@@ -21,12 +21,35 @@ function roomInMemory(path: string): boolean {
   return bavail * bsize >= 8 * 2 ** 30;
 }
 
-/** Waits for more than a minute for what a daemon waits for: begun last it would leave the cores idle. */
-const isFirst = ({ moduleId }: TestSpecification) => moduleId.endsWith('test/e2e/sessions.test.ts');
+/** Files that wait for most of their time, as for a lease to end. All at once they would leave the cores idle, and so would one that begins last. */
+const WAIT = [
+  'e2e/sessions',
+  'db/leadership',
+  'db/liveness',
+  'e2e/locked',
+  'db/connections',
+  'db/slot-life',
+  'db/refused-rows',
+  'db/publication-life',
+  'db/source-locked',
+  'e2e/takeover',
+];
+/** So many of them begin first, the others each behind so many files that do not wait. */
+const [FIRST, BETWEEN] = [3, 5];
+
+const placeOf = ({ moduleId }: TestSpecification) =>
+  WAIT.findIndex((name) => moduleId.endsWith(`test/${name}.test.ts`));
 
 class Order extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
-    return (await super.sort(files)).toSorted((a, b) => Number(isFirst(b)) - Number(isFirst(a)));
+    const sorted = await super.sort(files);
+    const waiting = sorted.filter((file) => placeOf(file) !== -1).toSorted((a, b) => placeOf(a) - placeOf(b));
+    const order = waiting.splice(0, FIRST);
+    for (const [i, file] of sorted.filter((each) => placeOf(each) === -1).entries()) {
+      if (i % BETWEEN === BETWEEN - 1) order.push(...waiting.splice(0, 1));
+      order.push(file);
+    }
+    return [...order, ...waiting];
   }
 }
 
