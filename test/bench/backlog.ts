@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Sql } from 'postgres';
 import { until } from '../support/database.ts';
-import { processorMicros } from './processor.ts';
+import { processorMicros, serverMicros } from './processor.ts';
 import type { BenchDatabase, Figures, Stage } from './stage.ts';
 
 export interface Backlog {
@@ -104,12 +104,20 @@ async function serversTime(sql: Sql, where: string, rows: number): Promise<numbe
   return found.reduce((sum, { pid }) => sum + processorMicros(pid), 0) / rows;
 }
 
+/** Returns what tells how much the whole server has used since now; microseconds a row. The WAL of an asynchronous commit is written by a process of its own. */
+async function serverSince(sql: Sql, rows: number): Promise<() => number> {
+  const [row] = await sql`select pg_backend_pid() as pid`;
+  const pid = row!['pid'] as number;
+  const before = serverMicros(pid);
+  return () => (serverMicros(pid) - before) / rows;
+}
+
 const sender = (slot: string) => `pid = (select active_pid from pg_replication_slots where slot_name = '${slot}')`;
 
 /**
  * One catch-up by smslogd from a checkpoint at the slot's position. `rate`: rows/s from the first row to the last; `whole`: from the start of the
- * process to the last row; `first`: milliseconds to the first row; `memory`: peak, MiB; `sender`, `node` (from when it streams on), `writer` and their sum
- * `processor`: microseconds a row. `lives`: a slot that lives on, from where it is.
+ * process to the last row; `first`: milliseconds to the first row; `memory`: peak, MiB; `sender`, `node` (from when it streams on), `writer`, and `processor`, the sum
+ * of `node` and all of the server: microseconds a row. `lives`: a slot that lives on, from where it is.
  */
 export async function mirrorBacklog(stage: Stage, backlog: Backlog, lives?: string): Promise<Figures> {
   const { db, rows } = backlog;
@@ -118,6 +126,7 @@ export async function mirrorBacklog(stage: Stage, backlog: Backlog, lives?: stri
   await db.sql`insert into smslogd.checkpoint (slot_name, lsn, committed_at, system_id)
                select slot_name, confirmed_flush_lsn, now(), (select system_identifier::text from pg_control_system())
                  from pg_replication_slots where slot_name = ${slot} on conflict do nothing`;
+  const server = await serverSince(db.sql, rows);
   const began = performance.now();
   const daemon = stage.daemon(db.env({ SLOT_NAME: slot }));
   const pid = daemon.child.pid!;
@@ -125,9 +134,9 @@ export async function mirrorBacklog(stage: Stage, backlog: Backlog, lives?: stri
   const started = processorMicros(pid);
   const times = await arrivals(db.sql, 'verification.sms_log', backlog, began);
   const node = (processorMicros(pid) - started) / rows;
+  const all = node + server();
   const writer = await serversTime(db.sql, "application_name like 'smslogd apply %'", rows);
-  const sending = await serversTime(db.sql, sender(slot), rows);
-  const processor = { sender: sending, node, writer, processor: sending + node + writer };
+  const processor = { sender: await serversTime(db.sql, sender(slot), rows), node, writer, processor: all };
   const memory = daemon.peakMemory() / 1024 / 1024;
   daemon.kill('SIGTERM');
   await daemon.exited;
@@ -155,9 +164,11 @@ export async function subscribeBacklog(
   const make = `create subscription ${name} connection '${libpq(backlog.db.url)}' publication smslogd
                              with (create_slot = false, slot_name = ${slot}, copy_data = false, enabled = false, binary = ${binary})`;
   if (known === undefined) await target.sql.unsafe(make);
+  const server = await serverSince(target.sql, backlog.rows);
   const began = performance.now();
   await target.sql.unsafe(`alter subscription ${name} enable`);
   const times = await arrivals(target.sql, 'verification.verifications', backlog, began);
+  const processor = server();
   const sending = await serversTime(backlog.db.sql, sender(slot), backlog.rows);
   const worker = `datname = '${target.name}' and backend_type like 'logical replication%'`;
   const writer = await serversTime(target.sql, worker, backlog.rows);
@@ -168,7 +179,7 @@ export async function subscribeBacklog(
     await target.sql.unsafe(`drop subscription ${name}`);
     await dropSlotOnceFree(backlog.db.sql, slot);
   }
-  return { ...figures(backlog.rows, times), sender: sending, writer, processor: sending + writer };
+  return { ...figures(backlog.rows, times), sender: sending, writer, processor };
 }
 
 export async function createSubscriber(stage: Stage): Promise<BenchDatabase> {
