@@ -5,6 +5,9 @@ import { isatty } from 'node:tty';
 // without a listener Node.js opens its inspector, through which who may connect to its port reads all memory and runs what they like
 process.on('SIGUSR1', () => {});
 
+// as Node.js 21 and later have it: without one `pg` looks for what loads a whole HTTP client
+if (!('navigator' in globalThis)) Object.assign(globalThis, { navigator: { userAgent: 'Node.js' } });
+
 // the daemon takes a moment to load: a stop before it listens has nothing to finish
 const early = ['SIGTERM', 'SIGINT'] as const;
 const leave = () => process.exit(0);

@@ -83,10 +83,13 @@ export function runtimeZones(): string[] {
   return ['UTC', 'Europe/Kyiv', ...Intl.supportedValuesOf('timeZone'), ...offsets.flat()];
 }
 
+/** The zones of most settings: nothing is asked about them, and where several are as near, they come first. */
+const USUAL = ['UTC', 'Europe/Kyiv'];
+
 /** Offsets such as +03:00 are none: PostgreSQL reads them with the opposite sign. What the database makes of a name is asked later. */
 export function isTimezone(name: string): boolean {
   // without the runtime's tables, which take their time to load
-  if (name === 'UTC') return true;
+  if (USUAL.includes(name)) return true;
   if (!/^[A-Za-z]/.test(name)) return false;
   try {
     Intl.DateTimeFormat('en', { timeZone: name });
@@ -95,9 +98,6 @@ export function isTimezone(name: string): boolean {
     return false;
   }
 }
-
-/** Where several are as near, these come first. */
-const USUAL = ['UTC', 'Europe/Kyiv'];
 
 /** The one of `zones` that was most likely meant: spelt otherwise, of the same offset or clocks, with that abbreviation, or spelt alike. */
 export function nearestZone(name: string, zones: readonly string[]): string {
