@@ -33,7 +33,7 @@ export const bench: Bench = {
     const db = await stage.database();
     const totals = {
       0: stage.pick({ tiny: 200, short: 20_000, full: 100_000 }),
-      100: stage.pick({ tiny: 100, short: 2_500, full: 20_000 }),
+      100: stage.pick({ tiny: 100, short: 5_000, full: 20_000 }),
     };
     const each = async (measure: (url: string, total: number) => Promise<number>): Promise<Figures> => {
       const figures: Record<string, number> = {};
