@@ -27,6 +27,7 @@ const FILES = [
   'traffic',
   'conversion',
   'columns',
+  'callers',
 ];
 
 /** Runs one statement and gives its rows, of whichever client. */

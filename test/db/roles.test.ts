@@ -316,4 +316,24 @@ describe('the other roles', () => {
     await migrate(db.owner.config(), { role: daemon, say: () => {} });
     expect(await as('sms_reader', 'select * from verification.sms_backlog')).toHaveLength(16);
   });
+
+  test('a database whose functions are nobody’s but the owner’s serves readers, writers and the daemon after the next migrate', async () => {
+    const { user } = (await db.owner.sql<{ user: string }[]>`select current_user::text as user`)[0]!;
+    await db.sql.unsafe(`
+      alter default privileges for role ${user} revoke execute on functions from public;
+      revoke execute on all functions in schema smslogd from public; drop function smslogd.clock() cascade`);
+    const id = await row('text', null, null);
+    await expect(completes(id, '1234567', 'Accepted')).rejects.toMatchObject(refused);
+    await migrate(db.owner.config(), { role: daemon, say: () => {} });
+    await completes(id, '1234567', 'Accepted');
+    expect(await as('sms_reader', 'select * from verification.sms_backlog')).toHaveLength(16);
+    await sql`update verification.sms_log set gateway_status = 'Enroute', status_changed_at = now() where id = ${id}`;
+    expect((await readFacts(sql, 'none', 10_000)).open).toContainEqual(
+      expect.objectContaining({ type: 'text', status: 'Enroute' }),
+    );
+    const { rows } = (await db.sql<{ rows: string }[]>`
+      select string_agg(proname, ' ' order by proname) as rows from pg_proc
+       where pronamespace = 'smslogd'::regnamespace and not has_function_privilege('public', oid, 'execute')`)[0]!;
+    expect(rows).toBe('freeze_hours guard_writers note_hours queue_completed queue_inserted remove_logged');
+  });
 });
