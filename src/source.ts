@@ -190,7 +190,7 @@ asked as materialized (
 found as materialized (
   select l.id, l.gateway_status as was, a.gateway_id, a.status from asked a cross join lateral (
     select l.id, l.gateway_status from verification.sms_log l
-     where l.id = a.id and l.gateway_id is null and l.type = 'verification' limit 1 for update skip locked) l),
+     where l.id = a.id and l.gateway_id is null and l.type = 'verification' limit 1 for no key update skip locked) l),
 updated as (
   update verification.sms_log l
      set gateway_id = f.gateway_id, gateway_status = coalesce(l.gateway_status, f.status), updated_at = now()

@@ -11,7 +11,7 @@
  * - A completion counts only while `attempt` and the gateway id are the claimed ones, and writes a status only over one that is not final and differs. A row
  *   leaves the queue in the statement that makes it final, or when its log row is gone or final.
  * - Log rows are locked before queue rows, and both by id, as the log's triggers do. No statement waits for a locked row: it is skipped and tried again, so
- *   that it does not block the others.
+ *   that it does not block the others. The lock is NO KEY UPDATE: a foreign key of others that refers to the log neither waits for it nor is waited for.
  */
 import type { PollResult, RejectReason } from '../metrics.ts';
 import { briefly } from '../postgres/briefly.ts';
@@ -113,7 +113,7 @@ export function createFinalStatus(sql: Sql) {
                                     coalesce(l.type = 'verification' and not ${tracked}, false) as untracked,
                                     coalesce(l.type = 'verification' and ${hasId}, false) as has_id) a
       ), locked_log as materialized (
-        select l.id from verification.sms_log l join decided s on s.id = l.id where s.writes order by l.id for update of l skip locked
+        select l.id from verification.sms_log l join decided s on s.id = l.id where s.writes order by l.id for no key update of l skip locked
       ), locked as materialized (
         select s.*
           from smslogd.sms_poll p join decided s on s.id = p.id
@@ -162,7 +162,7 @@ export function createFinalStatus(sql: Sql) {
           from smslogd.sms_poll p left join verification.sms_log l using (id)
          where p.id = any (${arrayLiteral(ids)}::uuid[])
       ), locked_log as materialized (
-        select l.id from verification.sms_log l join decided o on o.id = l.id where o.writes order by l.id for update of l skip locked
+        select l.id from verification.sms_log l join decided o on o.id = l.id where o.writes order by l.id for no key update of l skip locked
       ), locked as materialized (
         select o.*
           from smslogd.sms_poll p join decided o on o.id = p.id
@@ -222,7 +222,7 @@ const COMPLETE = `
      ) a
   ), locked_log as materialized (
     select l.ctid from verification.sms_log l join decided d on d.log_ctid = l.ctid where d.writes
-     order by l.id for update of l skip locked
+     order by l.id for no key update of l skip locked
   ), locked as materialized (
     select d.*
       from smslogd.sms_poll p join decided d on d.queue_ctid = p.ctid

@@ -193,6 +193,36 @@ test('no verdict changes a final status that somebody else has written, and the 
   for (const id of [asked, without]) expect(await readSms(db, id)).toMatchObject({ gateway_status: 'Delivered' });
 });
 
+test('a transaction that refers to an SMS from another table and goes on puts off no answer, no verdict and no gateway id', async () => {
+  const answered = await insertSms(db, { gatewayId: '6130001' });
+  const givenUp = await insertSms(db, { gatewayId: '6130002' });
+  const without = await insertSms(db, {});
+  const completed = await insertSms(db, { type: 'verification' });
+  await db.sql`
+    insert into verification.verifications (id, phone_number, check_digit, status, code, code_expired_at, gateway_id, inserted_at)
+    values (${completed}, '+380000000001', 1, 'new', 1, now(), '6130003', now())`;
+  await db.sql`update smslogd.sms_poll set due_at = now() - interval '1 second', deadline_at = now(), give_up_at = now()`;
+  await db.sql`create table public.reimbursement (sms uuid references verification.sms_log)`;
+  const store = createPollerStore(db.daemon, 20_000);
+  const source = await describeSource(db.daemon, db.config());
+  const { rows } = await store.claim({ total: 4, old: 0, past: 0 }, [null, null, null]);
+  const of = (id: string) => rows.find((row) => row.id === id)!;
+  const { attempt } = of(answered);
+  await db.sql.begin(async (sql) => {
+    await sql`insert into public.reimbursement select id from verification.sms_log`;
+    await store.completeClaims([
+      { id: answered, attempt, gatewayId: '6130001', result: 'ok', status: 'Delivered', date: null, gapMs: 1_000 },
+    ]);
+    await store.fillFromSource(source, [completed]);
+    await store.markUnaccepted([of(without)], source);
+    await store.markTerminated([givenUp]);
+    expect(await readSms(db, answered)).toMatchObject({ gateway_status: 'Delivered' });
+    expect(await readSms(db, completed)).toMatchObject({ gateway_id: '6130003', gateway_status: 'Accepted' });
+    expect(await readSms(db, without)).toMatchObject({ gateway_status: 'Unaccepted' });
+    expect(await readSms(db, givenUp)).toMatchObject({ gateway_status: 'Terminated' });
+  });
+});
+
 test('one that was past its life when it was queued is not given up before it was asked for once', async () => {
   const ids = [
     await insertSms(db, { gatewayId: '6120001', age: '4 days' }),
