@@ -331,9 +331,11 @@ describe('the other roles', () => {
     expect((await readFacts(sql, 'none', 10_000)).open).toContainEqual(
       expect.objectContaining({ type: 'text', status: 'Enroute' }),
     );
-    const { rows } = (await db.sql<{ rows: string }[]>`
+    const { rows } = (
+      await db.sql<{ rows: string }[]>`
       select string_agg(proname, ' ' order by proname) as rows from pg_proc
-       where pronamespace = 'smslogd'::regnamespace and not has_function_privilege('public', oid, 'execute')`)[0]!;
+       where pronamespace = 'smslogd'::regnamespace and not has_function_privilege('public', oid, 'execute')`
+    )[0]!;
     expect(rows).toBe('freeze_hours guard_writers note_hours queue_completed queue_inserted remove_logged');
   });
 });
