@@ -2,6 +2,7 @@
  * Sends one SMS and logs it. The row is written first, without a gateway id: so nothing is sent that is not logged, and an SMS whose fate we
  * do not learn is judged like any other (Unaccepted at the end of its life). The answer then completes the row.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { loadConfig } from '../settings.ts';
 import { openDatabase, type Sql } from '../postgres/pools.ts';
 import { SmslogdError, toSmslogdError } from '../errors.ts';
@@ -10,11 +11,14 @@ import { currentCredentials } from '../gateway/credentials.ts';
 import { createGateway, type Exchange } from '../gateway/client.ts';
 import { parseReply, type Reply } from '../gateway/reply.ts';
 import { requireSchema } from '../schema/migrate.ts';
-import { isFinal, SMS_TYPES, type SmsType, type Status } from '../status.ts';
+import { SMS_TYPES, type SmsType, type Status } from '../status.ts';
 import type { Command, Flags } from './command.ts';
 
 const PHONE = /^\+?([1-9]\d{8,14})$/;
 const LONGEST_TEXT = 2_000;
+/** Of the write of what the gateway said. */
+const TRIES = 20;
+const AGAIN_MS = 1_000;
 
 export const command: Command = {
   summary: 'sends one SMS through IP2SMS and logs it',
@@ -40,13 +44,13 @@ export const command: Command = {
         reply = understand(exchange);
       } catch (error) {
         // a request that was refused sent nothing: the row must not wait for a fate
-        if (exchange.kind === 'response' && exchange.status >= 400 && exchange.status < 500)
-          await complete(sql, id, NOT_SENT);
+        const refused = exchange.kind === 'response' && exchange.status >= 400 && exchange.status < 500;
+        if (refused || toSmslogdError(error).code === 'gateway_unauthorized') await complete(sql, id, NOT_SENT);
         throw error;
       }
-      await complete(sql, id, reply);
+      const status = await complete(sql, id, reply);
       print(`id      ${id}`);
-      print(`status  ${reply.status}`);
+      print(`status  ${status}`);
       if (reply.status === 'Rejected')
         throw new SmslogdError('sms_rejected', `the gateway rejected the SMS: ${reply.reason ?? 'other'}`);
       return 0;
@@ -110,20 +114,34 @@ async function logUnsent(sql: Sql, { digits, text, type }: Message): Promise<str
   return row?.id ?? '';
 }
 
+/** Returns the status that the SMS has now: a final one that it got meanwhile stays. */
 async function complete(
   sql: Sql,
   id: string,
   reply: { id: string | undefined; status: Status; date: number | undefined },
-) {
+): Promise<Status> {
   const date = reply.date === undefined ? null : new Date(reply.date);
-  // one statement: an SMS that is final at once is in the queue no longer
-  await sql`
-    with wrote as (
-      update verification.sms_log
-         set gateway_id = ${reply.id ?? null}, gateway_status = ${reply.status},
-             status_changed_at = coalesce(${date}::timestamptz, now()), updated_at = now()
-       where id = ${id}
-      returning id
-    )
-    delete from smslogd.sms_poll p using wrote w where p.id = w.id and ${isFinal(reply.status)}`;
+  for (let tries = 1; ; tries += 1) {
+    try {
+      // one statement: an SMS that is final at once is in the queue no longer
+      const [row] = await sql<{ status: Status }[]>`
+        with wrote as (
+          update verification.sms_log l
+             set gateway_id = ${reply.id ?? null}, updated_at = now(),
+                 gateway_status = case when o.open then ${reply.status} else l.gateway_status end,
+                 status_changed_at = case when o.open then coalesce(${date}::timestamptz, now()) else l.status_changed_at end
+            from (select coalesce(smslogd.is_open(gateway_status), true) as open from verification.sms_log where id = ${id} for no key update) o
+           where l.id = ${id}
+          returning l.id, l.gateway_status as status
+        ), dequeued as (
+          delete from smslogd.sms_poll p using wrote w where p.id = w.id and not smslogd.is_open(w.status)
+        )
+        select status from wrote`;
+      return row?.status ?? reply.status;
+    } catch (error) {
+      // the SMS is sent: while the server restarts its gateway id must not get lost
+      if (tries === TRIES || toSmslogdError(error).reaction !== 'retry') throw error;
+      await delay(AGAIN_MS);
+    }
+  }
 }

@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { command } from '../../src/commands/send.ts';
 import { startSimulator } from '../../src/simulator/simulator.ts';
-import { createDatabase, type TestDatabase } from '../support/database.ts';
-import { startGateway, type Script } from '../support/gateway.ts';
+import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { reply, startGateway, type Script } from '../support/gateway.ts';
+import { startProxy } from '../support/proxy.ts';
 
 let db: TestDatabase;
 beforeAll(async () => {
@@ -86,13 +87,59 @@ test('an SMS whose fate is not learned stays in the log, without a status', asyn
   }
 });
 
-test('an SMS that the gateway refuses to take is Unaccepted, and waits for nothing', async () => {
-  const { code } = await withGateway(
-    () => ({ status: 401, body: '401 Unauthorized' }),
+test.each([401, 200])(
+  'an SMS that the gateway refuses to take with HTTP %d is Unaccepted, and waits for nothing',
+  async (status) => {
+    const { code } = await withGateway(
+      () => ({ status, body: '401 Unauthorized' }),
+      (url) => send(url),
+    );
+    expect(code).toMatchObject({ code: 'gateway_unauthorized' });
+    expect(await latest()).toMatchObject({ gateway_id: null, gateway_status: 'Unaccepted', queued: false });
+  },
+);
+
+test('an answer that comes when the SMS is final already leaves its status, and is told so', async () => {
+  const { output } = await withGateway(
+    async () => {
+      await db.sql`update verification.sms_log set gateway_status = 'Unaccepted', status_changed_at = 'epoch' where gateway_status is null`;
+      return reply('7654321', 'Accepted');
+    },
     (url) => send(url),
   );
-  expect(code).toMatchObject({ code: 'gateway_unauthorized' });
-  expect(await latest()).toMatchObject({ gateway_id: null, gateway_status: 'Unaccepted', queued: false });
+  expect(output).toContain('status  Unaccepted');
+  expect(await latest()).toMatchObject({
+    gateway_id: '7654321',
+    gateway_status: 'Unaccepted',
+    status_changed_at: new Date(0),
+    queued: false,
+  });
+});
+
+test('an answer that comes while the server takes no connections is written when it does', async () => {
+  const url = new URL(db.url);
+  const proxy = await startProxy({ host: url.hostname, port: Number(url.port) });
+  url.port = String(proxy.port);
+  const limit = async (connections: number) =>
+    db.sql.unsafe(`alter database ${db.name} connection limit ${connections}`);
+  const { code } = await withGateway(
+    async () => {
+      await limit(0);
+      proxy.cut();
+      const before = proxy.connections;
+      // the second try: the first one was refused
+      void until('two tries', () => proxy.connections > before + 1).then(() => limit(-1));
+      return reply('7654322', 'Accepted');
+    },
+    (gateway) => send(gateway, flags, { DATABASE_URL: url.href }),
+  );
+  await proxy.close();
+  expect(code).toBe(0);
+  expect(await latest()).toMatchObject({
+    gateway_id: '7654322',
+    gateway_status: 'Accepted',
+    queued_gateway_id: '7654322',
+  });
 });
 
 test('wrong flags are told before anything is done', async () => {
