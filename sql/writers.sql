@@ -25,3 +25,13 @@ create or replace trigger smslogd_guard_final after update of gateway_id, gatewa
   for each row when (old.gateway_id is not null and new.gateway_id is distinct from old.gateway_id
                      or new.gateway_status is distinct from old.gateway_status and (new.gateway_status is null or not smslogd.is_open(old.gateway_status)))
   execute function smslogd.guard_writers();
+
+-- An empty gateway id is none, as in the source: it could never be asked for, and would stand in the way of the real one.
+create or replace function smslogd.no_gateway_id() returns trigger language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  new.gateway_id := null;
+  return new;
+end $$;
+revoke all on function smslogd.no_gateway_id() from public;
+create or replace trigger smslogd_no_gateway_id before insert or update of gateway_id on verification.sms_log
+  for each row when (new.gateway_id = '') execute function smslogd.no_gateway_id();

@@ -129,6 +129,7 @@ export const schemaChecks: readonly Check<Found>[] = [
        where tgrelid = ${LOG}::text::regclass and not tgisinternal and tgenabled <> 'D'
          -- for each row, before, insert or update
          and tgtype & 3 = 3 and tgtype & 20 <> 0
+         and not exists (select from pg_proc p join pg_namespace n on n.oid = p.pronamespace where p.oid = tgfoid and n.nspname = 'smslogd')
       union all select 'rule', quote_ident(rulename) from pg_rewrite where ev_class = ${LOG}::text::regclass and ev_type in ('2', '3')
       order by 1, 2`;
     if (rows.length === 0) return ok('none that can change or skip a row');

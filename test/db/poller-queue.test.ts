@@ -88,6 +88,20 @@ test('an SMS without a gateway id is due at the end of its life, and any is give
   expect(await db.sql`select from smslogd.sms_poll where sent_at > now()`).toHaveLength(0);
 });
 
+test('an empty gateway id of a service is none: it can still be set, and without one the SMS is Unaccepted at the end of its life', async () => {
+  const [set, unset] = [await insertSms(db, { gatewayId: '' }), await insertSms(db, { gatewayId: '' })];
+  expect(await db.sql`select id from smslogd.sms_poll where gateway_id is null`).toHaveLength(2);
+  await db.sql.begin(async (sql) => {
+    await sql`set local role sms_writer`;
+    await sql`update verification.sms_log set gateway_id = '' where id = ${set}`;
+    await sql`update verification.sms_log set gateway_id = '6160001', gateway_status = 'Accepted' where id = ${set}`;
+  });
+  await start();
+  await statusBecomes(db, set, 'Delivered');
+  await db.sql`update smslogd.sms_poll set deadline_at = now(), due_at = now()`;
+  expect(await statusBecomes(db, unset, 'Unaccepted')).toMatchObject({ gateway_id: null });
+});
+
 test('an SMS that stays open is due again by the schedule, but no later than at the end of its life, and in nobody’s lease', async () => {
   const ids = [await insertSms(db, { gatewayId: '6110001' }), await insertSms(db, { gatewayId: '6110002' })];
   await db.sql`update smslogd.sms_poll set due_at = now(), deadline_at = now() + interval '50 seconds' where id = ${ids[1]!}`;

@@ -336,6 +336,8 @@ describe('the other roles', () => {
       select string_agg(proname, ' ' order by proname) as rows from pg_proc
        where pronamespace = 'smslogd'::regnamespace and not has_function_privilege('public', oid, 'execute')`
     )[0]!;
-    expect(rows).toBe('freeze_hours guard_writers note_hours queue_completed queue_inserted remove_logged');
+    expect(rows).toBe(
+      'freeze_hours guard_writers no_gateway_id note_hours queue_completed queue_inserted remove_logged',
+    );
   });
 });
