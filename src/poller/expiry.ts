@@ -18,6 +18,8 @@ export interface ExpiryDeps {
   readonly store: PollerStore;
   readonly tally: Tally;
   readonly log: Log;
+  /** true while the gateway can be asked, as far as is known */
+  readonly asks: () => boolean;
   /** claimed rows without a gateway id: only one statement at a time may wait for a lock on the source */
   readonly withoutGatewayId: Claimed[];
 }
@@ -59,8 +61,8 @@ export async function expireWithoutGatewayId(deps: ExpiryDeps, rows: readonly Cl
 
 /** Terminates SMS that waited too long for an answer; true if there may be more. */
 async function terminateOverdue(deps: ExpiryDeps): Promise<boolean> {
-  const { store, tally } = deps;
-  const ids = await store.overdue(ROWS);
+  const { store, tally, asks } = deps;
+  const ids = await store.overdue(ROWS, asks());
   if (ids.length === 0) return false;
   let ended = 0;
   const write = async (some: readonly string[]) => {

@@ -3,7 +3,8 @@
  *
  *   final answer   The gateway's final status is written as it is.
  *   Terminated     An answer that is not final and came past `deadline_at` (SMS_STATUSES_EXPIRATION) is the last one; one that came before and is written
- *                  past it, as behind a lock, is not: the SMS is asked for once more. Without any answer, past `give_up_at` (SMS_STATUSES_GIVE_UP).
+ *                  past it, as behind a lock, is not: the SMS is asked for once more. Without any answer, past `give_up_at` (SMS_STATUSES_GIVE_UP); where the
+ *                  gateway can be asked, after one more request.
  *   Unaccepted     Past `deadline_at`, if the SMS still has no gateway id: it was never accepted.
  *
  * sql/queue.sql sets both times when it queues an SMS.
@@ -142,13 +143,16 @@ export function createFinalStatus(sql: Sql) {
   }
 
   /**
-   * At most `limit` rows past `give_up_at`. A row that was queued after its deadline must have been asked for once, because it waits behind all others. The
-   * order is random, so that locked rows do not block the others.
+   * At most `limit` rows past `give_up_at`. A row that was queued after its deadline must have been asked for once, because it waits behind all others.
+   * `asks`: the gateway can be asked. Then each row is asked for first, as after a restore or days without a daemon: those are left out that are due or in
+   * somebody's lease. So are those without a gateway id, which will be Unaccepted. The order is random, so that locked rows do not block the others.
    */
-  async function overdue(limit: number): Promise<string[]> {
+  async function overdue(limit: number, asks = false): Promise<string[]> {
     const rows = await sql<{ id: string }[]>`
       with ${clock}
-      select id from smslogd.sms_poll where give_up_at <= ${now} and (lane <> 2 or attempt > 0) order by random() limit ${limit}`;
+      select id from smslogd.sms_poll
+       where give_up_at <= ${now} and (lane <> 2 or attempt > 0) and (not ${asks}::bool and gateway_id is not null or due_at > ${now} and leased_until <= ${now})
+       order by random() limit ${limit}`;
     return rows.map(({ id }) => id);
   }
 

@@ -118,7 +118,15 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
     onFailure: fail,
   });
   const withoutGatewayId: Claimed[] = [];
-  const expiryDeps = { config, sql: connections.complete, store, tally, log, withoutGatewayId };
+  const expiryDeps = {
+    config,
+    sql: connections.complete,
+    store,
+    tally,
+    log,
+    asks: () => throttle.asks(),
+    withoutGatewayId,
+  };
   const expiry = runExpiry(expiryDeps, stop).catch(fail);
 
   const { sleep, wake } = createInterruptibleSleep(stop);

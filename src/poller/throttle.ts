@@ -14,6 +14,8 @@ export interface Throttle {
   readonly inFlight: number;
   /** requests that may be in flight now; 0 while the breaker is open */
   size(): number;
+  /** the breaker is closed: whatever is due is asked for */
+  asks(): boolean;
   /** requests that may start now */
   free(): number;
   /**
@@ -68,6 +70,7 @@ export function createThrottle(
       return inFlight;
     },
     size,
+    asks: () => breaker.state(now()) === 'closed',
     free,
     worthClaiming: () => free() >= Math.max(1, Math.min(size() / 2, rate.room / 2)),
     updateGauges,

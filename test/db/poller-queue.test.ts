@@ -249,6 +249,26 @@ test('one that was past its life when it was queued is not given up before it wa
   expect((await store.overdue(10)).toSorted()).toEqual(ids.toSorted());
 });
 
+test('after days without a daemon, as after a restore, the gateway is asked before anything is given up', async () => {
+  const given = await insertSms(db, { gatewayId: '6170001' });
+  await db.sql`
+    insert into verification.sms_log (phone_number, type, gateway_id, gateway_status)
+    select '+380000000001', 'text', (6180000 + g)::text, 'Accepted' from generate_series(1, 100) g`;
+  await insertSms(db, {});
+  await db.sql`update smslogd.sms_poll set due_at = now() - interval '3 days', deadline_at = now() - interval '3 days', give_up_at = now()`;
+  gateway.script = ({ id }) => (id === '6170001' ? { status: 500 } : reply(id, 'Delivered'));
+  await start();
+  await statusBecomes(db, given, 'Terminated');
+  await until('the others', async () => (await queueSize(db)) === 0);
+  expect(
+    await db.sql`select gateway_status as status, count(*)::int as n from verification.sms_log group by 1 order by 1`,
+  ).toEqual([
+    { status: 'Delivered', n: 100 },
+    { status: 'Terminated', n: 1 },
+    { status: 'Unaccepted', n: 1 },
+  ]);
+});
+
 test.each([-365, 365])(
   "a daemon whose clock is %d days off asks when the database's tells, and writes its time",
   async (days) => {
