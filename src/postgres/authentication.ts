@@ -9,12 +9,15 @@ import { createScram, md5Password } from './scram.ts';
 /** The server's numbers for what smslogd cannot do. */
 const OTHERS: Readonly<Record<number, string>> = { 2: 'Kerberos', 6: 'SCM credentials', 7: 'GSSAPI', 9: 'SSPI' };
 
-/** Resolves once the server has let us in. `readable`: others can read along. Throws ServerRefusal, or database_auth for what we do not do. */
+/**
+ * Resolves once the server has let us in. `readable`: others can read along. `owes` is told from when to when the server waits for a proof of the password.
+ * Throws ServerRefusal, or database_auth for what we do not do.
+ */
 export async function authenticate(
   socket: Socket,
   incoming: Incoming,
   address: Address,
-  { host, readable }: { host: Host; readable: boolean },
+  { host, readable, owes = () => {} }: { host: Host; readable: boolean; owes?: (word: boolean) => void },
 ): Promise<void> {
   const send = (body: Buffer) => void socket.write(framed('p', body));
   const password = () => passwordOf(address, host);
@@ -34,7 +37,8 @@ export async function authenticate(
       send(Buffer.from(`${md5Password(address.user, password(), body)}\0`));
     } else if (kind === 10) {
       method = requireMethod(address, 'scram-sha-256');
-      await exchange(incoming, send, body, password());
+      owes(true);
+      await exchange(incoming, send, body, password(), () => owes(false));
     } else {
       throw refused(
         `the server asks for ${OTHERS[kind] ?? `login method ${kind}`}, which smslogd does not know`,
@@ -77,6 +81,7 @@ async function exchange(
   send: (body: Buffer) => void,
   offer: Buffer,
   password: string,
+  proving: () => void,
 ): Promise<void> {
   const mechanisms = offer.toString().split('\0');
   if (!mechanisms.includes('SCRAM-SHA-256'))
@@ -91,6 +96,7 @@ async function exchange(
   send(Buffer.concat([Buffer.from('SCRAM-SHA-256\0'), length, first]));
   const answer = await scram.answer(await words(incoming, 11));
   if (answer === undefined) throw UNPROVEN;
+  proving();
   send(Buffer.from(answer));
   if (!scram.proves(await words(incoming, 12))) throw UNPROVEN;
 }

@@ -3,9 +3,12 @@
  * statement, since it tells errors once the server is ready again, and what has come of a result that an error or the session's end cuts off is counted to the rows
  * of the next statement.
  */
+import { codeOf } from '../errors.ts';
 import { errorOf, framed } from './messages.ts';
 
-const [DATA_ROW, COMMAND_COMPLETE, ERROR_RESPONSE, READY] = Buffer.from('DCEZ');
+const [DATA_ROW, COMMAND_COMPLETE, ERROR_RESPONSE, NOTICE, READY] = Buffer.from('DCENZ');
+/** Codes of a notice after which the session is over: the server goes down at once, or another process of it crashed. */
+const FAREWELL = new Set(['57P01', '57P02']);
 /** What ends a result that is not complete. */
 const COMPLETE = framed('C', Buffer.from('\0'));
 
@@ -48,6 +51,10 @@ export class Answers {
           from = at;
           this.inRows = false;
         }
+      }
+      if (type === NOTICE) {
+        const notice = errorOf(bytes.subarray(at + 5, end));
+        if (FAREWELL.has(codeOf(notice) ?? '')) this.reason ??= notice;
       }
       if (type === DATA_ROW) this.inRows = true;
       else if (type === COMMAND_COMPLETE || type === READY) this.inRows = false;

@@ -140,7 +140,7 @@ async function attempt(place: Place, wish: Wish, options: (() => ConnectionOptio
 /** One try, in the time for it. */
 async function inTime(place: Place, wish: Wish, options: (() => ConnectionOptions) | undefined): Promise<Session> {
   const { address } = wish;
-  const begun: Begun = { sockets: [], incoming: undefined };
+  const begun: Begun = { sockets: [], incoming: undefined, owes: false };
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
     const fail = () => reject(failure('CONNECT_TIMEOUT', 'no answer in time'));
@@ -149,8 +149,8 @@ async function inTime(place: Place, wish: Wish, options: (() => ConnectionOption
   try {
     return await Promise.race([begin(place, wish, options?.(), begun), late]);
   } catch (error) {
-    // neither the server's word nor ours ended it
-    if (begun.incoming?.refused === false && isSocketFailure(error)) LOST.add(error);
+    // neither the server's word nor ours ended it, and nothing that the server asked for was missing
+    if (begun.incoming?.refused === false && !begun.owes && isSocketFailure(error)) LOST.add(error);
     for (const socket of begun.sockets) socket.destroy();
     throw error;
   } finally {
@@ -163,6 +163,8 @@ interface Begun {
   readonly sockets: Socket[];
   /** once the server is told who wants to come in */
   incoming: Incoming | undefined;
+  /** the server has asked for a proof of the password and does not have it yet: it lets nobody in */
+  owes: boolean;
 }
 
 function isSocketFailure(error: unknown): error is Error {
@@ -191,7 +193,8 @@ async function begin(
     socket.write(opening(SESSION, Buffer.from(`${words.join('')}\0`)));
     begun.incoming = incoming;
     const readable = !encrypted && !isLocal(place) && !isLoopback(place);
-    await authenticate(socket, incoming, address, { host: place.host, readable });
+    const owes = (proof: boolean) => (begun.owes = proof);
+    await authenticate(socket, incoming, address, { host: place.host, readable, owes });
     const greeting = await untilReady(incoming);
     await requireTarget(socket, incoming, address, greeting);
     const pooled = asks

@@ -83,6 +83,11 @@ export class Incoming {
   private readonly ended = (): void => this.failed(failure('CONNECTION_CLOSED', 'the server closed the connection'));
 }
 
+/** Whether the server said it itself. */
+export function saidByServer(error: unknown): boolean {
+  return typeof error === 'object' && error !== null && 'severity_local' in error;
+}
+
 /** The fields of an error, by their letters. */
 export function fieldsOf(body: Buffer): ReadonlyMap<string | undefined, string> {
   const fields = body.toString().split('\0');

@@ -5,12 +5,14 @@
 import { runningMs } from '../running-time.ts';
 import type { Opening } from './clients.ts';
 import { mayBeLetIn } from './login.ts';
-import { failure } from './messages.ts';
+import { failure, saidByServer } from './messages.ts';
 
 /** The server ends a session that rests for so many seconds, which it does not while the watch looks: so a login ends by itself that nobody heard of. */
 const IDLE_S = 10;
 /** By then it has. */
 const LEFT_MS = 1_000 * IDLE_S + 5_000;
+/** A session that the server says it ends is gone by then. */
+const LEAVES_MS = 1_000;
 /** The server waits so long for the end of a session that the next one terminates. */
 const TERMINATES_MS = 1_000;
 
@@ -32,10 +34,14 @@ export function soleSession(
         if (mayBeLetIn(error)) lose(LEFT_MS);
         throw error;
       });
-      // whoever ended it: a machine between may have, which the server need not have heard of. It need not rest there either: the server waits without limit for
-      // the rest of a statement
+      let left = Infinity;
+      session.socket.on('error', (error) => {
+        if (saidByServer(error)) left = LEAVES_MS;
+      });
+      // whoever ended it without the server's word: a machine between may have, which the server need not have heard of. It need not rest there either: the server
+      // waits without limit for the rest of a statement
       session.socket.once('close', () => {
-        if (!pooled()) lose(Infinity);
+        if (!pooled()) lose(left);
       });
       return session;
     },

@@ -102,6 +102,27 @@ test.each<readonly [string, number, string, () => void]>([
   },
 );
 
+const controlAnswers = async () =>
+  await connections.control`select`.then(
+    () => true,
+    () => false,
+  );
+
+test('control is back before a lost login must have ended, where the server itself ended the session before it', async () => {
+  const pid = await pidOf('control');
+  proxy.delayMs = 100;
+  await db.sql`select pg_terminate_backend(${pid}, 5000)`;
+  await until('the server to have let another one in', async () => {
+    void controlAnswers();
+    return (await sessions()).some((session) => session.name === 'control' && session.pid !== pid);
+  });
+  proxy.leave('reset');
+  proxy.delayMs = 0;
+  // the lost login's session ends by itself after 10 s
+  await until('an answer', controlAnswers, 9);
+  expect((await sessions()).filter(({ name }) => name === 'control')).toHaveLength(1);
+});
+
 test('a session of control that was lost in the middle of a statement counts for as long as the server waits for the rest', async () => {
   const pid = await pidOf('control');
   proxy.delayMs = 1_000;

@@ -3,10 +3,12 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { codeOf } from '../../src/errors.ts';
 import { briefly } from '../../src/postgres/briefly.ts';
 import { openDirect } from '../../src/postgres/direct.ts';
+import { codeOf } from '../../src/errors.ts';
+import { addressOf } from '../../src/postgres/address.ts';
 import { Answers } from '../../src/postgres/last-word.ts';
+import { logIn, mayBeLetIn } from '../../src/postgres/login.ts';
 import { directly, dropConnections, openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { rereadableConfig } from '../../src/settings.ts';
 import { startProxy } from '../support/proxy.ts';
@@ -96,6 +98,30 @@ test.each([
   await expect(ask(sql)).rejects.toMatchObject({ code });
   expect([...(await sql`select ${1}::int as one`)]).toEqual([{ one: 1 }]);
   await sql.end({ timeout: 1 });
+  path.close();
+});
+
+test.each([
+  ["the server's request for a password, which it need not ask for", 10, true],
+  ["the server's part of the proof", 11, false],
+  ["the server's own proof", 12, true],
+])('a login whose path dies before %s is heard may have been let in or not: %j', async (_, request, mayBe) => {
+  const { url: target } = await db.withoutTls();
+  const [to, url] = [new URL(target), new URL(target)];
+  const path = createServer((client) => {
+    const server = connectTo(Number(to.port), to.hostname);
+    client.on('error', () => {}).pipe(server);
+    server
+      .on('error', () => {})
+      .on('data', (bytes: Buffer) => {
+        if (bytes.readInt32BE(5) === request) for (const socket of [client, server]) socket.resetAndDestroy();
+        else client.write(bytes);
+      });
+  });
+  await new Promise<void>((resolve) => path.listen(0, '127.0.0.1', resolve));
+  url.port = String((path.address() as AddressInfo).port);
+  const failed = await logIn(addressOf(url.href), {}, {}).catch((error: unknown) => error);
+  expect([codeOf(failed), mayBeLetIn(failed)]).toEqual(['ECONNRESET', mayBe]);
   path.close();
 });
 

@@ -142,6 +142,20 @@ test('a standby that is away, and that the server waits for, is told of, and its
   expect(told('standby_missing').map((line) => JSON.parse(line) as object)).toMatchObject(expected);
 });
 
+test('an immediate shutdown is told as the server tells it, and not as a path that died', async () => {
+  const sql = openDatabase(db.config(), { max: 1, name: 'test' });
+  await sql`select`;
+  const waiting = Promise.allSettled([sql`select pg_sleep(600)`]);
+  await until(
+    'it to run',
+    async () => (await db.sql`select from pg_stat_activity where wait_event = 'PgSleep'`).length > 0,
+  );
+  await server.stop('immediate');
+  expect(await waiting).toMatchObject([{ reason: { code: '57P01', severity: 'WARNING' } }]);
+  await sql.end({ timeout: 1 });
+  await server.start();
+});
+
 test("after the server's crash, under load, every row is in the log once", async () => {
   for (let round = 0; round < 3; round += 1) {
     const writing = (async () => {
