@@ -5,6 +5,8 @@
 create or replace function smslogd.freeze_hours(before timestamptz) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
+  -- a mark that is yet to come was set while the clock was fast: no hour would be counted until then
+  update smslogd.settings set frozen_before = smslogd.hour_of(now()) where frozen_before > now();
   if coalesce(before > now() - nullif((select retention_days from smslogd.settings), 0) * interval '1 day', true) then
     raise exception 'smslogd: RETENTION_DAYS in the database keeps these rows' using errcode = 'object_not_in_prerequisite_state';
   end if;

@@ -110,6 +110,17 @@ test('no hour is frozen while it waits to be counted, not the first one either',
   expect([...(await db.sql`select frozen_before from smslogd.settings`)]).toEqual([...marked]);
 });
 
+test('a mark that was set while the clock of the server was fast keeps no new hour from being counted', async () => {
+  await db.sql`update smslogd.settings set frozen_before = now() + interval '200 days'`;
+  await retain();
+  await db.sql`insert into verification.sms_log (phone_number, type) values ('+380000000000', 'text')`;
+  const total = async () =>
+    await db.sql`select total from verification.sms_today_vs_yesterday where period = 'today' and type = 'text'`;
+  expect(await total()).toEqual([{ total: '1' }]);
+  await refreshHourly(sql);
+  expect(await db.sql`select sms from smslogd.sms_hourly`).toEqual([{ sms: '1' }]);
+});
+
 test('rows that nothing is old enough of stay, and so does everything at a second turn', async () => {
   await insert(500, 3);
   await retain();
