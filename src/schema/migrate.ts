@@ -150,15 +150,14 @@ async function requireRole(client: Client, role: string | undefined): Promise<vo
   }
 }
 
-/** What an owner who is no superuser lacks most often. */
-async function mayNot(client: Client, cause: unknown): Promise<SmslogdError> {
-  const { rows } = await client.query<{ who: string; database: string }>(
-    'select current_user as who, current_database() as database',
-  );
-  const { who, database } = rows[0] ?? { who: '', database: '' };
-  return new SmslogdError('privilege_missing', `${who} may not create what smslogd needs`, {
-    cause,
-    hint: `Run migrate as the owner of the source table, who needs: grant create on database ${quoteIdentifier(database)} to ${quoteIdentifier(who)};`,
+/** What can be known was looked at before (owner.ts): this is something else, such as a tablespace or an event trigger, and only the server knows which. */
+async function mayNot(client: Client, error: unknown): Promise<SmslogdError> {
+  const { rows } = await client.query<{ who: string }>('select current_user as who');
+  const { message } = (error instanceof SmslogdError ? error.cause : error) as Error;
+  const who = rows[0]?.who ?? '';
+  return new SmslogdError('privilege_missing', `${who} may not create what smslogd needs: ${message}`, {
+    cause: error,
+    hint: `As an administrator grant ${who} what it lacks, then run migrate again.`,
   });
 }
 

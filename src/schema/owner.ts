@@ -61,6 +61,9 @@ select current_user::text as who, o.rolsuper as superuser,
          union all
          select format('grant temporary on database %I to %s;', current_database(), $3::text) where not has_database_privilege(o.oid, current_database(), 'temporary')
          union all
+         select format('grant usage on language %I to %s;', l.lanname, $3::text) from pg_language l
+          where l.lanname in ('sql', 'plpgsql') and not has_language_privilege(o.oid, l.oid, 'usage')
+         union all
          -- usage is given on to those who use what is made there
          select format('grant %s on schema %I to %s%s;', privilege, n.nspname, $3::text, case privilege when 'usage' then ' with grant option' else '' end)
            from pg_namespace n

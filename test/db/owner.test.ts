@@ -113,6 +113,27 @@ describe('what migrate makes is the owner of the source table', () => {
     expect(await db.sql`select from pg_namespace where nspname = 'smslogd'`).toHaveLength(0);
   });
 
+  test('and so is a language that it may not use; what only the server knows is told in its words', async () => {
+    await db.sql.unsafe('revoke usage on language plpgsql from public');
+    expect(await failureAs(owner)).toMatchObject({
+      code: 'privilege_missing',
+      hint: `As an administrator run: grant usage on language plpgsql to "${owner}";`,
+    });
+    expect(await db.sql`select from pg_namespace where nspname = 'smslogd'`).toHaveLength(0);
+    await db.sql.unsafe(`
+      grant usage on language plpgsql to public;
+      create function public.forbid() returns event_trigger language plpgsql as $$
+      begin raise exception 'views are made by the DBAs' using errcode = '42501'; end $$;
+      create event trigger forbid on ddl_command_end when tag in ('CREATE VIEW') execute function public.forbid()`);
+    const failure = await failureAs(owner);
+    await db.sql.unsafe('drop event trigger forbid');
+    expect(failure).toMatchObject({
+      code: 'privilege_missing',
+      message: `${owner} may not create what smslogd needs: views are made by the DBAs`,
+      hint: `As an administrator grant ${owner} what it lacks, then run migrate again.`,
+    });
+  });
+
   test('where policies hide what is made from the daemon it says so, and what to run', async () => {
     await db.sql.unsafe(`
       create schema rules;
