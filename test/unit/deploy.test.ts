@@ -44,6 +44,18 @@ test('kustomize lists every manifest, and their commands are those of the progra
   expect(manifests).not.toMatch(/\b(latest|privileged: true|runAsUser: 0)\b/);
 });
 
+test('the operator gives the pods the job that the alerts look for', () => {
+  const { jobLabel } = (parse(read('kubernetes/podmonitor.yaml')) as { spec: { jobLabel?: string } }).spec;
+  const { template } = (parse(read('kubernetes/deployment.yaml')) as { spec: { template: Pod } }).spec;
+  const jobs = [...readFileSync('ops/alerts.yml', 'utf8').matchAll(/job="([^"]*)"/g)].map(([, job]) => job);
+  // without a label it is namespace/name of the PodMonitor
+  expect(new Set(jobs)).toEqual(new Set([template.metadata.labels[jobLabel ?? '']]));
+});
+
+interface Pod {
+  readonly metadata: { readonly labels: Readonly<Record<string, string>> };
+}
+
 const KINDS = { Deployment, Job, Namespace, NetworkPolicy, PodDisruptionBudget, PodMonitor, Service };
 
 /** What the schema of its kind has against a manifest. The schemas allow unknown fields: one is a field that the validation never reads. */
