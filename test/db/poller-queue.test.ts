@@ -174,6 +174,24 @@ test('a claim that is over puts off nothing', async () => {
   expect(await queued()).not.toEqual(before);
 });
 
+test('what somebody holds is not put off, and not waited for', async () => {
+  await insertSms(db, { gatewayId: '6160002' });
+  const entries = await db.sql<{ id: string; attempt: number }[]>`select id, attempt from smslogd.sms_poll`;
+  await db.sql.begin(async (holder) => {
+    await holder`select from smslogd.sms_poll for update`;
+    await db.sql.begin(async (sql) => {
+      // who waits fails
+      await sql`set local lock_timeout = 100`;
+      const store = createPollerStore(sql as unknown as Sql, 20_000);
+      await store.postpone(entries, 60_000);
+      await store.postponeGiveUp(entries[0]!.id, 60_000);
+    });
+  });
+  const put = await db.sql`
+    select due_at > now() + interval '30 seconds' as off, give_up_at < now() + interval '1 hour' as ends from smslogd.sms_poll`;
+  expect([...put]).toEqual([{ off: false, ends: false }]);
+});
+
 test('no answer changes a final status that somebody else has written meanwhile, and the SMS leaves the queue', async () => {
   for (const gatewayId of ['6150001', '6150002']) await insertSms(db, { gatewayId });
   await db.sql`update smslogd.sms_poll set due_at = now()`;
