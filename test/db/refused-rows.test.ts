@@ -510,6 +510,12 @@ test('of two rows with one id in a source without a key one is copied, and one c
 const maybe = (body: string) =>
   `create or replace function maybe() returns trigger language plpgsql as $$ begin ${body}; end $$`;
 
+const copyGivesUp = async () => {
+  await untilLocked('a copy to wait', db.sql, 'verification.sms_log');
+  const waiting = () => db.sql`select from pg_locks where not granted and relation = 'verification.sms_log'::regclass`;
+  await until('it to give up', async () => (await waiting()).length === 0);
+};
+
 test('while somebody holds a lock of the log, audits go on without what is set aside, and it comes back afterwards', async () => {
   await db.sql.unsafe(`${maybe("raise exception 'no'")};
     create trigger maybe before insert on verification.sms_log for each row execute function maybe()`);
@@ -524,6 +530,8 @@ test('while somebody holds a lock of the log, audits go on without what is set a
   // as a CREATE INDEX does
   await hold`lock verification.sms_log in share mode`;
   await db.sql.unsafe(maybe('return new'));
+  const states = vi.spyOn(mirror.health, 'setMirrorState');
+  await copyGivesUp();
   // each audit saves in the checkpoint what it has found
   const saved = async () => (await db.sql<{ xmin: string }[]>`select xmin::text from smslogd.checkpoint`)[0]!.xmin;
   for (let i = 0; i < 3; i += 1) {
@@ -535,6 +543,7 @@ test('while somebody holds a lock of the log, audits go on without what is set a
   hold.release();
   await until('them to come back', async () => (await logged()) === 3);
   expect(told()).toHaveLength(3);
+  expect(states).not.toHaveBeenCalledWith('stopped', expect.anything());
 });
 
 test('while somebody holds a lock of the log, a mirror that reconciles waits for it with what it has found', async () => {
@@ -547,15 +556,7 @@ test('while somebody holds a lock of the log, a mirror that reconciles waits for
   await hold`begin`;
   await hold`lock verification.sms_log in share mode`;
   await insertMany(db.sql, 3);
-  for (let i = 0; i < 3; i += 1) {
-    await untilLocked('a copy to wait', db.sql, 'verification.sms_log');
-    await until(
-      'it to give up',
-      async () =>
-        (await db.sql`select from pg_locks where not granted and relation = 'verification.sms_log'::regclass`)
-          .length === 0,
-    );
-  }
+  for (let i = 0; i < 3; i += 1) await copyGivesUp();
   await hold`rollback`;
   hold.release();
   await until('the others', async () => (await logged()) === 6);
