@@ -62,7 +62,7 @@ select says, fix from (
   select 6, format('%s lacks %s', p.name, pg_get_constraintdef(c.oid)), format('alter table %s %sadd %s;', p.name,
          (select format('drop constraint %I, ', o.conname) from pg_constraint o where o.conrelid = p.there and o.contype = 'p' and c.contype = 'p'), pg_get_constraintdef(c.oid))
     from pair p join pg_constraint c on c.conrelid = p.wanted and c.contype in ('p', 'u', 'c')
-   where not exists (select from pg_constraint o where o.conrelid = p.there and o.convalidated and pg_get_constraintdef(o.oid) = pg_get_constraintdef(c.oid))
+   where not exists (select from pg_constraint o where o.conrelid = p.there and pg_get_constraintdef(o.oid) = pg_get_constraintdef(c.oid))
 ) unfit order by place, says`;
 
 /** Makes the log's indexes that a log with rows lacks without keeping those waiting who write it. */

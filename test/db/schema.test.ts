@@ -279,6 +279,10 @@ describe('tables that are there already', () => {
     ['drop constraint sms_log_pkey', 'lacks PRIMARY KEY (id)'],
     ['drop constraint sms_log_pkey, add primary key (id) deferrable', 'lacks PRIMARY KEY (id)'],
     ['drop constraint sms_log_type_check', 'lacks CHECK ((type = ANY'],
+    [
+      `drop constraint sms_log_type_check, add check (type in ('verification', 'medication_request', 'text', '2FA')) not valid`,
+      'lacks CHECK ((type = ANY',
+    ],
     ['drop constraint sms_log_gateway_status_check', 'lacks CHECK ((gateway_status = ANY'],
   ])('that do not fit are named, with what makes them fit: %s', async (change, told) => {
     await kept.sql.unsafe(
