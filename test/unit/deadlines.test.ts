@@ -1,9 +1,13 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { createDeadlines } from '../../src/gateway/deadlines.ts';
-import { createRunningTime } from '../../src/running-time.ts';
+import { createRunningTime, runFor } from '../../src/running-time.ts';
+import { pause } from '../../src/supervise.ts';
 
 beforeEach(() => void vi.useFakeTimers());
-afterEach(() => void vi.useRealTimers());
+afterEach(() => {
+  vi.restoreAllMocks();
+  vi.useRealTimers();
+});
 
 test('each ends at its own time, and what ended by itself does not', () => {
   const deadlines = createDeadlines(100);
@@ -47,6 +51,24 @@ test('time in which the process stood still is not counted, and what is only loa
   expect(ran()).toBe(11_900);
   clock += 100;
   expect(ran()).toBe(12_000);
+  clock += 30_000;
+  expect(ran()).toBe(12_000);
+});
+
+test('who waits for a while in which the process stands still waits for as long as it then runs', async () => {
+  vi.useRealTimers();
+  let clock = performance.now();
+  vi.spyOn(performance, 'now').mockImplementation(() => clock);
+  const { signal } = new AbortController();
+  let over = false;
+  const ran = runFor(20, signal).then(() => (over = true));
+  clock += 60_000;
+  // begins later, and so ends later than what began before
+  await pause(20, signal);
+  expect(over).toBe(false);
+  // more than is left, as sums of fractions are not exact
+  clock += 21;
+  await ran;
 });
 
 test('a request that was answered while the process stood still has not timed out', () => {
