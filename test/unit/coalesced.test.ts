@@ -1,5 +1,6 @@
 import { afterEach, expect, test, vi } from 'vitest';
 import { createReading } from '../../src/figures/coalesced.ts';
+import { shared } from '../../src/http/shared.ts';
 
 afterEach(() => void vi.useRealTimers());
 
@@ -30,5 +31,51 @@ test('a reading rests as long as it took, four times over, but no longer than tw
     expect(await readsAfter(rests - 1)).toBe(0);
     takes = 0;
     expect(await readsAfter(1)).toBe(1);
+  }
+});
+
+test('a reading that fails is told of, the first of a row as such, and done again as any other; who asks meanwhile waits for it, but not for long', async () => {
+  vi.useFakeTimers({ toFake: ['performance'] });
+  const told: boolean[] = [];
+  let reads = 0;
+  let read = async () => {};
+  const refresh = createReading(
+    () => {
+      reads += 1;
+      return read();
+    },
+    { maxAgeMs: 1_000, waitMs: 1, onFailure: (_, first) => told.push(first) },
+  );
+  for (const fails of [true, true, false, true]) {
+    read = () => (fails ? Promise.reject(new Error('no')) : Promise.resolve());
+    await refresh();
+    vi.advanceTimersByTime(1_000);
+  }
+  expect({ reads, told }).toEqual({ reads: 4, told: [true, false, true] });
+  read = () => new Promise(() => {});
+  for (let i = 0; i < 2; i += 1) await refresh();
+  expect(reads).toBe(5);
+});
+
+test('what is made is shared by all who ask while that takes, and for a second after it, whether it succeeds or fails', async () => {
+  let clock = 0;
+  let settle!: { resolve: (made: string) => void; reject: (error: Error) => void };
+  const ask = shared(
+    () => new Promise<string>((resolve, reject) => void (settle = { resolve, reject })),
+    () => clock,
+  );
+  let former: Promise<string> | undefined;
+  for (const fails of [false, true, false]) {
+    const made = ask();
+    expect(made).not.toBe(former);
+    clock += 5_000;
+    expect(ask()).toBe(made);
+    if (fails) settle.reject(new Error('no'));
+    else settle.resolve('made');
+    await made.catch(() => {});
+    clock += 999;
+    expect(ask()).toBe(made);
+    clock += 1;
+    former = made;
   }
 });
