@@ -42,7 +42,11 @@ const reading = (rows: (Row | Large)[]) =>
 function read(messages: readonly Buffer[], sizes: readonly number[]): (Row | Large)[] {
   const rows: (Row | Large)[] = [];
   const decode = createDecoder(SOURCE, reading(rows));
-  const frames = createFrames({ data: decode, keepalive() {}, other() {} });
+  const data = (bytes: Buffer, at: number, end: number) => {
+    expect(end - at).toBeLessThan(1_100_000);
+    decode(bytes, at, end);
+  };
+  const frames = createFrames({ data, keepalive() {}, other() {} });
   const all = Buffer.concat(messages.map(framed));
   for (let at = 0, i = 0; at < all.length; i += 1) {
     const size = sizes[i % sizes.length]!;
@@ -109,10 +113,28 @@ test('a row of 200 MB takes no memory', () => {
   whole.writeInt32BE(size, at - 4);
   whole.writeInt32BE(whole.length - 1 + size - 4, 1);
   const before = process.memoryUsage().rss;
-  frames(whole.subarray(0, at));
+  // its length is known before its kind
+  frames(whole.subarray(0, 5));
+  frames(whole.subarray(5, at));
   const piece = Buffer.alloc(50_000);
   for (let sent = 0; sent < size; sent += piece.length) frames(piece);
   frames(whole.subarray(at + 4));
   expect(rows).toEqual([{ large: ID }]);
   expect(process.memoryUsage().rss - before).toBeLessThan(50_000_000);
+});
+
+test.each([
+  ['that are together more than is kept', Array.from({ length: 20 }, () => LARGEST_VALUE), '+380000000001'],
+  ['that are not kept', [1_200_000], 'x'.repeat(2_000)],
+])('a row keeps its own values behind others %s', (_, lengths, phone) => {
+  const others = lengths.map((length) => 'x'.repeat(length));
+  const names = others.map((_, i) => `note${i}`);
+  const rows = read(
+    [
+      relation(1, 'verification', 'verifications', [...names, ...COLUMNS]),
+      insert(1, [...others, null, phone, '1', null, ID, '7', null, 't', null]),
+    ],
+    [10_000],
+  );
+  expect(rows).toEqual([{ id: ID, phone, code: '1', gatewayId: '7', gatewayStatus: null, insertedAt: 't' }]);
 });

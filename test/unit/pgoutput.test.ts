@@ -111,6 +111,10 @@ test('other tables, updates, deletes, truncates and messages are passed over', (
     insert(2, [ID, '+380000000001', 'new', '1', '12', 'Accepted', 't']),
     insert(3, ['x']),
     insert(4, ['never described']),
+    // which bore the name before
+    relation(5, 'verification', 'verifications', COLUMNS),
+    relation(5, 'verification', 'verifications_old', COLUMNS),
+    insert(5, [ID, '+380000000001', 'new', '1', '12', 'Accepted', 't']),
     relation(1, 'verification', 'verifications', COLUMNS),
     update(1, [ID, undefined, null, '1', '12', 'Accepted', 't']),
     remove(1, [ID, null, null, null, null, null, null]),
