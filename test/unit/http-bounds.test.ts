@@ -1,4 +1,4 @@
-import type { Server } from 'node:http';
+import type { Server, ServerResponse } from 'node:http';
 import { connect, type AddressInfo, type Socket } from 'node:net';
 import { once } from 'node:events';
 import { afterEach, expect, test, vi } from 'vitest';
@@ -20,12 +20,17 @@ const GET = 'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n';
 const HUGE = Buffer.alloc(32 * 1024 * 1024);
 
 let answered = 0;
-async function serve(bounds: Partial<typeof BOUNDS> = {}, body: Buffer | string = 'ok'): Promise<void> {
+/** answers that are not given yet */
+let held: ServerResponse[] = [];
+/** `body` null: the test gives the answers. */
+async function serve(bounds: Partial<typeof BOUNDS> = {}, body: Buffer | string | null = 'ok'): Promise<void> {
   answered = 0;
+  held = [];
   server = boundedServer(
     (_, response) => {
       answered += 1;
-      response.end(body);
+      if (body === null) held.push(response);
+      else response.end(body);
     },
     { ...BOUNDS, checkMs: 20, ...bounds },
   );
@@ -57,6 +62,9 @@ const connections = () =>
 
 test('a connection beyond the limit takes the place of the oldest one', async () => {
   await serve({ connections: 3 });
+  // of those of another address, which has none any more
+  for (let i = 0; i < 4; i += 1) (await client('', '127.0.0.2')).destroy();
+  await until('them to have gone', async () => (await connections()) === 0);
   const oldest = await client();
   const ended = once(oldest, 'close');
   oldest.resume();
@@ -69,11 +77,14 @@ test('a connection beyond the limit takes the place of the oldest one', async ()
 });
 
 test('it takes that of the oldest one of the address that has the most: who asks slowly is heard beside a flood from elsewhere', async () => {
-  await serve({ connections: 4 });
+  await serve({ connections: 3 });
+  // what its address had before does not count
+  (await client()).destroy();
+  await until('it to have gone', async () => (await connections()) === 0);
   const slow = await client();
   for (let i = 0; i < 20; i += 1) await client('', '127.0.0.2');
   const another = await client('', '127.0.0.3');
-  await until('all to be met', async () => (await connections()) === 4);
+  await until('all to be met', async () => (await connections()) === 3);
   for (const socket of [slow, another]) {
     socket.write(GET);
     const [piece] = (await once(socket, 'data')) as [Buffer];
@@ -84,8 +95,61 @@ test('it takes that of the oldest one of the address that has the most: who asks
 test('what is pipelined on one connection is answered, up to the limit of requests', async () => {
   await serve({ requests: 10, idleMs: 100 });
   expect(answersIn(await read(await client(GET.repeat(9))))).toBe(9);
-  await read(await client(GET.repeat(30)));
+  expect(await read(await client(GET.repeat(30)))).not.toContain(' 503 ');
   expect(answered).toBe(19);
+});
+
+test('who asks only after each answer is answered, however often', async () => {
+  await serve({ pipelined: 1, checkMs: 60_000 });
+  const socket = await client();
+  for (let i = 0; i < 5; i += 1) {
+    socket.write(GET);
+    const [piece] = (await once(socket, 'data')) as [Buffer];
+    expect(piece.toString()).toContain('200 OK');
+  }
+});
+
+test('of requests that come one by one before the answers to others so many are answered on all connections, one more ends its own, and the first of another is answered', async () => {
+  await serve({ pipelined: 2, checkMs: 60_000 }, null);
+  const sockets: Socket[] = [];
+  server.on('connection', (socket: Socket) => sockets.push(socket));
+  const both = [await client(GET), await client(GET)];
+  await until('both to be heard', () => answered === 2);
+  for (const [i, socket] of both.entries()) {
+    socket.write(GET);
+    await until('another request of each to be heard', () => answered === 3 + i);
+  }
+  const [one] = both as [Socket];
+  one.write(GET.slice(0, -1));
+  await until('all but the end of one more to be read', () => sockets[0]!.bytesRead === 3 * GET.length - 1);
+  // another one is read with that end
+  one.write(`\n${GET}`);
+  expect(await read(one)).toBe('');
+  expect(answered).toBe(4);
+  await client(GET);
+  await until('that of another connection to be heard', () => answered === 5);
+});
+
+test('the time of an answer is that since its request, or since the answer before it', async () => {
+  let clock = 10_000;
+  vi.spyOn(performance, 'now').mockImplementation(() => clock);
+  await serve({ answerMs: 200 }, null);
+  const asking = async (text: string) => {
+    const [socket] = await Promise.all([client(text), once(server, 'request')]);
+    return socket.resume();
+  };
+  const first = await asking(GET);
+  clock += 150;
+  const second = await asking(GET);
+  const slow = await asking(GET.repeat(2));
+  clock += 100;
+  await once(first, 'close');
+  held[2]!.end('ok');
+  await once(slow, 'data');
+  clock += 150;
+  await once(second, 'close');
+  held[3]!.end('ok');
+  await once(slow, 'data');
 });
 
 test('what is read at once with more requests than are answered in a second is not gone through', async () => {
