@@ -41,7 +41,7 @@ export function createReading(
   };
 
   return async () => {
-    if (running === undefined && performance.now() < freshUntil) return;
+    if (performance.now() < freshUntil) return;
     running ??= readOnce();
     const limit = new AbortController();
     await Promise.race([running, pause(waitMs, limit.signal)]);
