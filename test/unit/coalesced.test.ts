@@ -38,21 +38,21 @@ test('a reading that fails is told of, the first of a row as such, and done agai
   vi.useFakeTimers({ toFake: ['performance'] });
   const told: boolean[] = [];
   let reads = 0;
-  let read = async () => {};
+  let result: Promise<void>;
   const refresh = createReading(
     () => {
       reads += 1;
-      return read();
+      return result;
     },
     { maxAgeMs: 1_000, waitMs: 1, onFailure: (_, first) => told.push(first) },
   );
   for (const fails of [true, true, false, true]) {
-    read = () => (fails ? Promise.reject(new Error('no')) : Promise.resolve());
+    result = fails ? Promise.reject(new Error('no')) : Promise.resolve();
     await refresh();
     vi.advanceTimersByTime(1_000);
   }
   expect({ reads, told }).toEqual({ reads: 4, told: [true, false, true] });
-  read = () => new Promise(() => {});
+  result = new Promise(() => {});
   for (let i = 0; i < 2; i += 1) await refresh();
   expect(reads).toBe(5);
 });
