@@ -77,14 +77,14 @@ async function otherwise(query: Query, asked: readonly (readonly [string, string
     });
 }
 
+/** The zones of most settings: nothing is asked about them, and where several are as near, they come first. */
+const USUAL = ['UTC', 'Europe/Kyiv'];
+
 /** What the runtime knows, without names that PostgreSQL may not have. */
 export function runtimeZones(): string[] {
   const offsets = Array.from({ length: 12 }, (_, i) => [`Etc/GMT-${i + 1}`, `Etc/GMT+${i + 1}`]);
-  return ['UTC', 'Europe/Kyiv', ...Intl.supportedValuesOf('timeZone'), ...offsets.flat()];
+  return [...USUAL, ...Intl.supportedValuesOf('timeZone'), ...offsets.flat()];
 }
-
-/** The zones of most settings: nothing is asked about them, and where several are as near, they come first. */
-const USUAL = ['UTC', 'Europe/Kyiv'];
 
 /** Offsets such as +03:00 are none: PostgreSQL reads them with the opposite sign. What the database makes of a name is asked later. */
 export function isTimezone(name: string): boolean {

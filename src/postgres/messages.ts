@@ -85,7 +85,7 @@ export class Incoming {
 
 /** Whether the server said it itself. */
 export function saidByServer(error: unknown): boolean {
-  return typeof error === 'object' && error !== null && 'severity_local' in error;
+  return error instanceof Error && 'severity_local' in error;
 }
 
 /** The fields of an error, by their letters. */
