@@ -145,9 +145,16 @@ export async function describeSource(sql: Sql, config: Pick<Config, 'SOURCE_TABL
  * column has, also where its owner changes it in this moment.
  */
 export function instantSql(expression: string, timezone: string): string {
-  const local = `(${expression})::timestamp at time zone ${quoteLiteral(timezone)}`;
-  if (timezone === 'UTC') return `(${local})`;
+  const local = inZoneSql(`(${expression})::timestamp`, timezone);
+  if (timezone === 'UTC') return local;
   return `(case when (${expression})::text like '%+00%' then (${expression})::timestamptz else ${local} end)`;
+}
+
+/** SQL for the instant of a timestamp in a time zone. One within days of the first or the last of all may be none there: it counts as infinite, so that no row stops a statement of many. */
+export function inZoneSql(timestamp: string, timezone: string): string {
+  const zone = `at time zone ${quoteLiteral(timezone)}`;
+  if (timezone === 'UTC') return `(${timestamp} ${zone})`;
+  return `(case when ${timestamp} < '4714-11-26 BC' then '-infinity' when ${timestamp} >= '294276-12-30' then 'infinity' else ${timestamp} end ${zone})`;
 }
 
 /** SQL for the SMS text: OTP_CODE_TEXT and the code, or `****` in masked mode. `prefix` and `code` are SQL. */
@@ -159,8 +166,10 @@ export function bodySql(prefix: string, code: string, mode: 'full' | 'masked'): 
 export function statusSql(id: string, word: string): string {
   const map = quoteLiteral(JSON.stringify(STATUS_WORDS));
   const names = STATUSES.map(quoteLiteral).join(', ');
-  return `case when ${id} is null then null when ${word} in (${names}) then ${word} when coalesce(trim(${word}), '') = '' then 'Accepted'
-               else coalesce(${map}::jsonb ->> lower(trim(${word})), 'Unknown') end`;
+  // letter by letter, whatever the column's collation takes for the same
+  const plain = `btrim(${word} collate "C", ' \t\n\v\f\r')`;
+  return `case when ${id} is null then null when ${word} collate "C" in (${names}) then ${word} when coalesce(${plain}, '') = '' then 'Accepted'
+               else coalesce(${map}::jsonb ->> lower(${plain}), 'Unknown') end`;
 }
 
 /** The same rule for a row of the stream. `unknownWord`: the word that no table knows, as it may be logged. */

@@ -11,14 +11,13 @@ import { codeOf } from '../errors.ts';
 import { steppedDown } from '../leader/stepped-down.ts';
 import type { Direct } from '../postgres/direct.ts';
 import { formatLsn } from '../postgres/lsn.ts';
-import { quoteLiteral } from '../postgres/quoting.ts';
 import { UNIQUE_VIOLATION, writeAccepted } from '../postgres/refusal.ts';
 import { withRetry } from '../postgres/retry.ts';
 import type { Quarantine } from '../reconcile/quarantine.ts';
 import { nowMicros } from '../replication/frames.ts';
 import { readsBinary } from '../replication/pgoutput.ts';
 import type { Config } from '../settings.ts';
-import { bodySql, instantSql, type Source } from '../source.ts';
+import { bodySql, inZoneSql, instantSql, type Source } from '../source.ts';
 import type { Batch } from './batch.ts';
 import { Rows } from './rows.ts';
 
@@ -180,7 +179,7 @@ held as (
 written as (
   insert into verification.sms_log (id, phone_number, type, body, gateway_id, gateway_status, inserted_at)
   select o.id, o.phone, 'verification', ${bodySql('$11::text', 'o.code', config.SMS_BODY)}, o.gateway_id, o.gateway_status,
-         ${form.binary ? `o.inserted_at at time zone ${quoteLiteral(form.zone)}` : instantSql('o.inserted_at', SOURCE_TIMEZONE)}
+         ${form.binary ? inZoneSql('o.inserted_at', form.zone) : instantSql('o.inserted_at', SOURCE_TIMEZONE)}
     from (select ${array(5, 'uuid')} as id, ${array(6, 'text')} as phone, ${array(7, 'text')} as code, ${array(8, time)} as inserted_at,
                  ${array(9, 'text')} as gateway_id, ${array(10, 'text')} as gateway_status) o cross join held
    order by o.id
