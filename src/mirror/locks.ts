@@ -7,6 +7,7 @@ import { SmslogdError, type ErrorCode } from '../errors.ts';
 import { logProblem, type Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import type { Sql } from '../postgres/pools.ts';
+import { SESSION_NAME } from '../postgres/transactions.ts';
 import { pause } from '../supervise.ts';
 
 const CHECK_MS = 2_000;
@@ -60,21 +61,22 @@ interface SenderWait {
 /** The kinds of waits; each check finds a wait only if it lasts. */
 function waitsOf({ control, tag, config }: WaitsDeps): readonly Wait[] {
   const ours = `smslogd % ${tag}`;
+  const name = control.unsafe(SESSION_NAME);
   let lastPosition: string | undefined;
   return [
     {
       code: 'log_locked',
       check: async (seconds) => {
         const [holder] = await control<LockHolder[]>`
-          select extract(epoch from clock_timestamp() - w.query_start)::int as "waitedSeconds",
-                 (select l.relation::regclass::text from pg_locks l where l.pid = w.pid and not l.granted limit 1) as "table", h.pid as "holderPid",
+          select extract(epoch from clock_timestamp() - a.query_start)::int as "waitedSeconds",
+                 (select l.relation::regclass::text from pg_locks l where l.pid = a.pid and not l.granted limit 1) as "table", h.pid as "holderPid",
                  h.application_name as "holderApplication", h.usename as "holderRole"
-            from pg_stat_activity w cross join unnest(pg_blocking_pids(w.pid)) b (pid) left join pg_stat_activity h on h.pid = b.pid
-           where w.wait_event_type = 'Lock' and w.datname = current_database() and w.application_name like ${ours}
-             and w.query_start < clock_timestamp() - ${seconds}::int * interval '1 second'
+            from pg_stat_activity a cross join unnest(pg_blocking_pids(a.pid)) b (pid) left join pg_stat_activity h on h.pid = b.pid
+           where a.wait_event_type = 'Lock' and a.datname = current_database() and ${name} like ${ours}
+             and a.query_start < clock_timestamp() - ${seconds}::int * interval '1 second'
              and (b.pid = 0 or coalesce(h.application_name, '') not like 'smslogd %')
            -- not one that itself waits before ours for the same lock
-           order by w.query_start, exists (select from pg_locks l where l.pid = b.pid and not l.granted) limit 1`;
+           order by a.query_start, exists (select from pg_locks l where l.pid = b.pid and not l.granted) limit 1`;
         return holder;
       },
       message: 'a statement waits for a lock that another session holds',
@@ -86,8 +88,8 @@ function waitsOf({ control, tag, config }: WaitsDeps): readonly Wait[] {
       check: async (seconds) => {
         const [wait] = await control<StandbyWait[]>`
           select extract(epoch from clock_timestamp() - query_start)::int as "waitedSeconds", current_setting('synchronous_standby_names') as "standbyNames"
-            from pg_stat_activity
-           where wait_event = 'SyncRep' and datname = current_database() and application_name like ${ours}
+            from pg_stat_activity a
+           where wait_event = 'SyncRep' and datname = current_database() and ${name} like ${ours}
              and query_start < clock_timestamp() - ${seconds}::int * interval '1 second'
            order by query_start limit 1`;
         return wait;

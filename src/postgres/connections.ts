@@ -25,7 +25,7 @@ import { observed, type Waiting } from './observed.ts';
 import { isPooled } from './pooler.ts';
 import { directly, dropConnections, openDatabase, type Sql } from './pools.ts';
 import { soleSession } from './sole-session.ts';
-import { RUNS } from './transactions.ts';
+import { RUNS, SESSION_NAME } from './transactions.ts';
 
 /** One connection each. */
 const PURPOSES = [
@@ -123,7 +123,7 @@ export function openConnections(config: Config, options: Options = {}): Connecti
   /** Every other session of a purpose, or of all ('%'). */
   const sessionsOf = (purpose: string) =>
     `select pid from pg_stat_activity a
-      where application_name like 'smslogd ${purpose} ${tag}' and pid <> pg_backend_pid() and (${RUNS} or not ${pooled()})`;
+      where ${SESSION_NAME} like 'smslogd ${purpose} ${tag}' and pid <> pg_backend_pid() and (${RUNS} or not ${pooled()})`;
   const control = pool(
     'control',
     soleSession(() => sessionsOf('control'), pooled),
@@ -162,28 +162,26 @@ export function openConnections(config: Config, options: Options = {}): Connecti
   const longest = () => Math.max(0, ...[...others].flatMap(({ statements }) => [...statements.values()].map(since)));
   const active = async () =>
     (
-      await control<{ name: string }[]>`
-        select application_name as name from pg_stat_activity a where application_name like ${`smslogd % ${tag}%`} and ${control.unsafe(RUNS)}`
+      await control.unsafe<{ name: string }[]>(
+        `select ${SESSION_NAME} as name from pg_stat_activity a where application_name like 'smslogd % ${tag}%' and ${RUNS}`,
+      )
     ).map(({ name }) => name);
+  const ofReplication = `select pid from pg_stat_activity a where ${SESSION_NAME} like 'smslogd % ${tag} %'`;
   const replication = (purpose: string): Opening => ({
     name: `${purpose} ${tag} ${config.SLOT_NAME}`,
     around: async (login) => {
-      while (
-        (await control`select from pg_stat_activity where application_name like ${`smslogd % ${tag} %`}`).length >=
-        REPLICATION_CONNECTIONS
-      )
-        await delay(ENDS_MS);
+      while ((await control.unsafe(ofReplication)).length >= REPLICATION_CONNECTIONS) await delay(ENDS_MS);
       return login();
     },
     // a daemon needs one for statements at a time
     first: async (ask) => {
-      await ask(`select count(pg_terminate_backend(pid)) from pg_stat_activity
-                  where application_name like 'smslogd % ${tag} %' and application_name not like 'smslogd mirror %' and pid <> pg_backend_pid()`);
+      await ask(`select count(pg_terminate_backend(pid))
+                   from (${ofReplication} and application_name not like 'smslogd mirror %' and pid <> pg_backend_pid()) s`);
     },
   });
   const cancelWrites = async () =>
-    await control`select pg_cancel_backend(pid) from pg_stat_activity
-                   where application_name in (${`smslogd apply ${tag}`}, ${`smslogd copy ${tag}`}) and state <> 'idle'`;
+    await control.unsafe(`select pg_cancel_backend(pid) from pg_stat_activity a
+                           where ${SESSION_NAME} in ('smslogd apply ${tag}', 'smslogd copy ${tag}') and state <> 'idle'`);
 
   return {
     control,

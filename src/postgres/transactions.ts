@@ -1,9 +1,12 @@
-/** Which transactions are open, as a reconcile's second pass and the slot's creation must wait for them, and which sessions run a statement. */
+/** Which transactions are open, as a reconcile's second pass and the slot's creation must wait for them, which sessions run a statement, and how a session is known by its name. */
 import type { Sql } from './pools.ts';
 
 /** SQL: session `a` runs a statement. Its state is hidden where it is another role's, and not known where track_activities is off; its locks are, and every statement has one. */
 export const RUNS =
   "coalesce(nullif(a.state, 'disabled') <> 'idle', exists (select from pg_locks l where l.pid = a.pid))";
+
+/** SQL: the name that session `a` was given. PgBouncer adds its client's address to it where application_name_add_host is set. */
+export const SESSION_NAME = "split_part(a.application_name, ' - ', 1)";
 
 /** A transaction id of now: whatever committed before it is visible once `allEndedBefore` says so. */
 export async function currentTransaction(sql: Sql): Promise<string> {

@@ -119,6 +119,18 @@ test('where only the path of the session that writes the log dies in silence, ev
   await proxy.close();
 });
 
+test("behind one that adds its clients' addresses to the names of their sessions it streams, and tells of a lock", async () => {
+  bouncer = await startBouncer({ url: db.url, pool: 10, more: ['application_name_add_host = 1'] });
+  daemon = startDaemon({ ...db.env({ IP2SMS_URL: gateway.url }), DATABASE_URL: bouncer.url });
+  await daemon.line('it streams', (line) => line.includes('"the mirror streams"'));
+  const holder = connect(db.superuser.url, { max: 1 });
+  await holder.unsafe('begin; lock verification.sms_log in exclusive mode');
+  await insertMany(sql, 10);
+  await daemon.line('the lock', (line) => line.includes('"log_locked"'));
+  await holder.end({ timeout: 0 });
+  await until('every row to be in the log', async () => (await difference(sql)).missing === 0);
+});
+
 const fate = () => [
   { status: 'Accepted', at: Date.now() - 5_000 },
   { status: 'Delivered', at: Date.now() - 1_000 },
