@@ -34,6 +34,6 @@ RUN ln -s /app/dist/cli.js /usr/local/bin/smslogd
 USER 65532:65532
 EXPOSE 9464
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s \
-  CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.HTTP_PORT || 9464}/healthz`).then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
+  CMD ["node", "-e", "const { HTTP_HOST: host, HTTP_PORT: port } = process.env; fetch(`http://${['', '0.0.0.0', '::'].includes(host) ? '127.0.0.1' : host.includes(':') ? `[${host}]` : host}:${port || 9464}/healthz`).then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
 ENTRYPOINT ["smslogd"]
 CMD ["run"]

@@ -1,8 +1,10 @@
 /** The daemon as the container image runs it: a user that is only a number, without a home, who can write nothing. Such a user takes root. */
-import { spawn, spawnSync } from 'node:child_process';
+import { execFile, spawn, spawnSync } from 'node:child_process';
 import { chmodSync, copyFileSync, cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { once } from 'node:events';
-import { tmpdir } from 'node:os';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { networkInterfaces, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -53,6 +55,22 @@ test.skipIf(!ROOT)('it streams', async () => {
   daemon.kill('SIGTERM');
   expect(await once(daemon, 'exit')).toEqual([0, null]);
 });
+
+const IPV6 = Object.values(networkInterfaces()).some((all) => all?.some(({ address }) => address === '::1'));
+
+test.each(['0.0.0.0', '127.0.0.2', ...(IPV6 ? ['::', '::1'] : [])])(
+  'its health check asks where the daemon listens: HTTP_HOST=%s',
+  async (host) => {
+    const [, check] = /^HEALTHCHECK[^]*?CMD (\[.*\])$/m.exec(readFileSync('Dockerfile', 'utf8'))!;
+    const [command = '', ...rest] = JSON.parse(check!) as string[];
+    const answers = createServer((_, response) => void response.end()).listen(0, host);
+    await once(answers, 'listening');
+    const env = { HTTP_HOST: host, HTTP_PORT: String((answers.address() as AddressInfo).port) };
+    const asking = execFile(command === 'node' ? process.execPath : command, rest, { env });
+    expect(await once(asking, 'exit')).toEqual([0, null]);
+    answers.close();
+  },
+);
 
 test.skipIf(!ROOT)('an address without a user is refused with a sentence: there is no name to take', () => {
   const env = { DATABASE_URL: 'postgres://127.0.0.1:1/name', LOOPS: 'mirror' };
