@@ -158,7 +158,8 @@ async function loginsLost(lose: () => void, over: (letIn: number, waits: boolean
       await connections.control`select`.catch((error: Error) => {
         waits = [error, error.cause].some((each) => String(each).includes('two sessions left'));
       });
-      await new Promise(setImmediate);
+      // a refusal comes at once: without a rest this loop would take a whole core
+      await new Promise((resolve) => setTimeout(resolve, 10));
     }
   })();
   const enough = async () => {
@@ -328,5 +329,6 @@ async function again(statement: () => Promise<unknown>): Promise<void> {
       () => false,
     );
     if (answered) return;
+    await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }

@@ -13,14 +13,14 @@ import { createDatabase, until, type TestDatabase } from '../support/database.ts
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { difference, insertMany, insertVerification } from '../support/verifications.ts';
 
-const SECONDS = Number(process.env['SMSLOGD_TEST_SECONDS'] ?? 5);
+const SECONDS = Number(process.env['SMSLOGD_TEST_SECONDS'] ?? 3);
 const LOOK_MS = 50;
 /**
  * Looks, one each 50 ms: half a second, counted by looks because a loaded machine holds everybody up, the one who looks, too. Other test files
  * run beside the short form, so it takes three times as many; a statement of ours that waits for a lock without a limit is seen far longer.
  */
 const MOST_LOOKS = SECONDS > 60 ? 10 : 30;
-const ROWS = 30_000;
+const ROWS = 15_000;
 /** Between two rounds of each: an owner who does nothing else but this takes the processor from those who are looked at. */
 const REST_MS = 10;
 

@@ -30,7 +30,7 @@ async function generate(clock: string): Promise<void> {
     with latency as (
       select array[-5, 0, 0.5, 1, 119.999999, 120, 120.000001, 299, 300, 300.000001, 1799, 1800, 1800.000001, 3600, 3601, 90000]::numeric[] as seconds
     ), sms as (
-      select g, ${clock}::timestamptz - interval '3 days' + g * interval '83.7 seconds' as at from generate_series(1, 4000) g
+      select g, ${clock}::timestamptz - interval '3 days' + g * interval '167.3 seconds' as at from generate_series(1, 2000) g
       union all
       select g, ${clock}::timestamptz + s * interval '1 second' from (values (-120), (-120.000001), (-119.999999), (-1), (0), (1)) v(s), generate_series(1, 48) g
     )
