@@ -6,7 +6,7 @@ import type { Sql } from '../postgres/pools.ts';
 import { codeOf, SmslogdError } from '../errors.ts';
 import { COUNTING_LOCK } from '../postgres/advisory-locks.ts';
 import { lastRow } from '../postgres/last-row.ts';
-import { arrayLiteral } from '../postgres/quoting.ts';
+import { arrayLiteral, instantText } from '../postgres/quoting.ts';
 
 export interface Recount {
   /** hours that were counted */
@@ -120,7 +120,7 @@ const cutoff = (days: number) => `smslogd.hour_of(now() - interval '${days} days
 const FREEZE_HOURS = 168;
 
 export interface Frozen {
-  /** the cutoff, as PostgreSQL writes it */
+  /** the cutoff */
   readonly before: string;
   /** all hours before it are counted and stay so */
   readonly frozen: boolean;
@@ -138,7 +138,7 @@ export async function freezeHours(sql: Sql, days: number, fence = 'true'): Promi
     sql,
     `select set_config('smslogd.ours', (${fence})::text, true) from pg_advisory_xact_lock(${COUNTING_LOCK});
      ${recount(`hour < ${before}`, FREEZE_HOURS)};
-     select before::text, raised, ours and (raised or (select frozen_before >= before from smslogd.settings)) as frozen
+     select ${instantText('before')} as before, raised, ours and (raised or (select frozen_before >= before from smslogd.settings)) as frozen
        from (select before, ours, case when ours then smslogd.freeze_hours(before) else false end as raised
                from (select ${before} as before, current_setting('smslogd.ours')::boolean as ours offset 0) b) r`,
   );

@@ -1,7 +1,7 @@
 /** The lease's row: each statement, as one of the control connection's, which nothing holds up for long. */
 import { toSmslogdError, type SmslogdError } from '../errors.ts';
 import type { Connections } from '../postgres/connections.ts';
-import { quoteLiteral } from '../postgres/quoting.ts';
+import { instantText, quoteLiteral } from '../postgres/quoting.ts';
 
 /** A leader that died without a word while it did not stream is replaced within this time and one look. */
 export const LEASE_MS = 4_000;
@@ -67,7 +67,7 @@ export function createRow({ connections, holder, mirrors, onAnswer, ...deps }: R
     /** `accepts`: a lease whose holder does not mirror is free for it. */
     look: async (accepts = mirrors) =>
       await run<Seen>(
-        `select term::text, holder, renewed_at::text as renewed, mirrors,
+        `select term::text, holder, ${instantText('renewed_at')} as renewed, mirrors,
                 holder is null or holder = ${me} or expires_at <= clock_timestamp() or (${accepts} and not mirrors) as free,
                 streaming and not exists (select from pg_replication_slots s where s.slot_name = l.slot_name and s.active_pid is not null) as unread
            from smslogd.leader l where slot_name = ${slot}`,

@@ -3,7 +3,7 @@
  * and sets `leased_until`. After a crash the row is claimed again. `due_at` does not change: it is indexed, and a changed value would write into every index.
  */
 import type { Sql } from '../postgres/pools.ts';
-import { arrayLiteral } from '../postgres/quoting.ts';
+import { arrayLiteral, instantText } from '../postgres/quoting.ts';
 import { OPEN_STATUSES } from '../status.ts';
 import { CLOCK, clockOf, NOW } from './clock.ts';
 import { FIRST_REQUEST_MS, LATE_SHARE, LONGEST_GAP_MS } from './schedule.ts';
@@ -185,10 +185,10 @@ export function createQueue(sql: Sql, leaseMs: number, expiry: Sql) {
   return { writeSettings, claim, claimWithoutGatewayId, postpone };
 }
 
-/** The hours with open SMS by the stored counters, and those that are not counted yet; as PostgreSQL text, newest first. */
+/** The hours with open SMS by the stored counters, and those that are not counted yet; newest first. */
 export async function openHours(sql: Sql): Promise<string[]> {
   const rows = await sql<{ hour: string }[]>`
-    select hour::text as hour
+    select ${sql.unsafe(instantText('hour'))} as hour
       from (select h.hour from smslogd.sms_hourly h
              where h.status = any (${arrayLiteral([...OPEN_STATUSES, 'none'])}::text[]) and (h.hour >= (select frozen_before from smslogd.settings)) is true
                and (h.status <> 'none' or h.type <> 'verification' or (select source_tracks_gateway from smslogd.settings))

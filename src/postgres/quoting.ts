@@ -15,6 +15,11 @@ export function quoteLiteral(text: string): string {
   return `'${text.replaceAll("'", "''")}'`;
 }
 
+/** SQL: an instant as text that each session reads as the same one. What a cast writes, such as IST, may be the word of several zones. */
+export function instantText(instant: string): string {
+  return `(to_json(${instant}) #>> '{}')`;
+}
+
 export interface TableName {
   readonly schema: string;
   readonly name: string;

@@ -4,6 +4,10 @@ import { command } from '../../src/commands/doctor.ts';
 import type { Result } from '../../src/doctor/check.ts';
 import { DAEMON_ROLE } from '../../src/demo/roles.ts';
 import { SOURCE_DDL } from '../../src/demo/source-table.ts';
+import { runRetention } from '../../src/figures/retention.ts';
+import { silentLog } from '../../src/log.ts';
+import { repairQueue } from '../../src/poller/requeue.ts';
+import { openDatabase } from '../../src/postgres/pools.ts';
 import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { startMirror } from '../support/mirror.ts';
@@ -84,6 +88,35 @@ test.each([
   expect(found('installed objects')).toMatchObject({ level: 'ok' });
   expect(found('session settings')).toMatchObject({ level: 'ok' });
 });
+
+// before PostgreSQL 18 its own IST is read as that of another zone
+test.each(['UTC', 'Asia/Kolkata'])(
+  'where a pooler keeps us from setting how times are written, in %s the lease changes hands, the queue is repaired and retention removes',
+  async (zone) => {
+    await db.owner.sql.unsafe(SOURCE_DDL);
+    await migrate(db.owner.config({ RETENTION_DAYS: '7' }), { role: DAEMON_ROLE, say: () => {} });
+    await db.sql.unsafe(
+      `alter database ${db.name} set DateStyle = 'SQL, DMY'; alter database ${db.name} set TimeZone = '${zone}'`,
+    );
+    await db.sql`insert into verification.sms_log (phone_number, type, gateway_id, inserted_at)
+                 select '+380000000001', 'text', '1234567', now() - days * interval '1 day' from unnest('{0,9}'::int[]) days`;
+    await db.sql`delete from smslogd.sms_poll`;
+    const config = db.config({ DATABASE_POOLED: 'true', RETENTION_DAYS: '7' });
+    for (let times = 1; times <= 2; times += 1) {
+      const mirror = startMirror(db, { env: { DATABASE_POOLED: 'true' } });
+      await mirror.streaming();
+      await mirror.stop();
+    }
+    const sql = openDatabase(config, { max: 1, name: 'test' });
+    const repaired = new AbortController();
+    await repairQueue({ sql, log: silentLog, works: () => repaired.abort() }, repaired.signal);
+    expect(await db.sql`select from smslogd.sms_poll`).toHaveLength(2);
+    const retained = new AbortController();
+    await runRetention({ config, sql, log: silentLog, works: () => retained.abort() }, retained.signal);
+    expect(await db.sql`select from verification.sms_log`).toHaveLength(1);
+    await sql.end();
+  },
+);
 
 test.each([
   ['LATIN1', {}, 'FAIL'],
