@@ -216,7 +216,10 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
 const countsOf = (statuses: ByType['statuses']) =>
   Object.fromEntries(STATUSES.map((status) => [status.toLowerCase(), statuses?.[status]?.sms ?? 0])) as StatusCounts;
 
-/** What the queue tells of the gateway: how the last requests for open SMS ended, and when an answer last brought news (Unix seconds). */
+/**
+ * What the queue tells of the gateway: how the last requests for open SMS ended, and when an answer last brought news (Unix seconds). An answer to an SMS that
+ * is due again says nothing of now: while the gateway is left alone such SMS are many, and those that met the trouble few.
+ */
 export interface Asked {
   readonly results: Readonly<Partial<Record<PollResult, number>>>;
   readonly news_at: number | null;
@@ -227,7 +230,8 @@ export async function readAsked(sql: Sql, limitMs: number): Promise<Asked> {
   return await lastRow<Asked>(
     sql,
     `select (select coalesce(json_object_agg(last_result, n), '{}')
-               from (select last_result, count(*) as n from smslogd.sms_poll where attempt > 0 and last_result is not null group by 1) r) as results,
+               from (select last_result, count(*) as n from smslogd.sms_poll
+                      where attempt > 0 and last_result is not null and (due_at > now() or last_result not in ('ok', 'unchanged')) group by 1) r) as results,
             date_part('epoch', (select max(last_answered_at) from verification.sms_last_seen)) as news_at`,
     limitMs,
   );

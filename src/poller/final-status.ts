@@ -29,7 +29,7 @@ export interface Completion {
   readonly id: string;
   readonly attempt: number;
   readonly gatewayId: string;
-  /** null: there was no answer (shutdown, wrong login); the row is due again at once */
+  /** null: nothing came of it (shutdown); the row is due again at once */
   readonly result: Exclude<PollResult, 'unchanged'> | null;
   readonly status: Status | null;
   /** milliseconds since 1970; null: the time of the write */

@@ -151,7 +151,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
       completions.add({
         ...unchanged(row),
         gatewayId,
-        result: outcome.again === 'now' ? null : (outcome.result ?? 'protocol'),
+        result: outcome.result ?? 'protocol',
         status: outcome.answer?.status ?? null,
         date: outcome.answer?.date ?? null,
         reason: outcome.answer?.reason,
@@ -252,6 +252,7 @@ function unchanged({ id, attempt }: Claimed): Omit<Completion, 'gatewayId'> {
 }
 
 function gapAfter({ again }: Outcome, ageMs: number): number {
+  if (again === 'now') return 0;
   if (again === 'longest gap') return LONGEST_GAP_MS;
   return again === 'rejected' ? rejectedGapAt(ageMs, Math.random()) : gapAt(ageMs, Math.random());
 }

@@ -4,6 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { factsOf, readStatus } from '../../src/page/from-database.ts';
+import { createSettling } from '../../src/page/settling.ts';
 import { createDatabase, until, untilLocked, untilNone, type TestDatabase } from '../support/database.ts';
 import { reply, startGateway, type TestGateway } from '../support/gateway.ts';
 import { queueSize, series, startPoller, type Running } from '../support/poller.ts';
@@ -89,6 +91,36 @@ test('429 with Retry-After: nobody asks before that, then all are asked for; it 
   expect(said('the gateway answers again')).toHaveLength(1);
   expect(await series(running.metrics, 'smslogd_poll_breaker_open')).toBe(0);
 });
+
+test.each([
+  [{ status: 401 }, 'gateway_unauthorized'],
+  ['reset', 'gateway_unreachable'],
+] as const)(
+  'after %o the database alone tells of it, however many open SMS had answers before',
+  async (fault, trouble) => {
+    gateway.script = ({ id }) => reply(id, 'Accepted');
+    await start();
+    await untilNone('all to be answered', async () => {
+      const [row] = await db.sql<
+        { n: number }[]
+      >`select count(*)::int as n from smslogd.sms_poll where last_result is null`;
+      return row!.n;
+    });
+    gateway.script = () => fault;
+    await db.sql`update smslogd.sms_poll set due_at = now()`;
+    await until('the breaker', () => said(`"${trouble}"`).length > 0);
+    await db.sql`update verification.sms_log set updated_at = now() - interval '2 minutes'`;
+    const config = db.config({});
+    await until('the trouble', async () => {
+      const { gateway: seen } = factsOf(await readStatus(db.sql, config), undefined, {
+        config,
+        version: 'test',
+        settling: createSettling(),
+      });
+      return seen.trouble === trouble;
+    });
+  },
+);
 
 /** The troubles that the metrics tell now. */
 const troubles = async () =>
