@@ -54,7 +54,7 @@ export function nextMirrorState(state: MirrorState, event: Standing | RunState):
 
 /** `now`: milliseconds in which the process ran. */
 export function createHealth(
-  metrics: Pick<Metrics, 'mirrorState' | 'mirrorLagSeconds' | 'mirrorLagBytes'>,
+  metrics: Pick<Metrics, 'mirrorState' | 'mirrorLagSeconds' | 'mirrorLagBytes' | 'reconcileMissing'>,
   loops: readonly LoopName[],
   now: () => number = runningMs,
 ): Health {
@@ -88,8 +88,9 @@ export function createHealth(
     },
     stand(now) {
       standing = now;
-      // another daemon leads, and reports its own lag
-      if (now === 'standby') for (const lag of [metrics.mirrorLagSeconds, metrics.mirrorLagBytes]) lag.set(0);
+      // another daemon leads, and reports what it finds itself
+      const { mirrorLagSeconds, mirrorLagBytes, reconcileMissing } = metrics;
+      if (now === 'standby') for (const found of [mirrorLagSeconds, mirrorLagBytes, reconcileMissing]) found.set(0);
       if (loops.includes('mirror')) enter(nextMirrorState(mirrorState, now));
     },
     setMirrorState: (state, problem) => enter(nextMirrorState(mirrorState, state), problem),

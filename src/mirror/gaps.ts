@@ -57,11 +57,10 @@ export async function fillGaps(
   );
   // the mirror is behind, and the stream still has to deliver the rows
   if (signal.aborted || auditedXid === undefined) return;
-  if (mirrorTimeoutMs !== undefined) {
-    metrics.reconcileMissing.set(missing);
-    if (missing > 0)
-      warn({ log, metrics }, 'rows_missing', 'the audit found source rows missing from the log', { missing, filled });
-  }
+  const gap = mirrorTimeoutMs === undefined ? 0 : missing;
+  metrics.reconcileMissing.set(gap);
+  if (gap > 0)
+    warn({ log, metrics }, 'rows_missing', 'the audit found source rows missing from the log', { missing, filled });
   await store.saveAuditedXid(auditedXid, term);
 }
 

@@ -214,12 +214,16 @@ test('where the role may not mend the publication, the SQL is said and the log i
   const { mirror, gone } = await streamingAsGuest();
   await insertMany(db.sql, 5);
   await everyRowOnce();
+  const { reconcileMissing } = mirror.metrics;
+  reconcileMissing.set(2);
   await db.sql`alter publication smslogd drop table verification.verifications`;
   await insertMany(db.sql, 20);
   await everyRowOnce();
   await until('the SQL to be said', () =>
     lines.join('').includes('alter publication \\"smslogd\\" add table \\"verification\\".\\"verifications\\"'),
   );
+  // what is copied now was never to come by the stream
+  await until('none to be missing', async () => (await reconcileMissing.get()).values[0]?.value === 0);
   await db.sql`alter publication smslogd add table verification.verifications`;
   await mirror.streaming();
   await insertMany(db.sql, 5);
