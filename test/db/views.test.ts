@@ -249,16 +249,16 @@ test('an SMS of another age adds its day and no more, and a change of the zone m
   await moveTo('2026-05-20 12:00:00+00', 'Europe/Kyiv');
   await db.sql`truncate verification.sms_log`;
   await db.sql`insert into verification.sms_log (phone_number, type, gateway_status, inserted_at) values
-    ('+380000000000', 'text', 'Rejected', '2000-01-01 00:00+00'), ('+380000000000', 'text', 'Rejected', '2026-05-18 22:30+00'),
-    ('+380000000000', 'text', 'Rejected', '2999-12-30 00:00+00')`;
+    ('+380000000000', 'text', 'Rejected', '2000-01-01 00:00+00'), ('+380000000000', 'text', 'Rejected', '2026-05-17 21:30+00'),
+    ('+380000000000', 'text', 'Rejected', '2026-05-18 21:30+00'), ('+380000000000', 'text', 'Rejected', '2999-12-30 00:00+00')`;
   const days = async () =>
     (await db.sql`select day::text from verification.sms_delivery_daily`).map((row) => row['day'] as string);
   for (const stored of [false, true]) {
     if (stored) await refreshHourly(db.daemon);
-    expect(await days()).toEqual(['2000-01-01', '2026-05-19', '2999-12-30']);
+    expect(await days()).toEqual(['2000-01-01', '2026-05-18', '2026-05-19', '2999-12-30']);
   }
   await moveTo('2026-05-20 12:00:00+00', 'UTC');
-  expect(await days()).toEqual(['2000-01-01', '2026-05-18', '2999-12-30']);
+  expect(await days()).toEqual(['2000-01-01', '2026-05-17', '2026-05-18', '2999-12-30']);
 });
 
 test('the figures of many days are the sums of the days, and their percentiles come from merged buckets', async () => {
