@@ -34,7 +34,7 @@ begin
                  max(case when attname = 'code_expired_at' then
                             case when atttypid = 'timestamp'::regtype then format('s.code_expired_at at time zone %L', :timezone)
                                  when atttypid = 'timestamptz'::regtype then 's.code_expired_at' end end),
-                 max(case when attname = 'status' then $c$lower(concat(s.status)) = 'verified'$c$ end)
+                 max(case when attname = 'status' then $c$lower(concat(s.status)) in ('verified', 'completed')$c$ end)
             into source, expired, verified_sql
             from pg_class c join pg_attribute a on a.attrelid = c.oid and attnum > 0 and not attisdropped and attname in ('id', 'code_expired_at', 'status')
            where c.oid = to_regclass(:source) and c.relkind in ('r', 'p') and pg_get_userbyid(c.relowner) = current_user;

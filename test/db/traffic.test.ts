@@ -232,7 +232,7 @@ describe('what the codes came to', () => {
     );
     await code('2026-05-20 10:00', { status: null }, '2026-05-20 10:15', 'verified');
     // the day begins at 21:00 UTC; its last 15 minutes
-    await code('2026-05-19 21:00', delivered('2026-05-19 21:00'), '2026-05-20 10:15', 'verified');
+    await code('2026-05-19 21:00', delivered('2026-05-19 21:00'), '2026-05-20 10:15', 'completed');
     await code('2026-05-19 20:59:59.999999', delivered('2026-05-19 21:00'), '2026-05-19 22:00', 'new');
     await log({ at: '2026-05-20 11:00+00', status: 'Delivered' });
     await log({ at: '2026-05-20 11:00+00', status: 'Delivered', type: 'text' });
