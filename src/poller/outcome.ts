@@ -4,7 +4,7 @@
  *
  *   answer              SMS is asked for again   concurrency limit   breaker
  *   a status            by schedule              grows               closes
- *   401, 403            at once, when allowed    stays               opens for minutes
+ *   401, 403            when allowed, last       stays               opens for minutes
  *   429, 408            by schedule              is halved           a fault; opens for Retry-After
  *   5xx                 by schedule              is halved           a fault; opens for Retry-After
  *   other 4xx           after its age            grows               closes: only this id is rejected
@@ -34,7 +34,7 @@ export interface Outcome {
   readonly result: Exclude<PollResult, 'unchanged'> | undefined;
   readonly answer?: Answer;
   /** when to ask again if the SMS stays open */
-  readonly again: 'schedule' | 'rejected' | 'longest gap' | 'now';
+  readonly again: 'schedule' | 'rejected' | 'longest gap' | 'when allowed';
   readonly breaker: BreakerEvent | undefined;
   /** the concurrency limit is halved */
   readonly overload: boolean;
@@ -53,7 +53,7 @@ const FAULT = { again: 'schedule', breaker: 'fault', overload: true } as const;
 /** The table of the header in code. */
 const EFFECTS = {
   status: { ...ANSWERED, result: 'ok' },
-  unauthorized: { result: 'unauthorized', again: 'now', breaker: 'unauthorized', overload: false },
+  unauthorized: { result: 'unauthorized', again: 'when allowed', breaker: 'unauthorized', overload: false },
   rateLimited: { ...FAULT, result: 'http_4xx', busy: true },
   serverError: { ...FAULT, result: 'http_5xx', busy: false },
   rejected: { ...ANSWERED, result: 'http_4xx', again: 'rejected' },

@@ -16,7 +16,7 @@ import { pause } from '../supervise.ts';
 import { createCompletions } from './completions.ts';
 import { createThrottle, type Throttle } from './throttle.ts';
 import { currentCredentials, recentCredentials } from '../gateway/credentials.ts';
-import { createGateway } from '../gateway/client.ts';
+import { createGateway, type Exchange } from '../gateway/client.ts';
 import { createLanes } from './lanes.ts';
 import { outcomeOf, type Outcome } from './outcome.ts';
 import { createInterruptibleSleep } from './interruptible-sleep.ts';
@@ -137,32 +137,34 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
     const startedAt = performance.now();
     const login = credentials();
     let outcome: Outcome | undefined;
+    let exchange: Exchange;
     try {
-      const exchange = await gateway.askStatus(gatewayId);
-      if (releasing && exchange.kind !== 'response') {
-        completions.add({ ...unchanged(row), gatewayId });
-        return;
-      }
-      outcome = outcomeOf(exchange, gatewayId);
-      const took = performance.now() - startedAt;
-      tally.asked(row.id, outcome, took / 1000);
-      if (exchange.kind === 'response' && exchange.clockOffsetMs !== undefined)
-        metrics.clockOffset.set(exchange.clockOffsetMs / 1000);
-      completions.add({
-        ...unchanged(row),
-        gatewayId,
-        result: outcome.result ?? 'protocol',
-        status: outcome.answer?.status ?? null,
-        date: outcome.answer?.date ?? null,
-        reason: outcome.answer?.reason,
-        gapMs: gapAfter(outcome, row.ageMs + took),
-        early: took < row.leftMs,
-      });
+      exchange = await gateway.askStatus(gatewayId);
+      if (!releasing || exchange.kind === 'response') outcome = outcomeOf(exchange, gatewayId);
     } finally {
       throttle.ended(outcome, startedAt, lanes.pastIsFull(throttle.size()), login);
       lanes.ended(row.lane);
       if (throttle.worthClaiming()) wake();
     }
+    if (outcome === undefined) {
+      completions.add({ ...unchanged(row), gatewayId });
+      return;
+    }
+    const took = performance.now() - startedAt;
+    tally.asked(row.id, outcome, took / 1000);
+    if (exchange.kind === 'response' && exchange.clockOffsetMs !== undefined)
+      metrics.clockOffset.set(exchange.clockOffsetMs / 1000);
+    completions.add({
+      ...unchanged(row),
+      gatewayId,
+      result: outcome.result ?? 'protocol',
+      status: outcome.answer?.status ?? null,
+      date: outcome.answer?.date ?? null,
+      reason: outcome.answer?.reason,
+      // behind what is due by then: an id that alone is refused holds up no other
+      gapMs: outcome.again === 'when allowed' ? throttle.remaining() : gapAfter(outcome.again, row.ageMs + took),
+      early: took < row.leftMs,
+    });
   };
 
   let claimedAt = -Infinity;
@@ -251,8 +253,7 @@ function unchanged({ id, attempt }: Claimed): Omit<Completion, 'gatewayId'> {
   return { id, attempt, result: null, status: null, date: null, gapMs: 0 };
 }
 
-function gapAfter({ again }: Outcome, ageMs: number): number {
-  if (again === 'now') return 0;
+function gapAfter(again: Exclude<Outcome['again'], 'when allowed'>, ageMs: number): number {
   if (again === 'longest gap') return LONGEST_GAP_MS;
   return again === 'rejected' ? rejectedGapAt(ageMs, Math.random()) : gapAt(ageMs, Math.random());
 }

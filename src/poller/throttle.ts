@@ -16,6 +16,8 @@ export interface Throttle {
   size(): number;
   /** the breaker is closed: whatever is due is asked for */
   asks(): boolean;
+  /** milliseconds until the breaker lets one through; 0 while it does */
+  remaining(): number;
   /** requests that may start now */
   free(): number;
   /**
@@ -71,6 +73,7 @@ export function createThrottle(
     },
     size,
     asks: () => breaker.state(now()) === 'closed',
+    remaining: () => breaker.remaining(now()),
     free,
     worthClaiming: () => free() >= Math.max(1, Math.min(size() / 2, rate.room / 2)),
     updateGauges,

@@ -122,6 +122,19 @@ test.each([
   },
 );
 
+test('an id that alone is refused keeps nobody else waiting: after the pause others are asked for first', async () => {
+  gateway.script = ({ id }) => (id === '7000001' ? { status: 403 } : reply(id, 'Delivered'));
+  await db.sql`update smslogd.sms_poll set due_at = now() + interval '20 minutes' where gateway_id <> '7000001'`;
+  await start();
+  await until('the refusal to be noted', async () => {
+    return (await db.sql`select from smslogd.sms_poll where last_result = 'unauthorized'`).length === 1;
+  });
+  await db.sql`update smslogd.sms_poll set due_at = now() where due_at > now() + interval '10 minutes'`;
+  running.tryNow();
+  await untilNone('all others to be answered', async () => (await queueSize(db)) - 1);
+  expect(gateway.count('7000001')).toBe(1);
+});
+
 /** The troubles that the metrics tell now. */
 const troubles = async () =>
   (await running.metrics.gatewayTrouble.get()).values

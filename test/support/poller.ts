@@ -11,6 +11,8 @@ export interface Running {
   readonly metrics: Metrics;
   /** beats of the loop */
   beats: number;
+  /** as SIGHUP does */
+  tryNow: () => void;
   /** as SIGTERM does; resolves when the poller has returned */
   readonly stop: () => Promise<void>;
 }
@@ -35,9 +37,10 @@ export async function startPoller(
   const connections = openConnections(config, { lookMs: 500, stallMs: 2_000 });
   const metrics = createMetrics('test');
   const abort = new AbortController();
-  const running = { metrics, beats: 0, stop };
+  const running: Running = { metrics, beats: 0, tryNow: () => {}, stop };
+  const onReload = (tryNow: () => void) => void (running.tryNow = tryNow);
   const health = { beat: () => void (running.beats += 1), waits: () => {}, pollerProblem: undefined };
-  const done = createPoller({ config, connections, metrics, log, health, longestIdleMs: 500 })(abort.signal);
+  const done = createPoller({ config, connections, metrics, log, health, onReload, longestIdleMs: 500 })(abort.signal);
   const beside = [
     connections.watch(abort.signal),
     supervise(

@@ -146,7 +146,7 @@ async function limitAfter(outcome: Outcome): Promise<number | undefined> {
 }
 
 test('a refused login says nothing of how much the gateway can take, an overload does', async () => {
-  const nothing = { again: 'now', overload: false } as const;
+  const nothing = { again: 'when allowed', overload: false } as const;
   expect(await limitAfter({ ...nothing, result: 'ok', breaker: 'answer' })).toBe(9);
   expect(await limitAfter({ ...nothing, result: 'unauthorized', breaker: 'unauthorized' })).toBe(8);
   expect(await limitAfter({ ...nothing, result: 'http_5xx', breaker: 'fault', overload: true })).toBe(4);
@@ -163,7 +163,7 @@ test('another login is tried at once where the last one was refused, and where t
     for (const login of logins) throttle.login(login);
     return throttle.size();
   };
-  const refusal = { again: 'now', overload: false, result: 'unauthorized', breaker: 'unauthorized' } as const;
+  const refusal = { again: 'when allowed', overload: false, result: 'unauthorized', breaker: 'unauthorized' } as const;
   const pause = {
     again: 'schedule',
     overload: true,

@@ -145,8 +145,8 @@ test.each([
   [301, { location: '/elsewhere' }, 'protocol', 'answer', false, 'schedule'],
   [204, {}, 'protocol', 'answer', false, 'schedule'],
   [400, {}, 'http_4xx', 'answer', false, 'rejected'],
-  [401, {}, 'unauthorized', 'unauthorized', false, 'now'],
-  [403, {}, 'unauthorized', 'unauthorized', false, 'now'],
+  [401, {}, 'unauthorized', 'unauthorized', false, 'when allowed'],
+  [403, {}, 'unauthorized', 'unauthorized', false, 'when allowed'],
   [408, {}, 'http_4xx', 'fault', true, 'schedule'],
   [429, { 'retry-after': '7' }, 'http_4xx', 'fault', true, 'schedule'],
   [500, {}, 'http_5xx', 'fault', true, 'schedule'],
@@ -164,7 +164,7 @@ test('a login that is refused in the text of an answer with 200 is refused', asy
   expect(outcomeOf(await client(server.url).askStatus(ID), ID)).toMatchObject({
     result: 'unauthorized',
     breaker: 'unauthorized',
-    again: 'now',
+    again: 'when allowed',
   });
 });
 

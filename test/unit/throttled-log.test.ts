@@ -124,7 +124,7 @@ test('the metrics tell the newest trouble alone', async () => {
   const ended = (outcome: Pick<Outcome, 'result' | 'breaker'> & Partial<Outcome>) => {
     now += 900_000;
     throttle.began(1);
-    throttle.ended({ again: 'now', overload: false, ...outcome }, now);
+    throttle.ended({ again: 'when allowed', overload: false, ...outcome }, now);
   };
   expect((await metrics.gatewayTrouble.get()).values).toHaveLength(3);
   expect(await trouble()).toEqual([]);
