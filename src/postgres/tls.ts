@@ -39,7 +39,7 @@ export function tlsOptions(tls: TlsSettings, name: string): ConnectionOptions {
       ca,
       cert,
       key,
-      crl: ca === undefined ? undefined : crl,
+      crl: ca === undefined || crl === undefined ? undefined : listsOf(crl),
       passphrase: tls.keyPassword,
       minVersion: tls.minVersion as SecureVersion,
       maxVersion: tls.maxVersion as SecureVersion | undefined,
@@ -50,6 +50,12 @@ export function tlsOptions(tls: TlsSettings, name: string): ConnectionOptions {
     rejectUnauthorized: ca !== undefined,
     checkServerIdentity: (_, seen) => (tls.mode === 'verify-full' ? identityProblem(name, seen) : undefined),
   };
+}
+
+/** Each list of a file: a chain of authorities has several, of which Node.js would take the first alone. What holds none is told of by its parser. */
+function listsOf(crl: Buffer): string[] {
+  const text = crl.toString('latin1');
+  return text.match(/-----BEGIN X509 CRL-----.*?-----END X509 CRL-----/gs) ?? [text];
 }
 
 let made: { readonly options: SecureContextOptions; readonly context: SecureContext } | undefined;

@@ -139,6 +139,7 @@ export const CASES: readonly Case[] = [
   { url: 'postgres://bycert@localhost:PORT/app?sslmode=require&sslcert=CERT&sslkey=OPEN' },
   { url: 'postgres://bycert@localhost:PORT/app?sslmode=prefer&sslcert=CERT&sslkey=OPEN' },
   { url: 'postgres://daemon:made-up@localhost:PORT/app?sslmode=prefer&sslcert=CERT&sslkey=OPEN' },
+  { url: 'postgres://bycert@localhost:PORT/app?sslmode=require&sslcert=CERT&sslkey=BINARY', stricter: true },
   { url: 'postgres://bycert@localhost:PORT/app?sslmode=require&sslcert=CERT&sslkey=LOCKED' },
   { url: 'postgres://bycert@localhost:PORT/app?sslmode=require&sslcert=CERT&sslkey=LOCKED&sslpassword=key-secret' },
   { url: 'postgres://bycert@localhost:PORT/app?sslmode=require&sslcert=CERT&sslkey=LOCKED&sslpassword=another' },
@@ -152,6 +153,8 @@ export const CASES: readonly Case[] = [
   },
   { url: 'postgres://daemon:made-up@localhost:PORT/app?sslmode=verify-full&sslrootcert=CA&sslcrl=REVOKED' },
   { url: 'postgres://daemon:made-up@localhost:PORT/app?sslmode=verify-ca&sslrootcert=CA&sslcrl=UNREVOKED' },
+  { url: 'postgres://daemon:made-up@localhost:PORT/app?sslmode=verify-full&sslrootcert=CA&sslcrl=LISTS' },
+  { url: 'postgres://daemon:made-up@localhost:PORT/app?sslmode=verify-full&sslrootcert=CA&sslcrl=LISTED' },
   {
     url: 'postgres://daemon:made-up@localhost:PORT/app?sslmode=require',
     files: { 'root.crt': 'CA', 'root.crl': 'REVOKED' },

@@ -3,7 +3,7 @@
  * neither does smslogd. The server takes each role in its own way.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Client } from 'pg';
@@ -84,6 +84,8 @@ beforeAll(async () => {
     join(scratch, 'locked.key'),
   ]);
   chmodSync(join(scratch, 'locked.key'), 0o600);
+  execFileSync('openssl', ['pkey', '-in', client.keyFile, '-outform', 'DER', '-out', join(scratch, 'binary.key')]);
+  chmodSync(join(scratch, 'binary.key'), 0o600);
   writeFileSync(join(scratch, 'passwords'), '*:*:*:*:made-up\n', { mode: 0o600 });
   words = {
     PORT: String(cluster.port),
@@ -100,6 +102,9 @@ beforeAll(async () => {
     LOCKED: join(scratch, 'locked.key'),
     UNREVOKED: authority.revoke(),
     REVOKED: authority.revoke(server),
+    LISTS: listsOf(other.revoke(), authority.revoke()),
+    LISTED: listsOf(other.revoke(), authority.revoke(server)),
+    BINARY: join(scratch, 'binary.key'),
   };
 });
 afterAll(async () => {
@@ -116,6 +121,13 @@ afterEach(() => {
   vi.unstubAllEnvs();
   rmSync(home, { recursive: true });
 });
+
+/** A file with several lists of revoked certificates, as a chain of authorities needs it. */
+function listsOf(...files: readonly string[]): string {
+  const path = join(mkdtempSync(join(scratch, 'lists-')), 'all.crl');
+  writeFileSync(path, files.map((file) => readFileSync(file, 'utf8')).join(''));
+  return path;
+}
 
 /** What psql prints; undefined where it fails. */
 function psql(url: string, env: Record<string, string>): string | undefined {
