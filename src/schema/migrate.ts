@@ -161,9 +161,14 @@ async function mayNot(client: Client, error: unknown): Promise<SmslogdError> {
   });
 }
 
+/** Only where it is missing: `if not exists` would ask for the right to create all the same, and an administrator may have made it. */
+const SCHEMA = `do $$ begin
+  if not exists (select from pg_catalog.pg_namespace where nspname = 'smslogd') then create schema smslogd; end if;
+end $$;`;
+
 /** As node-pg-migrate makes it. */
 const MIGRATIONS_TABLE =
-  'create table smslogd.migrations (id serial primary key, name varchar(255) not null, run_on timestamp not null);';
+  'create table if not exists smslogd.migrations (id serial primary key, name varchar(255) not null, run_on timestamp not null);';
 
 /** The SQL that `migrate` would run now, without running it. Run by hand it does the same, and `migrate` and `run` know that it was. */
 export async function dryRun(config: Config, { role, say }: MigrateOptions): Promise<string> {
@@ -181,7 +186,7 @@ export async function dryRun(config: Config, { role, say }: MigrateOptions): Pro
     const grants = grantStatements(source, await daemonRoles(query, role));
     return [
       ...become,
-      ...(done.length === 0 ? [`create schema smslogd;\n${MIGRATIONS_TABLE}`] : []),
+      ...(done.length === 0 ? [`${SCHEMA}\n${MIGRATIONS_TABLE}`] : []),
       ...files.map(
         (name) =>
           `-- migrations/${name}.sql\n${migrationText(name).trim()}` +
@@ -242,8 +247,7 @@ const nothing = () => {};
 const SILENT = { debug: nothing, info: nothing, warn: nothing, error: nothing };
 
 async function applyMigrations(client: Client, say: (line: string) => void): Promise<void> {
-  const { rows } = await client.query(`select from pg_namespace where nspname = 'smslogd'`);
-  if (rows.length === 0) await client.query('create schema smslogd');
+  await client.query(SCHEMA);
   // no other command needs it
   const { runner } = await import('node-pg-migrate');
   const done = await runner({

@@ -23,7 +23,7 @@ interface Standing {
 export async function becomeOwner(client: Client, source: Source, publication: string): Promise<string[]> {
   const owner = source.owner;
   const name = quoteIdentifier(owner);
-  const { rows } = await client.query<Standing>(STANDING, [owner, source.schema, name]);
+  const { rows } = await client.query<Standing>(STANDING, [owner, source.schema, name, publication]);
   const { who, member, superuser, lacks } = rows[0]!;
   if (superuser)
     throw new SmslogdError(
@@ -57,7 +57,8 @@ select current_user::text as who, o.rolsuper as superuser,
        array(
          select format('grant create on database %I to %s;', current_database(), $3::text)
           where not has_database_privilege(o.oid, current_database(), 'create')
-            and (not exists (select from pg_namespace where nspname in ('smslogd')) or not exists (select from pg_namespace where nspname = 'verification'))
+            and ((select count(*) from pg_namespace where nspname in ('smslogd', 'verification')) < 2
+                 or not exists (select from pg_publication where pubname = $4 and not puballtables))
          union all
          select format('grant temporary on database %I to %s;', current_database(), $3::text) where not has_database_privilege(o.oid, current_database(), 'temporary')
          union all

@@ -101,6 +101,18 @@ describe('what migrate makes is the owner of the source table', () => {
     expect(row?.['may']).toBe(true);
   });
 
+  test('and so is the right to create in the database, which a publication needs also where the schemas are there', async () => {
+    await db.sql.unsafe(
+      `create schema smslogd authorization ${owner}; revoke create on database ${db.name} from ${owner}`,
+    );
+    const grant = `grant create on database ${db.name} to "${owner}";`;
+    expect(await failureAs(owner)).toMatchObject({ hint: `As an administrator run: ${grant}` });
+    await db.sql.unsafe(grant);
+    await migrateAs(owner);
+    await db.sql.unsafe(`revoke create on database ${db.name} from ${owner}`);
+    await migrateAs(owner);
+  });
+
   test('and a schema that it may use and not grant is named before anything is made', async () => {
     await db.sql.unsafe(
       `alter schema verification owner to ${other}; grant usage, create on schema verification to ${owner}`,

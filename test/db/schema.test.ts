@@ -101,24 +101,32 @@ test('an index of the log that a former migrate left unfinished is made again, h
   expect(await db.sql.unsafe(valid)).toHaveLength(1);
 });
 
-test('the SQL that --dry-run prints does by hand what migrate does, which then finds nothing to do', async () => {
-  const empty = await createDatabase({ empty: true });
-  await empty.owner.sql.unsafe(SOURCE_DDL);
-  await empty.owner.sql.unsafe(await dryRun(empty.owner.config(), { say: () => {} })).simple();
-  await requireSchema(empty.sql);
-  const said: string[] = [];
-  await migrate(empty.owner.config(), { say: (line) => said.push(line) });
-  expect(said).toEqual([]);
-  const shapes = await Promise.all(
-    [empty, db].map(
-      ({ sql }) => sql`
+test.each([
+  ['', ''],
+  [', also in a schema that an administrator made', 'create schema smslogd authorization OWNER'],
+])(
+  'the SQL that --dry-run prints does by hand what migrate does, which then finds nothing to do%s',
+  async (_, made) => {
+    const empty = await createDatabase({ empty: true });
+    await empty.owner.sql.unsafe(SOURCE_DDL);
+    const [owner] = await empty.owner.sql<{ name: string }[]>`select current_user::text as name`;
+    await empty.sql.unsafe(made.replace('OWNER', owner!.name));
+    await empty.owner.sql.unsafe(await dryRun(empty.owner.config(), { say: () => {} })).simple();
+    await requireSchema(empty.sql);
+    const said: string[] = [];
+    await migrate(empty.owner.config(), { say: (line) => said.push(line) });
+    expect(said).toEqual([]);
+    const shapes = await Promise.all(
+      [empty, db].map(
+        ({ sql }) => sql`
         select table_name, column_name, data_type, column_default, is_nullable from information_schema.columns
          where table_schema in ('smslogd', 'verification') order by 1, 2`,
-    ),
-  );
-  expect(shapes[0]).toEqual(shapes[1]);
-  await empty.drop();
-});
+      ),
+    );
+    expect(shapes[0]).toEqual(shapes[1]);
+    await empty.drop();
+  },
+);
 
 test('a database that a version before 1.0.0 made is refused, with what to run', async () => {
   const old = await createDatabase();
