@@ -1,7 +1,7 @@
 /**
  * Every metric of the contract, on a registry of its own. Names and label values are from closed lists. HELP says whose figure it is: "database":
- * the same in every daemon, take the max, and absent until it was read; "process": this process's own, sum them where nothing else is said; every
- * series with a closed list of labels exists at 0 from the start.
+ * the same in every daemon, take the max, and absent until it was read, and where it was not for long; "process": this process's own, sum them where
+ * nothing else is said; every series with a closed list of labels exists at 0 from the start.
  */
 import { Counter, Gauge, Histogram, Registry, type OpenMetricsContentType } from 'prom-client';
 import { LATENCY_SOURCES } from './settings.ts';
@@ -79,8 +79,12 @@ export function createMetrics(version: string) {
     counterNames.push([made as unknown as { name: string }, `smslogd_${name}`]);
     return made;
   };
-  const gauge = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
-    new Gauge<L>({ name: `smslogd_${name}`, help, labelNames, registers });
+  const figures: (() => void)[] = [];
+  const gauge = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) => {
+    const made = new Gauge<L>({ name: `smslogd_${name}`, help, labelNames, registers });
+    if (help.endsWith('(database)')) figures.push(() => (labelNames.length === 0 ? made.remove() : made.reset()));
+    return made;
+  };
   const histogram = <L extends string>(name: string, help: string, buckets: number[], labelNames: readonly L[] = []) =>
     new Histogram<L>({ name: `smslogd_${name}`, help, buckets, labelNames, registers });
 
@@ -89,6 +93,10 @@ export function createMetrics(version: string) {
   const metrics = {
     registry,
     openMetrics,
+    /** Takes away every gauge that comes from the database, until it is set again. Counters stay: one that went would come back as a reset. */
+    forgetFigures: () => {
+      for (const forget of figures) forget();
+    },
 
     smsTotal: counter(
       'sms_total',

@@ -269,9 +269,9 @@ export function createSummary(log: Log, metrics: Metrics) {
       const now = await read();
       log.info(
         {
-          ...(now === undefined
-            ? {}
-            : { mirrored: now.mirrored - (last ?? now).mirrored, open: await total(metrics.open) }),
+          ...(now === undefined ? {} : { mirrored: now.mirrored - (last ?? now).mirrored }),
+          // none either where the database was not read for long
+          ...((await metrics.open.get()).values.length === 0 ? {} : { open: await total(metrics.open) }),
           polled: (await total(metrics.pollRequests)) - (last?.polled ?? 0),
           lagSeconds: await total(metrics.mirrorLagSeconds),
         },

@@ -1,6 +1,7 @@
 /**
  * The metrics that come from the database: read from the views, so that they agree with them, when /metrics is scraped (at most every five
- * seconds); a scrape never fails for it: the last values stay and the failure is counted. Beside them the last hours, which only the page asks for.
+ * seconds). A scrape never fails for it: the failure is counted, and the last values stay for a few minutes, but no longer, as they would hide what other daemons
+ * read by now. Beside them the last hours, which only the page asks for.
  */
 import type { Config } from '../settings.ts';
 import type { Sql } from '../postgres/pools.ts';
@@ -45,6 +46,8 @@ export interface FiguresDeps {
   readonly waitMs?: number;
   /** milliseconds after which PostgreSQL gives a reading up */
   readonly limitMs?: number;
+  /** milliseconds for which values that cannot be read again are shown */
+  readonly keepMs?: number;
 }
 
 export function createFigures({
@@ -55,6 +58,7 @@ export function createFigures({
   maxAgeMs = 5_000,
   waitMs = 2_000,
   limitMs = 30_000,
+  keepMs = 300_000,
 }: FiguresDeps): FiguresReader {
   const apply = applier(metrics);
   let facts: Facts | undefined;
@@ -74,7 +78,7 @@ export function createFigures({
     await countInThisDatabase(sql, limitMs);
     entered = await verificationsEntered(sql, limitMs);
   }, options);
-  const refresh = createReading(async () => {
+  const read = createReading(async () => {
     if (facts === undefined) await countInThisDatabase(sql, limitMs);
     facts = await readFacts(sql, config.SLOT_NAME, limitMs);
     readAt = performance.now();
@@ -88,7 +92,10 @@ export function createFigures({
       await begin();
       return entered;
     },
-    refresh,
+    refresh: async () => {
+      await read();
+      if (performance.now() - readAt > keepMs) metrics.forgetFigures();
+    },
     get facts() {
       return facts;
     },

@@ -7,7 +7,7 @@ import { freezeHours, oldRows, removeRows } from '../../src/figures/counters.ts'
 import { silentLog } from '../../src/log.ts';
 import { createMetrics, OUTCOMES, PERIODS, TABLES, type Metrics } from '../../src/metrics.ts';
 import { OPEN_STATUSES, SMS_TYPES, STATUSES } from '../../src/status.ts';
-import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, untilNone, type TestDatabase } from '../support/database.ts';
 
 let db: TestDatabase;
 let sql: Sql;
@@ -403,6 +403,36 @@ test('a database that does not answer in time fails no scrape: the last values s
     await figures.refresh();
     return figures.facts !== last;
   });
+});
+
+/** The series of all gauges that come from the database. */
+const gaugesShown = async () => {
+  const told = [...(await metrics.registry.metrics()).matchAll(/^# HELP (\S+) .*\(database\)\n# TYPE \S+ gauge/gm)];
+  const names = told.map(([, name]) => name!);
+  expect(names).toContain('smslogd_recent_sms');
+  return [...(await series()).keys()].filter((key) => names.includes(key.replace(/\{.*/, '')));
+};
+
+test('a daemon that cannot read the figures for long shows none: of several the others tell how the channel is', async () => {
+  const figures = figuresWith({ maxAgeMs: 0, keepMs: 1_000 });
+  await figures.refresh();
+  const before = await gaugesShown();
+  const entered = 'smslogd_sms_total{type="text"}';
+  expect(before).not.toHaveLength(0);
+  await db.sql`alter table smslogd.sms_poll rename to sms_poll_away`;
+  try {
+    await untilNone('no figures', async () => {
+      await figures.refresh();
+      return (await gaugesShown()).length;
+    });
+    // a counter that went would come back as a reset, and the alert on stale figures needs the time of the last
+    const now = await series();
+    expect([now.get(entered), now.get('smslogd_figures_timestamp_seconds')]).toEqual([0, figures.facts!.at]);
+  } finally {
+    await db.sql`alter table smslogd.sms_poll_away rename to sms_poll`;
+  }
+  await figures.refresh();
+  expect((await gaugesShown()).toSorted()).toEqual(before.toSorted());
 });
 
 test('of failures in a row each kind is said, not the first alone', async () => {
