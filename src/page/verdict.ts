@@ -188,7 +188,9 @@ function gateway({ loops, gateway, poll_due: due, seen_from }: Known): Finding[]
       capital(why),
     );
   }
-  if ((due ?? 0) > 0 && silence !== null && silence > SILENCE_SECONDS) {
+  const { ok, unchanged, ...unanswered } = gateway.requests;
+  const inVain = ok + unchanged === 0 && Object.values(unanswered).reduce((total, each) => total + each, 0) >= ENOUGH;
+  if (silence === null ? inVain : (due ?? 0) > 0 && silence > SILENCE_SECONDS) {
     const cause = `No answer of the gateway ${since}`;
     return finding('unknown', `SMS wait to be asked for, and no answer came ${since}.`, 'SmslogdPollStale', cause);
   }

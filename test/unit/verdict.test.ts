@@ -203,6 +203,21 @@ test.for<readonly [string, Partial<Known>, Level, string | undefined]>([
   ['the gateway is silent', gateway({ breaker_open: true, last_success_age: 61 }), 'unknown', 'SmslogdPollStale'],
   ['the gateway coughs', gateway({ breaker_open: true, last_success_age: 5 }), 'impaired', 'SmslogdPollStale'],
   ['nothing waits for a gateway', { poll_due: 0, ...gateway({ breaker_open: true }) }, 'well', undefined],
+  [
+    'no answer could be read since the start, and SMS are not known to arrive',
+    {
+      recent: recent(0, 90),
+      ...gateway({ last_success_age: null, requests: { ...NO_REQUESTS, ok: 0, protocol: 20 } }),
+    },
+    'unknown',
+    'SmslogdPollStale',
+  ],
+  [
+    'hardly anything was asked since the start',
+    gateway({ last_success_age: null, requests: { ...NO_REQUESTS, ok: 0, protocol: 19 } }),
+    'well',
+    undefined,
+  ],
   ['nobody asks', gateway({ last_success_age: 601 }), 'unknown', 'SmslogdPollStale'],
   ['an SMS is open for long', { overdue: [{ type: 'text', age: 3_601 }] }, 'impaired', 'SmslogdBacklogOld'],
   ['old SMS came with the first copy', { open: [{ ...WELL.open[0]!, oldest_age: 864_000 }] }, 'well', undefined],
