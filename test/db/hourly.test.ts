@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { hoursAfter, refreshHourly, countingPause, runHourly } from '../../src/figures/counting.ts';
-import { noteRecentHour, recountHours } from '../../src/figures/counters.ts';
+import { ENTERED, noteRecentHour, recountHours } from '../../src/figures/counters.ts';
 import { silentLog } from '../../src/log.ts';
 import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
 
@@ -62,7 +62,16 @@ test('a delivery whose SMS has a time that cannot be has no latency', async () =
   expect([...counted]).toEqual(['-infinity', 'infinity'].map((hour) => ({ hour, sms: '2', buckets: null })));
 });
 
-test('what changes the log is done also where it cannot be noted', async () => {
+/** How many SMS entered, as smslogd_sms_total has it. */
+const entered = async () =>
+  (
+    await sql<
+      { type: string; sms: number }[]
+    >`select type, sms::int4 as sms from (${sql.unsafe(ENTERED)}) e order by type`
+  ).map(({ type, sms }) => [type, sms]);
+
+test('what changes the log is done also where it cannot be noted, and what enters it is counted as that', async () => {
+  await sql`truncate smslogd.changed_hour, smslogd.sms_entered`;
   await sql`alter table smslogd.changed_hour add constraint nobody check (false) not valid`;
   try {
     await insert(3, 1);
@@ -72,9 +81,35 @@ test('what changes the log is done also where it cannot be noted', async () => {
     expect(await sql`select from verification.sms_log`).toHaveLength(0);
     await insert(3, 1);
     await sql`truncate verification.sms_log`;
+    await sql`alter table smslogd.sms_entered add constraint nobody check (false) not valid`;
+    await insert(3, 1);
+    expect(await sql`select from verification.sms_log`).toHaveLength(3);
   } finally {
-    await sql`alter table smslogd.changed_hour drop constraint nobody`;
+    for (const table of ['changed_hour', 'sms_entered'])
+      await sql.unsafe(`alter table smslogd.${table} drop constraint if exists nobody`);
   }
+  expect(await entered()).toEqual([['verification', 6]]);
+});
+
+test('SMS that enter while somebody holds the notes for longer than their service waits are counted as that', async () => {
+  await sql`truncate smslogd.changed_hour, smslogd.sms_entered`;
+  const holder = await sql.reserve();
+  await holder`begin`;
+  await holder`lock table smslogd.changed_hour`;
+  await sql.begin(async (tx) => {
+    await tx`set local lock_timeout = 50`;
+    for (const types of [['text', '2FA', 'text'], ['2FA']])
+      await tx`insert into verification.sms_log (phone_number, type) select '+380000000000', type from unnest(${types}::text[]) type`;
+  });
+  await holder`commit`;
+  holder.release();
+  const all = [
+    ['2FA', 2],
+    ['text', 2],
+  ];
+  expect(await entered()).toEqual(all);
+  await refreshHourly(db.daemon);
+  expect(await entered()).toEqual(all);
 });
 
 test('a change counts also where triggers are off for replicas', async () => {
