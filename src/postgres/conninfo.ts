@@ -200,6 +200,9 @@ function parseUrl(text: string): Record<string, string> {
   part('host', hosts.join(','));
   part('port', ports.join(','));
   const [path, query] = splitAt(rest, '?');
+  // no host has one: the password ended too early, and a piece of it would be shown where no host can be reached
+  if ([...hosts, ...(hosts.length > 1 ? [path] : [])].some((text) => text.includes('@')))
+    throw new AddressProblem('an address in which an @ of the password is written %40');
   part('dbname', path.slice(1));
   for (const pair of query === undefined || query === '' ? [] : query.split('&')) {
     const [keyword, value] = splitAt(pair, '=');

@@ -58,9 +58,8 @@ export async function logIn(
   const last = failures.at(-1)?.error;
   if (address.hosts.length === 1) throw reachable(last);
   const each = failures.map(({ host, error }) => `${host.name || host.ip}:${host.port} ${wordOf(error)}`).join(', ');
-  throw new SmslogdError('database_unreachable', `no host of the address gives a ${address.target} session (${each})`, {
-    cause: last,
-  });
+  const fails = address.target === 'any' ? 'can be reached' : `gives a ${address.target} session`;
+  throw new SmslogdError('database_unreachable', `no host of the address ${fails} (${each})`, { cause: last });
 }
 
 /** Failures of tries that were lost after the server was told who wants to come in. */

@@ -443,6 +443,9 @@ test('of several hosts the first that answers, and with target_session_attrs the
       code: 'database_unreachable',
       message: expect.stringMatching(/ECONNREFUSED.*the session is read-only/),
     });
+    expect(await connect(hosts(closed, closed))).toMatchObject({
+      message: expect.stringContaining('no host of the address can be reached ('),
+    });
     // a host that refuses the login ends the search
     expect(await connect(hosts(port, readOnly.port).replace('made-up', 'wrong'))).toMatchObject({
       code: 'database_auth',

@@ -159,6 +159,13 @@ test('a piece of a password with a slash in it is not taken for the name of a pa
   expect(problem('postgres://u:pass/word?secret=x@h/d')).not.toContain('secret');
 });
 
+test.for(['secret@h/d', 'x,secret@h/d', 'secret@h1,h2/d', 'x,secret/y@h/d'])(
+  'nor is what follows an @ in a password taken for hosts that may be shown: p@%s',
+  (rest) => {
+    expect(problem(`postgres://u:p@${rest}`)).toMatch(/@ of the password is written %40$/);
+  },
+);
+
 test('system roots are never checked by less than verify-full', () => {
   expect(addressOf('postgres://h?sslrootcert=system', {}).tls.mode).toBe('verify-full');
   for (const mode of ['disable', 'allow', 'prefer', 'require', 'verify-ca'])
