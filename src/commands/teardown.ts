@@ -26,12 +26,14 @@ export const command: Command = {
     const direct = openDatabase(directly(config), { max: 1, name: 'teardown' });
     try {
       await teardown(sql, config, print, direct);
+      const left = await slotsOfOthers(sql, config.SLOT_NAME);
+      if (left.length === 0) print('nothing of smslogd holds WAL any more; the log is kept');
+      for (const name of left) print(`slot ${name}: holds WAL, too; drop it by: SLOT_NAME=${name} smslogd teardown`);
     } catch (error) {
       throw toSmslogdError(error);
     } finally {
       await Promise.all([sql.end({ timeout: 1 }), direct.end({ timeout: 1 })]);
     }
-    print('nothing of smslogd holds WAL any more; the log is kept');
     return 0;
   },
 };
@@ -60,6 +62,16 @@ async function refuseForeignSlot(sql: Sql, slot: string): Promise<void> {
     `the slot ${slot} belongs to ${foreign.database === null ? 'a physical standby' : `the database ${foreign.database}`}; nothing was done`,
     { hint: 'Check SLOT_NAME and the database in DATABASE_URL.' },
   );
+}
+
+/** The slots of former names in SLOT_NAME, or of daemons that have another one. */
+async function slotsOfOthers(sql: Sql, slot: string): Promise<string[]> {
+  const [schema] = await sql`select where to_regclass('smslogd.checkpoint') is not null`;
+  if (schema === undefined) return [];
+  const rows = await sql<{ name: string }[]>`
+    select slot_name::text as name from smslogd.checkpoint c join pg_replication_slots s using (slot_name)
+     where slot_name <> ${slot} and s.database = current_database() order by 1`;
+  return rows.map(({ name }) => name);
 }
 
 async function markRemoved(sql: Sql, slot: string, say: (line: string) => void): Promise<void> {

@@ -82,6 +82,21 @@ test('a second teardown finds nothing to drop and is no failure; migrate clears 
   expect(await publications()).toHaveLength(1);
 });
 
+test('a slot of a former SLOT_NAME, which holds WAL as well, is named with what drops it', async () => {
+  const [former, lines] = [`${db.name}_former`, [] as string[]];
+  await db.sql`select pg_create_logical_replication_slot(${former}, 'pgoutput')`;
+  const io = (more: Record<string, string>) => ({
+    env: { ...db.env(), DATABASE_URL: db.owner.url, ...more },
+    print: (line: string) => void lines.push(line),
+    stdoutIsTerminal: false,
+  });
+  await db.sql`insert into smslogd.checkpoint (slot_name) values (${former})`;
+  expect(await command.run({}, io({}))).toBe(0);
+  expect(lines.at(-1)).toBe(`slot ${former}: holds WAL, too; drop it by: SLOT_NAME=${former} smslogd teardown`);
+  expect(await command.run({}, io({ SLOT_NAME: former }))).toBe(0);
+  expect(lines.at(-1)).toBe('nothing of smslogd holds WAL any more; the log is kept');
+});
+
 test('a slot of another database is left alone, and nothing else is done', async () => {
   const other = await createDatabase({ empty: true });
   try {
