@@ -74,6 +74,9 @@ test('last seen are the youngest SMS, delivery and answer of each type, at possi
   await log({ at: '2026-05-20 09:00+00', status: 'Delivered', changed: '2026-05-20 09:01+00' });
   await log({ at: '2026-05-20 08:00+00', status: 'Rejected', changed: '2026-05-20 09:30+00' });
   await log({ at: '2026-05-20 11:00+00', status: 'Accepted' });
+  // days ago, the older one was delivered later
+  await log({ at: '2026-05-16 10:00+00', status: 'Delivered', changed: '2026-05-17 09:00+00', type: '2FA' });
+  await log({ at: '2026-05-16 11:00+00', status: 'Delivered', changed: '2026-05-16 11:01+00', type: '2FA' });
   const seen = async () => [...(await db.sql`select * from verification.sms_last_seen`)];
   const rows = await seen();
   expect(rows).toEqual([
@@ -85,7 +88,12 @@ test('last seen are the youngest SMS, delivery and answer of each type, at possi
     },
     { type: 'medication_request', last_inserted_at: null, last_delivered_at: null, last_answered_at: null },
     { type: 'text', last_inserted_at: null, last_delivered_at: null, last_answered_at: null },
-    { type: '2FA', last_inserted_at: null, last_delivered_at: null, last_answered_at: null },
+    {
+      type: '2FA',
+      last_inserted_at: new Date('2026-05-16T11:00:00Z'),
+      last_delivered_at: new Date('2026-05-17T09:00:00Z'),
+      last_answered_at: new Date('2026-05-17T09:00:00Z'),
+    },
   ]);
   await refreshHourly(db.daemon);
   expect(await seen()).toEqual(rows);
