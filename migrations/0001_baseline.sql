@@ -184,10 +184,13 @@ comment on table smslogd.changed_hour is 'UTC hours of the log that changed sinc
 comment on column smslogd.changed_hour.entered is 'SMS of this type that entered the log; added to sms_entered when the hour is counted';
 
 create table if not exists smslogd.sms_entered (
-  type text primary key,
-  sms  bigint not null
+  type   text not null,
+  sms    bigint not null,
+  writer integer not null default 0,
+  primary key (type, writer)
 ) with (fillfactor = 20);
 comment on table smslogd.sms_entered is 'How many SMS ever entered the log of this database, beside those that changed_hour still notes: what smslogd_sms_total shows';
+comment on column smslogd.sms_entered.writer is '0: what was noted; else the server process that could not note it, each of which has its own sum, so that none waits for another';
 
 -- Prefixes of Ukrainian mobile numbers, for verification.sms_delivery_by_prefix. Edit them as you like: migrate never touches them again.
 create table if not exists smslogd.operator_prefix (

@@ -45,8 +45,8 @@ language sql stable security definer rows 20 set search_path = pg_catalog, pg_te
 $$;
 
 -- The triggers note which hours changed, and how many SMS entered. If the note fails, as where somebody holds that table for longer than a service waits, the row
--- is still written: the daemon recounts every hour of the last days in turn. How many entered no recount finds out, so that is added to its sum at once,
--- for which services then wait for each other.
+-- is still written: the daemon recounts every hour of the last days in turn. How many entered no recount finds out, so that is added to a sum at once,
+-- one of each server process, so that services do not wait for each other.
 create or replace function smslogd.note_hours() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
@@ -66,8 +66,8 @@ exception when others then
   raise warning 'smslogd: the log is written but its counters are not told (%)', sqlstate;
   if tg_op = 'INSERT' then
     begin
-      insert into smslogd.sms_entered as e select type, count(*) from changed group by type order by type
-      on conflict (type) do update set sms = e.sms + excluded.sms;
+      insert into smslogd.sms_entered as e select type, count(*), pg_backend_pid() from changed group by type
+      on conflict (type, writer) do update set sms = e.sms + excluded.sms;
     exception when others then null;
     end;
   end if;

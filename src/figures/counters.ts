@@ -81,7 +81,7 @@ const recount = (bound: string, most: number) => `
      returning type, entered
   ), entered as (
     insert into smslogd.sms_entered as e select type, sum(entered) from taken where entered > 0 group by type
-    on conflict (type) do update set sms = e.sms + excluded.sms
+    on conflict (type, writer) do update set sms = e.sms + excluded.sms
   ), gone as (
     delete from smslogd.sms_hourly h using hours
      where h.hour = hours.hour and not exists (select from counted c where (c.status, c.type, c.hour) = (h.status, h.type, h.hour))
@@ -206,7 +206,7 @@ export async function countInThisDatabase(sql: Sql, limitMs: number): Promise<vo
      ), reset as (
        insert into smslogd.sms_entered as e select type, -sms from (${ENTERED}) n
         where exists (select from moved) and (select counted_in from former) is not null
-       on conflict (type) do update set sms = e.sms + excluded.sms
+       on conflict (type, writer) do update set sms = e.sms + excluded.sms
      )
      select count(*) from moved`,
     limitMs,

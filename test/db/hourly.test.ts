@@ -96,20 +96,29 @@ test('SMS that enter while somebody holds the notes for longer than their servic
   const holder = await sql.reserve();
   await holder`begin`;
   await holder`lock table smslogd.changed_hour`;
-  await sql.begin(async (tx) => {
+  let release!: () => void;
+  const bothWrote = new Promise<void>((resolve) => (release = resolve));
+  let left = 2;
+  // neither waits for the other one's commit
+  const service = async (transaction: unknown) => {
+    const tx = transaction as Sql;
     await tx`set local lock_timeout = 50`;
     for (const types of [['text', '2FA', 'text'], ['2FA']])
       await tx`insert into verification.sms_log (phone_number, type) select '+380000000000', type from unnest(${types}::text[]) type`;
-  });
+    left -= 1;
+    if (left === 0) release();
+    await bothWrote;
+  };
+  await Promise.all([sql.begin(service), sql.begin(service)]);
   await holder`commit`;
   holder.release();
-  const all = [
-    ['2FA', 2],
-    ['text', 2],
+  const sums = [
+    ['2FA', 4],
+    ['text', 4],
   ];
-  expect(await entered()).toEqual(all);
+  expect(await entered()).toEqual(sums);
   await refreshHourly(db.daemon);
-  expect(await entered()).toEqual(all);
+  expect(await entered()).toEqual(sums);
 });
 
 test('a change counts also where triggers are off for replicas', async () => {
