@@ -19,8 +19,11 @@ language sql stable set search_path = pg_catalog, pg_temp set quote_all_identifi
         left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
        where o.relkind = 'r' and o.relnamespace = 'smslogd'::regnamespace
       union all
-      select 'index smslogd.' || i.relname, pg_get_indexdef(i.oid) || x.indisvalid::text
-        from ours o join pg_index x on x.indrelid = o.oid join pg_class i on i.oid = x.indexrelid where o.relnamespace = 'smslogd'::regnamespace
+      -- of the log those that are ours: others are made and dropped as one likes
+      select 'index ' || split_part(o.name, '.', 1) || '.' || i.relname, pg_get_indexdef(i.oid) || x.indisvalid::text
+        from ours o join pg_index x on x.indrelid = o.oid join pg_class i on i.oid = x.indexrelid
+       where o.relnamespace = 'smslogd'::regnamespace
+          or i.relname in ('sms_log_phone_number_inserted_at_idx', 'sms_log_gateway_id_idx', 'sms_log_inserted_at_idx', 'sms_log_time_idx')
       union all
       select 'view ' || name, concat_ws('|', owner, reloptions::text, pg_get_viewdef(oid)) from ours where relkind = 'v'
       union all

@@ -8,6 +8,8 @@ import { SmslogdError } from '../errors.ts';
 const CREATE_TABLE = /create table if not exists (\w+)\.(\w+) (\([\s\S]*?\n\)[^;]*;)/g;
 const CREATE_INDEX = /create index if not exists (\w+) on (verification\.sms_log [^;]*;)/g;
 
+const indexesOf = (texts: readonly string[]) => texts.flatMap((text) => [...text.matchAll(CREATE_INDEX)]);
+
 interface Unfit {
   readonly says: string;
   readonly fix: string;
@@ -21,7 +23,10 @@ export async function requireFit(client: Client, texts: readonly string[]): Prom
     // made in passing and rolled back: PostgreSQL then says itself what a table must be
     for (const [, , name = '', definition = ''] of tables)
       await client.query(`create temporary table ${name} ${definition}`);
-    const { rows } = await client.query<Unfit>(UNFIT, [tables.map(([, schema, name]) => `${schema}.${name}`)]);
+    const { rows } = await client.query<Unfit>(UNFIT, [
+      tables.map(([, schema, name]) => `${schema}.${name}`),
+      indexesOf(texts).map(([, name]) => name),
+    ]);
     if (rows.length === 0) return;
     throw new SmslogdError('table_unfit', `existing tables do not match: ${rows.map(({ says }) => says).join('; ')}`, {
       hint: `Rename the table, or as its owner run what makes it fit, then migrate again: ${rows.map(({ fix }) => fix).join(' ')}`,
@@ -63,12 +68,16 @@ select says, fix from (
          (select format('drop constraint %I, ', o.conname) from pg_constraint o where o.conrelid = p.there and o.contype = 'p' and c.contype = 'p'), pg_get_constraintdef(c.oid))
     from pair p join pg_constraint c on c.conrelid = p.wanted and c.contype in ('p', 'u', 'c')
    where not exists (select from pg_constraint o where o.conrelid = p.there and pg_get_constraintdef(o.oid) = pg_get_constraintdef(c.oid))
+  union all
+  -- as after the log was renamed: the new one would be without it
+  select 7, format('%s has index %I, a name of the log', i.indrelid::regclass, n), format('alter index verification.%I rename to %I;', n, left(n, 50) || '_' || i.indexrelid)
+    from unnest($2::text[]) n join pg_index i on i.indexrelid = to_regclass('verification.' || n) and i.indrelid is distinct from to_regclass('verification.sms_log')
 ) unfit order by place, says`;
 
 /** Makes the log's indexes that a log with rows lacks without keeping those waiting who write it. */
 export async function addIndexes(client: Client, texts: readonly string[]): Promise<string[]> {
   const made: string[] = [];
-  for (const [, name = '', definition = ''] of texts.flatMap((text) => [...text.matchAll(CREATE_INDEX)])) {
+  for (const [, name = '', definition = ''] of indexesOf(texts)) {
     const { rows } = await client.query<{ valid: boolean | null }>(
       `select (select indisvalid from pg_index where indexrelid = to_regclass('verification.' || $1)) as valid
         where to_regclass('verification.sms_log') is not null`,

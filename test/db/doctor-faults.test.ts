@@ -313,6 +313,11 @@ test.for([
     'FAIL',
     ['a view is gone', 'view verification.sms_stuck was dropped', sql('drop view verification.sms_stuck')],
     [
+      'an index of the log is gone',
+      'index verification.sms_log_time_idx was dropped',
+      sql('drop index verification.sms_log_time_idx'),
+    ],
+    [
       'the triggers of the log are off',
       'trigger smslogd_note_inserted on verification.sms_log was changed',
       sql('alter table verification.sms_log disable trigger user'),

@@ -246,6 +246,25 @@ describe('tables that are there already', () => {
     expect(row?.['index']).toContain('inserted_at');
   });
 
+  test('keep the names of indexes under a new name of the log, which is told, and the new log gets all of its own', async () => {
+    const indexes = async () =>
+      (
+        await kept.sql`select relname from pg_index join pg_class c on c.oid = indexrelid
+                        where indrelid = 'verification.sms_log'::regclass and relname like '%idx' order by 1`
+      ).map((row) => row['relname'] as string);
+    const before = await indexes();
+    await kept.sql.unsafe(`drop schema smslogd cascade; drop view verification.sms_log_masked;
+                           alter table verification.sms_log rename to sms_log_old`);
+    const failure = (await again().catch((error: unknown) => error)) as SmslogdError;
+    expect(failure).toMatchObject({
+      code: 'table_unfit',
+      message: expect.stringContaining('index sms_log_time_idx, a name of the log'),
+    });
+    await kept.owner.sql.unsafe(failure.hint.slice(failure.hint.indexOf('again: ') + 'again: '.length));
+    await again();
+    expect(await indexes()).toEqual(before);
+  });
+
   test('are taken with their row of settings gone, which is refused until then', async () => {
     await kept.sql`delete from smslogd.settings`;
     const sql = openDatabase(kept.config(), { max: 1, name: 'test' });
