@@ -4,6 +4,7 @@
  */
 import type { Client } from 'pg';
 import { SmslogdError } from '../errors.ts';
+import { madeNames } from './objects.ts';
 
 const CREATE_TABLE = /create table if not exists (\w+)\.(\w+) (\([\s\S]*?\n\)[^;]*;)/g;
 const CREATE_INDEX = /create index if not exists (\w+) on (verification\.sms_log [^;]*;)/g;
@@ -26,6 +27,7 @@ export async function requireFit(client: Client, texts: readonly string[]): Prom
     const { rows } = await client.query<Unfit>(UNFIT, [
       tables.map(([, schema, name]) => `${schema}.${name}`),
       indexesOf(texts).map(([, name]) => name),
+      madeNames('view'),
     ]);
     if (rows.length === 0) return;
     throw new SmslogdError('table_unfit', `existing tables do not match: ${rows.map(({ says }) => says).join('; ')}`, {
@@ -39,7 +41,7 @@ export async function requireFit(client: Client, texts: readonly string[]): Prom
 const UNFIT = `
 with pair as (
   select n as name, to_regclass(n)::oid as there, to_regclass('pg_temp.' || split_part(n, '.', 2))::oid as wanted
-    from unnest($1::text[]) n where to_regclass(n) is not null
+    from unnest($1::text[]) n join pg_class c on c.oid = to_regclass(n) and c.relkind = 'r'
 ), wanted as (
   select p.name, p.there, a.attname, format_type(a.atttypid, a.atttypmod) as type, a.attnotnull, pg_get_expr(d.adbin, d.adrelid) as initial
     from pair p join pg_attribute a on a.attrelid = p.wanted and a.attnum > 0 left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
@@ -48,8 +50,15 @@ with pair as (
     from pair p join pg_attribute a on a.attrelid = p.there and a.attnum > 0 and not a.attisdropped
 )
 select says, fix from (
-  select 1 as place, format('%s has no column %I (%s)', w.name, w.attname, w.type) as says,
-         format('alter table %s add column %I %s%s%s;', w.name, w.attname, w.type, ' default ' || w.initial, case when w.attnotnull then ' not null' end) as fix
+  select 0 as place, format('%s is a %s, it must be a %s', n, word, wanted) as says,
+         format('alter %s %s rename to %I;', case kind when 'p' then 'table' else word end, n, left(relname, 50) || '_' || oid) as fix
+    from (select n, 'plain table' as wanted, 'r' as wants from unnest($1::text[]) n union all select n, 'view', 'v' from unnest($3::text[]) n) made
+    join pg_class c on c.oid = to_regclass(n) and c.relkind <> wants
+   cross join lateral (select relkind::text as kind,
+                              coalesce('{"p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table", "S": "sequence", "c": "type", "i": "index"}'::json ->> relkind::text, 'table') as word) w
+  union all
+  select 1, format('%s has no column %I (%s)', w.name, w.attname, w.type),
+         format('alter table %s add column %I %s%s%s;', w.name, w.attname, w.type, ' default ' || w.initial, case when w.attnotnull then ' not null' end)
     from wanted w left join there t using (name, attname) where t.attname is null
   union all
   select 2, format('column %I of %s is %s, it must be %s', w.attname, w.name, t.type, w.type), format('alter table %s alter column %I type %s;', w.name, w.attname, w.type)

@@ -48,11 +48,16 @@ export function sqlFile(name: string): string {
   return readFileSync(`${FOLDER}${name}.sql`, 'utf8');
 }
 
-/** The names of all functions and views that the files make, and of the log. */
-export function madeNames(): string[] {
+/** The names of all functions or views that the files make. */
+export function madeNames(kind: 'function' | 'view'): string[] {
   const texts = FILES.map(sqlFile).join('\n');
-  const names = [...texts.matchAll(/^create or replace (?:function|view) ([a-z_.]+)/gm)].map(([, name = '']) => name);
-  return ['verification.sms_log', ...new Set(names)];
+  return [
+    ...new Set(
+      [...texts.matchAll(/^create or replace (\w+) ([a-z_.]+)/gm)].flatMap(([, what, name = '']) =>
+        what === kind ? name : [],
+      ),
+    ),
+  ];
 }
 
 /** The files to apply, with what the settings say put in. */

@@ -82,7 +82,11 @@ interface Foreign {
 
 /** Before anything is made or replaced: what stands under a name of ours and belongs to another role was put there by that role. */
 async function refuseForeign(client: Client, owner: string, publication: string): Promise<void> {
-  const { rows } = await client.query<Foreign>(FOREIGN, [owner, madeNames(), publication]);
+  const { rows } = await client.query<Foreign>(FOREIGN, [
+    owner,
+    ['verification.sms_log', ...madeNames('function'), ...madeNames('view')],
+    publication,
+  ]);
   if (rows.length === 0) return;
   const owners = [...new Set(rows.map((row) => row.owner))];
   const named =

@@ -265,6 +265,27 @@ describe('tables that are there already', () => {
     expect(await indexes()).toEqual(before);
   });
 
+  test.each([
+    [
+      'a partitioned log',
+      'drop table verification.sms_log; create table verification.sms_log (id uuid) partition by hash (id)',
+      'verification.sms_log is a partitioned table, it must be a plain table',
+    ],
+    [
+      'a table under the name of a view',
+      'create table verification.sms_backlog (note text)',
+      'verification.sms_backlog is a table, it must be a view',
+    ],
+  ])('are named where they are of another kind, with what makes room: %s', async (_, statements, told) => {
+    await kept.sql.unsafe('drop schema smslogd cascade; drop view verification.sms_log_masked');
+    await kept.owner.sql.unsafe(statements);
+    const failure = (await again().catch((error: unknown) => error)) as SmslogdError;
+    expect(failure).toMatchObject({ code: 'table_unfit', message: `existing tables do not match: ${told}` });
+    await kept.owner.sql.unsafe(failure.hint.slice(failure.hint.indexOf('again: ') + 'again: '.length));
+    await again();
+    expect(await again()).toEqual([]);
+  });
+
   test('are taken with their row of settings gone, which is refused until then', async () => {
     await kept.sql`delete from smslogd.settings`;
     const sql = openDatabase(kept.config(), { max: 1, name: 'test' });
