@@ -171,3 +171,22 @@ test('a replica identity that becomes full under a masked daemon stops neither t
   await db.sql`delete from verification.verifications where id = ${id}`;
   expect(mirror.health.mirrorState).toBe('streaming');
 });
+
+test('those that wait are listed a page at a time, each once, all of them or the young ones', async () => {
+  const ids = await threeWait();
+  await db.sql`update smslogd.sms_poll set give_up_at = give_up_at - interval '1 hour' where id = ${ids[1]}`;
+  const store = createStore(db.daemon, db.config());
+  for (const [seconds, wait] of [
+    [undefined, ids],
+    [1_800, [ids[0], ids[2]]],
+  ] as const) {
+    const listed: string[] = [];
+    for (;;) {
+      const page = await store.waitingForGatewayId(seconds, listed.at(-1), 1);
+      if (page.length === 0) break;
+      listed.push(...page);
+      if (listed.length > wait.length) break;
+    }
+    expect(listed).toEqual(wait);
+  }
+});
