@@ -149,7 +149,7 @@ export function createMetrics(version: string) {
     ]),
     overdueAge: gauge(
       'sms_overdue_age_seconds',
-      'Age of the oldest SMS that is past its life and has no final status, 0 if there is none; without SMS that entered the log past their life (database)',
+      'Age of the oldest SMS that is past its life by a minute and has no final status, 0 if there is none; without SMS that entered the log past their life (database)',
       ['type'],
     ),
     lastDelivered: gauge(

@@ -41,7 +41,10 @@ export interface Recent {
   readonly sms: number;
 }
 
-/** The oldest SMS of a type that is past its life and still asked for, its age in seconds; what came into the log past its life is history. */
+/**
+ * The oldest SMS of a type that is past its life and still asked for, its age in seconds. At the end of its life an SMS is due, and for a minute it is just
+ * being asked for. What came into the log past its life is history.
+ */
 export interface Overdue {
   readonly type: SmsType;
   readonly age: number;
@@ -171,7 +174,7 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
        'overdue', (select coalesce(json_agg(o), '[]')
                      from (select l.type, date_part('epoch', smslogd.clock() - min(p.sent_at)) as age
                              from smslogd.sms_poll p join verification.sms_log l using (id)
-                            where p.lane < 2 and p.deadline_at < smslogd.clock() group by l.type) o),
+                            where p.lane < 2 and p.deadline_at < smslogd.clock() - interval '1 minute' group by l.type) o),
        'checkpoint', (select date_part('epoch', updated_at) from smslogd.checkpoint where slot_name = ${slot} and lsn is not null),
        'reconcile', (select reconcile_due from smslogd.checkpoint where slot_name = ${slot}),
        'removed', coalesce((select removed_at is not null from smslogd.checkpoint where slot_name = ${slot}), false),

@@ -335,7 +335,7 @@ test('the oldest SMS past its life is told for each type, without those that cam
                select '+380000000000', type, '1', 'Accepted', now() - age
                  from (values ('text', interval '2 minutes'), ('text', interval '1 minute'), ('2FA', interval '3 minutes'),
                               ('medication_request', interval '1 minute'), ('medication_request', interval '2 days')) sms (type, age)`;
-  await db.sql`update smslogd.sms_poll set deadline_at = now() where sent_at < now() - interval '90 seconds'`;
+  await db.sql`update smslogd.sms_poll set deadline_at = now() - interval '61 seconds' where sent_at < now() - interval '90 seconds'`;
   await figuresWith().refresh();
   const now = await series();
   const age = (type: string) => now.get(`smslogd_sms_overdue_age_seconds{type="${type}"}`)!;
@@ -343,6 +343,17 @@ test('the oldest SMS past its life is told for each type, without those that cam
   expect(age('text')).toBeGreaterThanOrEqual(120);
   expect(age('2FA')).toBeGreaterThanOrEqual(180);
   expect(age('text')).toBeLessThan(age('2FA'));
+});
+
+test('an SMS whose life of two hours has just ended is being asked for, and not overdue', async () => {
+  await db.sql`update smslogd.settings set life = '2 hours'`;
+  await db.sql`insert into verification.sms_log (phone_number, type, gateway_id, gateway_status, inserted_at)
+               values ('+380000000000', '2FA', '1', 'Accepted', now() - interval '119 minutes 50 seconds')`;
+  await db.sql`update smslogd.settings set life = '35 minutes'`;
+  await db.sql`update smslogd.sms_poll set deadline_at = now() - interval '1 second'`;
+  const figures = figuresWith();
+  await figures.refresh();
+  expect(figures.facts?.overdue).toEqual([]);
 });
 
 const settled = (type: string, status: string, at: string) => db.sql`
