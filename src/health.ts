@@ -88,9 +88,10 @@ export function createHealth(
     },
     stand(now) {
       standing = now;
-      // another daemon leads, and reports what it finds itself
+      // another daemon leads, or may, and reports what it finds itself
       const { mirrorLagSeconds, mirrorLagBytes, reconcileMissing } = metrics;
-      if (now === 'standby') for (const found of [mirrorLagSeconds, mirrorLagBytes, reconcileMissing]) found.set(0);
+      if (now !== 'leading') reconcileMissing.set(0);
+      if (now === 'standby') for (const lag of [mirrorLagSeconds, mirrorLagBytes]) lag.set(0);
       if (loops.includes('mirror')) enter(nextMirrorState(mirrorState, now));
     },
     setMirrorState: (state, problem) => enter(nextMirrorState(mirrorState, state), problem),

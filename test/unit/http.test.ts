@@ -345,16 +345,19 @@ describe('the status page', () => {
     expect(page).toContain('No status is learned: the gateway cannot be reached, and no answer came');
   });
 
-  test('forgets the rows that its own audits missed once another daemon leads, whose audits find what there is', async () => {
-    await start();
-    health.stand('leading');
-    metrics.reconcileMissing.set(3);
-    expect(await (await get('/')).text()).toContain('The log lacked 3 rows of the source');
-    health.stand('standby');
-    now += 1_000;
-    expect(await (await get('/')).text()).not.toContain('The log lacked');
-    expect(await (await get('/metrics')).text()).toContain('\nsmslogd_reconcile_missing_rows 0\n');
-  });
+  test.each(['standby', 'unknown'] as const)(
+    'as %s forgets the rows that its own audits missed: who leads finds what there is',
+    async (standing) => {
+      await start();
+      health.stand('leading');
+      metrics.reconcileMissing.set(3);
+      expect(await (await get('/')).text()).toContain('The log lacked 3 rows of the source');
+      health.stand(standing);
+      now += 1_000;
+      expect(await (await get('/')).text()).not.toContain('The log lacked');
+      expect(await (await get('/metrics')).text()).toContain('\nsmslogd_reconcile_missing_rows 0\n');
+    },
+  );
 
   test('has the same facts as JSON, and what this process does itself', async () => {
     await start();
