@@ -14,7 +14,8 @@ import { requireSchema } from '../schema/migrate.ts';
 import { SMS_TYPES, type SmsType, type Status } from '../status.ts';
 import type { Command, Flags } from './command.ts';
 
-const PHONE = /^\+?([1-9]\d{8,14})$/;
+/** With its country code: nine digits are a number without one. */
+const PHONE = /^\+?([1-9]\d{9,14})$/;
 const LONGEST_TEXT = 2_000;
 /** Of the write of what the gateway said. */
 const TRIES = 20;

@@ -143,6 +143,6 @@ test('an answer that comes while the server takes no connections is written when
 });
 
 test('wrong flags are told before anything is done', async () => {
-  for (const wrong of [{ to: 'me' }, { text: '' }, { type: 'letter' }])
+  for (const wrong of [{ to: 'me' }, { to: '380000000' }, { text: '' }, { type: 'letter' }])
     expect((await send('http://127.0.0.1:9/', { ...flags, ...wrong })).code).toMatchObject({ code: 'usage' });
 });
