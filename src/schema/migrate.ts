@@ -179,6 +179,7 @@ export async function dryRun(config: Config, { role, say }: MigrateOptions): Pro
     const query = queryOf(client);
     const done = await retryWithNotice(say, () => appliedMigrations(query));
     await retryWithNotice(say, () => requireSourceTimezone(query, config));
+    await retryWithNotice(say, () => requireFit(client, migrationNames().map(migrationText)));
     const altered = await retryWithNotice(say, () => alteredObjects(query));
     const again = lacksTables(altered);
     const files = migrationNames().filter((name) => again || !done.includes(name));
