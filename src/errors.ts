@@ -184,7 +184,7 @@ const TABLE = {
   },
   unknown_status_word: {
     reaction: 'retry',
-    hint: 'The gateway sent an unknown status word; it is stored as Unknown.',
+    hint: 'The SMS is stored as Unknown and asked for again. Report the word, so that it can be added.',
   },
   sms_rejected: { reaction: 'fatal', hint: 'The gateway rejected the SMS; see the reason above.' },
   log_lost: {

@@ -190,21 +190,22 @@ export function statusOfSource(
  */
 export function gatewayIdSql(source: Source, ids: string): string {
   const gatewayId = columnSql(source, 's', 'gateway_id');
+  const word = columnSql(source, 's', 'gateway_status');
   return `
 asked as materialized (
   select s.* from unnest(${ids}) i (id) cross join lateral (
-    select s.id, ${gatewayId} as gateway_id, ${statusSql(gatewayId, columnSql(source, 's', 'gateway_status'))} as status
+    select s.id, ${gatewayId} as gateway_id, ${statusSql(gatewayId, word)} as status, ${word} as word
       from ${source.table} s where s.id = i.id and ${gatewayId} is not null limit 1) s
    order by s.id),
 found as materialized (
-  select l.id, l.gateway_status as was, a.gateway_id, a.status from asked a cross join lateral (
+  select l.id, l.gateway_status as was, a.gateway_id, a.status, a.word from asked a cross join lateral (
     select l.id, l.gateway_status from verification.sms_log l
      where l.id = a.id and l.gateway_id is null and l.type = 'verification' limit 1 for no key update skip locked) l),
 updated as (
   update verification.sms_log l
      set gateway_id = f.gateway_id, gateway_status = coalesce(l.gateway_status, f.status), updated_at = now()
     from found f where l.id = f.id
-  returning l.id, l.type, f.was, l.gateway_status)`;
+  returning l.id, l.type, f.was, l.gateway_status, f.word)`;
 }
 
 /** Bytes of the largest value that is read: a larger one may be of a gigabyte, and its row is set aside. */

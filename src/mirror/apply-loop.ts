@@ -18,7 +18,7 @@ import { createDecoder } from '../replication/pgoutput.ts';
 import { retryWhileLocked } from '../postgres/briefly.ts';
 import { atEachBeat } from '../beat.ts';
 import { pause } from '../supervise.ts';
-import { tellOfRow } from '../throttled-log.ts';
+import { tellOfWord } from '../unknown-words.ts';
 import { openStream, type Stream } from '../replication/connection.ts';
 import { nowMicros } from '../replication/frames.ts';
 import type { Server } from '../replication/server.ts';
@@ -95,7 +95,7 @@ export async function runApplyLoop(
   const { binary } = form;
   const stop = new AbortController();
   const signal = AbortSignal.any([outer, stop.signal]);
-  const unknownWord = (id: string, word: string) => reportUnknown(deps, id, word);
+  const unknownWord = (id: string, word: string) => tellOfWord(deps, { by: 'source', id, word });
   const gathering = gather(start.resumeAt, { binary, unknownWord });
   // in masked mode the code is not published
   const needed = MIRRORED_COLUMNS.filter(
@@ -260,12 +260,6 @@ function reportUnreadable({ log, metrics }: ApplyLoop): void {
   const was =
     'rows could not be read from the stream, which lacks a column, nor from the source: the mirror reconciles';
   logProblem(log, 'warn', new SmslogdError('source_column', was));
-}
-
-function reportUnknown({ metrics, log }: ApplyLoop, id: string, word: string): void {
-  metrics.unknownWords.inc();
-  const problem = new SmslogdError('unknown_status_word', 'the source has a status word that is not known');
-  tellOfRow({ log, metrics }, id, problem, { word });
 }
 
 function secondsSince(time: bigint, now: bigint): number {

@@ -48,7 +48,7 @@ const REMOVED = 'smslogd was removed from this database';
 export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () => void) => Promise<void> {
   const { config, connections, lead, metrics, log, health, decodeTries = DECODE_TRIES } = deps;
   const { control } = connections;
-  const store = createStore(connections.copy, config, connections.apply);
+  const store = createStore(connections.copy, config, connections.apply, { log, metrics });
   const undecodable = { at: ZERO_LSN, times: 0 };
   let streams = 0;
   let failures = 0;

@@ -52,6 +52,8 @@ export interface Change {
   readonly seconds: number | null;
   /** it was queued after its deadline, by an initial copy or a repair: it does not count as traffic */
   readonly history: boolean;
+  /** of the source, where it became Unknown by one */
+  readonly word?: string | null;
 }
 
 export interface Completed {
@@ -86,7 +88,8 @@ export function createFinalStatus(sql: Sql) {
       sql,
       `with ${gatewayIdSql(source, '$1::text::uuid[]')}
        select id, type, coalesce(was, 'none') as "from", gateway_status as "to", null::float8 as seconds,
-              coalesce((select ${HISTORY} from smslogd.sms_poll p where p.id = updated.id), false) as history
+              coalesce((select ${HISTORY} from smslogd.sms_poll p where p.id = updated.id), false) as history,
+              case when gateway_status = 'Unknown' then left(word, 100) end as word
          from updated where was is distinct from gateway_status`,
       [arrayLiteral(ids)],
     );

@@ -1,16 +1,15 @@
 /** The poller's metrics and log lines: status changes, requests by their result, refused rows. */
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
+import { statusOfSource } from '../source.ts';
 import { isFinal } from '../status.ts';
 import { SmslogdError, toSmslogdError } from '../errors.ts';
-import { logProblem } from '../log.ts';
 import { refusalOf } from '../postgres/refusal.ts';
 import { createThrottledLog, tellOfRow } from '../throttled-log.ts';
+import { tellOfWord } from '../unknown-words.ts';
 import type { Change, Completion } from './final-status.ts';
 import type { Outcome } from './outcome.ts';
 
-/** At most so many different unknown words are logged; all are counted. */
-const MAX_LOGGED_WORDS = 20;
 /** A date further in the future is not due to rounding. */
 const FUTURE_MS = 30_000;
 
@@ -27,10 +26,11 @@ export interface Tally {
 
 export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): Tally {
   const throttledLog = createThrottledLog({ metrics, log });
-  const words = new Set<string>();
   const changed = (changes: readonly Change[], rows: readonly Completion[] = []) => {
     const reasons = new Map(rows.filter(({ reason }) => reason !== undefined).map(({ id, reason }) => [id, reason]));
-    for (const { id, type, from, to, seconds, history } of changes) {
+    for (const { id, type, from, to, seconds, history, word } of changes) {
+      const { unknownWord } = statusOfSource('', word ?? null);
+      if (unknownWord !== undefined) tellOfWord({ log, metrics }, { by: 'source', id, word: unknownWord });
       if (history) continue;
       metrics.transitions.inc({ type, from, to });
       if (!isFinal(to)) continue;
@@ -61,14 +61,7 @@ export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): T
       if (answer.date === undefined) metrics.badDates.inc();
       else if (answer.date > Date.now() + FUTURE_MS) metrics.futureDates.inc();
       if (answer.word === undefined) return;
-      metrics.unknownWords.inc();
-      metrics.errors.inc({ code: 'unknown_status_word' });
-      if (words.has(answer.word) || words.size >= MAX_LOGGED_WORDS) return;
-      words.add(answer.word);
-      const shown = answer.word === '' ? 'that is not a plain word' : `"${answer.word}"`;
-      logProblem(log, 'warn', new SmslogdError('unknown_status_word', `the gateway used the status word ${shown}`), {
-        id,
-      });
+      tellOfWord({ log, metrics }, { by: 'gateway', id, word: answer.word });
     },
     written(rows, changes) {
       changed(changes, rows);

@@ -8,6 +8,7 @@
  * an UPDATE moves during the scan: good enough for scans that are repeated.
  */
 import { codeOf } from '../errors.ts';
+import { arrayLiteral } from '../postgres/quoting.ts';
 import { pause } from '../supervise.ts';
 
 const CHUNK_MS = 120;
@@ -118,4 +119,16 @@ export async function scanByCtid(
 
 function sizesUpTo(largest: number): Sizes {
   return { min: Math.ceil(largest / 100), max: largest };
+}
+
+/** The source rows of a chunk: `size` rows after an id, or these. */
+export type ChunkRange =
+  { readonly after: string | undefined; readonly size: number } | { readonly ids: readonly string[] };
+
+/** Of such rows: a condition, a limit, and the fourth parameter of the statement. */
+export function rangeSql(range: ChunkRange): { filter: string; limit: string; parameter: string | null } {
+  if ('ids' in range) return { filter: 's.id = any ($4::text::uuid[])', limit: '', parameter: arrayLiteral(range.ids) };
+  const { after, size } = range;
+  const filter = after === undefined ? 's.id is not null' : 's.id > $4::uuid';
+  return { filter, limit: `limit ${size}`, parameter: after ?? null };
 }

@@ -16,6 +16,8 @@ import { withRetry } from '../postgres/retry.ts';
 import { allEndedBefore, currentTransaction, oldestTransaction } from '../postgres/transactions.ts';
 import type { Config } from '../settings.ts';
 import { bodySql, columnSql, gatewayIdSql, instantSql, largeSql, statusSql, type Source } from '../source.ts';
+import { tellOfSourceWords, unknownWordsSql, type Telling } from '../unknown-words.ts';
+import { rangeSql, type ChunkRange } from './chunks.ts';
 import type { Quarantine, Term } from './quarantine.ts';
 
 export interface CopiedChunk {
@@ -40,9 +42,13 @@ interface ChunkRow {
   readonly skipped: string;
   /** ids of rows that the log lacks, with a value that is too large; JSON */
   readonly large: string;
+  /** of the rows that were written */
+  readonly words: string;
   /** 0: the term is no longer ours */
   readonly fenced: number;
 }
+
+type FilledRow = Pick<ChunkRow, 'fenced' | 'words'> & { readonly completed: number };
 
 export interface ChunkOptions {
   readonly limited?: boolean;
@@ -57,7 +63,7 @@ const FILL_GATEWAY_ID = `on conflict (id) do update
    where l.gateway_id is null and excluded.gateway_id is not null
   returning id, (xmax = 0) as inserted`;
 
-export function createReconcileStore(sql: Sql, config: Config, quarantine: Quarantine) {
+export function createReconcileStore(sql: Sql, config: Config, quarantine: Quarantine, telling?: Telling) {
   const slot = config.SLOT_NAME;
   const retainedSince =
     config.RETENTION_DAYS === 0 ? `'-infinity'` : `now() - interval '${config.RETENTION_DAYS} days'`;
@@ -73,6 +79,7 @@ export function createReconcileStore(sql: Sql, config: Config, quarantine: Quara
       const text = chunkStatement(config, retainedSince, source, { filter, limit, onConflict });
       const [result] = await withRetry(() => briefly<ChunkRow>(sql, text, parameters, limited));
       if (result!.fenced === 0) throw steppedDown();
+      if (telling !== undefined) tellOfSourceWords(telling, result!.words);
       return result!;
     };
     let chunk: ChunkRow | undefined;
@@ -181,11 +188,12 @@ export function createReconcileStore(sql: Sql, config: Config, quarantine: Quara
       const text = `
 with fence as materialized (select from smslogd.checkpoint c where c.slot_name = $2::text and c.term = $3::text::int8 and c.removed_at is null),
 ${gatewayIdSql(source, '(select $1::text::uuid[] from fence)')}
-select (select count(*) from fence)::int as fenced, count(*)::int as completed from updated`;
+select (select count(*) from fence)::int as fenced, count(*)::int as completed, ${unknownWordsSql('updated')} as words from updated`;
       const write = async (some: readonly string[]) => {
         const parameters = [arrayLiteral(some), slot, String(term)];
-        const [row] = await withRetry(() => briefly<{ fenced: number; completed: number }>(sql, text, parameters));
+        const [row] = await withRetry(() => briefly<FilledRow>(sql, text, parameters));
         if (row!.fenced === 0) throw steppedDown();
+        if (telling !== undefined) tellOfSourceWords(telling, row!.words);
         sum.completed += row!.completed;
       };
       await writeAccepted(ids, write, async (id) => void sum.refused.push(id));
@@ -241,16 +249,6 @@ select (select count(*) from fence)::int as fenced, count(*)::int as completed f
   };
 }
 
-/** The source rows of a chunk: `size` rows after an id, or these. */
-type ChunkRange = { readonly after: string | undefined; readonly size: number } | { readonly ids: readonly string[] };
-
-function rangeSql(range: ChunkRange): { filter: string; limit: string; parameter: string | null } {
-  if ('ids' in range) return { filter: 's.id = any ($4::text::uuid[])', limit: '', parameter: arrayLiteral(range.ids) };
-  const { after, size } = range;
-  const filter = after === undefined ? 's.id is not null' : 's.id > $4::uuid';
-  return { filter, limit: `limit ${size}`, parameter: after ?? null };
-}
-
 /**
  * A chunk of a reconcile: $1 the text before the code, $2 the slot, $3 the term or null, $4 the id to continue after, or the ids. Inserts the rows that the
  * log lacks. `onConflict`: a row that another session inserts at the same time fails the chunk, or has its gateway id filled in.
@@ -272,7 +270,7 @@ with durable as materialized (select set_config('synchronous_commit', 'on', true
 chunk as materialized (
   select c.*, k.complete
     from (select distinct on (s.id) s.id, ${s('phone_number')} as phone, ${s('code')} as code, ${instant} as inserted_at,
-                 ${s('gateway_id')} as gateway_id, ${statusSql(s('gateway_id'), s('gateway_status'))} as gateway_status,
+                 ${s('gateway_id')} as gateway_id, ${statusSql(s('gateway_id'), s('gateway_status'))} as gateway_status, ${s('gateway_status')} as word,
                  ${largeSql(source, 's', config.SMS_BODY)} as large
             from ${source.table} s where ${filter} order by s.id ${limit}) c
     left join lateral (select l.gateway_id is not null as complete from verification.sms_log l where l.id = c.id limit 1) k on true),
@@ -293,6 +291,7 @@ select (select id::text from chunk order by id desc limit 1) as last, (select co
          where c.complete is null and c.large and (c.inserted_at >= fence.since) is not false) as large,
        (select coalesce(json_agg(id), '[]')::text from (
           select c.id from chunk c cross join fence where c.complete is null and not c.large and (c.inserted_at >= fence.since) is not false except select id from written) e) as skipped,
+       ${unknownWordsSql('(select * from chunk where (id in (select id from written)) is true)')} as words,
        1 / (not exists (select id from written except select id from chunk))::int as undo,
        count(*) filter (where inserted)::int as inserted, count(*)::int as written, (select count(*) from fence)::int as fenced
   from written`;

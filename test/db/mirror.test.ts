@@ -94,6 +94,28 @@ test.for(['insert', 'insert, update, delete, truncate'])(
   },
 );
 
+test('status words of the source that nobody knows are counted and logged once each, whether they come by a copy, the stream or later', async () => {
+  for (const gateway_status of ['Levitating', 'Levitating', ' UNKNOWN ', 'sent', '+380000000001'])
+    await insertVerification(db.sql, { gateway_status });
+  const lines: string[] = [];
+  const mirror = start({ log: pino({ level: 'info' }, { write: (line) => void lines.push(line) }) });
+  const counted = async () => (await mirror.metrics.unknownWords.get()).values[0]?.value;
+  await mirror.streaming();
+  expect(await counted()).toBe(3);
+  await insertVerification(db.sql, { gateway_status: 'Hovering' });
+  await insertVerification(db.sql, { gateway_status: 'Levitating' });
+  await until('those of the stream', async () => (await counted()) === 5);
+  const late = await insertVerification(db.sql, { gateway_id: null, gateway_status: null });
+  await until('all rows', async () => (await logged()) === 8);
+  await db.sql`update verification.verifications set gateway_id = '1234567', gateway_status = 'Landing' where id = ${late.id}`;
+  await until('the late one', async () => (await counted()) === 6);
+  const said = lines.map((line) => JSON.parse(line) as { code?: string; msg: string; id?: string });
+  const words = said
+    .filter(({ code, id }) => code === 'unknown_status_word' && id !== undefined)
+    .map(({ msg }) => msg.replace('the source used the status word ', ''));
+  expect(words.toSorted()).toEqual(['"Hovering"', '"Landing"', '"Levitating"', 'that is not a plain word']);
+});
+
 test('a gateway id that comes by a later update completes the row once', async () => {
   const mirror = start();
   await mirror.streaming();

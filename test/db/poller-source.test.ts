@@ -113,6 +113,14 @@ test('a final status that the source has got meanwhile is taken, without a quest
   expect(gateway.count('1234568')).toBe(0);
 });
 
+test('a status word that the source has got meanwhile and nobody knows is counted', async () => {
+  const id = await insertSms(db, OVER);
+  await writeSource(id, '1234564', 'Levitating');
+  const { metrics } = await start();
+  await statusBecomes(db, id, 'Delivered');
+  expect(await series(metrics, 'smslogd_poll_unknown_status_words_total')).toBe(1);
+});
+
 test('where the source has no gateway columns a mirrored SMS is not judged, others are', async () => {
   await db.sql.unsafe('alter table verification.verifications drop column gateway_id, drop column gateway_status');
   const mirrored = await insertSms(db, OVER);
