@@ -25,7 +25,7 @@ export interface Health {
   databaseProblem: ErrorCode | undefined;
   /** why the mirror is stopped */
   readonly mirrorProblem: ErrorCode | undefined;
-  /** how the poller's last run failed; undefined: it has claimed since, or does not run */
+  /** how the poller's last run failed; undefined: it turns again, or does not run */
   pollerProblem: ErrorCode | undefined;
   /** called by the leadership; also sets the state of a mirror that does not run */
   stand(standing: Standing): void;

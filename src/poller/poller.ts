@@ -216,6 +216,8 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
       const free = completions.waiting < MAX_UNWRITTEN ? throttle.free() : 0;
       const early = performance.now() - claimedAt < GATHER_MS;
       if (free === 0 || (early && throttle.inFlight > 0 && !throttle.worthClaiming())) {
+        // this run has failed at nothing so far: it may be the gateway alone that is waited for
+        health.pollerProblem = undefined;
         await sleep(throttle.size() > 0 ? GATHER_MS : IDLE_MS);
         continue;
       }

@@ -162,6 +162,29 @@ test('a second run still leaves a gateway alone that refused the login', async (
   expect(gateway.asked).toHaveLength(1);
 });
 
+test('a run that works again says so also while the gateway is left alone and nothing is claimed', async () => {
+  gateway.script = () => ({ status: 401 });
+  await insertSms(db, { gatewayId: '9300002' });
+  const connections = openConnections(db.config({ IP2SMS_URL: gateway.url }));
+  const metrics = createMetrics('test');
+  const health = createHealth(metrics, ['poller']);
+  const config = db.config({ IP2SMS_URL: gateway.url });
+  const poller = createPoller({ config, connections, metrics, log: silentLog, health });
+  const stop = new AbortController();
+  const first = poller(stop.signal);
+  await until('the refusal', async () => (await series(metrics, 'smslogd_poll_breaker_open')) === 1);
+  await db.sql`alter table smslogd.sms_poll rename to elsewhere`;
+  await expect(first).rejects.toThrow('does not exist');
+  expect(health.pollerProblem).toBeDefined();
+  await db.sql`alter table smslogd.elsewhere rename to sms_poll`;
+  const second = poller(stop.signal);
+  await until('it to be well', () => health.pollerProblem === undefined);
+  expect(gateway.asked).toHaveLength(1);
+  stop.abort();
+  await second;
+  await connections.end();
+});
+
 test('while the database cannot be reached it waits, and is not taken for dead: nobody must restart it for that', async () => {
   const config = db.config({ IP2SMS_URL: gateway.url, DATABASE_URL: 'postgres://nobody@127.0.0.1:1/none' });
   const connections = openConnections(config);
