@@ -66,6 +66,8 @@ export function createHealth(
     if (state === undefined) return;
     mirrorState = state;
     mirrorProblem = problem;
+    // another daemon finds what there is, or will; also where this one is cut off while it leads
+    if (state === 'standby' || state === 'stopped') metrics.reconcileMissing.set(0);
     for (const each of MIRROR_STATES) metrics.mirrorState.set({ state: each }, each === state ? 1 : 0);
   };
   enter(loops.includes('mirror') ? 'starting' : 'stopped');
@@ -88,9 +90,8 @@ export function createHealth(
     },
     stand(now) {
       standing = now;
-      // another daemon leads, or may, and reports what it finds itself
-      const { mirrorLagSeconds, mirrorLagBytes, reconcileMissing } = metrics;
-      if (now !== 'leading') reconcileMissing.set(0);
+      // another daemon leads, and reports its own lag
+      const { mirrorLagSeconds, mirrorLagBytes } = metrics;
       if (now === 'standby') for (const lag of [mirrorLagSeconds, mirrorLagBytes]) lag.set(0);
       if (loops.includes('mirror')) enter(nextMirrorState(mirrorState, now));
     },

@@ -345,14 +345,18 @@ describe('the status page', () => {
     expect(page).toContain('No status is learned: the gateway cannot be reached, and no answer came');
   });
 
-  test.each(['standby', 'unknown'] as const)(
-    'as %s forgets the rows that its own audits missed: who leads finds what there is',
-    async (standing) => {
+  test.each([
+    ['stands by', () => health.stand('standby')],
+    ['does not know who leads', () => health.stand('unknown')],
+    ['is cut off while it leads', () => health.setMirrorState('stopped', 'database_unreachable')],
+  ])(
+    'of a daemon that %s forgets the rows that its own audits missed: who leads finds what there is',
+    async (_, happens) => {
       await start();
       health.stand('leading');
       metrics.reconcileMissing.set(3);
       expect(await (await get('/')).text()).toContain('The log lacked 3 rows of the source');
-      health.stand(standing);
+      happens();
       now += 1_000;
       expect(await (await get('/')).text()).not.toContain('The log lacked');
       expect(await (await get('/metrics')).text()).toContain('\nsmslogd_reconcile_missing_rows 0\n');
