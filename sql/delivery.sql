@@ -79,7 +79,7 @@ select p.period, t.type, w.total, w.processed, w.delivered, w.processed - w.deli
      group by c.period, c.type) w on w.period = p.period and w.type = t.type
  where w.total > 0
  order by t.place, p.place;
-comment on view verification.sms_week_against_week is 'This week so far, last week up to the same day and time, and all of last week, by type; weeks begin on Monday in REPORT_TIMEZONE. A type or week without SMS has no row';
+comment on view verification.sms_week_against_week is 'This week so far, last week up to the same day and time, and all of last week, by type; weeks begin on Monday in REPORT_TIMEZONE. A type or week without SMS has no row. Where RETENTION_DAYS is below 7, last week up to the same time ends with the last full hour before it, whose rows are gone from the log';
 
 create or replace view verification.sms_delivery_drop as
 with hours as materialized (
