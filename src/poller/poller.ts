@@ -69,10 +69,14 @@ export function createPoller(deps: PollerDeps): Poller {
     { ceiling: config.IP2SMS_MAX_CONCURRENCY, perSecond: config.IP2SMS_MAX_RPS },
   );
   const tally = createTally({ metrics, log });
-  deps.onReload?.(() => throttle.tryNow());
+  const refused = { due: true };
+  deps.onReload?.(() => {
+    throttle.tryNow();
+    refused.due = true;
+  });
   return async (signal) => {
     try {
-      await runPoller({ ...deps, throttle, tally }, signal);
+      await runPoller({ ...deps, throttle, tally, refused }, signal);
     } catch (error) {
       connections.refresh(error);
       if (!signal.aborted) health.pollerProblem = toSmslogdError(error).code;
@@ -86,11 +90,13 @@ export function createPoller(deps: PollerDeps): Poller {
 interface RunDeps extends PollerDeps {
   readonly throttle: Throttle;
   readonly tally: Tally;
+  /** what was refused is to be asked for once nothing else is due: the daemon began, or SIGHUP came */
+  readonly refused: { due: boolean };
 }
 
 /** Runs until `signal` aborts; then sends no more requests, waits for those in flight, writes their answers, and releases the other claims. */
 async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
-  const { config, connections, metrics, log, health, throttle, tally, longestIdleMs = LONGEST_IDLE_MS } = deps;
+  const { config, connections, metrics, log, health, throttle, tally, refused, longestIdleMs = LONGEST_IDLE_MS } = deps;
   health.waits('poller');
   const timeout = config.IP2SMS_TIMEOUT_MS;
   const leaseMs = timeout + LEASE_MARGIN_MS;
@@ -109,7 +115,11 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
   const gateway = createGateway(config, credentials);
   const lanes = createLanes();
   const completions = createCompletions({
-    write: (rows) => store.completeClaims(rows),
+    // what was refused comes behind what is due by the end of the pause, so that an id that alone is refused holds up no other
+    write: (rows) =>
+      store.completeClaims(
+        rows.map((row) => (row.result === 'unauthorized' ? { ...row, gapMs: throttle.remaining() } : row)),
+      ),
     onWritten: (rows, changes) => tally.written(rows, changes),
     onRefused: async (row, error) => {
       tally.refused(row.id, error);
@@ -161,8 +171,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
       status: outcome.answer?.status ?? null,
       date: outcome.answer?.date ?? null,
       reason: outcome.answer?.reason,
-      // behind what is due by then: an id that alone is refused holds up no other
-      gapMs: outcome.again === 'when allowed' ? throttle.remaining() : gapAfter(outcome.again, row.ageMs + took),
+      gapMs: gapAfter(outcome, row.ageMs + took),
       early: took < row.leftMs,
     });
   };
@@ -223,6 +232,11 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
       }
       const claimed = await claim(free);
       if (claimed.rows === free) continue;
+      if (refused.due) {
+        await withRetry(() => store.askRefused());
+        refused.due = false;
+        continue;
+      }
       // nothing else is due; if SMS past their deadline were limited by their share, claim again as soon as a slot is free
       if (!claimed.pastLimited) await pause(Math.min(Math.max(IDLE_MS, claimed.nextMs), longestIdleMs), stop);
       else await sleep(lanes.pastIsFull(throttle.size()) ? IDLE_MS : GATHER_MS);
@@ -255,7 +269,8 @@ function unchanged({ id, attempt }: Claimed): Omit<Completion, 'gatewayId'> {
   return { id, attempt, result: null, status: null, date: null, gapMs: 0 };
 }
 
-function gapAfter(again: Exclude<Outcome['again'], 'when allowed'>, ageMs: number): number {
+function gapAfter({ again }: Outcome, ageMs: number): number {
+  if (again === 'when allowed') return 0;
   if (again === 'longest gap') return LONGEST_GAP_MS;
   return again === 'rejected' ? rejectedGapAt(ageMs, Math.random()) : gapAt(ageMs, Math.random());
 }

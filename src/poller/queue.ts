@@ -182,7 +182,17 @@ export function createQueue(sql: Sql, leaseMs: number, expiry: Sql) {
       update smslogd.sms_poll p set due_at = ${now} + make_interval(secs => ${gapMs / 1000}::float8), leased_until = '-infinity' from locked where p.id = locked.id`;
   }
 
-  return { writeSettings, claim, claimWithoutGatewayId, postpone };
+  /** Makes due what waits for the end of a pause since its login was refused: after a restart or SIGHUP the login may be another one. */
+  async function askRefused(): Promise<void> {
+    await expiry`
+      with ${clock},
+      refused as materialized (
+        select id from smslogd.sms_poll where last_result = 'unauthorized' and due_at > ${now} order by id for update skip locked
+      )
+      update smslogd.sms_poll p set due_at = ${now} from refused r where p.id = r.id`;
+  }
+
+  return { writeSettings, claim, claimWithoutGatewayId, postpone, askRefused };
 }
 
 /** The hours with open SMS by the stored counters, and those that are not counted yet; newest first. */
