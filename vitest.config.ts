@@ -4,7 +4,7 @@ import { defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 /** Test files at once: they wait for servers and signals half of the time. */
-const FILES = availableParallelism() + 7;
+const FILES = availableParallelism() + 6;
 /** The files of a worker share what they import: loading the program anew for each took nearly half of the unit tests' processor time. */
 const SHARED = { isolate: false };
 

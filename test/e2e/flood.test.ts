@@ -30,7 +30,7 @@ const logged = async () => (await db.sql`select count(*)::int as n from verifica
 /** As who restarts daemons asks: on a connection of its own. */
 const probe = (url: string) =>
   new Promise<number | undefined>((resolve, reject) => {
-    get(`${url}/healthz`, { agent: false, timeout: 5_000 }, (response) => {
+    get(`${url}/healthz`, { agent: false, timeout: 20_000 }, (response) => {
       response.resume();
       resolve(response.statusCode);
     })
