@@ -91,8 +91,7 @@ export function createHealth(
     stand(now) {
       standing = now;
       // another daemon leads, and reports its own lag
-      const { mirrorLagSeconds, mirrorLagBytes } = metrics;
-      if (now === 'standby') for (const lag of [mirrorLagSeconds, mirrorLagBytes]) lag.set(0);
+      if (now === 'standby') for (const lag of [metrics.mirrorLagSeconds, metrics.mirrorLagBytes]) lag.set(0);
       if (loops.includes('mirror')) enter(nextMirrorState(mirrorState, now));
     },
     setMirrorState: (state, problem) => enter(nextMirrorState(mirrorState, state), problem),

@@ -35,16 +35,22 @@ export function tellOfWord({ log, metrics }: Telling, { by, id, word, sms = 1 }:
   logProblem(log, 'warn', new SmslogdError('unknown_status_word', `the ${by} used the status word ${shown}`), { id });
 }
 
+/** SQL: a source's status word, as far as it is read. */
+export const wordSql = (word: string) => `left(${word}, ${LONGEST})`;
+
 /** SQL for the words of `rows` (id, gateway_status, word) that are stored as Unknown, as the next function takes them. */
 export function unknownWordsSql(rows: string): string {
   return `(select coalesce(json_agg(w), '[]')::text
-             from (select left(r.word, ${LONGEST}) as word, count(*) as sms, min(r.id::text) as id from ${rows} r where r.gateway_status = 'Unknown' group by 1) w)`;
+             from (select ${wordSql('r.word')} as word, count(*) as sms, min(r.id::text) as id from ${rows} r where r.gateway_status = 'Unknown' group by 1) w)`;
 }
 
-/** Tells of those among them that no table knows: the source may say Unknown itself. */
 export function tellOfSourceWords(telling: Telling, found: string): void {
-  for (const { word, sms, id } of JSON.parse(found) as { word: string | null; sms: number; id: string }[]) {
-    const { unknownWord } = statusOfSource('', word);
-    if (unknownWord !== undefined) tellOfWord(telling, { by: 'source', id, word: unknownWord, sms });
-  }
+  for (const { word, sms, id } of JSON.parse(found) as { word: string | null; sms: number; id: string }[])
+    tellOfSourceWord(telling, id, word, sms);
+}
+
+/** Tells of a word where no table knows it: the source may say Unknown itself. */
+export function tellOfSourceWord(telling: Telling, id: string, word: string | null, sms = 1): void {
+  const { unknownWord } = statusOfSource('', word);
+  if (unknownWord !== undefined) tellOfWord(telling, { by: 'source', id, word: unknownWord, sms });
 }

@@ -20,6 +20,7 @@ import type { Sql } from '../postgres/pools.ts';
 import { arrayLiteral } from '../postgres/quoting.ts';
 import { columnSql, gatewayIdSql, type Source } from '../source.ts';
 import { OPEN_STATUSES, type SmsType, type Status } from '../status.ts';
+import { wordSql } from '../unknown-words.ts';
 import { CLOCK, clockOf, NOW } from './clock.ts';
 import type { Claimed } from './queue.ts';
 
@@ -89,7 +90,7 @@ export function createFinalStatus(sql: Sql) {
       `with ${gatewayIdSql(source, '$1::text::uuid[]')}
        select id, type, coalesce(was, 'none') as "from", gateway_status as "to", null::float8 as seconds,
               coalesce((select ${HISTORY} from smslogd.sms_poll p where p.id = updated.id), false) as history,
-              case when gateway_status = 'Unknown' then left(word, 100) end as word
+              case when gateway_status = 'Unknown' then ${wordSql('word')} end as word
          from updated where was is distinct from gateway_status`,
       [arrayLiteral(ids)],
     );

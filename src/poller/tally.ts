@@ -1,12 +1,11 @@
 /** The poller's metrics and log lines: status changes, requests by their result, refused rows. */
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
-import { statusOfSource } from '../source.ts';
 import { isFinal } from '../status.ts';
 import { SmslogdError, toSmslogdError } from '../errors.ts';
 import { refusalOf } from '../postgres/refusal.ts';
 import { createThrottledLog, tellOfRow } from '../throttled-log.ts';
-import { tellOfWord } from '../unknown-words.ts';
+import { tellOfSourceWord, tellOfWord } from '../unknown-words.ts';
 import type { Change, Completion } from './final-status.ts';
 import type { Outcome } from './outcome.ts';
 
@@ -29,8 +28,7 @@ export function createTally({ metrics, log }: { metrics: Metrics; log: Log }): T
   const changed = (changes: readonly Change[], rows: readonly Completion[] = []) => {
     const reasons = new Map(rows.filter(({ reason }) => reason !== undefined).map(({ id, reason }) => [id, reason]));
     for (const { id, type, from, to, seconds, history, word } of changes) {
-      const { unknownWord } = statusOfSource('', word ?? null);
-      if (unknownWord !== undefined) tellOfWord({ log, metrics }, { by: 'source', id, word: unknownWord });
+      tellOfSourceWord({ log, metrics }, id, word ?? null);
       if (history) continue;
       metrics.transitions.inc({ type, from, to });
       if (!isFinal(to)) continue;
