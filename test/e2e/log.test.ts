@@ -109,7 +109,12 @@ test('with a log whose reader has stopped reading it works', async () => {
   await ready();
   const other = openSync(path, WRITE);
   for (const size of [4_096, 1]) expect(() => fill(other, size)).toThrow('EAGAIN');
-  await works();
+  await works().catch(async (error: unknown) => {
+    // why it did not is in the lines that wait for the pipe
+    daemon!.kill('SIGTERM');
+    await until('its end', () => process.stderr.write(read(reader)) && daemon!.exitCode !== null);
+    throw error;
+  });
   await stops();
   for (const fd of [reader, writer, other]) closeSync(fd);
 });
