@@ -5,6 +5,8 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 /** Test files at once: they wait for servers and signals half of the time. */
 const FILES = availableParallelism() + 6;
+/** Milliseconds that a test may take, and what prepares it: beside other work many times as long as on a quiet machine. */
+const PATIENCE = 300_000;
 /** The files of a worker share what they import: loading the program anew for each took nearly half of the unit tests' processor time. */
 const SHARED = { isolate: false };
 
@@ -58,7 +60,13 @@ export default defineConfig({
     sequence: { sequencer: Order },
     projects: [
       {
-        test: { ...SHARED, name: 'unit', include: ['test/unit/**/*.test.ts'], testTimeout: 30_000, maxWorkers: FILES },
+        test: {
+          ...SHARED,
+          name: 'unit',
+          include: ['test/unit/**/*.test.ts'],
+          testTimeout: PATIENCE,
+          maxWorkers: FILES,
+        },
       },
       {
         test: {
@@ -66,8 +74,8 @@ export default defineConfig({
           name: 'db',
           include: ['test/db/**/*.test.ts'],
           globalSetup: 'test/support/postgres.ts',
-          testTimeout: 120_000,
-          hookTimeout: 120_000,
+          testTimeout: PATIENCE,
+          hookTimeout: PATIENCE,
           maxWorkers: FILES,
         },
       },
@@ -77,8 +85,8 @@ export default defineConfig({
           name: 'e2e',
           include: ['test/e2e/**/*.test.ts'],
           globalSetup: ['test/support/program.ts', 'test/support/postgres.ts'],
-          testTimeout: 120_000,
-          hookTimeout: 120_000,
+          testTimeout: PATIENCE,
+          hookTimeout: PATIENCE,
           maxWorkers: FILES,
         },
       },
@@ -90,8 +98,8 @@ export default defineConfig({
           globalSetup: 'test/support/program.ts',
           maxWorkers: availableParallelism(),
           sequence: { groupOrder: 1 },
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
+          testTimeout: PATIENCE,
+          hookTimeout: PATIENCE,
         },
       },
     ],

@@ -168,7 +168,7 @@ async function loginsLost(lose: () => void, over: (letIn: number, waits: boolean
     if (letIn.size > before) lose();
     return isOver();
   };
-  await until('enough logins', enough, 60);
+  await until('enough logins', enough);
   await connections.end();
   await asking;
   return letIn.size - standing;

@@ -88,7 +88,7 @@ test('a row of the log that somebody holds delays the copy alone: it tells how f
   // until then audits copy
   const made = async () =>
     await db.sql`select from pg_replication_slots where slot_name = ${db.config().SLOT_NAME} and confirmed_flush_lsn is not null`;
-  await until('the slot', async () => (await made()).length > 0, 60);
+  await until('the slot', async () => (await made()).length > 0);
   await waitsForALock('the reconcile', 'with durable');
   const release = await hold('select from verification.sms_log for update');
   await releaseLog();

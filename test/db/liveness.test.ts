@@ -125,12 +125,12 @@ test('while the path to the server is dead nothing is said of a lock that a writ
   const opened = proxy.connections;
   proxy.newcomers = 'ignored';
   proxy.stall(60_000);
-  await until('it to have tried to connect', () => proxy.connections > opened + 3, 60);
+  await until('it to have tried to connect', () => proxy.connections > opened + 3);
   expect(told('no statement waits')).toBe(0);
   proxy.newcomers = 'forwarded';
   await blocker.unsafe('rollback');
   blocker.release();
-  await until('the row', async () => (await logged()) === 1, 60);
+  await until('the row', async () => (await logged()) === 1);
   await until('it to be told', () => told('no statement waits') === 1);
   await mirror.stop();
   await proxy.close();
@@ -213,7 +213,7 @@ test('a connection that is open but dead is given up and replaced', async () => 
   const opened = proxy.connections;
   proxy.stall();
   await insertVerification(db.sql);
-  await until('the row', async () => (await logged()) === 1, 40);
+  await until('the row', async () => (await logged()) === 1);
   expect(proxy.connections).toBeGreaterThan(opened);
   await mirror.stop();
   await proxy.close();
@@ -238,8 +238,8 @@ test('where the host of every connection goes away the other host of the address
   const before = await consumer();
   await first!.close();
   await insertVerification(db.sql);
-  await until('the row', async () => (await logged()) === 1, 40);
-  await until('another stream', async () => ![before, null].includes(await consumer()), 40);
+  await until('the row', async () => (await logged()) === 1);
+  await until('another stream', async () => ![before, null].includes(await consumer()));
   expect(second!.connections).toBeGreaterThan(1);
   await mirror.stop();
   await second!.close();
@@ -260,9 +260,9 @@ test.each([1, 10_000])(
     proxy.stall();
     await locked.unsafe('rollback');
     locked.release();
-    await until('the rows', async () => (await logged()) === count, 30);
+    await until('the rows', async () => (await logged()) === count);
     await insertVerification(db.sql);
-    await until('the next row', async () => (await logged()) === count + 1, 60);
+    await until('the next row', async () => (await logged()) === count + 1);
     await mirror.stop();
     await proxy.close();
   },

@@ -50,7 +50,7 @@ test('old SMS become Terminated, Delivered, Rejected and Unaccepted, and only th
   // asked for once, and never answered
   await db.sql`update smslogd.sms_poll set give_up_at = now(), attempt = 1 where id = ${old}`;
   running = await startPoller(db, { IP2SMS_URL: gateway.url });
-  await until('all verdicts', async () => (await queueSize(db)) === 0, 60);
+  await until('all verdicts', async () => (await queueSize(db)) === 0);
   const rows =
     await db.sql`select gateway_status as status, count(*)::int as rows from verification.sms_log group by 1 order by 1`;
   expect(rows.map((row) => row['status'])).toEqual(['Delivered', 'Rejected', 'Terminated', 'Unaccepted']);

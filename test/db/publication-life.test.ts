@@ -272,7 +272,7 @@ test('what is published in excess and cannot be taken out keeps nobody from stre
     (await mirror.metrics.errors.get()).values.some(
       ({ labels, value }) => labels.code === 'publication_missing' && value > 0,
     );
-  await until('it to be tried', tried, 30);
+  await until('it to be tried', tried);
   await insertMany(db.sql, 5);
   await everyRowOnce();
   expect(mirror.health.mirrorState).toBe('streaming');

@@ -447,7 +447,7 @@ test('rows that are refused for good keep no other one aside, and are told once,
   await acceptAll();
   // the bad ones first, of which some have an SQLSTATE that is tried for a second
   await db.sql`update smslogd.sms_refused set refused_at = now() - interval '1 day' where id = any (${bad}::uuid[])`;
-  await until('the others', async () => (await logged()) === 31, 60);
+  await until('the others', async () => (await logged()) === 31);
   await triedAgain();
   expect(inOrder((await aside()).map(([id = '']) => id))).toEqual(inOrder(bad));
   expect(told()).toHaveLength(bad.length + 30);

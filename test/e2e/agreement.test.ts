@@ -100,7 +100,7 @@ async function settle(total: number): Promise<void> {
   );
   // the present hour's count rests for a hundred times as long as it takes
   const counted = async () => (await db.sql`select from smslogd.changed_hour`).length === 0;
-  await until('every hour to be counted', counted, 60);
+  await until('every hour to be counted', counted);
   const [clock] = await db.sql`select now()::text as now`;
   await db.sql.unsafe(
     `create or replace function smslogd.clock() returns timestamptz language sql stable as $$ select timestamptz '${clock!['now'] as string}' $$`,

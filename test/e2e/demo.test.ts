@@ -102,7 +102,7 @@ test('the demo goes through every phase, finds the log right and leaves nothing 
 
 test('a row that is changed behind its back makes the result wrong, also when Ctrl-C ends it', async () => {
   const demo = startDemo();
-  await until('live traffic', () => demo.output().includes('live       '), 60);
+  await until('live traffic', () => demo.output().includes('live       '));
   const sql = openLog(demo);
   await sql`update verification.sms_log set phone_number = '+380000000000'
              where id = (select id from verification.sms_log where gateway_status = 'Delivered' limit 1)`;
@@ -119,7 +119,7 @@ test('a row that is changed behind its back makes the result wrong, also when Ct
 
 test('a second Ctrl-C ends it at once, and still nothing is left behind', async () => {
   const demo = startDemo();
-  await until('live traffic', () => demo.output().includes('live       '), 60);
+  await until('live traffic', () => demo.output().includes('live       '));
   const sql = openLog(demo);
   // while the log is locked there is no orderly end
   const locked = sql.unsafe('begin; lock table verification.sms_log; select pg_sleep(600)').catch(() => 'gone');
@@ -131,7 +131,7 @@ test('a second Ctrl-C ends it at once, and still nothing is left behind', async 
     return rows.length === 1;
   });
   demo.child.kill('SIGINT');
-  await until('the first Ctrl-C', () => demo.output().includes('interrupted: '), 60);
+  await until('the first Ctrl-C', () => demo.output().includes('interrupted: '));
   const interrupting = setInterval(() => demo.child.kill('SIGINT'), 50);
   const code = await demo.ended();
   clearInterval(interrupting);

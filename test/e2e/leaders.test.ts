@@ -86,7 +86,7 @@ test('without a publication at the first start SNAPSHOT=never copies nothing fro
   const daemon = start({ SNAPSHOT: 'never' });
   await daemon.line('it reconciles', (line) => line.includes('it reconciles instead'));
   await insertMany(db.sql, 7);
-  await until('the new rows', async () => (await db.sql`select from verification.sms_log`).length === 7, 40);
+  await until('the new rows', async () => (await db.sql`select from verification.sms_log`).length === 7);
   expect(await db.sql`select from smslogd.checkpoint where horizon is not null and system_id is not null`).toHaveLength(
     1,
   );

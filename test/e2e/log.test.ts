@@ -60,10 +60,10 @@ function start(stdio: StdioOptions, env: Record<string, string> = {}): ChildProc
 }
 
 const get = async (path: string) =>
-  await fetch(`http://127.0.0.1:${port}${path}`, { signal: AbortSignal.timeout(5_000) });
+  await fetch(`http://127.0.0.1:${port}${path}`, { signal: AbortSignal.timeout(60_000) });
 const isReady = async () => (await get('/readyz').catch(() => undefined))?.status === 200;
 /** A new slot waits for every transaction that is open on the server. */
-const ready = () => until('it to be ready', isReady, 60);
+const ready = () => until('it to be ready', isReady);
 const logged = async () => (await db.sql`select count(*)::int as n from verification.sms_log`)[0]?.['n'] as number;
 const lost = async () => Number(/^smslogd_log_lines_lost_total (\d+)/m.exec(await (await get('/metrics')).text())?.[1]);
 /** Rows come into the log, it is alive, and it stops as ever. */

@@ -157,11 +157,18 @@ async function letInWithoutTls(admin: Sql, database: string, url: string): Promi
   await sql.end();
 }
 
+/** Seconds after which what a test waits for counts as not coming. */
+const PATIENCE = 90;
+
 /**
  * Waits until `condition` holds, asking again and again, at most a quarter of the time and less often the longer it waits: each question costs the others
- * of the run processor time. Fails after `seconds` with what it waited for.
+ * of the run processor time. Fails after `seconds` with what it waited for; by itself far behind the usual time, which beside other work is many times as long.
  */
-export async function until(what: string, condition: () => boolean | Promise<boolean>, seconds = 20): Promise<void> {
+export async function until(
+  what: string,
+  condition: () => boolean | Promise<boolean>,
+  seconds = PATIENCE,
+): Promise<void> {
   const began = performance.now();
   for (;;) {
     const asked = performance.now();
@@ -174,7 +181,7 @@ export async function until(what: string, condition: () => boolean | Promise<boo
 }
 
 /** Waits until nothing of much work is left, which on a busy machine takes any time: fails when for `seconds` it became neither less nor more. */
-export async function untilNone(what: string, left: () => Promise<number>, seconds = 20): Promise<void> {
+export async function untilNone(what: string, left: () => Promise<number>, seconds = PATIENCE): Promise<void> {
   const changed = async (before: number | undefined) => {
     let now: number | undefined;
     await until(`${what}: ${before} are left`, async () => (now = await left()) !== before, seconds);
