@@ -3,7 +3,7 @@
  * HTTP/2, no pipelining. It handles undici's events directly, because a stream and a signal for each reply would double the cost of a request.
  */
 import { buildConnector, EnvHttpProxyAgent, Pool, type Dispatcher } from 'undici';
-import { codeOf } from '../errors.ts';
+import { codeOf, SmslogdError } from '../errors.ts';
 import { tlsTroubleOf } from '../tls-failure.ts';
 import type { GatewayTls } from './certificates.ts';
 import { parseDate } from './date.ts';
@@ -37,12 +37,9 @@ export interface Poster {
   close(): Promise<void>;
 }
 
-/** The names that curl and most programs use. */
-const PROXIES = ['HTTPS_PROXY', 'https_proxy', 'HTTP_PROXY', 'http_proxy'];
-
 /**
  * Opens no connection before the first request. `timeout`: milliseconds, also to connect; `deadlines` apply to the whole request. Uses a proxy from the
- * environment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY).
+ * environment (HTTPS_PROXY, HTTP_PROXY, NO_PROXY). Throws config_invalid for one that is none.
  */
 export function createPoster(
   address: URL,
@@ -63,9 +60,11 @@ export function createPoster(
     keepAliveMaxTimeout: 30_000,
     connect: connectorOf(tls, timeout),
   };
-  const pool = PROXIES.some((name) => (process.env[name] ?? '') !== '')
-    ? new EnvHttpProxyAgent({ ...options, requestTls: { ...tls } })
-    : new Pool(address.origin, options);
+  const name = PROXIES[address.protocol]?.find((each) => (process.env[each] ?? '') !== '');
+  const pool =
+    name === undefined
+      ? new Pool(address.origin, options)
+      : throughProxy(name, (uri) => new EnvHttpProxyAgent({ ...options, ...uri, requestTls: { ...tls } }));
   const path = `${address.pathname}${address.search}`;
   return {
     post: (headers, body, again) =>
@@ -77,6 +76,24 @@ export function createPoster(
       }),
     close: () => pool.destroy(),
   };
+}
+
+/** The names that curl and most programs use, by the scheme of the address, as they are looked up. */
+const PROXIES: Readonly<Record<string, readonly string[]>> = {
+  'https:': ['https_proxy', 'HTTPS_PROXY'],
+  'http:': ['http_proxy', 'HTTP_PROXY'],
+};
+
+/** The agent for the proxy in the variable `name`; as for curl, one without a scheme speaks HTTP. */
+function throughProxy<T>(name: string, agent: (uri: { httpProxy: string; httpsProxy: string }) => T): T {
+  const given = process.env[name] ?? '';
+  const uri = given.includes('://') ? given : `http://${given}`;
+  try {
+    return agent({ httpProxy: uri, httpsProxy: uri });
+  } catch (cause) {
+    const sentence = `wrong settings:\n  ${name}: must be an address such as http://proxy.example:3128`;
+    throw new SmslogdError('config_invalid', sentence, { cause });
+  }
 }
 
 /** With TLS 1.3 the gateway checks our certificate after the handshake; without this undici would report only the end of the connection. */

@@ -170,6 +170,35 @@ test('what a proxy refuses is told of, and so is a certificate behind it', async
   expect(await ask(url)).toMatch(/PROXY_407/);
 });
 
+test('a proxy is taken as curl takes it: without a scheme it speaks HTTP, and that of http:// is not for https://', async () => {
+  const port = await gateway({});
+  const url = `https://127.0.0.1:${port}/ip2sms/`;
+  const trusting = { IP2SMS_CA_FILE: ours.caFile };
+  const { url: way, asked } = await proxy();
+  vi.stubEnv('HTTP_PROXY', way);
+  expect(await ask(url, trusting)).toBe('Delivered');
+  expect(asked).toEqual([]);
+  vi.stubEnv('HTTPS_PROXY', way.replace('http://', ''));
+  expect(await ask(url, trusting)).toBe('Delivered');
+  expect(asked).toEqual([`127.0.0.1:${port}`]);
+});
+
+test.each(['http://user:secret@[proxy', 'ftp://user:secret@proxy.example', 'http://user:secret%zz@proxy.example'])(
+  'a proxy %s that is none is a wrong setting, named without its value',
+  (wrong) => {
+    vi.stubEnv('HTTPS_PROXY', wrong);
+    const config = loadConfig({ IP2SMS_URL: 'https://gateway.example/ip2sms/' });
+    let said: unknown;
+    try {
+      createGateway(config, () => ({ login: 'login', password: 'x' }));
+    } catch (error) {
+      said = error;
+    }
+    expect(said).toMatchObject({ code: 'config_invalid', message: expect.stringContaining('HTTPS_PROXY: must be') });
+    expect((said as Error).message).not.toContain('secret');
+  },
+);
+
 const clear = (IP2SMS_URL: string, IP2SMS_STATUS_URL = IP2SMS_URL) => clearGateways({ IP2SMS_URL, IP2SMS_STATUS_URL });
 
 test('an address over a network without TLS is told of, a loopback one is not', () => {
