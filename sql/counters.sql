@@ -8,9 +8,9 @@
 -- subqueries or with limit 1, which are one row whatever the statistics say, and what has many rows stands in functions that say how many, with JIT off: to
 -- compile such a plan takes longer than to run it.
 
--- ratios over nothing are null
+-- Ratios over nothing are null, and 1 or 0 only where it is all or nothing: of very many SMS one that failed must not look like none.
 create or replace function smslogd.ratio(part numeric, whole numeric) returns numeric language sql immutable parallel safe
-return round(part / nullif(whole, 0), 4);
+return case when part > 0 and part < whole then greatest(0.0001, least(0.9999, round(part / whole, 4))) else round(part / nullif(whole, 0), 4) end;
 
 -- As Prometheus' histogram_quantile: seconds with one place, evenly spread within a bucket, the highest bound for what is above all bounds. Null over nothing. No lookup
 -- and no SET, because it is called for each row of a view.

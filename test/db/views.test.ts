@@ -376,6 +376,12 @@ test('the main view has 16 columns, ratios of four places and ages of whole seco
   expect(ratios.filter(({ type }) => type !== 'numeric')).toEqual([]);
 });
 
+test('a ratio is 1 or 0 only where it is all or nothing: one SMS of 25,000 that failed shows', async () => {
+  const ratios = await db.sql`
+    select smslogd.ratio(part, whole)::text as ratio from (values (25000, 25000), (24999, 25000), (2, 3), (1, 25000), (0, 25000), (0, 0)) r (part, whole)`;
+  expect(ratios.map(({ ratio }) => ratio as unknown)).toEqual(['1.0000', '0.9999', '0.6667', '0.0001', '0.0000', null]);
+});
+
 test('every view and every column has a comment', async () => {
   const bare = await db.sql`
     select c.relname, a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum >= 0
