@@ -48,9 +48,7 @@ export const checks: readonly Check<Found>[] = [
   ...slotChecks,
   ...vacuumChecks,
   needing('gateway', ['config', 'gatewayKnown'], async ({ env, config }) =>
-    config.LOOPS.includes('poller')
-      ? askGateway(loadConfig(env, ['gateway']), env)
-      : { level: 'skip', says: 'LOOPS leaves the poller out' },
+    config.LOOPS.includes('poller') ? askGateway(config, env) : { level: 'skip', says: 'LOOPS leaves the poller out' },
   ),
 ];
 

@@ -25,7 +25,8 @@ export async function askGateway(config: Config, env: NodeJS.ProcessEnv): Promis
   }
 }
 
-export function findingOf({ result, why, cause }: Outcome, config: Pick<Config, 'IP2SMS_TIMEOUT_MS'>): Finding {
+export function findingOf({ result, why, cause, busy }: Outcome, config: Pick<Config, 'IP2SMS_TIMEOUT_MS'>): Finding {
+  if (busy === true) return warn('it is rate limiting: it asks for a pause');
   const tls = tlsMeaning(cause);
   switch (result) {
     case 'unauthorized':

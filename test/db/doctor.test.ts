@@ -1,7 +1,10 @@
+import { execFileSync, spawn } from 'node:child_process';
 import { createServer } from 'node:http';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { randomBytes } from 'node:crypto';
 import { Client } from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -284,12 +287,33 @@ test('a refused login fails even where the gateway says it with HTTP 200', async
   expect(of('gateway')).toMatchObject({ level: 'FAIL', says: expect.stringContaining('refuses the login') });
 });
 
-const foundBy = (outcome: Pick<Outcome, 'result' | 'why' | 'cause'>) =>
+test('a secret that can be read once, as from the pipe of <(…), is enough to ask the gateway', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'smslogd-'));
+  const pipe = join(directory, 'pipe');
+  execFileSync('mkfifo', [pipe]);
+  const writer = spawn('sh', ['-c', `printf ${GATEWAY_PASSWORD} > ${pipe}; while : > ${pipe}; do :; done`]);
+  try {
+    expect((await doctor({ IP2SMS_PASSWORD_FILE: pipe })).of('gateway')).toMatchObject({ level: 'ok' });
+  } finally {
+    writer.kill('SIGKILL');
+    rmSync(directory, { recursive: true });
+  }
+});
+
+const foundBy = (outcome: Pick<Outcome, 'result' | 'why' | 'cause' | 'busy'>) =>
   findingOf({ again: 'schedule', breaker: 'fault', overload: true, ...outcome }, { IP2SMS_TIMEOUT_MS: 1 });
 
 test.each<[...Parameters<typeof foundBy>, Partial<Result>]>([
   [{ result: 'timeout' }, { level: 'FAIL', says: 'no answer within 1 ms' }],
   [{ result: 'http_5xx' }, { level: 'warn', says: expect.stringContaining('5xx') }],
+  [
+    { result: 'http_4xx', busy: true },
+    { level: 'warn', says: 'it is rate limiting: it asks for a pause' },
+  ],
+  [
+    { result: 'http_5xx', busy: true },
+    { level: 'warn', says: 'it is rate limiting: it asks for a pause' },
+  ],
   [{ result: 'http_4xx' }, { level: 'warn', fix: expect.stringContaining('IP2SMS_STATUS_URL') }],
   [
     { result: 'protocol', why: 'garbage' },
