@@ -13,7 +13,7 @@ LOOPBACK.addAddress('::1', 'ipv6');
  * whose names only its operator knows, to all as long as nothing is `allowed`, then to these, to addresses and to loopback names.
  */
 export function hostCheck(listensOn: string, allowed: readonly string[]): (host: string | undefined) => boolean {
-  const names = new Set(['localhost', ...allowed.map((name) => name.toLowerCase())]);
+  const names = new Set(['localhost', ...allowed.map(nameOf)]);
   const local = isLoopback(listensOn);
   return (host) => {
     // HTTP/1.0, as some load balancers ask: no browser does

@@ -28,6 +28,12 @@ test('a server on a loopback address answers to the names that are allowed, too'
   for (const host of [...NAMES, ...ADDRESSES, 'sub.page.example']) expect([host, known(host)]).toEqual([host, false]);
 });
 
+test('a name of another script, or with a dot at its end, is allowed as a browser sends it', () => {
+  const known = hostCheck('127.0.0.1', ['Канал.укр', 'page.example.']);
+  for (const host of ['xn--80aa2agi.xn--j1amh', 'xn--80aa2agi.xn--j1amh:9464', 'page.example', 'page.example.'])
+    expect([host, known(host)]).toEqual([host, true]);
+});
+
 test.each(['0.0.0.0', '::', '192.0.2.1'])(
   'a server on %s, whose names only its operator knows, answers to all',
   (at) => {
