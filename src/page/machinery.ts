@@ -19,7 +19,8 @@ export function slotWords({ slot }: Pick<StatusFacts, 'slot'>): string {
 }
 
 export function walTillLost({ slot }: Pick<StatusFacts, 'slot'>): string {
-  return slot !== null && slot.safe === null ? 'no limit is set' : bytes(slot?.safe ?? null);
+  if (slot === null || slot.wal_status === 'lost') return bytes(null);
+  return slot.safe === null ? 'no limit is set' : bytes(slot.safe);
 }
 
 export function leaderWords({ leader }: Pick<StatusFacts, 'leader'>): string {

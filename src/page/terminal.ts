@@ -96,9 +96,9 @@ function machinery(facts: StatusFacts): (readonly [string, string])[] {
     ],
     [
       'Slot',
-      slot === null
+      slot === null || slot.wal_status === 'lost'
         ? slotWords(facts)
-        : `${slotWords(facts)}; retains ${bytes(slot.retained)} of WAL, ${walTillLost(facts)} until it is lost`,
+        : `${slotWords(facts)}; retains ${bytes(slot.retained)} of WAL, ${walTillLost(facts)}${slot.safe === null ? '' : ' until it is lost'}`,
     ],
     [
       'Gateway',

@@ -2,6 +2,7 @@ import { stripVTControlCharacters } from 'node:util';
 import { expect, test } from 'vitest';
 import { factsOf, type Reading } from '../../src/page/from-database.ts';
 import type { StatusFacts } from '../../src/page/facts.ts';
+import { walTillLost } from '../../src/page/machinery.ts';
 import { createSettling } from '../../src/page/settling.ts';
 import { inSight, statusText } from '../../src/page/terminal.ts';
 import { SmslogdError } from '../../src/errors.ts';
@@ -38,6 +39,18 @@ test('the verdict and the figures of the page stand in 80 columns', () => {
     'Gateway      last change of a status 3 s ago; 3 SMS due; last requests for open\n             SMS: 40 ok, 12 unchanged',
   );
   expect(text).not.toContain('\u001b');
+});
+
+test('a slot without a limit is told as that, and one that is lost, which has no limit either, is not', () => {
+  const slot = WELL.facts.slot!;
+  const lineOf = (more: Partial<typeof slot>) =>
+    statusText(seen(facts({ slot: { ...slot, safe: null, ...more } })), false)
+      .join('\n')
+      .match(/^Slot +(.*)$/m)?.[1];
+  expect(lineOf({})).toBe('active, reserved; retains 1.3 MB of WAL, no limit is set');
+  expect(lineOf({ active: false, wal_status: 'lost', retained: null })).toBe('inactive, lost');
+  expect(walTillLost({ slot: { ...slot, safe: null } })).toBe('no limit is set');
+  expect(walTillLost({ slot: { ...slot, safe: null, wal_status: 'lost' } })).toBe('–');
 });
 
 test('a small terminal keeps the verdict in sight', () => {
