@@ -12,13 +12,17 @@ import { isTimezone, nearestZone, runtimeZones } from './timezones.ts';
 
 const text = z.string().min(1);
 const identifier = text.regex(/^[a-z0-9_]{1,63}$/, 'lower-case letters, digits and underscores, at most 63');
-const whole = (low: number, high: number) =>
-  z.coerce
-    .number(`a whole number from ${low} to ${high}`)
-    .int(`a whole number from ${low} to ${high}`)
-    .min(low)
-    .max(high);
-const minutes = z.coerce.number('a number of minutes').positive('more than 0').max(525_600, 'at most a year');
+/** A number; `form` says what of. Blanks are none, though Number() takes them for 0. */
+const number = (form: string, checked: z.ZodType<number, number>) =>
+  text.regex(/\S/, form).transform(Number).pipe(checked);
+const whole = (low: number, high: number) => {
+  const form = `a whole number from ${low} to ${high}`;
+  return number(form, z.int(form).min(low).max(high));
+};
+const minutes = number(
+  'a number of minutes',
+  z.number('a number of minutes').positive('more than 0').max(525_600, 'at most a year'),
+);
 const webAddress = z.url({ protocol: /^https?$/, error: 'an http:// or https:// address' });
 const file = text.refine((path) => whyUnreadable(path) === undefined, {
   error: ({ input }) => `a file that can be read; ${shownPath(String(input))}: ${whyUnreadable(String(input))}`,
@@ -80,7 +84,7 @@ const SETTINGS = {
     about: 'time zone of days and hours in the views; `migrate` writes it into the database',
   },
   SLOT_NAME: { type: identifier, initial: 'smslogd', about: 'the replication slot' },
-  PUBLICATION_NAME: { type: text.max(63), initial: 'smslogd', about: 'the publication' },
+  PUBLICATION_NAME: { type: text.max(63, 'at most 63 characters'), initial: 'smslogd', about: 'the publication' },
   SNAPSHOT: {
     type: z.enum(['initial', 'never'], 'initial or never'),
     initial: 'initial',

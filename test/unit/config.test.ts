@@ -227,6 +227,15 @@ test('`config` marks what is wrong in its place and shows the rest, also as JSON
   expect(lines[1]).not.toContain('secret');
 });
 
+test.each([
+  ['HTTP_PORT', ' ', 'must be a whole number from 0 to 65535'],
+  ['RETENTION_DAYS', '\t', 'must be a whole number from 0 to 36500'],
+  ['SMS_STATUSES_GIVE_UP', ' ', 'must be a number of minutes'],
+  ['PUBLICATION_NAME', 'x'.repeat(64), 'must be at most 63 characters'],
+])('%s=%j is refused by its form: blanks are no 0', (name, value, sentence) => {
+  expect([...readSettings({ [name]: value }).wrong]).toEqual([[name, sentence]]);
+});
+
 const names = (env: Record<string, string>) => unknownSettings(env).map(({ sentence }) => sentence.split(' ').at(-1));
 
 test('a name that begins like a setting, or is nearly one, is told with the nearest; names of others are not', () => {
