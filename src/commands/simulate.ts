@@ -65,7 +65,7 @@ async function run(flags: Flags, io: Io): Promise<number> {
   const login = text('login') ?? LOGIN;
   const password = text('password');
   const simulator = await startSimulator({
-    port: numberOf('port', text('port'), 0, 65_535) ?? 9465,
+    port: numberOf('port', text('port'), 0, 65_535, true) ?? 9465,
     host: text('host') ?? '127.0.0.1',
     login,
     password: password ?? LOGIN,

@@ -11,6 +11,8 @@ import { describeSource, type Source } from '../source.ts';
 import type { Command } from './command.ts';
 
 const UNITS: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3_600, d: 86_400 };
+/** 2,000 years: no row is older, and PostgreSQL has such a time. */
+const OLDEST_SECONDS = 63_072_000_000;
 const PATIENCE_MS = 30_000;
 const REPAIR_CHUNK = 5_000;
 const PROGRESS_MS = 5_000;
@@ -115,5 +117,5 @@ function readAge(text: string): number {
       hint: 'For example --since 24h, with s, m, h or d.',
     });
   }
-  return Number(match[1]) * unit;
+  return Math.min(Number(match[1]) * unit, OLDEST_SECONDS);
 }

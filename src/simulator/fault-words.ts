@@ -81,12 +81,18 @@ function wrong(sentence: string): SmslogdError {
 }
 
 /** The number after a flag; undefined if there is none. Throws usage. */
-export function numberOf(word: string, text: string | undefined, low: number, high: number): number | undefined {
+export function numberOf(
+  word: string,
+  text: string | undefined,
+  low: number,
+  high: number,
+  whole = false,
+): number | undefined {
   if (text === undefined || text === '') return undefined;
   const value = text.trim() === '' ? NaN : Number(text);
-  if (!Number.isFinite(value) || value < low || value > high) {
+  if (!Number.isFinite(value) || value < low || value > high || (whole && !Number.isInteger(value))) {
     const range = Number.isFinite(low) ? ` from ${low} to ${high}` : '';
-    throw wrong(`--${word}: must be a number${range}`);
+    throw wrong(`--${word}: must be a ${whole ? 'whole ' : ''}number${range}`);
   }
   return value;
 }

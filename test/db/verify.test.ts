@@ -97,7 +97,8 @@ test('rows older than --since, or than the retention, are not looked at', async 
   await insertVerification(db.sql, { inserted_at: '2020-01-01 00:00:00' });
   expect(await verify({ since: '24h' })).toMatchObject({ code: 0, missing: 0 });
   expect(await verify({}, db, { RETENTION_DAYS: '365' })).toMatchObject({ code: 0, missing: 0 });
-  expect(await verify()).toMatchObject({ code: 1, missing: 1 });
+  for (const since of ['999999d', '99999999999999999999d', undefined])
+    expect(await verify(since === undefined ? {} : { since })).toMatchObject({ code: 1, missing: 1 });
 });
 
 test('a row that a constraint of the log refuses is missing, and said to be refused', async () => {

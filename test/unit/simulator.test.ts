@@ -367,6 +367,7 @@ describe('the flags of simulate', () => {
     { speed: '0' },
     { seed: 'x' },
     { port: '70000' },
+    { port: '1.5' },
   ])('are refused before anything listens, with a hint at the help of this command: %j', async (flags) => {
     await start();
     const io = { env: {}, print: () => {}, stdoutIsTerminal: false };
