@@ -40,7 +40,7 @@ const loops = text
 
 const hosts = text
   .transform((value) => value.split(',').map((name) => name.trim()))
-  .pipe(z.array(z.string().regex(/^[^\s:/@]+$/, 'host names without ports, separated by commas')));
+  .pipe(z.array(z.string().regex(/^[\p{L}\p{M}\p{N}._-]+$/u, 'host names without ports, separated by commas')));
 
 export interface Setting {
   readonly type: z.ZodType;

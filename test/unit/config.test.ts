@@ -231,8 +231,9 @@ test.each([
   ['HTTP_PORT', ' ', 'must be a whole number from 0 to 65535'],
   ['RETENTION_DAYS', '\t', 'must be a whole number from 0 to 36500'],
   ['SMS_STATUSES_GIVE_UP', ' ', 'must be a number of minutes'],
+  ['HTTP_ALLOWED_HOSTS', 'page.example,*.example', 'must be host names without ports, separated by commas'],
   ['PUBLICATION_NAME', 'x'.repeat(64), 'must be at most 63 characters'],
-])('%s=%j is refused by its form: blanks are no 0', (name, value, sentence) => {
+])('%s=%j is refused by its form: blanks are no 0, and a pattern is no name', (name, value, sentence) => {
   expect([...readSettings({ [name]: value }).wrong]).toEqual([[name, sentence]]);
 });
 
