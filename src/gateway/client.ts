@@ -1,6 +1,6 @@
 /** The two requests to the gateway, in XML and JSON. Values are escaped, and a gateway id with other characters than the allowed ones is never sent. */
 import type { Config } from '../settings.ts';
-import { gatewayTls } from './certificates.ts';
+import { gatewayTls, type GatewayTls } from './certificates.ts';
 import type { Credentials } from './credentials.ts';
 import { createDeadlines } from './deadlines.ts';
 import { createPoster, type Exchange, type Poster } from './http.ts';
@@ -36,12 +36,15 @@ type GatewayConfig = Pick<
   | 'SMS_STATUSES_EXPIRATION'
 >;
 
-/** Calls `credentials` for each request. Opens no connection before the first request. */
-export function createGateway(config: GatewayConfig, credentials: () => Credentials): Gateway {
+/** Calls `credentials` for each request; `tls`: where the files were read before. Opens no connection before the first request. */
+export function createGateway(
+  config: GatewayConfig,
+  credentials: () => Credentials,
+  tls: GatewayTls = gatewayTls(config),
+): Gateway {
   const json = config.IP2SMS_FORMAT === 'json';
   const timeout = config.IP2SMS_TIMEOUT_MS;
   const deadlines = createDeadlines(timeout);
-  const tls = gatewayTls(config);
   const open = (address: string | undefined, connections: number) =>
     createPoster(new URL(address ?? ''), connections, timeout, deadlines, tls);
   const asking = open(config.IP2SMS_STATUS_URL, config.IP2SMS_MAX_CONCURRENCY);

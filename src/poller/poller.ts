@@ -15,6 +15,7 @@ import type { Metrics } from '../metrics.ts';
 import { pause } from '../supervise.ts';
 import { createCompletions } from './completions.ts';
 import { createThrottle, type Throttle } from './throttle.ts';
+import { gatewayTls, type GatewayTls } from '../gateway/certificates.ts';
 import { currentCredentials, recentCredentials } from '../gateway/credentials.ts';
 import { createGateway, type Exchange } from '../gateway/client.ts';
 import { createLanes } from './lanes.ts';
@@ -60,7 +61,7 @@ const MAX_WITHOUT_GATEWAY_ID = 2_000;
 
 /**
  * A poller that may run again after a failure. The throttle outlives a run, so that a database that reconnects does not reset the breaker of a gateway that
- * refuses the login.
+ * refuses the login; so do the certificates, whose files may be gone by then.
  */
 export function createPoller(deps: PollerDeps): Poller {
   const { config, connections, metrics, log, health } = deps;
@@ -69,6 +70,7 @@ export function createPoller(deps: PollerDeps): Poller {
     { ceiling: config.IP2SMS_MAX_CONCURRENCY, perSecond: config.IP2SMS_MAX_RPS },
   );
   const tally = createTally({ metrics, log });
+  const tls = gatewayTls(config);
   const refused = { due: true };
   deps.onReload?.(() => {
     throttle.tryNow();
@@ -76,7 +78,7 @@ export function createPoller(deps: PollerDeps): Poller {
   });
   return async (signal) => {
     try {
-      await runPoller({ ...deps, throttle, tally, refused }, signal);
+      await runPoller({ ...deps, throttle, tally, tls, refused }, signal);
     } catch (error) {
       connections.refresh(error);
       if (!signal.aborted) health.pollerProblem = toSmslogdError(error).code;
@@ -90,6 +92,7 @@ export function createPoller(deps: PollerDeps): Poller {
 interface RunDeps extends PollerDeps {
   readonly throttle: Throttle;
   readonly tally: Tally;
+  readonly tls: GatewayTls;
   /** what was refused is to be asked for once nothing else is due: the daemon began, or SIGHUP came */
   readonly refused: { due: boolean };
 }
@@ -112,7 +115,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
   const stop = AbortSignal.any([signal, failed.signal]);
 
   const credentials = recentCredentials(() => currentCredentials(config, process.env));
-  const gateway = createGateway(config, credentials);
+  const gateway = createGateway(config, credentials, deps.tls);
   const lanes = createLanes();
   const completions = createCompletions({
     // what was refused comes behind what is due by the end of the pause, so that an id that alone is refused holds up no other

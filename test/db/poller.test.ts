@@ -3,6 +3,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest';
+import { silentLog } from '../../src/log.ts';
+import { createMetrics } from '../../src/metrics.ts';
+import { createPoller } from '../../src/poller/poller.ts';
+import { openConnections } from '../../src/postgres/connections.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { gatewayDate, reply, startGateway, type TestGateway } from '../support/gateway.ts';
 import { insertSms, queueSize, readSms, series, startPoller, statusBecomes, type Running } from '../support/poller.ts';
@@ -342,6 +346,23 @@ test('an SMS whose time is none that can be stops nobody, and gets its status', 
   await start();
   for (const id of [...ids, await insertSms(db, { gatewayId: '8500009' })]) await statusBecomes(db, id, 'Delivered');
   expect(await queueSize(db)).toBe(0);
+});
+
+test("the gateway's certificate files are read at the start: a run after a failure goes on without them", async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'smslogd-test-'));
+  const file = join(directory, 'ca.crt');
+  writeFileSync(file, '');
+  const config = db.config({ IP2SMS_URL: gateway.url, IP2SMS_CA_FILE: file });
+  const connections = openConnections(config);
+  const health = { beat: () => {}, waits: () => {}, pollerProblem: undefined };
+  try {
+    const poller = createPoller({ config, connections, metrics: createMetrics('test'), log: silentLog, health });
+    rmSync(file);
+    await expect(poller(AbortSignal.abort())).resolves.toBeUndefined();
+  } finally {
+    await connections.end();
+    rmSync(directory, { recursive: true });
+  }
 });
 
 test('a rejection is counted by its reason', async () => {
