@@ -60,6 +60,9 @@ test('where less is due than wanted, scans from the beginning follow at once, bu
   lanes.claimed([], WANTED, 20_000);
   expect(lanes.floors(21_029)).toEqual([40_000, null, null]);
   expect(lanes.floors(21_030)).toEqual(UNBOUNDED);
+  // what another lane still lacks may lie below its floor
+  lanes.claimed([row(0, 100_000)], { ...WANTED, total: 2 }, 21_030);
+  expect(lanes.floors(21_060)).toEqual(UNBOUNDED);
 });
 
 test('one free slot goes to old SMS in a quarter of the claims, and of more they have a quarter', () => {
