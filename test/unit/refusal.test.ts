@@ -89,6 +89,14 @@ test('a row that is alone is refused for what was raised of it, and not for what
   expect(unclear).toMatchObject({ refused: [], error: { code: '42501' } });
 });
 
+test('that nothing fails without rows is no proof against rows that fail for what may concern every row', async () => {
+  const result = await write(7, (rows) => {
+    if (rows.length === 0) return undefined;
+    return rows.includes(0) ? refusal('57P01', RAISED) : refusal('42501');
+  });
+  expect(result).toMatchObject({ accepted: [], refused: [], error: { code: '42501' } });
+});
+
 test('a cause that becomes that of every row in the midst of it is thrown, and refuses no more rows than are tried to find that out', async () => {
   const unclear = refusal('42P01', IN_TRIGGER);
   const statement = refusal('42501', RAISED);
