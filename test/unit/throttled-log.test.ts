@@ -75,6 +75,23 @@ test('what is not followed by another one is told a minute later, with how many 
   expect(lines[2]).not.toHaveProperty('times');
 });
 
+test('once the problems are over those that were not told are told with the next one, and not before', async () => {
+  let now = 0;
+  const [over, goesOn] = ['over', 'goes on'].map(() => {
+    const { lines, log } = linesOf('info');
+    return { lines, throttled: createThrottledLog({ log }, () => now) };
+  });
+  const tell = ({ throttled }: NonNullable<typeof over>, id: string) =>
+    throttled.problem('warn', new SmslogdError('row_refused', 'no'), { id });
+  for (const each of [over!, goesOn!]) for (const id of ['a', 'b']) tell(each, id);
+  over!.throttled.resolved('over');
+  now = 60_000;
+  await until('what is not over', () => goesOn!.lines.length > 1);
+  expect(over!.lines).toMatchObject([{ id: 'a' }, { msg: 'over' }]);
+  tell(over!, 'c');
+  expect(over!.lines).toMatchObject([{ id: 'a' }, { msg: 'over' }, { id: 'c', times: 2 }]);
+});
+
 test('rows with a problem are told once each at the level debug, and by one line of each kind at the others; each is counted once', async () => {
   const metrics = createMetrics('test');
   for (const [level, told] of [
@@ -93,6 +110,16 @@ test('rows with a problem are told once each at the level debug, and by one line
   }
   expect(await value(metrics.errors, 'row_refused')).toBe(800);
   expect(await value(metrics.errors, 'unknown_status_word')).toBe(400);
+});
+
+test('of ten thousand rows it is remembered that they were told, and no more', async () => {
+  const metrics = createMetrics('test');
+  const tell = (id: number) => tellOfRow({ log, metrics }, String(id), new SmslogdError('row_refused', 'no'));
+  const { log } = linesOf('error');
+  for (let id = 0; id <= 10_000; id += 1) for (let times = 0; times < 2; times += 1) tell(id);
+  expect(await value(metrics.errors, 'row_refused')).toBe(10_001);
+  tell(0);
+  expect(await value(metrics.errors, 'row_refused')).toBe(10_002);
 });
 
 test('a gateway that is left alone is asked nothing, then by one request; the gauge says so, and not while nothing is due that could be tried', async () => {
