@@ -145,6 +145,9 @@ test('the time of an answer is that since its request, or since the answer befor
   const slow = await asking(GET.repeat(2));
   clock += 100;
   await once(first, 'close');
+  // another request behind it gives an answer no more time
+  second.write(GET);
+  await once(server, 'request');
   held[2]!.end('ok');
   await once(slow, 'data');
   clock += 150;
