@@ -118,3 +118,29 @@ test('at a stop a row that somebody holds is tried for a second more, and then l
     vi.useRealTimers();
   }
 });
+
+test('once the database is unusable nothing more is written', async () => {
+  vi.useFakeTimers();
+  try {
+    let tries = 0;
+    const failures: unknown[] = [];
+    const gone = Object.assign(new Error('gone'), { code: 'CONNECTION_CLOSED' });
+    const completions = createCompletions({
+      write: async () => {
+        tries += 1;
+        throw gone;
+      },
+      onWritten: () => {},
+      onRefused: async () => {},
+      onFailure: (error) => void failures.push(error),
+    });
+    for (let id = 1; id <= 250; id += 1) completions.add(answer(id));
+    await vi.advanceTimersByTimeAsync(1_000);
+    completions.add(answer(0));
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect({ tries, failures }).toEqual({ tries: 1, failures: [gone] });
+    await expect(completions.flush()).rejects.toBe(gone);
+  } finally {
+    vi.useRealTimers();
+  }
+});
