@@ -27,12 +27,13 @@ const byHand = (by: Sql = sql) => by`
     from verification.sms_log group by 1, 2, 3 order by 1, 2, 3`;
 const notes = async () => (await sql`select distinct hour from smslogd.changed_hour`).length;
 
-/** `count` SMS of `hours` hours in the recent past, in no order of time. */
+/** `count` SMS of `hours` hours in the recent past, in no order of time; some of them of the first moment of an hour. */
 const insert = (count: number, hours: number) => sql`
   insert into verification.sms_log (phone_number, type, gateway_status, inserted_at)
   select '+380000000000', 'verification', case when g % 3 > 0 then 'Accepted' end,
-         now() - interval '1 hour' * ((g::int8 * 7919) % (${hours}::int4 * 60)) / 60.0
-    from generate_series(1, ${count}::int4) g`;
+         case when g % 10 = 0 then date_trunc('hour', at, 'UTC') else at end
+    from generate_series(1, ${count}::int4) g
+   cross join lateral (select now() - interval '1 hour' * ((g::int8 * 7919) % (${hours}::int4 * 60)) / 60.0) a (at)`;
 
 test('what was inserted, changed, moved and deleted is counted again as a whole', async () => {
   await insert(5000, 40);
