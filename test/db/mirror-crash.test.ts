@@ -245,6 +245,7 @@ test('an older daemon cannot write behind its successor: not the checkpoint, and
   await store.read();
   const older = await store.acquire(await nextTerm(db.sql));
   const newer = await store.acquire(await nextTerm(db.sql));
+  await stepsDown(store.acquire(older.term));
   await stepsDown(store.write(batchOf(randomUUID()), older.term));
   await stepsDown(store.saveReconcilePosition(undefined, undefined, older.term));
   expect(await logged()).toBe(0);

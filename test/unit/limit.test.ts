@@ -86,6 +86,7 @@ test('the rate is kept over any stretch, whatever is asked', () => {
           const count = rate.available(now);
           rate.take(count);
           taken += count;
+          expect(count).toBeLessThanOrEqual(Math.max(1, rps / 10));
           expect(taken).toBeLessThanOrEqual(Math.max(1, rps / 10) + (now / 1000) * rps + 1e-6);
         }
       },
