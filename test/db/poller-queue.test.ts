@@ -1,5 +1,7 @@
 /** The queue's own rules: what is in it and when it is due, what a claim holds, whose clock counts. */
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { refreshHourly } from '../../src/figures/counting.ts';
+import { openHours, requeueHour } from '../../src/poller/queue.ts';
 import { createPollerStore } from '../../src/poller/store.ts';
 import type { Sql } from '../../src/postgres/pools.ts';
 import { describeSource } from '../../src/source.ts';
@@ -71,6 +73,16 @@ test('where an SMS cannot be queued its row is written all the same, and it is q
   await db.sql`delete from smslogd.sms_poll`;
   await start();
   for (const id of [inserted, completed]) await statusBecomes(db, id, 'Delivered');
+});
+
+test('an SMS that waits for its gateway id is queued again where it is missing, also if its hour is counted', async () => {
+  const waiting = await insertSms(db, {});
+  await db.sql`delete from smslogd.sms_poll`;
+  await refreshHourly(db.daemon);
+  const hours = await openHours(db.daemon);
+  expect(hours).toHaveLength(1);
+  expect(await requeueHour(db.daemon, hours[0]!, 'true')).toBe(1);
+  expect([...(await db.sql`select id from smslogd.sms_poll`)]).toEqual([{ id: waiting }]);
 });
 
 test('an SMS without a gateway id is due at the end of its life, and any is given up so long after it came into the queue', async () => {
