@@ -409,6 +409,22 @@ test('a light audit in which the source is rewritten, which moves its rows, coun
   expect(await audited(() => db.sql`vacuum full verification.verifications`)).toBeUndefined();
 });
 
+test('a light audit counts for nothing and copies nothing while the stream may still have to deliver what it found', async () => {
+  await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
+  await insertVerification(db.sql);
+  const source = await describeSource(db.daemon, db.config());
+  let copied = 0;
+  const options = {
+    sinceSeconds: 900,
+    mirrorTimeoutMs: 0,
+    share: 1,
+    missing: async (ids: readonly string[]) => void (copied += ids.length),
+    incomplete: async () => {},
+  };
+  const audited = await lightAudit(db.daemon, db.config(), source, options, new AbortController().signal);
+  expect({ ...audited, copied }).toEqual({ missing: 1, auditedXid: undefined, copied: 0 });
+});
+
 test('what a light audit has compared is not compared again for one that began before it; what no transaction of this server was does not count', async () => {
   const store = createStore(db.daemon, db.config());
   const { term } = await store.read();
