@@ -12,7 +12,7 @@ import { openConnections } from '../../src/postgres/connections.ts';
 import { directly, openDatabase } from '../../src/postgres/pools.ts';
 import { DAEMON_ROLE } from '../../src/demo/roles.ts';
 import { migrate } from '../../src/schema/migrate.ts';
-import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, untilConfirmed, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { connect, createServer } from '../support/postgres.ts';
 import { difference, insertMany, insertVerification } from '../support/verifications.ts';
@@ -494,6 +494,15 @@ test('a first start that is tried again keeps the horizon of SNAPSHOT=never', as
   expect((await db.sql`select id from verification.sms_log`)[0]).toEqual({ id: later.id });
 });
 
+test('a first start with SNAPSHOT=never leaves out also what a slot that is older has from before it', async () => {
+  await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
+  await insertMany(db.sql, 3);
+  await streaming({ SNAPSHOT: 'never' });
+  const later = await insertVerification(db.sql);
+  await untilConfirmed(db.sql, db.name);
+  expect([...(await db.sql`select id from verification.sms_log`)]).toEqual([{ id: later.id }]);
+});
+
 test('a slot of another database is left alone even while it is read, and told of', async () => {
   const other = await createDatabase();
   const reader = startMirror(other);
@@ -519,6 +528,19 @@ test('a slot of our name with a foreign plugin is left alone, and the log is kep
   await insertMany(db.sql, 5);
   await db.sql`select pg_drop_replication_slot(${db.name})`;
   await mirror.streaming();
+  await everyRowOnce();
+});
+
+test('where nothing can be streamed, what somebody deletes from the log comes back, too', async () => {
+  await db.sql`select pg_create_logical_replication_slot(${db.name}, 'test_decoding')`;
+  mirrors.push(startMirror(db, { auditMs: 200 }));
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  await until('audits to have passed these rows', async () => {
+    const newest = db.sql`(select max(xmin::text::int8) from verification.verifications)`;
+    return (await db.sql`select from smslogd.checkpoint where audited_xid::text::int8 > ${newest}`).length > 0;
+  });
+  await db.sql`delete from verification.sms_log`;
   await everyRowOnce();
 });
 
