@@ -411,14 +411,25 @@ test('for a row of which the stream lacks a column, and that cannot be read, a r
   await begin(STANDARD, {}, { failpoints: { afterCommit } });
   await until('the first reconcile to be done', async () => (await checkpoint()).due === null);
   const { term } = await checkpoint();
+  // a crash may follow each write
+  await db.owner.sql.unsafe(`
+    create table verification.noted (due text);
+    create function verification.note_due() returns trigger language plpgsql security definer as $$
+    begin
+      insert into verification.noted select reconcile_due from smslogd.checkpoint;
+      return null;
+    end $$;
+    create trigger note_due after insert on verification.sms_log for each row execute function verification.note_due()`);
   await db.owner.sql.begin(async (tx) => {
     await tx`alter table verification.verifications rename column code to otp`;
     await insertInto(tx, 'verifications', 'otp');
     // as if it were not seen yet
     await tx`delete from verification.verifications`;
     await tx`alter table verification.verifications rename column otp to code`;
+    await insertInto(tx, 'verifications', 'code');
   });
   await until('the batch', () => seen.length > 0);
+  expect([...(await db.owner.sql`select due from verification.noted`)]).toEqual([{ due: 'a needed column was gone' }]);
   expect(seen[0]!.due).toBe('a needed column was gone');
   expect(seen[0]!.term).not.toBe(term);
 });
