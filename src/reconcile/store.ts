@@ -100,13 +100,8 @@ export function createReconcileStore(sql: Sql, config: Config, quarantine: Quara
     const large = JSON.parse(chunk.large) as string[];
     if (large.length > 0) await quarantine.setAsideLarge(large, term);
     const refused = skipped.length === 0 ? [] : await quarantine.setAsideSkipped(skipped, term);
-    return {
-      last: chunk.last ?? undefined,
-      scanned: chunk.scanned,
-      inserted,
-      completed,
-      refused: [...large, ...refused],
-    };
+    const { last, scanned } = chunk;
+    return { last: last ?? undefined, scanned, inserted, completed, refused: [...large, ...refused] };
   };
 
   /** Copies these rows; a row that the log rejects does not block the others. `setAside`: each of them was rejected before, for a fault of its own. */
@@ -190,8 +185,7 @@ with fence as materialized (select from smslogd.checkpoint c where c.slot_name =
 ${gatewayIdSql(source, '(select $1::text::uuid[] from fence)')}
 select (select count(*) from fence)::int as fenced, count(*)::int as completed, ${unknownWordsSql('updated')} as words from updated`;
       const write = async (some: readonly string[]) => {
-        const parameters = [arrayLiteral(some), slot, String(term)];
-        const [row] = await withRetry(() => briefly<FilledRow>(sql, text, parameters));
+        const [row] = await withRetry(() => briefly<FilledRow>(sql, text, [arrayLiteral(some), slot, String(term)]));
         if (row!.fenced === 0) throw steppedDown();
         if (telling !== undefined) tellOfSourceWords(telling, row!.words);
         sum.completed += row!.completed;
