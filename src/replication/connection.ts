@@ -57,7 +57,7 @@ type Plugin = Parameters<LogicalReplicationService['subscribe']>[0];
 
 /** Between two reads at leisure; what comes meanwhile must fit into the receive buffer of the kernel. */
 const LEISURE_MS = 2;
-/** bytes; what Node.js reads at once is 64 KiB */
+/** bytes; what Node.js reads at once is 64 KiB, by TLS 16 KiB */
 const LARGE = 32_768;
 
 /**
@@ -85,6 +85,9 @@ export async function openStream(
   let paused = false;
   let atLeisure = false;
   let rest: NodeJS.Timeout | undefined;
+  /** bytes since the last look, and the look at the end of this turn: by TLS each message is a piece of its own */
+  let came = 0;
+  let turn: NodeJS.Immediate | undefined;
   let lastHeard = runningMs();
   let failed = false;
   let fail!: (error: unknown) => void;
@@ -113,8 +116,15 @@ export async function openStream(
   };
   const read = (piece: Buffer) => {
     frames(piece);
-    // a large piece: more is waiting already
-    if (!atLeisure || rest !== undefined || piece.length >= LARGE) return;
+    came += piece.length;
+    if (atLeisure && rest === undefined) turn ??= setImmediate(mayRest);
+  };
+  const mayRest = () => {
+    turn = undefined;
+    // much in one turn: more is waiting already
+    const much = came >= LARGE;
+    came = 0;
+    if (much || !atLeisure) return;
     connection?.stream.pause();
     rest = setTimeout(goOn, LEISURE_MS);
   };
@@ -167,6 +177,7 @@ export async function openStream(
   const close = async () => {
     clearInterval(timer);
     clearTimeout(rest);
+    clearImmediate(turn);
     failed = true;
     streaming = false;
     // a socket that rests would not see the server's goodbye

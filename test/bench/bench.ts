@@ -2,6 +2,7 @@
  * `npm run bench -- [NAMES] [--full] [--json] [--against REV]`: smslogd beside what it is compared with, in one run on one machine.
  *
  * --debian   on Debian's PostgreSQL, which compiles plans, instead of the one of npm
+ * --tls      every connection by verified TLS, those of the references too
  * --full     the sizes of the targets instead of the short ones
  * --json     the result as JSON on stdout, progress on stderr
  * --against  measures only smslogd, of this tree and of the commit REV in turns (a checkout of REV with this tree's benches), and shows the ratio
@@ -14,6 +15,7 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createCluster } from '../../src/demo/cluster.ts';
 import { debianBinaries } from '../support/debian.ts';
+import { serverTls } from '../support/postgres.ts';
 import { compile } from '../support/program.ts';
 import { refuseWords, wordsOf } from '../support/words.ts';
 import { bench as bigTransaction } from './big-transaction.ts';
@@ -76,6 +78,7 @@ async function main(): Promise<number> {
       against: { type: 'string' },
       own: { type: 'boolean', default: false },
       debian: { type: 'boolean', default: false },
+      tls: { type: 'boolean', default: false },
     },
     { others: Infinity },
   );
@@ -104,11 +107,15 @@ async function main(): Promise<number> {
 async function runBenches(
   benches: readonly Bench[],
   scale: Scale,
-  { own: ownOnly, debian }: { own: boolean; debian: boolean },
+  { own: ownOnly, debian, tls }: { own: boolean; debian: boolean; tls: boolean },
 ): Promise<Sample[]> {
   const program = compile();
   const samples: Sample[] = [];
-  const cluster = await createCluster({ settings: SETTINGS, ...(debian ? { binaries: debianBinaries() } : {}) });
+  const cluster = await createCluster({
+    settings: SETTINGS,
+    ...(debian ? { binaries: debianBinaries() } : {}),
+    ...(tls ? { tls: serverTls() } : {}),
+  });
   let running = '';
   const stage = createStage({
     scale,

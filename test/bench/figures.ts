@@ -1,5 +1,4 @@
 import { existsSync, readFileSync } from 'node:fs';
-import postgres from 'postgres';
 import { loadConfig } from '../../src/settings.ts';
 import { createCluster, type Cluster } from '../../src/demo/cluster.ts';
 import { createSource } from '../../src/demo/source-table.ts';
@@ -14,6 +13,7 @@ import { migrate } from '../../src/schema/migrate.ts';
 import { describeSource } from '../../src/source.ts';
 import { debianBinaries } from '../support/debian.ts';
 import { fillChannel } from '../support/filled.ts';
+import { connect } from '../support/postgres.ts';
 import { median } from './growth.ts';
 import { SETTINGS, type Bench, type Comparison, type Figures } from './stage.ts';
 
@@ -91,7 +91,7 @@ export const bench: Bench = {
     const settings = { ...SETTINGS, autovacuum: 'off', max_parallel_workers_per_gather: 0 };
     const cluster: Cluster = own ? await createCluster({ binaries: debianBinaries(), settings }) : stage.cluster;
     const url = own ? cluster.url('postgres') : (await stage.database({ plain: true })).url;
-    const owner = postgres(url, { max: 1, onnotice: () => {} });
+    const owner = connect(url, { max: 1 });
     // as through a pooler: without the daemon's start-up options; one session, whose processor time is measured
     const pooled = loadConfig({ DATABASE_URL: url, DATABASE_POOLED: 'true' });
     const sql = openDatabase(pooled, { max: 1, name: 'bench' });

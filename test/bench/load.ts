@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import postgres from 'postgres';
 import { until } from '../support/database.ts';
+import { connect } from '../support/postgres.ts';
 import { dropSlotOnceFree } from './backlog.ts';
 import type { Bench, BenchDatabase, Figures, Stage } from './stage.ts';
 
@@ -76,7 +76,7 @@ async function mirrored(stage: Stage, db: BenchDatabase): Promise<Figures> {
 
 async function otpWork(stage: Stage, { url, sql }: BenchDatabase): Promise<Figures> {
   await sql`truncate verification.verifications, verification.sms_log, smslogd.sms_poll`;
-  const clients = postgres(url, { max: CLIENTS, onnotice: () => {} });
+  const clients = connect(url, { max: CLIENTS });
   const delays: number[] = [];
   const seconds = stage.pick({ tiny: 0.2, short: 4, full: 20 });
   const began = performance.now();

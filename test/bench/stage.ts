@@ -17,12 +17,13 @@
  *   };
  */
 import { randomBytes } from 'node:crypto';
-import postgres, { type Sql } from 'postgres';
+import type { Sql } from 'postgres';
 import { loadConfig, type Config } from '../../src/settings.ts';
 import type { Cluster } from '../../src/demo/cluster.ts';
 import { createSource } from '../../src/demo/source-table.ts';
 import { migrate } from '../../src/schema/migrate.ts';
 import { startDaemon, type Daemon } from '../support/daemon.ts';
+import { connect } from '../support/postgres.ts';
 
 /** tiny: does the machinery work (the tests); short: the default; full: the sizes of the targets */
 export type Scale = 'tiny' | 'short' | 'full';
@@ -115,7 +116,7 @@ export interface OpenStage extends Stage {
 }
 
 export function createStage({ scale, cluster, program, ownOnly, say, measured }: StageOptions): OpenStage {
-  const admin = postgres(cluster.url('postgres'), { max: 2, onnotice: () => {} });
+  const admin = connect(cluster.url('postgres'), { max: 2 });
   const releasers: (() => Promise<unknown>)[] = [() => admin.end({ timeout: 1 })];
   const shared = new Map<string, Promise<unknown>>();
   let migrated: Promise<void> | undefined;
@@ -130,7 +131,7 @@ export function createStage({ scale, cluster, program, ownOnly, say, measured }:
       if (!plain) await (migrated ??= makeTemplate(cluster, admin));
       await admin.unsafe(`create database ${name} template ${plain ? 'template0' : TEMPLATE} strategy file_copy`);
       const url = cluster.url(name);
-      const sql = postgres(url, { max: 4, onnotice: () => {} });
+      const sql = connect(url, { max: 4 });
       releasers.push(() => sql.end({ timeout: 1 }));
       const env = (more: Record<string, string> = {}) => ({
         DATABASE_URL: url,
@@ -176,7 +177,7 @@ const TEMPLATE = 'bench_template';
 async function makeTemplate(cluster: Cluster, admin: Sql): Promise<void> {
   await admin.unsafe(`create database ${TEMPLATE}`);
   const url = cluster.url(TEMPLATE);
-  const sql = postgres(url, { max: 1, onnotice: () => {} });
+  const sql = connect(url, { max: 1 });
   await createSource(sql);
   await sql.end();
   await migrate(loadConfig({ DATABASE_URL: url }, ['database']), { say: () => {} });

@@ -6,6 +6,7 @@ import { lightAudit } from '../../src/reconcile/audit.ts';
 import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, untilConfirmed, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
+import { startProxy } from '../support/proxy.ts';
 import { difference, insertMany, insertVerification } from '../support/verifications.ts';
 
 let db: TestDatabase;
@@ -45,6 +46,35 @@ test('a new verification becomes one log row with its text and its time to the m
     status_changed_at: null,
     exact: true,
   });
+});
+
+test('while a write is under way no more is read than the next batches: the rest of a backlog waits on the server', async () => {
+  const url = new URL(db.replicationUrl);
+  const proxy = await startProxy({ host: url.hostname, port: Number(url.port) }, { keeps: true });
+  url.port = String(proxy.port);
+  let release!: () => void;
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const mirror = start({ env: { DATABASE_REPLICATION_URL: url.href }, failpoints: { beforeWrite: () => held } });
+  await mirror.streaming();
+  // 30 MB
+  await db.sql`
+    insert into verification.verifications
+      (id, phone_number, check_digit, status, code, code_expired_at, active, gateway_id, gateway_status, inserted_at)
+    select gen_random_uuid(), repeat('є', 250), 1, 'new', 1234, now(), false, repeat('є', 250), 'Accepted', now() from generate_series(1, 30000)`;
+  let [read, same] = [0, 0];
+  await until('nothing more to be read', () => {
+    const now = proxy.received().length;
+    // but keepalives
+    same = now - read < 1_000 && now > 1_000_000 ? same + 1 : 0;
+    read = now;
+    return same === 20;
+  });
+  release();
+  expect(read).toBeLessThan(20_000_000);
+  await until('all rows', async () => (await logged()) === 30_000);
+  await proxy.close();
 });
 
 test('rows from before the first start are copied once, beside the stream', async () => {

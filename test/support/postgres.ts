@@ -50,7 +50,7 @@ export async function createServer(
   return cluster;
 }
 
-function serverTls(): NonNullable<ClusterOptions['tls']> {
+export function serverTls(): NonNullable<ClusterOptions['tls']> {
   const authority = createAuthority();
   const { certFile, keyFile } = authority.issue({ hosts: ['localhost'] });
   const [ca, certificate, key] = [authority.caFile, certFile, keyFile].map((file) => readFileSync(file, 'utf8'));
