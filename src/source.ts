@@ -4,6 +4,7 @@
  */
 import type { Sql } from './postgres/pools.ts';
 import { arrayLiteral, quoteIdentifier, quoteLiteral, quoteTable, splitTable } from './postgres/quoting.ts';
+import { DURABLE } from './postgres/session.ts';
 import type { Config } from './settings.ts';
 import { SmslogdError } from './errors.ts';
 import { loggableWord, STATUSES, STATUS_WORDS, statusOfWord, type Status } from './status.ts';
@@ -185,13 +186,13 @@ export function statusOfSource(
 
 /**
  * Common table expressions that fill in the missing gateway id of log rows from the source, and a missing status with it: `found` (locked in id order)
- * and `updated`. Existing gateway ids and locked rows stay as they are. `ids`: SQL of a uuid[].
+ * and `updated`, durably. Existing gateway ids and locked rows stay as they are. `ids`: SQL of a uuid[].
  * Lateral joins force one index lookup per id whatever the planner's statistics say: with another plan a few thousand ids took seconds.
  */
 export function gatewayIdSql(source: Source, ids: string): string {
   const gatewayId = columnSql(source, 's', 'gateway_id');
   const word = columnSql(source, 's', 'gateway_status');
-  return `
+  return `${DURABLE},
 asked as materialized (
   select s.* from unnest(${ids}) i (id) cross join lateral (
     select s.id, ${gatewayId} as gateway_id, ${statusSql(gatewayId, word)} as status, ${word} as word
@@ -204,7 +205,7 @@ found as materialized (
 updated as (
   update verification.sms_log l
      set gateway_id = f.gateway_id, gateway_status = coalesce(l.gateway_status, f.status), updated_at = now()
-    from found f where l.id = f.id
+    from found f cross join durable where l.id = f.id
   returning l.id, l.type, f.was, l.gateway_status, f.word)`;
 }
 

@@ -5,6 +5,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { loadConfig } from '../settings.ts';
 import { openDatabase, type Sql } from '../postgres/pools.ts';
+import { DURABLE } from '../postgres/session.ts';
 import { SmslogdError, toSmslogdError } from '../errors.ts';
 import { tlsMeaning } from '../gateway/certificates.ts';
 import { currentCredentials } from '../gateway/credentials.ts';
@@ -111,7 +112,8 @@ function understand(exchange: Exchange): Extract<Reply, { kind: 'status' }> {
 /** The row without what the gateway will say; returns its id. */
 async function logUnsent(sql: Sql, { digits, text, type }: Message): Promise<string> {
   const [row] = await sql<{ id: string }[]>`
-    insert into verification.sms_log (phone_number, type, body) values (${`+${digits}`}, ${type}, ${text}) returning id`;
+    with ${sql.unsafe(DURABLE)}
+    insert into verification.sms_log (phone_number, type, body) select ${`+${digits}`}::text, ${type}::text, ${text}::text from durable returning id`;
   return row?.id ?? '';
 }
 
@@ -126,12 +128,12 @@ async function complete(
     try {
       // one statement: an SMS that is final at once is in the queue no longer
       const [row] = await sql<{ status: Status }[]>`
-        with wrote as (
+        with ${sql.unsafe(DURABLE)}, wrote as (
           update verification.sms_log l
              set gateway_id = ${reply.id ?? null}, updated_at = now(),
                  gateway_status = case when o.open then ${reply.status} else l.gateway_status end,
                  status_changed_at = case when o.open then coalesce(${date}::timestamptz, now()) else l.status_changed_at end
-            from (select coalesce(smslogd.is_open(gateway_status), true) as open from verification.sms_log where id = ${id} for no key update) o
+            from (select coalesce(smslogd.is_open(gateway_status), true) as open from verification.sms_log where id = ${id} for no key update) o cross join durable
            where l.id = ${id}
           returning l.id, l.gateway_status as status
         ), dequeued as (

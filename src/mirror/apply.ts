@@ -13,6 +13,7 @@ import type { Direct } from '../postgres/direct.ts';
 import { formatLsn } from '../postgres/lsn.ts';
 import { UNIQUE_VIOLATION, writeAccepted } from '../postgres/refusal.ts';
 import { withRetry } from '../postgres/retry.ts';
+import { DURABLE } from '../postgres/session.ts';
 import type { Quarantine } from '../reconcile/quarantine.ts';
 import { nowMicros } from '../replication/frames.ts';
 import { readsBinary } from '../replication/pgoutput.ts';
@@ -168,7 +169,7 @@ function sinkStatement(config: Config, form: Form, conflict: string): string {
     form.binary ? `unnest($${parameter}::${type}[])` : `unnest($${parameter}::text[])::${type}`;
   // arrays are unnested in the select list: in FROM each of them would be stored once more
   return `
-with durable as materialized (select set_config('synchronous_commit', 'on', true)),
+with ${DURABLE},
 held as (
   update smslogd.checkpoint c
      set lsn = coalesce($3::text::pg_lsn, c.lsn), updated_at = now(),

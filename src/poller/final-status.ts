@@ -18,6 +18,7 @@ import type { PollResult, RejectReason } from '../metrics.ts';
 import { briefly } from '../postgres/briefly.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { arrayLiteral } from '../postgres/quoting.ts';
+import { DURABLE } from '../postgres/session.ts';
 import { columnSql, gatewayIdSql, type Source } from '../source.ts';
 import { OPEN_STATUSES, type SmsType, type Status } from '../status.ts';
 import { wordSql } from '../unknown-words.ts';
@@ -106,7 +107,7 @@ export function createFinalStatus(sql: Sql) {
       ? `exists (select from ${source.table} s where s.id = l.id and ${columnSql(source, 's', 'gateway_id')} is not null)`
       : 'false';
     const text = `
-      with ${CLOCK},
+      with ${CLOCK}, ${DURABLE},
       claimed as materialized (
         select * from unnest($1::uuid[], $2::int[]) as claimed (id, attempt)
       ), decided as materialized (
@@ -127,7 +128,7 @@ export function createFinalStatus(sql: Sql) {
          order by p.id for update of p skip locked
       ), updated as (
         update verification.sms_log l set gateway_status = 'Unaccepted', status_changed_at = ${NOW}, updated_at = ${NOW}
-          from locked h
+          from locked h cross join durable
          where l.id = h.id and h.writes and l.gateway_id is null
            and (l.gateway_status is null or l.gateway_status = any ($3::text[]))
         returning l.id, l.type, coalesce(h.was, 'none') as was, h.seconds, h.history
@@ -163,7 +164,7 @@ export function createFinalStatus(sql: Sql) {
   /** Makes SMS Terminated that are past `give_up_at`. */
   async function markTerminated(ids: readonly string[]): Promise<Change[]> {
     return await sql<Change[]>`
-      with ${clock},
+      with ${clock}, ${sql.unsafe(DURABLE)},
       decided as materialized (
         select p.id, l.gateway_status as was, ${sql.unsafe(latency(NOW))} as seconds, ${sql.unsafe(HISTORY)} as history,
                l.id is not null and coalesce(l.gateway_status = any (${OPEN}::text[]), true) as writes
@@ -178,7 +179,7 @@ export function createFinalStatus(sql: Sql) {
          order by p.id for update of p skip locked
       ), updated as (
         update verification.sms_log l set gateway_status = 'Terminated', status_changed_at = ${now}, updated_at = ${now}
-          from locked h where l.id = h.id and h.writes and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
+          from locked h cross join durable where l.id = h.id and h.writes and (l.gateway_status is null or l.gateway_status = any (${OPEN}::text[]))
         returning l.id, l.type, coalesce(h.was, 'none') as was, h.seconds, h.history
       ), dequeued as (
         delete from smslogd.sms_poll p using locked h where p.id = h.id
@@ -208,7 +209,7 @@ const COLUMNS = ['id', 'attempt', 'gatewayId', 'result', 'status', 'date', 'gapM
 
 /** One text, as for claims. */
 const COMPLETE = `
-  with ${CLOCK},
+  with ${CLOCK}, ${DURABLE},
   answered as materialized (
     select * from unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::float8[], $7::float8[], $8::bool[])
         as answered (id, attempt, gateway_id, result, status, date, gap, early)
@@ -239,7 +240,7 @@ const COMPLETE = `
      order by p.id for update of p skip locked
   ), updated as (
     update verification.sms_log l set gateway_status = h.status, status_changed_at = h.date, updated_at = ${NOW}
-      from locked h where l.ctid = h.log_ctid and h.writes
+      from locked h cross join durable where l.ctid = h.log_ctid and h.writes
     returning h.id, h.type, h.was, h.status, h.seconds, h.history
   ), dequeued as (
     delete from smslogd.sms_poll p using locked h where p.ctid = h.queue_ctid and h.leaves

@@ -28,6 +28,12 @@ export const SESSION: Readonly<Record<string, string>> = {
 };
 
 /**
+ * A common table expression. What a statement writes that reads from it is on disk once it is committed, whatever the session's synchronous_commit says: a
+ * status that somebody has seen must not be taken back by a crash.
+ */
+export const DURABLE = `durable as materialized (select set_config('synchronous_commit', 'on', true))`;
+
+/**
  * The server ends a session within two minutes whose client's machine has vanished; its own default is two hours. Of a pooler's sessions the pooler is the client. A
  * session whose last answer was on its way then ends when the system gives up sending it, on Linux after a quarter of an hour. `tcp_user_timeout` would end that one
  * too, but also a stream that rests while the log is locked: Linux counts the time of a closed window.

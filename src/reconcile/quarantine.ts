@@ -14,6 +14,7 @@ import { briefly } from '../postgres/briefly.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { arrayLiteral } from '../postgres/quoting.ts';
 import { DIVISION_BY_ZERO } from '../postgres/refusal.ts';
+import { DURABLE } from '../postgres/session.ts';
 import { LARGEST_VALUE } from '../source.ts';
 import { tellOfRow } from '../throttled-log.ts';
 
@@ -36,7 +37,7 @@ export function createQuarantine(sql: Sql, slot: string) {
   ): Promise<void> => {
     const fence = term === undefined ? null : String(term);
     const written = await sql`
-      with durable as materialized (select set_config('synchronous_commit', 'on', true)),
+      with ${sql.unsafe(DURABLE)},
       fence as (
         update smslogd.checkpoint c set updated_at = now() from durable
          where c.slot_name = ${slot} and c.term = ${fence}::text::int8 and c.removed_at is null

@@ -1,8 +1,7 @@
 /**
  * The SQL of a reconcile: it copies source rows that the log lacks, fills in gateway ids, and saves its position.
  *
- * - A chunk checks the term in the checkpoint's row but does not lock it: a lock would block the stream's writes until the chunk commits. That is safe,
- *   because a chunk writes only what the source has at that moment.
+ * - A chunk checks the term in the checkpoint's row without a lock, which would block the stream's writes: it writes only what the source has then.
  * - Existing log rows stay as they are, except that a missing gateway id is filled in, together with a missing status.
  * - Rows are written in id order, as everywhere, so that two statements cannot deadlock.
  */
@@ -13,6 +12,7 @@ import type { Sql } from '../postgres/pools.ts';
 import { arrayLiteral } from '../postgres/quoting.ts';
 import { faultOf, UNIQUE_VIOLATION, writeAccepted } from '../postgres/refusal.ts';
 import { withRetry } from '../postgres/retry.ts';
+import { DURABLE } from '../postgres/session.ts';
 import { allEndedBefore, currentTransaction, oldestTransaction } from '../postgres/transactions.ts';
 import type { Config } from '../settings.ts';
 import { bodySql, columnSql, gatewayIdSql, instantSql, largeSql, statusSql, type Source } from '../source.ts';
@@ -261,7 +261,7 @@ function chunkStatement(
   const instant = instantSql('s.inserted_at', config.SOURCE_TIMEZONE);
   const fill = onConflict === 'fill gateway id';
   return `
-with durable as materialized (select set_config('synchronous_commit', 'on', true)),
+with ${DURABLE},
 fence as materialized (
   select greatest(${retainedSince}, coalesce(c.horizon, '-infinity')) as since
     from (select) one left join smslogd.checkpoint c on c.slot_name = $2::text

@@ -5,14 +5,17 @@
 import { randomUUID } from 'node:crypto';
 import { pino } from 'pino';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { command as send } from '../../src/commands/send.ts';
 import { openDatabase, type Sql } from '../../src/postgres/pools.ts';
 import { createRow } from '../../src/leader/row.ts';
 import { openConnections } from '../../src/postgres/connections.ts';
 import type { Cluster } from '../../src/demo/cluster.ts';
 import { createStore } from '../../src/mirror/store.ts';
+import { createPollerStore } from '../../src/poller/store.ts';
 import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { batchOf, startMirror, nextTerm } from '../support/mirror.ts';
+import { reply, startGateway } from '../support/gateway.ts';
 import { createServer } from '../support/postgres.ts';
 import { insertVerification } from '../support/verifications.ts';
 
@@ -56,6 +59,57 @@ test('a batch with its checkpoint, a chunk of a reconcile and a row kept aside a
   await hurried();
   expect((await store.write(batchOf(randomUUID()), term)).refused).toHaveLength(1);
   expect(await onDisk()).toBe(true);
+});
+
+test('an answer, a verdict with and without one, and a gateway id of the source are on disk when they are written', async () => {
+  const store = createPollerStore(sql, 20_000);
+  const source = await describeSource(sql, db.config());
+  await db.sql`delete from verification.sms_log`;
+  await db.sql`alter table verification.sms_log drop constraint if exists one_alone`;
+  const ids = ['answered', 'overdue', 'without', 'late'].map(() => randomUUID());
+  const [answered, overdue, without, late] = ids as [string, string, string, string];
+  await db.sql`insert into verification.sms_log (id, phone_number, type, body, gateway_id, gateway_status, inserted_at)
+               select id, '+380000000001', 'verification', 'text', case when n < 3 then n::text end, case when n < 3 then 'Accepted' end, now()
+                 from unnest(${`{${ids.join()}}`}::text::uuid[]) with ordinality i (id, n)`;
+  await insertVerification(db.sql, { id: late, gateway_id: '4', gateway_status: 'Delivered' });
+  await db.sql`update smslogd.sms_poll set due_at = now(), deadline_at = now(), give_up_at = case when id = ${overdue} then now() else give_up_at end`;
+  const { rows } = await store.claim({ total: 10, old: 0, past: 0 }, [null, null, null]);
+  const claimed = (id: string) => rows.find((row) => row.id === id)!;
+  const { attempt, gatewayId } = claimed(answered);
+  const answer = {
+    id: answered,
+    attempt,
+    gatewayId: gatewayId!,
+    result: 'ok',
+    status: 'Delivered',
+    date: null,
+    gapMs: 0,
+  } as const;
+  for (const write of [
+    async () => (await store.completeClaims([answer])).changes,
+    () => store.markTerminated([overdue]),
+    () => store.markUnaccepted([claimed(without)], source),
+    () => store.fillFromSource(source, [late]),
+  ]) {
+    await hurried();
+    expect(await write()).toHaveLength(1);
+    expect(await onDisk()).toBe(true);
+  }
+});
+
+test('an SMS is on disk before the gateway has it, and its gateway id once it is told', async () => {
+  let before: boolean | undefined;
+  const gateway = await startGateway(async () => {
+    before = await onDisk();
+    await hurried();
+    return reply('7654321', 'Accepted');
+  });
+  await hurried();
+  const given = { to: '+380000000001', text: 'text', type: undefined };
+  const env = db.env({ IP2SMS_URL: gateway.url });
+  expect(await send.run(given, { env, print: () => {}, stdoutIsTerminal: false })).toBe(0);
+  expect([before, await onDisk()]).toEqual([true, true]);
+  await gateway.close();
 });
 
 test('a term of the lease is on disk when it is taken or raised', async () => {
