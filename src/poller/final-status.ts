@@ -11,6 +11,7 @@
  *
  * - A completion counts only while `attempt` and the gateway id are the claimed ones, and writes a status only over one that is not final and differs. A row
  *   leaves the queue in the statement that makes it final, or when its log row is gone or final.
+ * - What is written to the log is on disk when it is told, whatever synchronous_commit the database has (DURABLE); only claims commit asynchronously.
  * - Log rows are locked before queue rows, and both by id, as the log's triggers do. No statement waits for a locked row: it is skipped and tried again, so
  *   that it does not block the others. The lock is NO KEY UPDATE: a foreign key of others that refers to the log neither waits for it nor is waited for.
  */
