@@ -57,7 +57,8 @@ test.each([
     await until('the row in the log', async () => (await logged()) === row);
     expect(await probe(url)).toBe(200);
   }
-  expect(open()).toBeGreaterThan(0);
+  // those that are answered at once are few at any moment, or none
+  await until('the flood, which goes on', () => open() > 0);
   expect(readdirSync(`/proc/${daemon.child.pid}/fd`).length).toBeLessThan(700);
   expect(daemon.peakMemory()).toBeLessThan(256 * 1024 * 1024);
 });
