@@ -35,6 +35,7 @@ async function dispatch(words: readonly string[], io: Terminal): Promise<number>
     io.complain(flow(await programHelp(), io.size?.().columns ?? Infinity));
     return 2;
   }
+  if (name === 'help' && rest.length > 0) return await dispatch([...rest, '--help'], io);
   if (HELP.includes(name)) return say(io, await programHelp());
   if (VERSIONS.includes(name)) return say(io, VERSION);
   const load = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;

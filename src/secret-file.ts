@@ -3,12 +3,15 @@ import { accessSync, constants, readFileSync, statSync } from 'node:fs';
 
 /**
  * The value in a file: text in UTF-8, without a byte order mark and without the line breaks at its end. Of a secret, blanks at the end are no
- * part either: editors and shells leave them, and nobody sees them. Throws where the file cannot be read; the error holds nothing of its content.
+ * part either: editors and shells leave them, and nobody sees them. Throws where the file cannot be read or holds no value: who names a file does not mean
+ * the default. The error holds nothing of its content.
  */
 export function readValueFile(path: string, { secret }: { secret: boolean }): string {
   // the decoder takes the byte order mark away
   const text = new TextDecoder('utf-8', { fatal: true }).decode(readFileSync(path));
-  return text.replace(secret ? /[ \t\r\n]+$/ : /[\r\n]+$/, '');
+  const value = text.replace(secret ? /[ \t\r\n]+$/ : /[\r\n]+$/, '');
+  if (value === '') throw Object.assign(new Error('empty'), { code: 'EMPTY' });
+  return value;
 }
 
 /** Why a file that a setting names cannot be read, in words; undefined: it can. */
@@ -28,6 +31,7 @@ const REASONS: Readonly<Record<string, string>> = {
   EPERM: 'permission denied',
   EISDIR: 'it is a directory',
   ENAMETOOLONG: 'the name is too long',
+  EMPTY: 'it is empty',
   ERR_ENCODING_INVALID_ENCODED_DATA: 'it is not UTF-8 text',
 };
 

@@ -24,6 +24,8 @@ const minutes = number(
   z.number('a number of minutes').positive('more than 0').max(525_600, 'at most a year'),
 );
 const webAddress = z.url({ protocol: /^https?$/, error: 'an http:// or https:// address' });
+/** Basic authentication takes the first colon for the end of the name (RFC 7617, section 2). */
+const login = text.regex(/^[^:]*$/, 'a name without a colon');
 const file = text.refine((path) => whyUnreadable(path) === undefined, {
   error: ({ input }) => `a file that can be read; ${shownPath(String(input))}: ${whyUnreadable(String(input))}`,
 });
@@ -101,7 +103,7 @@ const SETTINGS = {
     type: webAddress,
     about: 'address for status requests; default `IP2SMS_URL` with `/ip2sms-request/` for `/ip2sms/`',
   },
-  IP2SMS_LOGIN: { type: text, secret: true, about: 'Basic authentication (required likewise)' },
+  IP2SMS_LOGIN: { type: login, secret: true, about: 'Basic authentication (required likewise)' },
   IP2SMS_PASSWORD: { type: text, secret: true, about: 'Basic authentication (required likewise)' },
   IP2SMS_CA_FILE: {
     type: file,
@@ -176,7 +178,7 @@ export interface Read {
   readonly wrong: ReadonlyMap<string, string>;
 }
 
-/** Reads the settings from `env` (`NAME`, or `NAME_FILE` with the path of a file that holds the value, see secret-file.ts). An empty value counts as unset. */
+/** Reads the settings from `env` (`NAME`, or `NAME_FILE` with the path of a file that holds the value, see secret-file.ts). An empty variable counts as unset. */
 export function readSettings(env: NodeJS.ProcessEnv, needs: readonly Need[] = []): Read {
   const values: Record<string, unknown> = {};
   const wrong = new Map<string, string>();

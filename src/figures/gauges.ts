@@ -100,7 +100,7 @@ export function createFigures({
       return facts;
     },
     get ageSeconds() {
-      return (performance.now() - readAt) / 1000;
+      return Math.round(performance.now() - readAt) / 1000;
     },
     hours: async () => {
       await refreshHours();

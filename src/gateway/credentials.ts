@@ -19,7 +19,7 @@ export function currentCredentials(
     const known = config[name] ?? '';
     if (path === undefined || path === '') return known;
     try {
-      return readValueFile(path, { secret: true }) || known;
+      return readValueFile(path, { secret: true });
     } catch {
       return known;
     }

@@ -144,7 +144,7 @@ export async function gatherFacts(deps: FactsDeps): Promise<StatusFacts> {
       concurrency_limit: await valueOf(metrics.pollLimit),
       in_flight: await valueOf(metrics.pollInFlight),
       last_success_at: lastSuccess === 0 ? null : isoTime(lastSuccess),
-      last_success_age: lastSuccess === 0 ? null : Math.max(0, Date.now() / 1000 - lastSuccess),
+      last_success_age: lastSuccess === 0 ? null : Math.max(0, Date.now() - Math.round(1000 * lastSuccess)) / 1000,
       requests: recent.requests,
       trouble:
         GATEWAY_TROUBLES.find((code) => troubles.some((row) => row.labels.code === code && row.value === 1)) ?? null,

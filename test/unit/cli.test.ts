@@ -51,6 +51,14 @@ test('what a command does not take leads to the help of that command', async () 
   );
 });
 
+test('help with a command is the help of that command', async () => {
+  const { out } = await run(['doctor', '--help']);
+  expect(await run(['help', 'doctor'])).toEqual({ code: 0, out, err: '' });
+  expect(await run(['help', 'help'])).toEqual(await run(['help']));
+  expect(await run(['help', 'doctr'])).toMatchObject({ code: 2, err: expect.stringContaining('did you mean doctor?') });
+  expect(await run(['help', 'doctor', 'run'])).toMatchObject({ code: 2, out: '' });
+});
+
 test('roles prints the SQL that creates them', async () => {
   expect(await run(['roles'])).toEqual({ code: 0, out: readFileSync('sql/roles.sql', 'utf8').trimEnd(), err: '' });
 });

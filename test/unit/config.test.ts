@@ -63,6 +63,7 @@ test.for([
   // PostgreSQL would read it as three hours west
   ['SOURCE_TIMEZONE', '+03:00'],
   ['IP2SMS_URL', 'ftp://secret'],
+  ['IP2SMS_LOGIN', 'sec:secret'],
   ['IP2SMS_MAX_CONCURRENCY', '0.5secret'],
   ['IP2SMS_TIMEOUT_MS', '1.5'],
   ['SMS_STATUSES_EXPIRATION', '0'],
@@ -113,6 +114,11 @@ test('a text in a file keeps its blanks, an unreadable file is named with the re
     expect(problemsOf({ IP2SMS_CERT_FILE_FILE: folder, IP2SMS_KEY_FILE: path })).not.toContain('is required with');
     expect(problemsOf({ IP2SMS_CA_FILE: folder })).toContain(
       `IP2SMS_CA_FILE: must be a file that can be read; ${folder}: it is a directory`,
+    );
+    // not the default, as if nothing had been named: what replaces a file may empty it first
+    writeFileSync(path, '\n');
+    expect(problemsOf({ DATABASE_URL: 'postgres://db/name', DATABASE_REPLICATION_URL_FILE: path })).toBe(
+      `wrong settings:\n  DATABASE_REPLICATION_URL_FILE: ${path} cannot be read: it is empty`,
     );
     // the secret itself, in the wrong variable
     expect(problemsOf({ IP2SMS_PASSWORD_FILE: 'pa$$word' })).toContain(
