@@ -309,6 +309,17 @@ test('an older daemon copies and completes nothing behind its successor, and kee
   await sql.end();
 });
 
+test("only a verification's row says that a mirror has written into the log", async () => {
+  const store = createStore(db.daemon, db.config());
+  const log = async (type: string) =>
+    await db.sql`insert into verification.sms_log (id, phone_number, type) values (${randomUUID()}, '+380000000001', ${type})`;
+  expect(await store.hasMirroredRows()).toBe(false);
+  await log('medication_request');
+  expect(await store.hasMirroredRows()).toBe(false);
+  await log('verification');
+  expect(await store.hasMirroredRows()).toBe(true);
+});
+
 test('stream and reconcile write in id order, so that two statements never wait for each other in a circle', async () => {
   const sql = openDatabase(db.config(), { max: 1, name: 'test' });
   const store = createStore(sql, db.config());
