@@ -40,7 +40,10 @@ function control(found: number[] = [], pooled = () => false) {
       },
     };
   };
-  const fail = (error: Error) => sole.around!(() => Promise.reject(error));
+  const fail = (error: Error) =>
+    sole.around!(async () => {
+      throw error;
+    });
   return { asked, open, fail };
 }
 
