@@ -110,7 +110,7 @@ export function createMetrics(version: string) {
     ),
     final: counter(
       'sms_final_total',
-      'Final statuses written by this process, without SMS that entered the log past their life (process)',
+      'Final statuses that this process learned or decided, without SMS that entered the log past their life or final (process)',
       ['type', 'status'],
     ),
     delivery: histogram(

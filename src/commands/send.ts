@@ -12,7 +12,7 @@ import { currentCredentials } from '../gateway/credentials.ts';
 import { createGateway, type Exchange } from '../gateway/client.ts';
 import { parseReply, type Reply } from '../gateway/reply.ts';
 import { requireSchema } from '../schema/migrate.ts';
-import { SMS_TYPES, type SmsType, type Status } from '../status.ts';
+import { isFinal, SMS_TYPES, type SmsType, type Status } from '../status.ts';
 import type { Command, Flags } from './command.ts';
 
 /** With its country code: nine digits are a number without one. */
@@ -26,7 +26,7 @@ export const command: Command = {
   summary: 'sends one SMS through IP2SMS and logs it',
   details:
     'For operators who test the channel. Prints the id of the new row in verification.sms_log and its status; the daemon polls for later ones.\n' +
-    'A refused SMS is logged as Rejected, and the exit code is 1.',
+    'A refused SMS is logged as Rejected, and the exit code is 1, as for every SMS that is known not to arrive.',
   flags: {
     to: { type: 'string', value: '+380XXXXXXXXX', about: 'the phone number' },
     text: { type: 'string', value: 'TEXT', about: 'the text' },
@@ -40,6 +40,7 @@ export const command: Command = {
     try {
       await requireSchema(sql);
       const id = await logUnsent(sql, message);
+      print(`id      ${id}`);
       const exchange = await gateway.sendSms({ to: message.digits, text: message.text });
       let reply;
       try {
@@ -50,12 +51,13 @@ export const command: Command = {
         if (refused || toSmslogdError(error).code === 'gateway_unauthorized') await complete(sql, id, NOT_SENT);
         throw error;
       }
-      const status = await complete(sql, id, reply);
-      print(`id      ${id}`);
+      const status = await complete(sql, id, reply).catch((error: unknown) => {
+        throw unlogged(reply.status, error);
+      });
       print(`status  ${status}`);
       if (reply.status === 'Rejected')
         throw new SmslogdError('sms_rejected', `the gateway rejected the SMS: ${reply.reason ?? 'other'}`);
-      return 0;
+      return isFinal(reply.status) && reply.status !== 'Delivered' ? 1 : 0;
     } catch (error) {
       throw toSmslogdError(error);
     } finally {
@@ -64,6 +66,15 @@ export const command: Command = {
     }
   },
 };
+
+/** What the gateway said is in no row: whoever sees this alone must know that the SMS is on its way. */
+function unlogged(said: Status, error: unknown): SmslogdError {
+  const { code, message } = toSmslogdError(error);
+  return new SmslogdError(code, `the gateway answered ${said}, which could not be logged: ${message}`, {
+    hint: 'Do not send the SMS again: it may arrive, though its row will be Unaccepted for want of a gateway id.',
+    cause: error,
+  });
+}
 
 const NOT_SENT = { id: undefined, status: 'Unaccepted', date: undefined } as const;
 

@@ -74,6 +74,29 @@ test('a refused SMS is logged as Rejected, and the reason is of the closed list'
   expect(await latest()).toMatchObject({ gateway_id: null, gateway_status: 'Rejected', type: 'text', queued: false });
 });
 
+test.each([
+  ['Delivered', 0],
+  ['Undeliverable', 1],
+  ['Unaccepted', 1],
+])('the exit code for an SMS that is %s at once is %d', async (status, expected) => {
+  const { code, output } = await withGateway(() => reply('7654320', status), send);
+  expect(code).toBe(expected);
+  expect(output).toContain(`status  ${status}`);
+});
+
+test('an answer that the database does not take is told of, with the row and that the SMS is sent', async () => {
+  await db.sql`create function full_disk() returns trigger language plpgsql as $$ begin raise sqlstate '53100'; end $$`;
+  await db.sql`create trigger full_disk before update on verification.sms_log execute function full_disk()`;
+  const { code, output } = await withGateway(() => reply('7654323', 'Accepted'), send);
+  await db.sql`drop function full_disk cascade`;
+  expect(code).toMatchObject({
+    code: 'disk_full',
+    message: expect.stringMatching(/^the gateway answered Accepted, which could not be logged: /),
+    hint: expect.stringContaining('Do not send the SMS again'),
+  });
+  expect(output).toBe(`id      ${String((await latest())?.['id'])}`);
+});
+
 test('an SMS whose fate is not learned stays in the log, without a status', async () => {
   const faults: [Script, string][] = [
     [() => 'reset', 'gateway_unreachable'],
