@@ -20,7 +20,8 @@ comment on view verification.sms_stuck is 'SMS that are open for more than 5 min
 
 create or replace view verification.sms_last_seen as
 select t.type, max(s.newest) as last_inserted_at, max(s.last_changed_at) filter (where s.status = 'Delivered') as last_delivered_at,
-       max(s.last_answered_at) as last_answered_at
+       -- smslogd's own verdicts are no answers
+       max(s.last_answered_at) filter (where s.status not in ('Unaccepted', 'Terminated')) as last_answered_at
   from unnest(smslogd.types()) with ordinality as t (type, place)
   left join (select type, status, newest, last_changed_at, last_answered_at from smslogd.last_stored
              union all

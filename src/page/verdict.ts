@@ -171,7 +171,7 @@ const TROUBLES: Readonly<Record<GatewayTrouble, readonly [cause: string, runbook
   gateway_busy: ['the gateway asks for a pause', 'gateway_busy'],
 };
 
-function gateway({ loops, gateway, poll_due: due, seen_from }: Known): Finding[] {
+function gateway({ loops, gateway, poll_due: due, open, seen_from }: Known): Finding[] {
   if (!loops.includes('poller')) return [];
   const { trouble, last_success_age: silence } = gateway;
   const since =
@@ -190,7 +190,11 @@ function gateway({ loops, gateway, poll_due: due, seen_from }: Known): Finding[]
   }
   const { ok, unchanged, ...unanswered } = gateway.requests;
   const inVain = ok + unchanged === 0 && Object.values(unanswered).reduce((total, each) => total + each, 0) >= ENOUGH;
-  if (silence === null ? inVain : (due ?? 0) > 0 && silence > SILENCE_SECONDS) {
+  // where no daemon polls, nothing was asked in vain either
+  const waited =
+    silence ??
+    (seen_from === 'database' && ok + unchanged === 0 ? Math.max(...open.map((row) => row.oldest_age ?? 0)) : 0);
+  if ((silence === null && inVain) || ((due ?? 0) > 0 && waited > SILENCE_SECONDS)) {
     const cause = `No answer of the gateway ${since}`;
     return finding('unknown', `SMS wait to be asked for, and no answer came ${since}.`, 'SmslogdPollStale', cause);
   }

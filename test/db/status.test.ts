@@ -91,6 +91,10 @@ test('what the queue tells of the gateway is the cause where no news comes', asy
   expect(out).toContain('? The gateway refuses the login: channel status unknown.\n');
   expect(out).toContain('9 unauthorized');
   expect(code).toBe(1);
+  // what the daemon decides by itself is no answer
+  await db.sql`insert into verification.sms_log (phone_number, type, gateway_status, status_changed_at, inserted_at)
+               values ('+380000000003', 'text', 'Unaccepted', now(), now() - interval '35 minutes'), ('+380000000003', 'text', 'Terminated', now(), now() - interval '40 minutes')`;
+  expect((await status()).out).toContain('? The gateway refuses the login: channel status unknown.\n');
 });
 
 test('a database that refuses the login is the verdict, with what to do, also as JSON', async () => {

@@ -253,6 +253,21 @@ test('whether the daemon reaches a database that cannot be reached from here is 
   ]);
 });
 
+test('from the database alone, SMS that nobody asks for are told of, unless an answer came', () => {
+  const known: Known = {
+    ...WELL,
+    seen_from: 'database',
+    recent: [],
+    poll_due: 5,
+    gateway: { ...WELL.gateway, last_success_age: null, requests: { ...WELL.gateway.requests, ok: 0, unchanged: 0 } },
+    open: [{ type: 'text', status: 'Accepted', sms: 5, oldest_age: 601 }],
+  };
+  const said = (more: Partial<Known>) => judge({ ...known, ...more }).findings.map(({ sentence }) => sentence);
+  expect(said({})).toEqual(['SMS wait to be asked for, and no answer came so far.']);
+  expect(said({ open: [{ ...known.open[0]!, oldest_age: 599 }] })).toEqual([]);
+  expect(said({ gateway: { ...known.gateway, requests: { ...known.gateway.requests, unchanged: 1 } } })).toEqual([]);
+});
+
 test('says what it rests on', () => {
   expect(judge(WELL).because).toBe('95.0 % of the 100 SMS sent 2 to 12 minutes ago arrived within 2 minutes.');
   expect(judge(WELL).sentence).toBe('The SMS channel is well.');
