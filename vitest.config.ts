@@ -14,6 +14,9 @@ const SHARED = { isolate: false };
 if (process.env['TMPDIR'] === undefined && platform() === 'linux' && roomInMemory('/dev/shm'))
   process.env['TMPDIR'] = '/dev/shm';
 
+// The gateways of tests are on this machine, which a shell's proxy does not reach.
+for (const name of ['http_proxy', 'HTTP_PROXY', 'https_proxy', 'HTTPS_PROXY']) delete process.env[name];
+
 function roomInMemory(path: string): boolean {
   const mount = readFileSync('/proc/mounts', 'utf8')
     .split('\n')

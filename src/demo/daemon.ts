@@ -2,6 +2,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync, readFileSync } from 'node:fs';
+import { PROXY_NAMES } from '../gateway/http.ts';
 import { settingNames } from '../settings.ts';
 
 /** It must exit within 10 s after SIGTERM. */
@@ -65,9 +66,9 @@ export function createDaemon({ env, logFile, onLost }: DaemonOptions): Daemon {
   };
 }
 
-/** The daemon's settings alone, without those of the shell that started the demo. */
+/** The daemon's settings alone, without those of the shell that started the demo, nor its proxy, which cannot reach the demo's gateway. */
 export function daemonEnv(shell: NodeJS.ProcessEnv, settings: Readonly<Record<string, string>>): NodeJS.ProcessEnv {
-  const own = new Set<string>(settingNames().flatMap((name) => [name, `${name}_FILE`]));
+  const own = new Set<string>([...settingNames().flatMap((name) => [name, `${name}_FILE`]), ...PROXY_NAMES]);
   return { ...Object.fromEntries(Object.entries(shell).filter(([name]) => !own.has(name))), ...settings };
 }
 

@@ -78,11 +78,13 @@ export function createPoster(
   };
 }
 
-/** The names that curl and most programs use, by the scheme of the address, as they are looked up. */
+/** The names that most programs use, by the scheme of the address, as they are looked up. */
 const PROXIES: Readonly<Record<string, readonly string[]>> = {
   'https:': ['https_proxy', 'HTTPS_PROXY'],
   'http:': ['http_proxy', 'HTTP_PROXY'],
 };
+
+export const PROXY_NAMES: readonly string[] = Object.values(PROXIES).flat();
 
 /** The agent for the proxy in the variable `name`; as for curl, one without a scheme speaks HTTP. */
 function throughProxy<T>(name: string, agent: (uri: { httpProxy: string; httpsProxy: string }) => T): T {

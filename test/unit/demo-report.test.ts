@@ -153,9 +153,10 @@ test('the daemon’s problems are its warnings and errors, and whatever is no JS
   expect(problemsIn(lines)).toEqual(['warn slot_busy: in use', 'TypeError: x is not a function', 'error no code']);
 });
 
-test('the daemon gets the demo’s settings and none of the shell’s', () => {
+test('the daemon gets the demo’s settings and none of the shell’s, nor its proxy: the gateway is on this machine', () => {
+  const proxies = { HTTP_PROXY: 'http://proxy.example', https_proxy: 'http://proxy.example' };
   const env = daemonEnv(
-    { PATH: '/bin', SMS_BODY: 'masked', IP2SMS_PASSWORD_FILE: '/x', LOG_LEVEL: 'silent' },
+    { PATH: '/bin', SMS_BODY: 'masked', IP2SMS_PASSWORD_FILE: '/x', LOG_LEVEL: 'silent', ...proxies },
     { HTTP_PORT: '1' },
   );
   expect(env).toEqual({ PATH: '/bin', HTTP_PORT: '1' });
