@@ -1,7 +1,7 @@
 import * as z from 'zod';
 import { ReplyFault, type Found } from './reply-fault.ts';
 
-const id = z.union([z.string().max(64), z.int().nonnegative().transform(String)]);
+const id = z.union([z.string().trim().max(64), z.int().nonnegative().transform(String)]);
 /** An optional text: an invalid one counts as empty, so that it does not invalidate the status. */
 const optional = (length: number) => z.string().max(length).catch('').nullish();
 const shape = z.object({
@@ -35,7 +35,7 @@ export function readJson(text: string): Found {
   const parsed = shape.safeParse(value);
   if (!parsed.success) throw new ReplyFault('json');
   const { state, date } = parsed.data;
-  return { id: parsed.data.id ?? undefined, word: state.value, date: date ?? '', error: state.error ?? undefined };
+  return { id: parsed.data.id || undefined, word: state.value, date: date ?? '', error: state.error ?? undefined };
 }
 
 /**

@@ -105,9 +105,11 @@ describe('every form of a status', () => {
     for (const unknown of ['something new', 'no uniq_key dupe'])
       expect(reason(unknown)).toMatchObject({ reason: 'other' });
     expect(read(`<status id='${ID}' date=''><state>Rejected</state></status>`)).toMatchObject({ reason: 'other' });
-    expect(read(`{"state":{"value":"Rejected","error":"Prepaid bill error"},"date":""}`)).toMatchObject({
-      reason: 'prepaid_bill',
-    });
+    for (const none of ['', ',"id":""', ',"id":" "', ',"id":null'])
+      expect(read(`{"state":{"value":"Rejected","error":"Prepaid bill error"},"date":""${none}}`)).toMatchObject({
+        id: undefined,
+        reason: 'prepaid_bill',
+      });
   });
 
   test.each([
