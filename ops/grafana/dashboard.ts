@@ -18,6 +18,8 @@ interface Panel {
   /** red below the first, orange below the second */
   readonly bounds?: readonly [number, number];
   readonly max?: number;
+  /** its values may be below zero */
+  readonly signed?: true;
 }
 
 type Row = readonly [string, readonly Panel[]];
@@ -305,13 +307,14 @@ const ROWS: readonly Row[] = [
         about:
           "Unknown status words, broken dates, negative latencies, a second; the offset of the gateway's clock in seconds.",
         kind: 'timeseries',
+        signed: true,
         width: 12,
         unit: 'short',
         queries: [
           ['sum(rate(smslogd_poll_unknown_status_words_total[$__rate_interval]))', 'unknown words'],
           ['sum(rate(smslogd_poll_bad_dates_total[$__rate_interval]))', 'bad dates'],
           ['sum(rate(smslogd_sms_negative_latency_total[$__rate_interval]))', 'negative latencies'],
-          ['avg(smslogd_gateway_clock_offset_seconds)', 'clock offset'],
+          ['smslogd_gateway_clock_offset_seconds', 'clock offset {{instance}}'],
         ],
       },
       {
@@ -326,7 +329,11 @@ const ROWS: readonly Row[] = [
   ],
 ];
 
-function panelOf({ title, about, kind, unit, queries, stacked, bounds, max }: Panel, id: number, gridPos: object) {
+function panelOf(
+  { title, about, kind, unit, queries, stacked, bounds, max, signed }: Panel,
+  id: number,
+  gridPos: object,
+) {
   const steps =
     bounds === undefined
       ? [{ color: 'blue', value: null }]
@@ -345,7 +352,7 @@ function panelOf({ title, about, kind, unit, queries, stacked, bounds, max }: Pa
     fieldConfig: {
       defaults: {
         unit,
-        ...(unit === 'percentunit' || max !== undefined || kind !== 'stat' ? { min: 0 } : {}),
+        ...(signed !== true && (unit === 'percentunit' || max !== undefined || kind !== 'stat') ? { min: 0 } : {}),
         ...(max === undefined ? {} : { max }),
         thresholds: { mode: 'absolute', steps },
         color: { mode: kind === 'timeseries' ? 'palette-classic' : 'thresholds' },
