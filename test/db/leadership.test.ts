@@ -109,6 +109,8 @@ test('one that gives it back is replaced at once, and one that mirrors does not 
   expect([...(await db.sql`select holder from smslogd.leader`)]).toEqual([{ holder: 'mirrors' }]);
   mirrors.die();
   await mirrors.leadership.release();
+  // and not when its lease is over
+  expect((await db.sql`select holder from smslogd.leader`)[0]?.['holder']).not.toBe('mirrors');
   await leads(polls.leadership);
   expect(polls.leadership.term).toBe(3n);
 });
@@ -239,7 +241,7 @@ const passesOn = async (from: { leadership: Leadership }, to: { leadership: Lead
 };
 
 test('one that could not do its work takes the lease of one that died at once', async () => {
-  const [first, second] = [seek('first'), seek('second')];
+  const [first, second] = [seek('first', true, connections, silentLog, 3_600_000), seek('second')];
   await passesOn(first, second);
   second.die();
   await second.leadership.release();

@@ -153,7 +153,8 @@ test.each([
   });
   gateway.script = ({ id }) => reply(id, 'Delivered');
   await again();
-  await until('it to be answered', async () => (await queueSize(db)) === 199);
+  // by itself after a minute
+  await until('it to be answered', async () => (await queueSize(db)) === 199, 30);
 });
 
 /** The troubles that the metrics tell now. */

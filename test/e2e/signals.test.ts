@@ -39,7 +39,7 @@ test('SIGHUP lets a gateway that is left alone be tried at once; a file that can
   const address = join(folder, 'address');
   writeFileSync(address, db.url);
   await db.sql`insert into verification.sms_log (phone_number, type, gateway_id, inserted_at)
-               select '+380000000001', 'text', 'g' || i, now() - interval '1 minute' from generate_series(1, 5) i`;
+               values ('+380000000001', 'text', 'g1', now() - interval '1 minute')`;
   const { DATABASE_URL: _, ...env } = db.env({
     LOOPS: 'poller',
     DATABASE_URL_FILE: address,
@@ -47,10 +47,9 @@ test('SIGHUP lets a gateway that is left alone be tried at once; a file that can
   });
   daemon = startDaemon(env);
   await daemon.line('the breaker opens', (line) => line.includes('"gateway_unauthorized"'));
-  const asked = logins.length;
   // it would be left alone for a minute
   daemon.kill('SIGHUP');
-  await until('another request', () => logins.length > asked);
+  await until('another request', () => logins.length > 1, 30);
   await daemon.line('it says so', (line) => line.includes('read again'));
 
   rmSync(address);
