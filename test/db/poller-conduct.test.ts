@@ -23,6 +23,8 @@ beforeEach(async () => {
                select '+380000000001', 'text', (7000000 + i)::text, 'Accepted', now() - interval '3 seconds' from generate_series(1, 200) i`;
 });
 afterEach(async () => {
+  vi.restoreAllMocks();
+  vi.unstubAllEnvs();
   await running.stop();
   await gateway.close();
   await db.drop();
@@ -191,7 +193,6 @@ test('a password that is corrected is tried at once, also where a symbolic link 
     expect(gateway.asked.filter(({ authorization }) => authorization !== right)).toHaveLength(asked + 1);
     expect(await troubles()).toEqual([]);
   } finally {
-    vi.unstubAllEnvs();
     rmSync(directory, { recursive: true });
   }
 });
@@ -231,6 +232,5 @@ test('of a claim that took half of its lease nothing is asked for: its SMS are g
     late = 6_000;
   });
   await allAnswered();
-  vi.restoreAllMocks();
   expect(attempts.filter((attempt) => attempt === 2)).toHaveLength(8);
 });

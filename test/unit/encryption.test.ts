@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { rootCertificates, type PeerCertificate } from 'node:tls';
-import { expect, onTestFinished, test, vi } from 'vitest';
+import { afterAll, expect, onTestFinished, test, vi } from 'vitest';
 import { loadConfig } from '../../src/settings.ts';
 import { encryptionCheck } from '../../src/doctor/encryption.ts';
 import { addressOf } from '../../src/postgres/address.ts';
@@ -11,6 +11,7 @@ import { tlsOptions } from '../../src/postgres/tls.ts';
 const check = (env: Record<string, string>) => encryptionCheck.run({ env, config: loadConfig(env) });
 
 vi.stubEnv('HOME', '/nowhere');
+afterAll(() => void vi.unstubAllEnvs());
 
 test.for([
   ['postgres://u@db.example/d', 'FAIL'],

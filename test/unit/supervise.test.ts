@@ -1,12 +1,14 @@
 import { readFileSync } from 'node:fs';
 import { pino } from 'pino';
-import { expect, test, vi } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 import { SmslogdError, toSmslogdError, type ErrorCode } from '../../src/errors.ts';
 import { silentLog } from '../../src/log.ts';
 import { MIRRORED_COLUMNS } from '../../src/source.ts';
 import { backoff, pauseAfter, supervise } from '../../src/supervise.ts';
 
 const options = { name: 'test', log: silentLog };
+
+afterEach(() => void vi.restoreAllMocks());
 
 test('a loop that fails is begun again until it works, after the wait of its backoff', async () => {
   const stop = new AbortController();
@@ -45,7 +47,6 @@ async function logged(turn: (turns: number, works: () => void, stop: () => void)
   // no wait
   vi.spyOn(Math, 'random').mockReturnValue(-1);
   await supervise({ name: 'test', log }, loop, stop.signal);
-  vi.restoreAllMocks();
   return codes;
 }
 
