@@ -83,6 +83,7 @@ test(
     // the oldest ones the daemon may have given up itself
     const fresh = performance.now() - TIMEOUT_MS / 2;
     for (const login of victims) for (const [id, at] of under.get(login)!) if (at > fresh) leased.add(id);
+    expect(leased.size).toBeGreaterThan(0);
     for (const daemon of daemons.slice(1)) daemon.kill('SIGKILL');
     await Promise.all(daemons.slice(1).map((daemon) => daemon.exited));
     held = undefined;
