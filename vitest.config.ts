@@ -68,6 +68,7 @@ export default defineConfig({
           name: 'unit',
           include: ['test/unit/**/*.test.ts'],
           testTimeout: PATIENCE,
+          hookTimeout: PATIENCE,
           maxWorkers: FILES,
         },
       },

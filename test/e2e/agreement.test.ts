@@ -211,7 +211,7 @@ async function expectAgreement(url: string, tracks: boolean): Promise<void> {
   expect([...(await counters())]).toEqual([...(await countedHours())]);
   // a scrape shows what was read within the last seconds
   const shown = async () => rounded(await scraped(url, names));
-  await until('the scrape to be fresh', async () => JSON.stringify(await shown()) === JSON.stringify(byHand), 15).catch(
+  await until('the scrape to be fresh', async () => JSON.stringify(await shown()) === JSON.stringify(byHand)).catch(
     () => {},
   );
   expect(await shown()).toEqual(byHand);

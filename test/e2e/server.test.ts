@@ -85,30 +85,26 @@ async function idleStream(): Promise<{ ended: Promise<unknown> }> {
 }
 
 // the server waits as long as its readers take: one that held it up would do so for ever
-test(
-  "the server's fast shutdown is not held up, neither by an idle stream nor by a write in hand, and the mirror goes on when it is back",
-  { timeout: 60_000 },
-  async () => {
-    await db.sql`alter system set wal_sender_timeout = 0`;
-    await db.sql`select pg_reload_conf()`;
-    await mirror.stop();
-    // alone, so that nothing but the stream itself can see that the server goes down
-    const idle = await idleStream();
-    await server.stop('fast');
-    await idle.ended;
-    await server.start();
-    mirror = startMirror(db);
-    await mirror.streaming();
-    const session = await db.sql.reserve();
-    await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
-    await insertMany(db.sql, 100);
-    await untilLocked('the write to wait', db.sql);
-    await server.stop('fast');
-    await server.start();
-    await insertMany(db.sql, 100);
-    await everyRowOnce();
-  },
-);
+test("the server's fast shutdown is not held up, neither by an idle stream nor by a write in hand, and the mirror goes on when it is back", async () => {
+  await db.sql`alter system set wal_sender_timeout = 0`;
+  await db.sql`select pg_reload_conf()`;
+  await mirror.stop();
+  // alone, so that nothing but the stream itself can see that the server goes down
+  const idle = await idleStream();
+  await server.stop('fast');
+  await idle.ended;
+  await server.start();
+  mirror = startMirror(db);
+  await mirror.streaming();
+  const session = await db.sql.reserve();
+  await session.unsafe('begin; lock verification.sms_log in access exclusive mode');
+  await insertMany(db.sql, 100);
+  await untilLocked('the write to wait', db.sql);
+  await server.stop('fast');
+  await server.start();
+  await insertMany(db.sql, 100);
+  await everyRowOnce();
+});
 
 test('a standby that is away, and that the server waits for, is told of, and its end, too', async () => {
   const lines: string[] = [];
