@@ -21,8 +21,10 @@ export interface Explored {
   readonly wrong: { readonly what: string; readonly steps: readonly string[] } | undefined;
 }
 
-/** Explores up to `most` states; more than that fail, too. */
-export function explore(bounds: Bounds, trap?: Trap, most = 5_000_000): Explored {
+/** More states than this fail, too. */
+const MOST = 5_000_000;
+
+export function explore(bounds: Bounds, trap?: Trap): Explored {
   const first = firstState(bounds);
   const number = numbered();
   const known = new Map<string, number>([[keyOf(first, number), 0]]);
@@ -63,7 +65,7 @@ export function explore(bounds: Bounds, trap?: Trap, most = 5_000_000): Explored
       environment(state, bounds, emit);
       for (const i of state.lives.keys()) daemon(state, i, bounds, trap, emit);
       leads.push(free);
-      if (known.size > most)
+      if (known.size > MOST)
         return { states: known.size, calm: settled.length, wrong: { what: 'too many states', steps: [] } };
     }
     level = next;
