@@ -33,6 +33,7 @@ export const PARSERS: readonly Parser[] = [
   parser('dates', ['src/gateway/date.ts'], gateway.dates),
   parser('Retry-After', ['src/gateway/http.ts'], gateway.retryAfter),
   parser("the simulator's requests", ['src/simulator/requests.ts'], gateway.simulatorRequests),
+  parser("the simulator's requests, spoiled", ['src/simulator/requests.ts'], gateway.spoiledSimulatorRequests),
   parser("the simulator's faults", ['src/simulator/fault-words.ts'], gateway.simulatorFaults),
   parser(
     'the error that ends a session in every split',
