@@ -1,10 +1,14 @@
 /**
  * `npm run fuzz [-- --cases N --seed S --only NAME]`: N cases for all parsers together, or those whose name has NAME in it; two million by default. What fails is
- * printed with what repeats it.
+ * printed with what repeats it. A parser that hangs or takes too much memory fails, too.
  */
 import * as fc from 'fast-check';
 import { refuseWords, wordsOf } from '../support/words.ts';
+import { limited } from './limit.ts';
 import { PARSERS } from './parsers.ts';
+
+/** Mebibytes; half of it is usual, as garbage is collected late. */
+const MOST_MEMORY = 1_024;
 
 const { values } = wordsOf(
   import.meta.filename,
@@ -25,14 +29,17 @@ for (const { name, property, costs = 1 } of chosen) {
   const numRuns = Math.ceil(cases / costs / shares);
   const began = performance.now();
   const before = process.cpuUsage();
-  const details = await fc.check(property, { numRuns, seed, endOnFailure: false });
+  const details = await limited(name, numRuns * costs, () =>
+    fc.check(property, { numRuns, seed, endOnFailure: false }),
+  );
   const used = process.cpuUsage(before);
-  const memory = Math.round(process.memoryUsage().rss / 2 ** 20);
+  const memory = Math.round(process.resourceUsage().maxRSS / 2 ** 10);
   const took = `${((performance.now() - began) / 1000).toFixed(1)} s, ${(used.user / 1e6).toFixed(1)} s of processor time, ${memory} MiB`;
   all += details.numRuns;
   say(`${name}: ${details.numRuns} cases, ${took}`);
+  if (memory > MOST_MEMORY) say(`  more than ${MOST_MEMORY} MiB`);
+  if (details.failed || memory > MOST_MEMORY) process.exitCode = 1;
   if (!details.failed) continue;
-  process.exitCode = 1;
   say(fc.defaultReportMessage(details as fc.RunDetails<unknown>) ?? '');
 }
 say(`${all} cases`);
