@@ -48,7 +48,7 @@ create table if not exists smslogd.settings (
   life                  interval not null default '35 minutes',
   give_up               interval not null default '72 hours',
   first_poll            interval not null default '2.5 seconds',
-  source_tracks_gateway boolean not null default true,
+  tracked_since         timestamptz not null default '-infinity',
   frozen_before         timestamptz not null default '-infinity',
   retention_days        integer not null default 0 check (retention_days >= 0),
   counted_in            text
@@ -56,7 +56,7 @@ create table if not exists smslogd.settings (
 insert into smslogd.settings default values on conflict do nothing;
 comment on table smslogd.settings is 'One row: the settings that views and triggers need. report_timezone and retention_days are written by migrate, the others by the daemon.';
 comment on column smslogd.settings.counted_in is 'The database that smslogd_sms_total is counted in: in another one, as after a restore, it starts at 0 again';
-comment on column smslogd.settings.source_tracks_gateway is 'False where the source has no gateway_id column: mirrored rows without a gateway id are then not judged';
+comment on column smslogd.settings.tracked_since is 'When the source got its gateway_id column: mirrored rows without a gateway id that were inserted before are not judged. infinity: it has none; -infinity: it was always there';
 comment on column smslogd.settings.frozen_before is 'Hours before this one are never counted again: retention has removed rows of them';
 comment on column smslogd.settings.retention_days is 'RETENTION_DAYS as migrate had it: no younger row can be removed by the daemon; 0: none';
 
@@ -85,7 +85,7 @@ comment on column smslogd.checkpoint.reconcile_due is 'Why a reconcile is due; n
 comment on column smslogd.checkpoint.reconcile_after is 'The reconcile has passed this source id';
 comment on column smslogd.checkpoint.reconcile_xid is 'Transactions before this one were not all visible when the reconcile began: it looks a second time';
 comment on column smslogd.checkpoint.audited_xid is 'While no reconcile is due: every source row of a transaction before this one has been compared with the log';
-comment on column smslogd.checkpoint.audit_due is 'The slot was found ahead of lsn, and no audit of what it may have passed over has ended since';
+comment on column smslogd.checkpoint.audit_due is 'The slot was found ahead of lsn, or the source got its gateway ids, and no audit of what may have been passed over has ended since';
 comment on column smslogd.checkpoint.removed_at is 'Set by teardown: daemons idle until migrate clears it';
 
 create table if not exists smslogd.leader (
@@ -161,7 +161,7 @@ create table if not exists smslogd.sms_hourly (
 create index if not exists sms_hourly_hour_idx on smslogd.sms_hourly (hour);
 comment on table smslogd.sms_hourly is 'Stored counters of the log by UTC hour, type and status; hours that stand in changed_hour are out of date until the daemon has counted them again. smslogd.hour_counts is right at any moment';
 comment on column smslogd.sms_hourly.hour is 'Start of the UTC hour of inserted_at; -infinity and infinity for times that are not credible';
-comment on column smslogd.sms_hourly.status is 'gateway_status; without one Accepted where a gateway id is known, else none';
+comment on column smslogd.sms_hourly.status is 'gateway_status; without one Accepted where a gateway id is known, none where it is waited for, untracked where the source had no gateway ids';
 comment on column smslogd.sms_hourly.le_2m is 'Delivered rows with a latency of at most 2 minutes; a negative latency counts as 0. A Delivered row without status_changed_at is in no group';
 comment on column smslogd.sms_hourly.m2_5 is 'More than 2, at most 5 minutes';
 comment on column smslogd.sms_hourly.m5_30 is 'More than 5, at most 30 minutes';

@@ -22,9 +22,9 @@ return case when ((day::timestamp at time zone zone - interval '1 hour') at time
 
 -- Now, and what it is in REPORT_TIMEZONE. One row whatever the statistics say: see counters.sql.
 create or replace view smslogd.moment as
-select s.at, s.zone, s.tracks, (s.at at time zone s.zone)::date as today
-  from (select smslogd.clock() as at, report_timezone as zone, source_tracks_gateway as tracks from smslogd.settings limit 1) s;
-comment on view smslogd.moment is 'One row: the time, the day in REPORT_TIMEZONE, and the settings that the views need';
+select s.at, s.zone, (s.at at time zone s.zone)::date as today
+  from (select smslogd.clock() as at, report_timezone as zone from smslogd.settings limit 1) s;
+comment on view smslogd.moment is 'One row: the time, REPORT_TIMEZONE, and the day there';
 
 -- From one day to another, each with where it starts and ends.
 create or replace function smslogd.days(first date, last date) returns table (day date, lo timestamptz, hi timestamptz)

@@ -27,7 +27,7 @@ declare
     "oldest_open_age": "Age of the oldest SMS that is open; null where none is",
     "known_ratio": "SMS with a final status / all; null over nothing",
     "on_time_ratio": "The first figure to look at: Delivered within 2 minutes / all SMS that are at least 2 minutes old, whatever their status; null over nothing",
-    "untracked": "SMS without a status whose delivery cannot be followed, because their source has no gateway ids; in total, on_time_ratio and known_ratio, not in processed and open",
+    "untracked": "SMS without a status whose delivery cannot be followed, because their source had no gateway ids; in total, on_time_ratio and known_ratio, not in processed and open",
     "settled": "True once the period is over and none of its SMS is open: its figures stay",
     "waiting": "SMS without a gateway id, which is waited for until the end of their life: then they are Unaccepted. They are open and count as Accepted",
     "p50_seconds": "Half were delivered within so many seconds; approximate, from merged buckets",

@@ -111,7 +111,7 @@ select d.day, c.type, k.status, c.sms, c.due, c.on_time, c.le_2m, c.m2_5, c.m5_3
    select n.type, n.status, n.sms, n.due, n.on_time, n.le_2m, n.m2_5, n.m5_30, n.gt_30m, n.buckets
      from stale s cross join lateral smslogd.count_sms(s.hour, smslogd.hour_end(s.hour), m.at) n where s.hour >= d.lo and s.hour < d.hi
  ) c
- cross join lateral smslogd.status_groups(c.type, c.status, c.sms, m.tracks) k;
+ cross join lateral smslogd.status_groups(c.status, c.sms) k;
 comment on view smslogd.day_counts is 'The counters by day, current at any time; several rows of one day, type and status are to be summed. Conditions on day reach the counts';
 
 create or replace view smslogd.delivery_by_day as
@@ -168,7 +168,7 @@ select p.place, p.period, p.type, k.status, smslogd.total(p.sms) as sms, smslogd
    array[smslogd.day_start(m.today, m.zone), smslogd.day_start(m.today - 1, m.zone), smslogd.day_start(m.today - 1, m.zone)],
    array[smslogd.day_start(m.today + 1, m.zone),
          least((m.at at time zone m.zone - interval '1 day') at time zone m.zone, smslogd.day_start(m.today, m.zone)), smslogd.day_start(m.today, m.zone)]) p
- cross join lateral smslogd.status_groups(p.type, p.status, p.sms, m.tracks) k
+ cross join lateral smslogd.status_groups(p.status, p.sms) k
  group by p.place, p.period, p.type, k.status;
 comment on view smslogd.today_counts is 'SMS of today, of yesterday up to the same time, of all of yesterday and, as period now, all that is open; by type and status';
 
@@ -201,7 +201,7 @@ union all
 select l.type, l.status, l.newest, l.last_changed_at, l.last_answered_at
   from (select array(select s.hour from smslogd.stale_hours() s (hour)) as hours offset 0) stale
  cross join unnest(smslogd.types()) as t (type)
- cross join unnest(smslogd.statuses() || 'none'::text) as s (status)
+ cross join unnest(smslogd.statuses() || '{none,untracked}'::text[]) as s (status)
  cross join lateral (
    select i.* from smslogd.sms_hourly i
     where (i.status, i.type, i.hour) < (s.status, t.type, timestamptz 'infinity') and i.hour <> all (stale.hours)

@@ -29,7 +29,8 @@ language sql stable security definer rows 20 set search_path = pg_catalog, pg_te
                      smslogd.total(b.n) filter (where b.bucket <= 13), smslogd.total(b.n) filter (where b.bucket <= 14)] end as buckets,
              min(b.oldest) as oldest, max(b.newest) as newest, max(b.last_changed_at) as last_changed_at, max(b.last_answered_at) as last_answered_at
         from (
-          select smslogd.hour_of(l.inserted_at) as hour, l.type, smslogd.counted_status(l.gateway_status, l.gateway_id) as status,
+          select smslogd.hour_of(l.inserted_at) as hour, l.type,
+                 smslogd.counted_status(l.gateway_status, l.gateway_id, l.type, l.inserted_at, (select tracked_since from smslogd.settings)) as status,
                  -- the number of the first bound that is not less than the latency (which has microseconds), 14 beyond all; null: no latency is known
                  case when l.gateway_status = 'Delivered' and smslogd.credible(l.status_changed_at) and smslogd.credible(l.inserted_at)
                       then 1 + width_bucket(date_part('epoch', l.status_changed_at - l.inserted_at) - 0.0000005, smslogd.delivery_bounds()) end as bucket,

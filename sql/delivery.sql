@@ -17,9 +17,8 @@ select d.hour, d.hour at time zone m.zone as local_hour, d.type,
           smslogd.total(h.le_2m) as le_2m, smslogd.total(h.m2_5) as m2_5, smslogd.total(h.m5_30) as m5_30, smslogd.total(h.gt_30m) as gt_30m,
           -- one row has buckets, that of Delivered
           max(smslogd.percentile(h.buckets, 0.5)) as p50_seconds, max(smslogd.percentile(h.buckets, 0.95)) as p95_seconds
-     from smslogd.moment m
-    cross join smslogd.hour_counts h
-    cross join lateral smslogd.status_groups(h.type, h.status, h.sms, m.tracks) k
+     from smslogd.hour_counts h
+    cross join lateral smslogd.status_groups(h.status, h.sms) k
     where isfinite(h.hour)
     group by h.hour, h.type
     order by h.hour, h.type) d;
@@ -75,7 +74,7 @@ select p.period, t.type, w.total, w.processed, w.delivered, w.processed - w.deli
        array[smslogd.day_start(m.monday, m.zone), smslogd.day_start(m.monday - 7, m.zone), smslogd.day_start(m.monday - 7, m.zone)],
        array[smslogd.day_start(m.today + 1, m.zone),
              least((m.at at time zone m.zone - interval '7 days') at time zone m.zone, smslogd.day_start(m.monday, m.zone)), smslogd.day_start(m.monday, m.zone)]) c
-     cross join lateral smslogd.status_groups(c.type, c.status, c.sms, m.tracks) k
+     cross join lateral smslogd.status_groups(c.status, c.sms) k
      group by c.period, c.type) w on w.period = p.period and w.type = t.type
  where w.total > 0
  order by t.place, p.place;
@@ -87,7 +86,7 @@ with hours as materialized (
          smslogd.total(k.delivered) as delivered, smslogd.total(h.due) as due, smslogd.total(h.on_time) as on_time
     from smslogd.moment m
    cross join smslogd.hour_counts h
-   cross join lateral smslogd.status_groups(h.type, h.status, h.sms, m.tracks) k
+   cross join lateral smslogd.status_groups(h.status, h.sms) k
    where h.hour >= smslogd.hour_of(smslogd.clock()) - interval '9 days' and h.hour <= smslogd.clock()
    group by 1, 2, 3
 ), usual as (

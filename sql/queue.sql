@@ -12,7 +12,7 @@ returns setof smslogd.sms_poll language sql stable as $$
          0, null::text, timestamptz '-infinity'
     from (select * from smslogd.settings limit 1) s
    where ($3 is null or smslogd.is_open($3))
-     and ($2 is not null or $4 <> 'verification' or s.source_tracks_gateway)
+     and ($2 is not null or smslogd.is_tracked($4, $5, s.tracked_since))
 $$;
 
 -- If queueing fails, the row is still written: the leader's repair of the queue finds it later.

@@ -16,13 +16,18 @@ return '{Accepted,Enroute,Pending,Unknown}'::text[];
 create or replace function smslogd.is_open(status text) returns boolean language sql immutable parallel safe
 return status = any (smslogd.open_statuses());
 
--- The status under which a row of the log is counted: without one it is Accepted where a gateway id is known, else none.
-create or replace function smslogd.counted_status(gateway_status text, gateway_id text) returns text language sql immutable parallel safe
-return coalesce(gateway_status, case when gateway_id is null then 'none' else 'Accepted' end);
+-- Whether a row without a gateway id waits for one, and is judged if none comes: not if its source had no gateway ids when it was inserted.
+create or replace function smslogd.is_tracked(type text, inserted_at timestamptz, tracked_since timestamptz) returns boolean language sql immutable parallel safe
+return type <> 'verification' or coalesce(inserted_at >= nullif(tracked_since, 'infinity'), false);
 
--- The groups of `sms` SMS of a type that are counted under a status. processed: neither Accepted nor Enroute. open and final split all that can be asked for.
--- A row without a status and without a gateway id waits for that id and is open, as Accepted; it is untracked only where its source has no gateway ids at all.
-create or replace function smslogd.status_groups(type text, counted_status text, sms bigint, source_tracks_gateway boolean)
+-- The status under which a row of the log is counted: without one it is Accepted where a gateway id is known, none where it is waited for, else untracked.
+create or replace function smslogd.counted_status(gateway_status text, gateway_id text, type text, inserted_at timestamptz, tracked_since timestamptz)
+returns text language sql immutable parallel safe
+return coalesce(gateway_status, case when gateway_id is not null then 'Accepted' when smslogd.is_tracked(type, inserted_at, tracked_since) then 'none' else 'untracked' end);
+
+-- The groups of `sms` SMS that are counted under a status. processed: neither Accepted nor Enroute. open and final split all that can be asked for.
+-- A row that waits for its gateway id is open, as Accepted.
+create or replace function smslogd.status_groups(counted_status text, sms bigint)
 returns table (status text, processed bigint, delivered bigint, open bigint, final bigint, untracked bigint, waiting bigint)
 language sql immutable rows 1 parallel safe begin atomic
   select s.status,
@@ -32,6 +37,5 @@ language sql immutable rows 1 parallel safe begin atomic
          case when smslogd.is_open(s.status) or s.status = 'untracked' then 0 else sms end,
          case when s.status = 'untracked' then sms else 0 end,
          case when counted_status = 'none' and s.status = 'Accepted' then sms else 0 end
-    from (select case when counted_status <> 'none' then counted_status when type <> 'verification' or source_tracks_gateway then 'Accepted'
-                      else 'untracked' end as status) s;
+    from (select case counted_status when 'none' then 'Accepted' else counted_status end as status) s;
 end;

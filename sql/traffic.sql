@@ -59,11 +59,12 @@ set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off set
   select n.day, n.type, p.prefix, coalesce(p.operator, 'other'), smslogd.total(n.sms), smslogd.total(k.processed), smslogd.total(k.delivered),
          smslogd.total(k.processed - k.delivered), smslogd.ratio(smslogd.total(k.delivered), smslogd.total(k.processed)),
          smslogd.ratio(smslogd.total(n.on_time), smslogd.total(n.due)), smslogd.ratio(smslogd.total(k.final), smslogd.total(n.sms)), smslogd.total(k.open)
-    from (select d.day, m.tracks, c.*
+    from (select d.day, c.*
             from smslogd.moment m
            cross join smslogd.days($1, $2) d
            cross join lateral (
-             select l.type, left(l.phone_number, 8) as start, smslogd.counted_status(l.gateway_status, l.gateway_id) as status,
+             select l.type, left(l.phone_number, 8) as start,
+                    smslogd.counted_status(l.gateway_status, l.gateway_id, l.type, l.inserted_at, (select tracked_since from smslogd.settings)) as status,
                     count(*) as sms, count(*) filter (where l.inserted_at <= m.at - interval '2 minutes') as due,
                     count(*) filter (where l.inserted_at <= m.at - interval '2 minutes' and l.gateway_status = 'Delivered'
                                        and l.status_changed_at <= l.inserted_at + interval '2 minutes' and smslogd.credible(l.status_changed_at)) as on_time
@@ -71,7 +72,7 @@ set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off set
               group by 1, 2, 3) c) n
     left join lateral (select o.prefix, o.operator from smslogd.operator_prefix o where starts_with(n.start, o.prefix)
                         order by length(o.prefix) desc limit 1) p on true
-   cross join lateral smslogd.status_groups(n.type, n.status, n.sms, n.tracks) k
+   cross join lateral smslogd.status_groups(n.status, n.sms) k
    group by n.day, n.type, p.prefix, p.operator
 $$;
 comment on function smslogd.delivery_by_prefix(date, date) is 'verification.sms_delivery_by_prefix for other days';

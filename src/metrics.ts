@@ -49,7 +49,7 @@ export type GatewayTrouble = (typeof GATEWAY_TROUBLES)[number];
 
 export const PERIODS = ['today', 'yesterday'] as const;
 export const GROUPS = ['le_2m', 'm2_5', 'm5_30', 'gt_30m'] as const;
-/** What became of an SMS of the last minutes; untracked: no gateway id, and the source has none to tell. */
+/** What became of an SMS of the last minutes; untracked: no gateway id, and the source had none to tell. */
 export const OUTCOMES = ['on_time', 'late', 'undelivered', 'waiting', 'untracked'] as const;
 export const SLOT_WAL_STATUSES = ['reserved', 'extended', 'unreserved', 'lost'] as const;
 
@@ -126,7 +126,7 @@ export function createMetrics(version: string) {
 
     periodSms: gauge(
       'period_sms',
-      'SMS of the day by status; Accepted includes those that wait for a gateway id; untracked: the source has no gateway ids (database)',
+      'SMS of the day by status; Accepted includes those that wait for a gateway id; untracked: the source had no gateway ids (database)',
       ['type', 'period', 'status'],
     ),
     periodDelivered: gauge('period_delivered', 'Delivered SMS of the day by latency group (database)', [

@@ -149,12 +149,11 @@ export async function readFacts(sql: Sql, slotName: string, limitMs: number): Pr
     `select json_build_object(
        'at', date_part('epoch', smslogd.clock()),
        'timezone', (select report_timezone from smslogd.settings),
-       'tracks', (select source_tracks_gateway from smslogd.settings),
+       'tracks', (select tracked_since < 'infinity' from smslogd.settings),
        'recent', (select coalesce(json_agg(r), '[]')
                     from (select type, outcome, sum(n)::int8 as sms
-                            from smslogd.moment m
-                           cross join smslogd.count_sms(smslogd.clock() - interval '12 minutes', smslogd.clock() - interval '2 minutes', smslogd.clock()) c
-                           cross join lateral smslogd.status_groups(c.type, c.status, c.sms, m.tracks) k
+                            from smslogd.count_sms(smslogd.clock() - interval '12 minutes', smslogd.clock() - interval '2 minutes', smslogd.clock()) c
+                           cross join lateral smslogd.status_groups(c.status, c.sms) k
                            cross join lateral (values
                              ('on_time', c.on_time),
                              (case when k.delivered > 0 then 'late' when k.untracked > 0 then 'untracked' when k.open > 0 then 'waiting'
@@ -255,9 +254,8 @@ export async function readHours(sql: Sql, hours: number, limitMs: number): Promi
                             smslogd.total(h.on_time) filter (where k.untracked = 0) as on_time,
                             smslogd.total(h.le_2m) as le_2m, smslogd.total(h.m2_5) as m2_5, smslogd.total(h.m5_30) as m5_30, smslogd.total(h.gt_30m) as gt_30m,
                             max(h.buckets) as buckets
-                       from smslogd.moment m
-                      cross join smslogd.hour_counts h
-                      cross join lateral smslogd.status_groups(h.type, h.status, h.sms, m.tracks) k
+                       from smslogd.hour_counts h
+                      cross join lateral smslogd.status_groups(h.status, h.sms) k
                       where h.hour > smslogd.clock() - interval '${hours} hours' and isfinite(h.hour)
                       group by h.hour, h.type) n) h`,
     limitMs,

@@ -21,7 +21,7 @@ export interface Checkpoint {
   readonly removed: boolean;
   /** why a reconcile is due */
   readonly reconcileDue: string | undefined;
-  /** the slot was ahead of `lsn`, and what it may have passed over is not audited yet */
+  /** the slot was ahead of `lsn`, or the source got its gateway ids, and what may have been passed over is not audited yet */
   readonly auditDue: boolean;
 }
 
@@ -106,10 +106,25 @@ export function createCheckpointStore(sql: Sql, config: Config) {
       return (await briefly(sql, text, [])).length > 0;
     },
 
-    /** Stores whether the source has gateway ids: the queue's trigger queues mirrored rows without an id only if so. */
-    async noteSource(source: Source): Promise<void> {
-      await sql`update smslogd.settings set source_tracks_gateway = ${source.tracksGateway}
-                 where source_tracks_gateway <> ${source.tracksGateway}`;
+    /**
+     * Stores since when the source has gateway ids: a mirrored row without an id is queued and judged only if it was inserted later. The hours in which that
+     * changes what a row counts as are counted again. Where the column came, an audit of all rows is due: the last one may have passed over ids that it did not know of.
+     */
+    async noteSource({ tracksGateway }: Source, term: bigint): Promise<void> {
+      await sql`
+        with noted as (
+          update smslogd.settings set tracked_since = case when ${tracksGateway} then clock_timestamp() else 'infinity' end
+           where (tracked_since < 'infinity') <> ${tracksGateway}
+          returning 1
+        ), due as (
+          update smslogd.checkpoint set audited_xid = null, audit_due = true
+           where slot_name = ${slot} and term = ${String(term)}::text::int8 and ${tracksGateway} and exists (select from noted)
+        ), changed as (
+          select hour from smslogd.sms_hourly
+           where type = 'verification' and (status = 'none' or status = 'untracked' and hour >= smslogd.hour_of(clock_timestamp()))
+          union select smslogd.hour_of(clock_timestamp())
+        )
+        insert into smslogd.changed_hour select changed.hour from noted cross join changed`;
     },
 
     /** True if the publication, or the source's entry in it, changed since the last light audit: for a moment it may have lacked something. */

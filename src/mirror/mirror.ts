@@ -82,7 +82,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
     requireUsable(await store.read(), config);
     const term = await lead.raiseTerm();
     requireUsable(await store.acquire(term), config);
-    await store.noteSource(source);
+    await store.noteSource(source, term);
     const failed = new Set<Step['step']>();
     let marked: ReconcileDue | undefined;
     const taken = new Map<Step['step'], number>();

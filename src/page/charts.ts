@@ -23,7 +23,7 @@ export const PARTS = [
   ['late', 'later', 'Delivered in more than 2 minutes'],
   ['undelivered', 'not delivered', 'Has a final status that is not Delivered'],
   ['waiting', 'still open', 'Has no final status yet'],
-  ['untracked', 'untracked', 'Its source has no gateway ids: nobody can ask what became of it'],
+  ['untracked', 'untracked', 'Its source had no gateway ids: nobody can ask what became of it'],
 ] as const;
 
 /** What became of an hour's SMS, each in one part. */

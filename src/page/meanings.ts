@@ -14,7 +14,7 @@ export const MEANINGS = {
   Undelivered: 'SMS whose status is not Accepted or Enroute, and that are not Delivered',
   Open: 'SMS without a final status: Accepted, Enroute, Pending or Unknown',
   'Oldest open': 'Age of the oldest SMS that is open',
-  Untracked: 'SMS whose source has no gateway ids: their delivery cannot be followed',
+  Untracked: 'SMS whose source had no gateway ids: their delivery cannot be followed',
   Median: 'Half of the delivered SMS took at most this long',
   '95th percentile': '95 of 100 delivered SMS took at most this long',
   'State of the mirror':

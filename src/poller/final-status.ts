@@ -99,12 +99,12 @@ export function createFinalStatus(sql: Sql) {
   }
 
   /**
-   * Makes claimed SMS Unaccepted that have no gateway id past their deadline. If the source has no gateway ids, a mirrored row leaves the queue without a
-   * status; if the source has an id that `fillFromSource` could not write now, the row stays.
+   * Makes claimed SMS Unaccepted that have no gateway id past their deadline. A mirrored row leaves the queue without a status if the source has no gateway
+   * ids, or had none when the row was inserted; if the source has an id that `fillFromSource` could not write now, the row stays.
    */
   async function markUnaccepted(rows: readonly Claimed[], source: Source): Promise<Change[]> {
-    const tracked = source.tracksGateway;
-    const hasId = tracked
+    const since = source.tracksGateway ? '(select tracked_since from smslogd.settings)' : `'infinity'`;
+    const hasId = source.tracksGateway
       ? `exists (select from ${source.table} s where s.id = l.id and ${columnSql(source, 's', 'gateway_id')} is not null)`
       : 'false';
     const text = `
@@ -117,7 +117,7 @@ export function createFinalStatus(sql: Sql) {
                not a.open or l.gateway_id is null and (a.untracked or p.deadline_at <= ${NOW} and not a.has_id) as leaves
           from claimed s join smslogd.sms_poll p using (id, attempt) left join verification.sms_log l using (id)
          cross join lateral (select l.id is not null and coalesce(l.gateway_status = any ($3::text[]), true) as open,
-                                    coalesce(l.type = 'verification' and not ${tracked}, false) as untracked,
+                                    smslogd.is_tracked(l.type, l.inserted_at, ${since}) is not true as untracked,
                                     coalesce(l.type = 'verification' and ${hasId}, false) as has_id) a
       ), locked_log as materialized (
         select l.id from verification.sms_log l join decided s on s.id = l.id where s.writes order by l.id for no key update of l skip locked

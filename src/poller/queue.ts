@@ -201,7 +201,6 @@ export async function openHours(sql: Sql): Promise<string[]> {
     select ${sql.unsafe(instantText('hour'))} as hour
       from (select h.hour from smslogd.sms_hourly h
              where h.status = any (${arrayLiteral([...OPEN_STATUSES, 'none'])}::text[]) and (h.hour >= (select frozen_before from smslogd.settings)) is true
-               and (h.status <> 'none' or h.type <> 'verification' or (select source_tracks_gateway from smslogd.settings))
             union select c.hour from smslogd.changed_hour c) h
      order by h.hour desc`;
   return rows.map(({ hour }) => hour);

@@ -80,8 +80,11 @@ export async function computedSteps(
 function restoredSettings(config: Config, { tracksGateway }: Source): string {
   const { RETENTION_DAYS: days, SMS_STATUSES_EXPIRATION: life, SMS_STATUSES_GIVE_UP: giveUp } = config;
   const frozen = days > 0 ? `date_trunc('hour', now() - ${days} * interval '1 day')` : `'-infinity'`;
-  return `insert into smslogd.settings (life, give_up, source_tracks_gateway, frozen_before)
-          values (make_interval(secs => ${life * 60}), make_interval(secs => ${giveUp * 60}), ${tracksGateway}, ${frozen}) on conflict do nothing`;
+  // as long as any SMS is counted as untracked
+  const untracked = `select max(newest) from smslogd.sms_hourly where status = 'untracked' and newest <= now()`;
+  const since = tracksGateway ? `coalesce((${untracked}) + interval '1 microsecond', '-infinity')` : `'infinity'`;
+  return `insert into smslogd.settings (life, give_up, tracked_since, frozen_before)
+          values (make_interval(secs => ${life * 60}), make_interval(secs => ${giveUp * 60}), ${since}, ${frozen}) on conflict do nothing`;
 }
 
 /** Why a reconcile is due where there was no daemon yet. */

@@ -489,12 +489,12 @@ test('what became of the SMS of 2 to 12 minutes ago is shown, and nothing of you
   expect(await recent('verification')).toEqual({ on_time: 2, late: 1, undelivered: 1, waiting: 2, untracked: 0 });
   expect(await recent('text')).toEqual({ on_time: 0, late: 0, undelivered: 0, waiting: 1, untracked: 0 });
   // where the source has no gateway ids, its SMS are not waited for; those of other services are
-  await db.sql`update smslogd.settings set source_tracks_gateway = false`;
+  await db.sql`update smslogd.settings set tracked_since = 'infinity'`;
   try {
     expect(await recent('verification')).toEqual({ on_time: 2, late: 1, undelivered: 1, waiting: 1, untracked: 1 });
     expect((await recent('text'))['waiting']).toBe(1);
   } finally {
-    await db.sql`update smslogd.settings set source_tracks_gateway = true`;
+    await db.sql`update smslogd.settings set tracked_since = '-infinity'`;
   }
   await db.sql`delete from verification.sms_log`;
   expect(Object.values(await recent('verification'))).toEqual([0, 0, 0, 0, 0]);

@@ -88,13 +88,37 @@ test('they are found where the column came under a running daemon', async () => 
   await db.sql`alter table verification.verifications add column gateway_id text, add column gateway_status text`;
   await until(
     'the daemon to know it',
-    async () => (await db.sql`select from smslogd.settings where source_tracks_gateway`).length === 1,
+    async () => (await db.sql`select from smslogd.settings where tracked_since < 'infinity'`).length === 1,
   );
   await mirror.streaming();
-  const { id } = await insertVerification(db.sql, without);
+  const { id } = await insertVerification(db.sql, { ...without, inserted_at: new Date().toISOString() });
   await until('the row', async () => (await logged()) === 1);
   await give(id, '1111111');
   await has(id, '1111111');
+});
+
+test('they are found where they came with the column, and an audit that did not know it yet has passed over them', async () => {
+  await db.sql`alter table verification.verifications drop column gateway_id, drop column gateway_status`;
+  mirror = startMirror(db);
+  await mirror.streaming();
+  const [row] = await db.sql<{ id: string }[]>`
+    insert into verification.verifications (id, phone_number, check_digit, status, code, code_expired_at, inserted_at)
+    values (gen_random_uuid(), '+380000000001', 1, 'new', 1234, now(), now() at time zone 'UTC' - interval '1 month') returning id`;
+  await until('the row', async () => (await logged()) === 1);
+  await mirror.stop();
+  const sql = openDatabase(db.config(), { max: 1, name: 'test' });
+  const source = await describeSource(sql, db.config());
+  await db.sql`alter table verification.verifications add column gateway_id text, add column gateway_status text`;
+  await give(row!.id, '1111111');
+  const store = createStore(sql, db.config());
+  const { term } = await store.read();
+  const found = { missing: async () => {}, incomplete: async () => {} };
+  const options = { sinceSeconds: 900, mirrorTimeoutMs: undefined, share: 1, ...found };
+  const { auditedXid } = await lightAudit(sql, db.config(), source, options, new AbortController().signal);
+  await store.saveAuditedXid(auditedXid!, term);
+  await sql.end();
+  mirror = startMirror(db, { auditMs: 300 });
+  await has(row!.id, '1111111');
 });
 
 test('one that comes when the queue knows the SMS no more is filled in by the audit, which calls nothing missing', async () => {

@@ -54,7 +54,7 @@ test('while the gateway is asked no transaction is open, no entry is locked, and
 });
 
 test('where the source has no gateway ids its SMS are not queued, those of other services wait for theirs', async () => {
-  await db.sql`update smslogd.settings set source_tracks_gateway = false`;
+  await db.sql`update smslogd.settings set tracked_since = 'infinity'`;
   await insertSms(db, { type: 'verification', gatewayId: null });
   const waiting = await insertSms(db, { type: 'medication_request', gatewayId: null });
   const asked = await insertSms(db, { type: 'verification', gatewayId: '1000001' });

@@ -1,14 +1,20 @@
 /** SMS without a gateway id: the last look at the source, and the verdict. */
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { refreshHourly } from '../../src/figures/counting.ts';
+import { readFacts } from '../../src/figures/readings.ts';
+import { silentLog } from '../../src/log.ts';
+import { repairQueue } from '../../src/poller/requeue.ts';
 import { createPollerStore } from '../../src/poller/store.ts';
 import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
 import { reply, startGateway, type TestGateway } from '../support/gateway.ts';
+import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { insertSms, queueSize, readSms, series, startPoller, statusBecomes, type Running } from '../support/poller.ts';
 
 let db: TestDatabase;
 let gateway: TestGateway;
 let running: Running[] = [];
+let mirror: RunningMirror | undefined;
 
 beforeAll(async () => {
   gateway = await startGateway(({ id }) => reply(id, 'Delivered'));
@@ -20,6 +26,8 @@ beforeEach(async () => {
 afterEach(async () => {
   for (const each of running) await each.stop();
   running = [];
+  await mirror?.stop();
+  mirror = undefined;
   await db.drop();
 });
 
@@ -129,6 +137,65 @@ test('where the source has no gateway columns a mirrored SMS is not judged, othe
   await statusBecomes(db, foreign, 'Unaccepted');
   await until('the queue to be empty', async () => (await queueSize(db)) === 0);
   expect(await readSms(db, mirrored)).toMatchObject({ gateway_status: null, status_changed_at: null });
+});
+
+test('SMS that came while the source had no gateway columns stay untracked when it gets them, those that come then are judged', async () => {
+  const insert = async (age: string) => {
+    const [row] = await db.sql<{ id: string }[]>`
+      insert into verification.verifications (id, phone_number, check_digit, status, code, code_expired_at, inserted_at, active)
+      values (gen_random_uuid(), '+380000000001', 1, 'new', 1234, now(), now() at time zone 'UTC' - ${age}::text::interval, false) returning id`;
+    return row!.id;
+  };
+  const counted = async () => {
+    const [row] =
+      await db.sql`select sum(untracked)::int as untracked, sum(open)::int as open from verification.sms_delivery_daily`;
+    return row;
+  };
+  const tracked = async (is: boolean) =>
+    await until(
+      `the columns to be ${is ? 'there' : 'gone'}`,
+      async () => (await readFacts(db.daemon, db.name, 10_000)).tracks === is,
+    );
+  await db.sql`alter table verification.verifications drop column gateway_id, drop column gateway_status`;
+  mirror = startMirror(db, { auditMs: 300 });
+  await mirror.streaming();
+  const [former, completed] = [await insert('1 month'), await insert('36 minutes')];
+  await until(
+    'the rows',
+    async () => (await readSms(db, former)) !== undefined && (await readSms(db, completed)) !== undefined,
+  );
+  await refreshHourly(db.daemon);
+  await db.sql`alter table verification.verifications add column gateway_id text, add column gateway_status text`;
+  await tracked(true);
+  expect(await counted()).toEqual({ untracked: 2, open: 0 });
+  await refreshHourly(db.daemon);
+  const repaired = new AbortController();
+  await repairQueue({ sql: db.daemon, log: silentLog, works: () => repaired.abort() }, repaired.signal);
+  expect(await queueSize(db)).toBe(0);
+
+  await start({ SMS_STATUSES_EXPIRATION: '0.05' });
+  await statusBecomes(db, await insert('0 seconds'), 'Unaccepted');
+  expect(await readSms(db, former)).toMatchObject({ gateway_status: null, status_changed_at: null });
+  // its owner fills in an id
+  await db.sql`update verification.verifications set gateway_id = '1234563' where id = ${completed}`;
+  await statusBecomes(db, completed, 'Delivered');
+  expect(await counted()).toEqual({ untracked: 1, open: 0 });
+
+  // what waits for its id when the columns go is untracked too, and stays so when they come back
+  await running.pop()!.stop();
+  const waiting = await insert('0 seconds');
+  await until('the row', async () => (await readSms(db, waiting)) !== undefined);
+  await refreshHourly(db.daemon);
+  expect(await counted()).toEqual({ untracked: 1, open: 1 });
+  await db.sql`alter table verification.verifications drop column gateway_id, drop column gateway_status`;
+  await tracked(false);
+  expect(await counted()).toEqual({ untracked: 2, open: 0 });
+  await db.sql`alter table verification.verifications add column gateway_id text, add column gateway_status text`;
+  await tracked(true);
+  await start({ SMS_STATUSES_EXPIRATION: '0.05' });
+  await until('the queue to be empty', async () => (await queueSize(db)) === 0);
+  expect(await readSms(db, waiting)).toMatchObject({ gateway_status: null });
+  expect(await counted()).toEqual({ untracked: 2, open: 0 });
 });
 
 test('where the source cannot be read there is no verdict', async () => {

@@ -289,6 +289,7 @@ describe('tables that are there already', () => {
 
   test('are taken with their row of settings gone, which is refused until then', async () => {
     await kept.sql`delete from smslogd.settings`;
+    await kept.sql`insert into smslogd.sms_hourly (status, type, hour, sms, newest) values ('untracked', 'verification', '2026-01-02 03:00+00', 1, '2026-01-02 03:04:05.000006+00')`;
     const sql = openDatabase(kept.config(), { max: 1, name: 'test' });
     await expect(requireSchema(sql)).rejects.toMatchObject({ code: 'schema_missing' });
     expect(await again({ RETENTION_DAYS: '30', REPORT_TIMEZONE: 'UTC', SMS_STATUSES_EXPIRATION: '20' })).toContain(
@@ -296,12 +297,10 @@ describe('tables that are there already', () => {
     );
     await requireSchema(sql);
     await sql.end();
-    // hours of which retention may have removed rows stay as they were counted
+    // hours of which retention may have removed rows stay as they were counted, and what was untracked stays so
     expect([
-      ...(await kept.sql`select report_timezone, retention_days, life::text, source_tracks_gateway, now() - frozen_before between '29 days 23 hours' and '30 days 1 hour' as frozen from smslogd.settings`),
-    ]).toEqual([
-      { report_timezone: 'UTC', retention_days: 30, life: '00:20:00', source_tracks_gateway: true, frozen: true },
-    ]);
+      ...(await kept.sql`select report_timezone, retention_days, life::text, tracked_since = '2026-01-02 03:04:05.000007+00' as tracked, now() - frozen_before between '29 days 23 hours' and '30 days 1 hour' as frozen from smslogd.settings`),
+    ]).toEqual([{ report_timezone: 'UTC', retention_days: 30, life: '00:20:00', tracked: true, frozen: true }]);
     await again();
   });
 

@@ -13,11 +13,11 @@ afterAll(() => db.drop());
 /** A row of a view, or of a count by hand. */
 type Row = Record<string, unknown>;
 
-async function moveTo(clock: string, zone: string, tracks = true): Promise<void> {
+async function moveTo(clock: string, zone: string, since = '-infinity'): Promise<void> {
   await db.sql.unsafe(
     `create or replace function smslogd.clock() returns timestamptz language sql stable as $$ select timestamptz '${clock}' $$`,
   );
-  await db.sql`update smslogd.settings set report_timezone = ${zone}, source_tracks_gateway = ${tracks}`;
+  await db.sql`update smslogd.settings set report_timezone = ${zone}, tracked_since = ${since}::text::timestamptz`;
 }
 
 /**
@@ -54,11 +54,11 @@ async function generate(clock: string): Promise<void> {
 const instant = (clock: string) => `timestamptz '${clock}'`;
 
 /** The log with each row's status as the figures name it and its local time, a row's latency and whether it is two minutes old. */
-const judged = (clock: string, zone: string, tracks: boolean) => `
+const judged = (clock: string, zone: string, since: string) => `
   sms as (
     select *, case when gateway_status is not null then gateway_status
-                   when gateway_id is not null or type <> 'verification' or ${tracks} then 'Accepted' else 'untracked' end as status,
-           gateway_status is null and gateway_id is null and (type <> 'verification' or ${tracks}) as waits,
+                   when gateway_id is not null or type <> 'verification' or inserted_at >= '${since}' then 'Accepted' else 'untracked' end as status,
+           gateway_status is null and gateway_id is null and (type <> 'verification' or inserted_at >= '${since}') as waits,
            case when inserted_at between '2000-01-01' and '2999-12-31' then inserted_at at time zone '${zone}' end as local, date_trunc('hour', inserted_at, 'UTC') as hour,
            case when inserted_at between '2000-01-01' and '2999-12-31' and isfinite(status_changed_at)
                 then extract(epoch from status_changed_at - inserted_at) end as seconds,
@@ -169,15 +169,15 @@ function queries(clock: string, zone: string): readonly (readonly [view: string,
 const viewed = async (clock: string, zone: string) =>
   await Promise.all(queries(clock, zone).map(async ([view]) => [...(await db.sql.unsafe<Row[]>(view))]));
 
-const counted = async (clock: string, zone: string, tracks: boolean) =>
+const counted = async (clock: string, zone: string, since: string) =>
   await Promise.all(
     queries(clock, zone).map(async ([, byHand]) => [
-      ...(await db.sql.unsafe<Row[]>(`with ${judged(clock, zone, tracks)} ${byHand}`)),
+      ...(await db.sql.unsafe<Row[]>(`with ${judged(clock, zone, since)} ${byHand}`)),
     ]),
   );
 
 describe('the views equal a count by hand, before and after the counters are stored, and after changes by hand', () => {
-  test.each<[string, string, string, boolean?]>([
+  test.each<[string, string, string, string?]>([
     ['an ordinary afternoon', '2026-05-20 12:34:56.789+00', 'Europe/Kyiv'],
     ['just after midnight', '2026-05-19 21:01:00+00', 'Europe/Kyiv'],
     ['the day of 23 hours', '2026-03-29 12:20:00+00', 'Europe/Kyiv'],
@@ -188,11 +188,12 @@ describe('the views equal a count by hand, before and after the counters are sto
     ['the day of the same zone whose last hour comes twice', '2026-04-05 12:00:00+00', 'America/Santiago'],
     ['a zone whose midnight comes twice', '2026-11-01 18:30:00+00', 'America/Havana'],
     ['the day after it', '2026-11-02 18:30:00+00', 'America/Havana'],
-    ['a day of a source without gateway ids', '2026-05-20 12:34:56+00', 'Europe/Kyiv', false],
-  ])('on %s (%s %s)', async (_, clock, zone, tracks = true) => {
-    await moveTo(clock, zone, tracks);
+    ['a day of a source without gateway ids', '2026-05-20 12:34:56+00', 'Europe/Kyiv', 'infinity'],
+    ['the day after it got them', '2026-05-20 12:34:56+00', 'Europe/Kyiv', '2026-05-19 10:20:30+00'],
+  ])('on %s (%s %s)', async (_, clock, zone, since = '-infinity') => {
+    await moveTo(clock, zone, since);
     await generate(clock);
-    const byHand = await counted(clock, zone, tracks);
+    const byHand = await counted(clock, zone, since);
     expect(byHand.map((rows) => rows.length > 2)).toEqual(queries(clock, zone).map(() => true));
     expect(await viewed(clock, zone)).toEqual(byHand);
     await refreshHourly(db.daemon);
@@ -205,7 +206,7 @@ describe('the views equal a count by hand, before and after the counters are sto
     await db.sql`delete from verification.sms_log where gateway_id like '%22'`;
     await db.sql`insert into verification.sms_log (phone_number, type, gateway_status, inserted_at)
                  values ('+380000000000', 'text', 'Accepted', ${clock}::timestamptz - interval '25 hours')`;
-    const changed = await counted(clock, zone, tracks);
+    const changed = await counted(clock, zone, since);
     expect(await viewed(clock, zone)).toEqual(changed);
     await refreshHourly(db.daemon);
     expect(await viewed(clock, zone)).toEqual(changed);
@@ -323,9 +324,9 @@ test('a past day is settled once none of its SMS is open or waits for a gateway 
 
   // a source without gateway ids: its rows are not judged, so nothing is waited for
   await db.sql`update verification.sms_log set gateway_status = null`;
-  await db.sql`update smslogd.settings set source_tracks_gateway = false`;
+  await db.sql`update smslogd.settings set tracked_since = 'infinity'`;
   expect(await settled()).toEqual({ verification: true, medication_request: false });
-  await db.sql`update smslogd.settings set source_tracks_gateway = true`;
+  await db.sql`update smslogd.settings set tracked_since = '-infinity'`;
 });
 
 test('percentiles lie in the bucket of the exact one, and beyond all bounds they are the highest', async () => {
