@@ -108,17 +108,20 @@ export function createCheckpointStore(sql: Sql, config: Config) {
 
     /**
      * Stores since when the source has gateway ids: a mirrored row without an id is queued and judged only if it was inserted later. The hours in which that
-     * changes what a row counts as are counted again. Where the column came, an audit of all rows is due: the last one may have passed over ids that it did not know of.
+     * changes what a row counts as are counted again. Where the column came, an audit of all rows is due: the last one did not know it, and may have passed
+     * over ids.
      */
     async noteSource({ tracksGateway }: Source, term: bigint): Promise<void> {
       await sql`
-        with noted as (
+        with fence as (
+          select from smslogd.checkpoint where slot_name = ${slot} and term = ${String(term)}::text::int8 for share
+        ), noted as (
           update smslogd.settings set tracked_since = case when ${tracksGateway} then clock_timestamp() else 'infinity' end
-           where (tracked_since < 'infinity') <> ${tracksGateway}
+            from fence where (tracked_since < 'infinity') <> ${tracksGateway}
           returning 1
         ), due as (
           update smslogd.checkpoint set audited_xid = null, audit_due = true
-           where slot_name = ${slot} and term = ${String(term)}::text::int8 and ${tracksGateway} and exists (select from noted)
+           where slot_name = ${slot} and ${tracksGateway} and exists (select from noted)
         ), changed as (
           select hour from smslogd.sms_hourly
            where type = 'verification' and (status = 'none' or status = 'untracked' and hour >= smslogd.hour_of(clock_timestamp()))

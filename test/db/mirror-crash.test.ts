@@ -239,7 +239,7 @@ test('a crash between the parts of a batch of which a row is refused leaves the 
 
 const stepsDown = (work: Promise<unknown>) => expect(work).rejects.toMatchObject({ code: 'stepped_down' });
 
-test('an older daemon cannot write behind its successor: not the checkpoint, and no row', async () => {
+test('an older daemon cannot write behind its successor: not the checkpoint, nor what the source is like, and no row', async () => {
   const sql = openDatabase(db.config(), { max: 1, name: 'test' });
   const store = createStore(sql, db.config());
   await store.read();
@@ -256,6 +256,12 @@ test('an older daemon cannot write behind its successor: not the checkpoint, and
   await store.markAudit(older.term);
   await store.saveAuditedXid('1', older.term);
   expect(await row()).toEqual(before);
+  const source = { ...(await describeSource(sql, db.config())), tracksGateway: false };
+  const tracked = async () => (await db.sql`select tracked_since::text as since from smslogd.settings`)[0]!['since'];
+  await store.noteSource(source, older.term);
+  expect(await tracked()).toBe('-infinity');
+  await store.noteSource(source, newer.term);
+  expect(await tracked()).toBe('infinity');
   const known = randomUUID();
   await store.write(batchOf(known), newer.term);
   expect(await logged()).toBe(1);
