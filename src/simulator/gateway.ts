@@ -78,7 +78,12 @@ export function createSimulatedGateway(options: GatewayOptions): Gateway {
     if (fault === 'empty-date') return { ...answer, date: undefined };
     if (fault === 'no-date') return { ...answer, date: null };
     if (fault === 'broken-date') return { ...answer, date: 'Thu, 00 Foo 0000 99:99:99' };
-    if (fault === 'wrong-id') return { ...answer, id: id === '1000003' ? '1000004' : '1000003' };
+    if (fault === 'wrong-id')
+      return {
+        id: id === '1000003' ? '1000004' : '1000003',
+        date: date - 60_000,
+        state: spelled(words, state.status === 'Undeliverable' ? 'Delivered' : 'Undeliverable'),
+      };
     if (fault === 'unknown-word') return { ...answer, state: 'Teleported' };
     if (fault === 'bare-rejection' && state.status === 'Rejected' && !json)
       return { state: answer.state, error: 'Invalid abonent number' };

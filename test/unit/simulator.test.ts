@@ -203,7 +203,9 @@ describe('faults over HTTP', () => {
     expect((await askedUnder({ 'empty-date': 1 })).text).toBe(fine.replace(/date='[^']*'/, "date=''"));
     const brokenDate = /date='([^']+)'/.exec((await askedUnder({ 'broken-date': 1 })).text)![1]!;
     expect(new Date(brokenDate).getTime()).toBeNaN();
-    expect((await askedUnder({ 'wrong-id': 1 })).text).toBe(fine.replace("id='1'", "id='1000003'"));
+    expect((await askedUnder({ 'wrong-id': 1 })).text).toBe(
+      "<status id='1000003' date='Mon, 05 Jan 2026 11:59:04 +0200'><state>Undeliverable</state></status>",
+    );
     expect((await askedUnder({ 'unknown-word': 1 })).text).toBe(fine.replace('Delivered', 'Teleported'));
     expect(simulator.requests.faults).toBe(9);
     expect((await askedUnder({})).text).toBe(fine);
