@@ -58,8 +58,8 @@ export interface Stage {
   readonly gatewayPath: Proxy;
   /** lines of the server's log */
   readonly serverLines: string[];
-  /** clock errors that the gateway had so far, in ms; what it said beside the truth */
-  readonly said: { skews: Set<number>; unknownWords: boolean; dateless: boolean };
+  /** what the gateway said beside the truth, in the simulator's words, and from when until when; epoch ms */
+  readonly said: { readonly words: Readonly<Record<string, number>>; readonly from: number; until: number }[];
   /** a fault since the last calm may have taken rows from the stream, which an audit then finds */
   mayLack: boolean;
   readonly version: number;
@@ -118,7 +118,7 @@ export async function buildStage({ binaries, daemons, seed, program }: StageOpti
     gateway,
     gatewayPath,
     serverLines,
-    said: { skews: new Set([0]), unknownWords: false, dateless: false },
+    said: [],
     mayLack: false,
     program,
     version: Number((await db.sql`show server_version_num`)[0]!['server_version_num']),
@@ -226,7 +226,7 @@ function createMember(name: string, { db, path, gatewayUrl, program, clock }: Su
     logFile: undefined as string | undefined,
     processes,
     frozen: false,
-    thawedAt: 0,
+    thawedAt: -Infinity,
     startedAt: 0,
     url: undefined as string | undefined,
     get daemon() {

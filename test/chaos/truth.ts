@@ -18,11 +18,15 @@ const OPEN = ['Accepted', 'Enroute', 'Pending', 'Unknown'];
 const LIFE_MS = LIFE_MINUTES * 60_000;
 /** Between an answer and its row lie a request of 8 s and a write, which may have waited for a lock for as long as a fault lasts. */
 const VERDICT_MS = 75_000;
+/** The answer that ends an SMS is heard past its life, and was given so long before at most: 8 s, or for as long as a daemon may be frozen. */
+const HEARD_MS = 35_000;
 
 /** What is untrue of it; undefined: nothing. */
 export function untrue(row: Logged, { gateway, said }: Pick<Stage, 'gateway' | 'said'>): string | undefined {
   const { gatewayId, status, changedAt, updatedAt, insertedAt } = row;
   const overAt = insertedAt + LIFE_MS;
+  const then = said.filter(({ from, until }) => from <= updatedAt && updatedAt <= until + VERDICT_MS);
+  const lied = (...kinds: string[]) => then.some(({ words }) => kinds.some((kind) => kind in words));
   if (gatewayId === null) {
     if (status === null) return changedAt === null ? undefined : 'a date without a status';
     if (status !== 'Unaccepted') return `${status} without a gateway id`;
@@ -33,18 +37,25 @@ export function untrue(row: Logged, { gateway, said }: Pick<Stage, 'gateway' | '
   if (status === null) return 'a gateway id without a status';
   if (status === 'Terminated') {
     if (changedAt === null || changedAt < overAt) return 'Terminated before its time';
-    const then = fate.findLast(({ at }) => at <= changedAt - VERDICT_MS)?.status ?? 'Accepted';
-    return OPEN.includes(then) ? undefined : `Terminated, though the gateway had said ${then} for long`;
+    const heardAt = Math.max(overAt - HEARD_MS, changedAt - VERDICT_MS);
+    const heard = fate.findLast(({ at }) => at <= heardAt)?.status ?? 'Accepted';
+    return OPEN.includes(heard) || lied('unknown-word')
+      ? undefined
+      : `Terminated, though the gateway had said ${heard} for long`;
   }
   // as its service wrote it
   if (status === 'Accepted' && changedAt === null) return undefined;
-  if (status === 'Unknown' && said.unknownWords) return undefined;
+  if (status === 'Unknown' && lied('unknown-word')) return undefined;
   const had = fate.filter((each) => each.status === status && each.at <= updatedAt + 1_000);
   if (had.length === 0) return `${status}, which the gateway never said`;
   const dated = had.some(({ at }) =>
-    [...said.skews].some((skew) => Math.floor((at + skew) / 1000) * 1000 === changedAt),
+    [0, ...then.map(({ words }) => words['skew'] ?? 0)].some(
+      (skew) => Math.floor((at + skew) / 1000) * 1000 === changedAt,
+    ),
   );
   const undated =
-    said.dateless && changedAt !== null && had.some(({ at }) => at <= changedAt && changedAt <= updatedAt);
+    lied('empty-date', 'no-date', 'broken-date', 'bare-rejection') &&
+    changedAt !== null &&
+    had.some(({ at }) => at <= changedAt && changedAt <= updatedAt);
   return dated || undated ? undefined : `${status} with a date that the gateway did not say`;
 }

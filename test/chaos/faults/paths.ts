@@ -37,20 +37,30 @@ const silent =
 
 const gatewayPath = ({ stage }: Doing) => [stage.gatewayPath];
 
-/** The simulator's own door for faults, as in a rehearsal. */
-async function gatewayFaults(stage: Stage, words?: Record<string, number>): Promise<void> {
+/** By the simulator's own door for faults, as in a rehearsal; `words` are what it says until `back` takes them back. */
+async function gatewayFaults(
+  stage: Stage,
+  words: Record<string, number>,
+  back: Record<string, number>,
+): Promise<() => Promise<void>> {
   const authorization = `Basic ${Buffer.from(`${GATEWAY.login}:${GATEWAY.password}`).toString('base64')}`;
-  const response = await fetch(new URL('/faults', stage.gateway.url), {
-    method: words === undefined ? 'DELETE' : 'PUT',
-    headers: { authorization },
-    ...(words === undefined ? {} : { body: JSON.stringify(words) }),
-  });
-  if (!response.ok) throw new Error(`/faults answered ${response.status}`);
-  await response.arrayBuffer();
+  const put = async (body: Record<string, number>) => {
+    const request = { method: 'PUT', headers: { authorization }, body: JSON.stringify(body) };
+    const response = await fetch(new URL('/faults', stage.gateway.url), request);
+    if (!response.ok) throw new Error(`/faults answered ${response.status}`);
+    await response.arrayBuffer();
+  };
+  const said = { words, from: Date.now(), until: Infinity };
+  stage.said.push(said);
+  await put(words);
+  return async () => {
+    await put(back);
+    said.until = Date.now();
+  };
 }
 
-/** After these the date of a status is the time of the write. */
-const DATELESS = new Set<string>(['empty-date', 'no-date', 'broken-date', 'bare-rejection']);
+/** Nobody sends an SMS by it here that it could refuse. */
+const KINDS = FAULT_KINDS.filter((kind) => kind !== 'reject');
 
 export const PATH_FAULTS = {
   'path cut': async (doing) => paths(doing).forEach((path) => path.cut()),
@@ -68,18 +78,14 @@ export const PATH_FAULTS = {
   'gateway dead': refused(gatewayPath, () => true),
   'gateway silent path': silent(gatewayPath),
   'gateway faults': async ({ stage, draws }) => {
-    const kinds = [pick(FAULT_KINDS, draws[0]), pick(FAULT_KINDS, draws[1])];
+    const kinds = [pick(KINDS, draws[0]), pick(KINDS, draws[1])];
     const share = 0.1 + 0.4 * (draws[2] ?? 0);
-    if (kinds.includes('unknown-word')) stage.said.unknownWords = true;
-    if (kinds.some((kind) => DATELESS.has(kind))) stage.said.dateless = true;
     const more = (draws[3] ?? 0) < 0.3 ? { latency: 300, 'latency-p99': 4_000 } : {};
-    await gatewayFaults(stage, { ...Object.fromEntries(kinds.map((kind) => [kind, share])), ...more });
-    return () => gatewayFaults(stage, { latency: 0, 'latency-p99': 0 });
+    const words = { ...Object.fromEntries(kinds.map((kind) => [kind, share])), ...more };
+    return await gatewayFaults(stage, words, { latency: 0, 'latency-p99': 0 });
   },
   'gateway clock': async ({ stage, draws }) => {
     const skew = Math.round(((draws[0] ?? 0) - 0.5) * pick([4_000, 120_000, 7_200_000], draws[1]));
-    stage.said.skews.add(skew);
-    await gatewayFaults(stage, { skew });
-    return () => gatewayFaults(stage, { skew: 0 });
+    return await gatewayFaults(stage, { skew }, { skew: 0 });
   },
 } satisfies Record<string, Fault>;
