@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { DO } from './faults/all.ts';
 import { stubbornly } from './faults/fault.ts';
-import { LAST, NOW, SOON, within, WELL } from './invariants.ts';
+import { LAST, NOW, seen, SOON, within, WELL } from './invariants.ts';
 import type { FaultName, PlannedFault, Round } from './plan.ts';
 import type { Report } from './report.ts';
 import { buildStage, type Stage, type StageOptions } from './stage.ts';
@@ -131,6 +131,7 @@ interface Calm {
 async function calm({ stage, workload, breach, slowest, say }: Calm, now: typeof NOW): Promise<number> {
   const began = performance.now();
   const passed = () => (performance.now() - began) / 1000;
+  seen.clear();
   await workload.pause();
   // what their sessions could not end
   await stubbornly(async () => {

@@ -19,7 +19,7 @@ const WELL_S = 60;
 const SHOWN_S = 90;
 /** After its life an SMS is open for so long at most; a queue that somebody emptied is filled again each 3 minutes. */
 const OVERDUE_S = 400;
-const RETAINED_BYTES = 64 * 1024 * 1024;
+const RETAINED_BYTES = 8 * 1024 * 1024;
 /** Prepared statements that pile up would need more; compiled plans need some. */
 const SESSION_BYTES = 96 * 1024 * 1024;
 const TEXT = 'Код авторизації дій в системі eHealth: ';
@@ -64,8 +64,8 @@ export const WELL: Look = async ({ members, sql }) => {
   return wrong;
 };
 
-/** How many SMS of each type were open at the last looks. */
-const seen = new Map<string, number[]>();
+/** How many SMS of each type were open at the last looks of a calm. */
+export const seen = new Map<string, number[]>();
 
 /** Become true within so many seconds; in this order. */
 export const SOON: Readonly<Record<string, readonly [seconds: number, Look]>> = {
@@ -83,7 +83,7 @@ export const SOON: Readonly<Record<string, readonly [seconds: number, Look]>> = 
       const [row] = await sql`
       select count(*)::int as n from verification.verifications v join verification.sms_log l using (id) left join chaos.late t using (id)
        where v.gateway_id is distinct from l.gateway_id
-         and not (l.gateway_status = 'Unaccepted' and t.at > l.status_changed_at - interval '2 seconds')`;
+         and (l.gateway_status = 'Unaccepted' and t.at > l.status_changed_at - interval '2 seconds') is not true`;
       return counted('gateway ids are missing or others', row!['n'] as number);
     },
   ],
@@ -130,9 +130,11 @@ export const SOON: Readonly<Record<string, readonly [seconds: number, Look]>> = 
   'the slot keeps little WAL': [
     SHOWN_S,
     async ({ sql }) => {
+      // it writes what the slot goes forward by: who is in a transaction
+      await sql`checkpoint`;
       const rows = await sql<
         { bytes: number }[]
-      >`select pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::float8 as bytes from pg_replication_slots`;
+      >`select pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::float8 as bytes from pg_replication_slots`;
       return rows.filter(({ bytes }) => bytes > RETAINED_BYTES).map(({ bytes }) => `${bytes} bytes of WAL are kept`);
     },
   ],

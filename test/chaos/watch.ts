@@ -34,7 +34,7 @@ const THAW_MS = 90_000;
 const MOST_MEMORY = 400 * 1024 * 1024;
 /** Connections to the gateway (64 at once), to the server, and ours to the daemon. */
 const MOST_SOCKETS = 120;
-const COUNTER = /^([a-z_]+(?:_total|_bucket|_count)(?:\{[^}]*\})?) ([0-9.eE+-]+)$/gm;
+const COUNTER = /^([a-z_]+(?:_total|_bucket|_count|_sum)(?:\{[^}]*\})?) ([0-9.eE+-]+)$/gm;
 
 export function startWatch(stage: Stage, breach: (what: string) => void): Watch {
   const figures: Figures = { scrapes: 0, mostSessions: 0, mostMemory: 0, mostSockets: 0, lines: 0, codes: new Map() };
@@ -42,6 +42,7 @@ export function startWatch(stage: Stage, breach: (what: string) => void): Watch 
   const read = new WeakMap<Daemon, number>();
   const counters = new WeakMap<Daemon, Map<string, number>>();
   const wanted = new WeakSet<Daemon>();
+  const told = new WeakSet<Daemon>();
   const ill = new Map<Member, number>();
   let serverLines = 0;
   let toldStops = terminated.length;
@@ -61,11 +62,14 @@ export function startWatch(stage: Stage, breach: (what: string) => void): Watch 
         // the log becomes complete by itself then, so that nothing else would tell
         if (code === 'rows_missing' && !stage.mayLack) breach(`${member.name} had lost rows: ${line.slice(0, 400)}`);
       }
+      if (daemon.stderr() !== '' && !told.has(daemon)) {
+        told.add(daemon);
+        breach(`${member.name} wrote to stderr: ${daemon.stderr().slice(0, 600)}`);
+      }
       const { child } = daemon;
       const over = child.exitCode !== null || child.signalCode !== null;
       if (over && !wanted.has(daemon)) {
         wanted.add(daemon);
-        if (daemon.stderr() !== '') breach(`${member.name} wrote to stderr: ${daemon.stderr().slice(0, 600)}`);
         // it was killed, or stopped with 0, or before it had begun
         if (child.signalCode !== 'SIGKILL' && child.exitCode !== 0 && daemon.lines.length > 0)
           breach(`${member.name} ended by itself: ${child.exitCode ?? child.signalCode}; ${daemon.lines.at(-1)}`);
@@ -88,11 +92,9 @@ export function startWatch(stage: Stage, breach: (what: string) => void): Watch 
     let texts: string[];
     let health: number;
     try {
-      const [metrics, healthz, page, status] = await Promise.all(
-        ['/metrics', '/healthz', '/', '/status.json'].map(get),
-      );
-      health = healthz!.status;
-      texts = [metrics!.text, page!.text, status!.text];
+      const answers = await Promise.all(['/metrics', '/healthz', '/readyz', '/', '/status.json'].map(get));
+      health = answers[1]!.status;
+      texts = answers.map(({ text }) => text);
     } catch {
       // it ended, or froze, in this moment
       return;
@@ -124,6 +126,9 @@ export function startWatch(stage: Stage, breach: (what: string) => void): Watch 
         from (select split_part(application_name, ' ', 3) as daemon, split_part(application_name, ' ', 4) as slot
                 from pg_stat_activity where application_name like 'smslogd %') a group by daemon`.catch(() => []);
     for (const { n } of rows) figures.mostSessions = Math.max(figures.mostSessions, n);
+    // how many there are through a pooler is its affair
+    const pooled = stage.members.some(({ settings }) => 'DATABASE_URL' in settings);
+    for (const { n } of rows) if (n > SESSIONS && !pooled) breach(`a daemon has ${n} sessions on the server`);
     await finalStays(stage, breach).catch(() => {});
     for (const line of stage.serverLines.slice(serverLines)) {
       if (!line.startsWith(DAEMONS)) continue;
