@@ -26,7 +26,7 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
   const began = performance.now();
   const stage = await buildStage(options);
   const breaches: string[] = [];
-  const faults = new Map<FaultName, { done: number; failed: number }>();
+  const faults = new Map<FaultName, { done: number; failed: readonly string[] }>();
   const slowest = new Map<string, number>();
   let round = 0;
   let checks = 0;
@@ -50,14 +50,12 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
       say(
         `round ${each.n}: ${each.faults.map(({ name, at, seconds }) => `${name} (+${at} s, ${seconds} s)`).join(', ')}`,
       );
-      await storm(stage, each, (name, failure) => {
-        const count = faults.get(name) ?? { done: 0, failed: 0 };
-        faults.set(
-          name,
-          failure === undefined ? { ...count, done: count.done + 1 } : { ...count, failed: count.failed + 1 },
-        );
+      const told = (name: FaultName, failure?: string) => {
+        const { done, failed } = faults.get(name) ?? { done: 0, failed: [] };
+        faults.set(name, failure === undefined ? { done: done + 1, failed } : { done, failed: [...failed, failure] });
         if (failure !== undefined) say(`  ${name} could not be done: ${failure}`);
-      });
+      };
+      await storm(stage, each, told, breach);
       const look = { ...NOW, ...(each === rounds.at(-1) ? LAST : {}) };
       checks += await calm({ stage, workload, breach, slowest, say }, look);
       if (breaches.length > 0) break;
@@ -79,6 +77,7 @@ export async function runCampaign(options: CampaignOptions): Promise<Report> {
     checks,
     slowest,
     workload: { ...workload.done, failed: workload.failed, confirmed: workload.confirmed.size },
+    said: stage.said.flatMap(({ words }) => Object.keys(words)),
     figures: watch.figures,
     breaches,
     kept,
@@ -92,19 +91,21 @@ async function storm(
   stage: Stage,
   { faults }: Round,
   told: (name: FaultName, failure?: string) => void,
+  breach: (what: string) => void,
 ): Promise<void> {
   const began = performance.now();
   const one = async ({ name, at, seconds, draws }: PlannedFault) => {
     await delay(at * 1000);
     stage.mayLack ||= PASSES_OVER.test(name);
+    let undo: (() => Promise<unknown>) | void;
     try {
-      const undo = await DO[name]({ stage, draws, seconds });
-      told(name);
-      await delay(Math.max(0, (at + seconds) * 1000 - (performance.now() - began)));
-      await undo?.();
+      undo = await DO[name]({ stage, draws, seconds });
     } catch (error) {
-      told(name, error instanceof Error ? error.message : String(error));
+      return told(name, reason(error));
     }
+    told(name);
+    await delay(Math.max(0, (at + seconds) * 1000 - (performance.now() - began)));
+    await undo?.().catch((error: unknown) => breach(`${name} could not be taken back: ${reason(error)}`));
   };
   await Promise.all(faults.map(one));
   await stage.ensureServer();
@@ -113,6 +114,8 @@ async function storm(
     member.start();
   }
 }
+
+const reason = (error: unknown) => (error instanceof Error ? error.message : String(error));
 
 /** How many times longer than on a machine of its own all takes here, about: others may use it, too. */
 function slowness(): number {

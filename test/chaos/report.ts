@@ -7,12 +7,14 @@ export interface Report {
   readonly rounds: number;
   /** server_version_num */
   readonly version: number;
-  readonly faults: ReadonlyMap<FaultName, { readonly done: number; readonly failed: number }>;
+  readonly faults: ReadonlyMap<FaultName, { readonly done: number; readonly failed: readonly string[] }>;
   /** invariants that were looked at in calms */
   readonly checks: number;
   /** seconds of the calm after which each had come true, at most */
   readonly slowest: ReadonlyMap<string, number>;
   readonly workload: Readonly<Record<string, number>>;
+  /** words of the simulator for what the gateway did, each time */
+  readonly said: readonly string[];
   readonly figures: Figures;
   readonly breaches: readonly string[];
   /** directory with the logs, where there were breaches */
@@ -23,11 +25,15 @@ const list = (entries: Iterable<readonly [string, number]>) =>
   [...entries].map(([name, n]) => `${name} ${n}`).join(', ');
 
 export function describeReport(report: Report): string {
-  const { minutes, rounds, version, faults, checks, slowest, workload, figures, breaches, kept } = report;
-  const sum = (of: 'done' | 'failed') => [...faults.values()].reduce((all, each) => all + each[of], 0);
+  const { minutes, rounds, version, faults, checks, slowest, workload, figures, said, breaches, kept } = report;
+  const done = [...faults.values()].reduce((all, each) => all + each.done, 0);
+  const failed = [...faults].flatMap(([name, each]) => each.failed.map((why) => `${name} (${why})`));
+  const words = [...new Set(said)].map((word) => [word, said.filter((each) => each === word).length] as const);
   return [
-    `${minutes.toFixed(1)} minutes, ${rounds} rounds, PostgreSQL ${Math.trunc(version / 10_000)}: ${sum('done')} faults of ${faults.size} kinds (${sum('failed')} could not be done), ${checks} checks`,
+    `${minutes.toFixed(1)} minutes, ${rounds} rounds, PostgreSQL ${Math.trunc(version / 10_000)}: ${done} faults of ${faults.size} kinds, ${checks} checks`,
     `faults: ${list([...faults].map(([name, { done }]) => [name, done] as const))}`,
+    `could not be done: ${failed.join('; ') || 'none'}`,
+    `the gateway: ${list(words) || 'right'}`,
     `workload: ${list(Object.entries(workload))}`,
     `calm: ${[...slowest].map(([name, s]) => `${name} after ${s.toFixed(1)} s`).join('; ')}`,
     `log lines ${figures.lines}, scrapes ${figures.scrapes}, most sessions of a daemon ${figures.mostSessions}, most sockets ${figures.mostSockets}, most memory ${Math.round(figures.mostMemory / 1024 / 1024)} MiB`,

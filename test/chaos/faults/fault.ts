@@ -31,9 +31,9 @@ export async function leading(doing: Doing): Promise<Member> {
   return (await doing.stage.leader().catch(() => undefined)) ?? someMember(doing);
 }
 
-/** Tries until it succeeds, for a minute; throws the last failure. */
+/** Tries until it succeeds, for three minutes; throws the last failure. */
 export async function stubbornly<T>(work: () => Promise<T>): Promise<T> {
-  const deadline = performance.now() + 60_000;
+  const deadline = performance.now() + 180_000;
   for (;;) {
     try {
       return await work();
@@ -59,11 +59,11 @@ export async function held(stage: Stage, statements: readonly string[], role?: '
 /** What ends sessions of the daemons. */
 export const OURS = `application_name like 'smslogd %'`;
 
-/** Ends whoever reads the slot and does something with it before somebody reads it again; throws where others are quicker for three seconds. */
+/** Ends whoever reads the slot and does something with it before somebody reads it again; throws where others are quicker for ten seconds. */
 export async function withSlot(stage: Stage, statement: (slot: string) => string): Promise<void> {
   const slot = stage.db.name;
   const sql: Sql = stage.sql;
-  const deadline = performance.now() + 3_000;
+  const deadline = performance.now() + 10_000;
   for (;;) {
     try {
       await sql.unsafe(
