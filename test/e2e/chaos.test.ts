@@ -1,4 +1,5 @@
 /** A short campaign of test/chaos with a fixed seed: a round of overlapping faults, and every invariant after it. `npm run chaos` plays longer ones. */
+import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { runCampaign } from '../chaos/campaign.ts';
 import { describePlan, planOf } from '../chaos/plan.ts';
@@ -12,6 +13,25 @@ test('a plan is repeated by its seed, and fills its minutes', () => {
   expect(describePlan(planOf({ seed: SEED, minutes: 10 }))).toBe(describePlan(plan));
   expect(describePlan(planOf({ seed: SEED + 1, minutes: 10 }))).not.toBe(describePlan(plan));
   expect(plan.length).toBeGreaterThan(8);
+});
+
+test('the campaign of .ci/run has faults of each part', () => {
+  const [, minutes, seed] = /--minutes (\d+) --seed (\d+)/.exec(readFileSync('.ci/run', 'utf8'))!;
+  const rounds = planOf({ seed: Number(seed), minutes: Number(minutes) });
+  const names = rounds.flatMap(({ faults }) => faults.map(({ name }) => name)).join('\n');
+  const parts = [
+    'leader',
+    'server',
+    'role',
+    'slot',
+    'publication',
+    'checkpoint',
+    'queue',
+    'path',
+    'gateway',
+    '.* disk',
+  ];
+  expect(parts.filter((part) => !new RegExp(`^${part} `, 'm').test(names))).toEqual([]);
 });
 
 test('a round of faults leaves nothing missing, doubled or untrue', { timeout: 600_000 }, async () => {
