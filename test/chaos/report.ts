@@ -26,12 +26,12 @@ const list = (entries: Iterable<readonly [string, number]>) =>
 
 export function describeReport(report: Report): string {
   const { minutes, rounds, version, faults, checks, slowest, workload, figures, said, breaches, kept } = report;
-  const done = [...faults.values()].reduce((all, each) => all + each.done, 0);
+  const done = [...faults].flatMap(([name, each]) => (each.done === 0 ? [] : [[name, each.done] as const]));
   const failed = [...faults].flatMap(([name, each]) => each.failed.map((why) => `${name} (${why})`));
   const words = [...new Set(said)].map((word) => [word, said.filter((each) => each === word).length] as const);
   return [
-    `${minutes.toFixed(1)} minutes, ${rounds} rounds, PostgreSQL ${Math.trunc(version / 10_000)}: ${done} faults of ${faults.size} kinds, ${checks} checks`,
-    `faults: ${list([...faults].map(([name, { done }]) => [name, done] as const))}`,
+    `${minutes.toFixed(1)} minutes, ${rounds} rounds, PostgreSQL ${Math.trunc(version / 10_000)}: ${done.reduce((all, [, n]) => all + n, 0)} faults of ${done.length} kinds, ${checks} checks`,
+    `faults: ${list(done)}`,
     `could not be done: ${failed.join('; ') || 'none'}`,
     `the gateway: ${list(words) || 'right'}`,
     `workload: ${list(Object.entries(workload))}`,
