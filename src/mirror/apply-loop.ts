@@ -110,6 +110,8 @@ export async function runApplyLoop(
   let inHand: Batch | undefined;
   /** what is written after it, made ready meanwhile: the database then waits for nothing */
   let next: Batch | undefined;
+  /** rows of a transaction that is still coming, perhaps, must be reconciled: that is marked with its end, before which a new life would only meet them again */
+  let unreadable = false;
 
   /** Keeps no more than a full batch gathered beside the one in hand and the next one. */
   const makeRoom = () => {
@@ -178,10 +180,11 @@ export async function runApplyLoop(
       // behind a large batch there is time; a small one is over at once, and what comes meanwhile is for the very next one
       opened.leisure(batch.rows.length >= LARGE);
       await failpoints?.beforeWrite?.(batch);
-      const { partial } = batch;
-      const unreadable = (await readByKey(partial)) ? batch.unreadable : [...batch.unreadable, 'gone'];
+      unreadable ||= batch.unreadable.length > 0;
+      if (!(await readByKey(batch.partial))) unreadable = true;
+      const toReconcile = unreadable && batch.end !== undefined;
       // before the checkpoint passes them, so that no crash forgets it
-      if (unreadable.length > 0) await store.markReconcile(term, COLUMN_GONE);
+      if (toReconcile) await store.markReconcile(term, COLUMN_GONE);
       const writing = batch.rows.length + batch.large.length > 0 ? store.write(batch, term) : undefined;
       makeRoom();
       if (writing !== undefined) {
@@ -192,11 +195,11 @@ export async function runApplyLoop(
       }
       metrics.mirrorDuplicates.inc(batch.skipped);
       // and once more under another term, so that a reconcile under way does not take it for done
-      if (unreadable.length > 0) await store.markReconcile(await deps.raiseTerm(), COLUMN_GONE);
+      if (toReconcile) await store.markReconcile(await deps.raiseTerm(), COLUMN_GONE);
       await failpoints?.afterCommit?.(batch);
       if (batch.end !== undefined) opened.acknowledge(batch.end);
       // such rows come again in no other way: the next life reconciles them at once, or says which column the table lacks
-      if (unreadable.length > 0) return reportUnreadable(deps);
+      if (toReconcile) return reportUnreadable(deps);
       inHand = undefined;
       gathering.reuse(batch.rows);
       opened.leisure(false);
@@ -205,12 +208,14 @@ export async function runApplyLoop(
     }
   };
 
-  /** Writes rows that the stream has not whole as the source has them. False: some are not there to be read, or are not seen yet. */
+  /** Writes rows that the stream has not whole as the source has them. False: some are not there to be read, or are not seen yet. Throws on abort. */
   const readByKey = async (rows: readonly string[]): Promise<boolean> => {
     let left = rows;
-    for (let tries = 1; left.length > 0 && !signal.aborted; tries += 1) {
-      if (tries > BY_KEY.tries) return false;
+    for (let tries = 1; left.length > 0; tries += 1) {
+      // what a reconcile copies anyway is not waited for
+      if (tries > (unreadable ? 1 : BY_KEY.tries)) return false;
       if (tries > 1) await pause(BY_KEY.againMs, signal);
+      signal.throwIfAborted();
       health.waits('mirror');
       const absent: string[] = [];
       for (let from = 0; from < left.length; from += BY_KEY.rows) {
@@ -223,7 +228,7 @@ export async function runApplyLoop(
       health.beat('mirror');
       left = absent;
     }
-    return left.length === 0;
+    return true;
   };
 
   let tasks: Promise<void>[] = [];

@@ -25,7 +25,7 @@ export interface Batch {
   readonly skipped: number;
   /** ids of rows that the stream has not whole: they are to be read from the source */
   readonly partial: readonly string[];
-  /** needed columns that the table was without when some row was written: those rows are passed over here and must be reconciled; told with an end only */
+  /** needed columns that the table was without when some row was written: those rows are passed over here and must be reconciled */
   readonly unreadable: readonly string[];
 }
 
@@ -165,9 +165,9 @@ export function gather(
         oldestCommit: oldestCommit(),
         skipped,
         partial,
-        unreadable: end === undefined ? [] : unreadable,
+        unreadable,
       };
-      if (end !== undefined) unreadable = [];
+      unreadable = [];
       rows = spare.pop() ?? new Rows(binary);
       large = [];
       partial = [];

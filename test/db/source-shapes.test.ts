@@ -3,14 +3,14 @@ import { randomUUID } from 'node:crypto';
 import type { TransactionSql } from 'postgres';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { openDatabase } from '../../src/postgres/pools.ts';
-import type { Batch } from '../../src/mirror/batch.ts';
+import { FULL, type Batch } from '../../src/mirror/batch.ts';
 import { createStore } from '../../src/mirror/store.ts';
 import { lackingPrivileges } from '../../src/doctor/privileges.ts';
 import { DAEMON_ROLE } from '../../src/demo/roles.ts';
 import { migrate } from '../../src/schema/migrate.ts';
 import { describePublication, publicationStatements } from '../../src/schema/publication.ts';
 import { describeSource } from '../../src/source.ts';
-import { createDatabase, until, type TestDatabase } from '../support/database.ts';
+import { createDatabase, until, untilConfirmed, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { OWNER } from '../support/postgres.ts';
 import { insertMany, insertVerification } from '../support/verifications.ts';
@@ -377,6 +377,62 @@ test.each(['code', 'phone_number', 'inserted_at'])(
   },
 );
 
+const WITHOUT_KEY = `create schema verification;
+  create table verification.verifications (id uuid, phone_number text, code integer, inserted_at timestamp)`;
+/** The stream lacks a column of what is written here. */
+const writeNotWhole = (work: (tx: TransactionSql) => Promise<void>) =>
+  db.owner.sql.begin(async (tx) => {
+    await tx`alter table verification.verifications rename column code to otp`;
+    await work(tx);
+    await tx`alter table verification.verifications rename column otp to code`;
+  });
+const checkpoint = async () => {
+  const [row] = await db.sql`select term::text, lsn::text, reconcile_due as due from smslogd.checkpoint`;
+  return { ...row } as { term: string; lsn: string | null; due: string | null };
+};
+
+test('a transaction of several batches with a row that the stream has not whole, and that is gone, is passed, and its other rows are logged', async () => {
+  await begin(WITHOUT_KEY);
+  await writeNotWhole(async (tx) => {
+    await tx`insert into verification.verifications
+             select gen_random_uuid(), '+380000000001', 1234, now() from generate_series(1, ${FULL + 500}::int)`;
+    await tx`delete from verification.verifications where ctid = (select min(ctid) from verification.verifications)`;
+  });
+  await untilConfirmed(db.sql, db.name);
+  await until('the reconcile to be done', async () => (await checkpoint()).due === null);
+  expect(await logged()).toBe(FULL + 499);
+});
+
+test('a stop while a row that the stream has not whole is looked for makes no reconcile due, and does not pass the row', async () => {
+  let taken = false;
+  const beforeWrite = ({ partial }: Batch) => {
+    taken ||= partial.length > 0;
+  };
+  await begin(WITHOUT_KEY, {}, { failpoints: { beforeWrite } });
+  const before = await checkpoint();
+  await writeNotWhole(async (tx) => {
+    await tx`insert into verification.verifications values (gen_random_uuid(), '+380000000001', 1234, now())`;
+    await tx`delete from verification.verifications`;
+  });
+  await until('the row to be taken', () => taken);
+  await mirror!.stop();
+  expect(await checkpoint()).toEqual(before);
+});
+
+test('a row without an id is told of where the stream has it not whole, too, and no reconcile follows', async () => {
+  await begin(WITHOUT_KEY);
+  const { term } = await checkpoint();
+  await writeNotWhole(async (tx) => {
+    await tx`insert into verification.verifications select id, '+380000000001', 1234, now() from unnest(array[null, gen_random_uuid()]) id`;
+  });
+  await has(1);
+  await until('it to be told', async () => {
+    const { values } = await mirror!.metrics.errors.get();
+    return values.some(({ labels, value }) => labels.code === 'row_refused' && value === 1);
+  });
+  expect(await checkpoint()).toMatchObject({ term, due: null });
+});
+
 const insertInto = (tx: TransactionSql, table: string, code: string) =>
   tx.unsafe(`insert into verification.${table} (id, phone_number, ${code}, inserted_at)
              values (gen_random_uuid(), '+380000000001', 1234, '2026-01-02 03:04:05.678901')`);
@@ -400,10 +456,6 @@ test('a table or a column that is renamed for a moment loses no row and no text'
 });
 
 test('for a row of which the stream lacks a column, and that cannot be read, a reconcile is due under a term of its own before its position is acknowledged', async () => {
-  const checkpoint = async () => {
-    const [row] = await db.sql`select term::text, reconcile_due as due from smslogd.checkpoint`;
-    return row as { term: string; due: string | null };
-  };
   const seen: Awaited<ReturnType<typeof checkpoint>>[] = [];
   const afterCommit = async ({ partial }: Batch) => {
     if (partial.length > 0) seen.push(await checkpoint());

@@ -130,11 +130,14 @@ test('a row from when a needed column was gone is told by its id, or as unreadab
   const events = decode([
     relation(1, 'verification', 'verifications', ['id', 'phone']),
     insert(1, [ID, '+380000000001']),
+    insert(1, [null, '+380000000001']),
     relation(1, 'verification', 'verifications', ['key', 'phone_number', 'code', 'inserted_at']),
     insert(1, [ID, '+380000000001', '1', 't']),
   ]);
   expect(events).toEqual([
     ['partial', ID],
+    // nothing can read it by its key: the log rejects it as any other one without an id
+    ['insert', expect.objectContaining({ id: null, code: null })],
     ['unreadable', ['id']],
   ]);
 });
