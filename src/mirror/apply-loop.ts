@@ -183,9 +183,10 @@ export async function runApplyLoop(
       unreadable ||= batch.unreadable.length > 0;
       if (!(await readByKey(batch.partial))) unreadable = true;
       const toReconcile = unreadable && batch.end !== undefined;
-      // before the checkpoint passes them, so that no crash forgets it
-      if (toReconcile) await store.markReconcile(term, COLUMN_GONE);
-      const writing = batch.rows.length + batch.large.length > 0 ? store.write(batch, term) : undefined;
+      // before the checkpoint passes them, so that no crash forgets it, and under another term, so that a reconcile under way does not take it for done
+      const under = toReconcile ? await deps.raiseTerm() : term;
+      if (toReconcile) await store.markReconcile(under, COLUMN_GONE);
+      const writing = batch.rows.length + batch.large.length > 0 ? store.write(batch, under) : undefined;
       makeRoom();
       if (writing !== undefined) {
         // the database answers, or the write fails: to restart the process would help neither
@@ -194,8 +195,6 @@ export async function runApplyLoop(
         health.beat('mirror');
       }
       metrics.mirrorDuplicates.inc(batch.skipped);
-      // and once more under another term, so that a reconcile under way does not take it for done
-      if (toReconcile) await store.markReconcile(await deps.raiseTerm(), COLUMN_GONE);
       await failpoints?.afterCommit?.(batch);
       if (batch.end !== undefined) opened.acknowledge(batch.end);
       // such rows come again in no other way: the next life reconciles them at once, or says which column the table lacks
