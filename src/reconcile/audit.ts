@@ -80,7 +80,7 @@ export async function audit(
 ): Promise<Audit> {
   const { sinceSeconds, mirrorTimeoutMs, progress } = options;
   const restart = () => audit(sql, config, source, options, signal, true);
-  const scope = await scopeOf(sql, config, source, sinceSeconds, false);
+  const scope = await retryWhileLocked(signal, () => scopeOf(sql, config, source, sinceSeconds, false));
   const found = { source: 0, log: 0, missing: 0, refused: 0, incomplete: 0, differing: 0, orphaned: 0 };
   const doubled = new Set<string>();
   let oldest: string | null = null;
@@ -140,7 +140,7 @@ export async function lightAudit(
   { sinceSeconds, share, ...options }: LightAuditOptions,
   signal: AbortSignal,
 ): Promise<LightAudit> {
-  const scope = await scopeOf(sql, config, source, sinceSeconds, true);
+  const scope = await retryWhileLocked(signal, () => scopeOf(sql, config, source, sinceSeconds, true));
   const candidates = createCandidates(sql, config, source, options, signal);
   const scanned = await scan(
     sql,
