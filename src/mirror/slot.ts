@@ -139,6 +139,8 @@ export async function createSlot(
       const creation = sql`select pg_create_logical_replication_slot(${name}, 'pgoutput' ${failover})
                             where current_setting('smslogd.session', true) = 'first'`;
       const cancel = () => void cancelStatement(sql).catch(() => {});
+      // until here nobody has heard an abort
+      signal.throwIfAborted();
       signal.addEventListener('abort', cancel);
       const logWaiting = () => {
         waiting = setTimeout(logWaiting, WAITING_MS.again);

@@ -359,6 +359,19 @@ test('a leader that was suspended while it was about to make the slot makes none
   await connections.end();
 });
 
+test('a daemon that is stopped just before it makes the slot makes none, and leaves no session that would', async () => {
+  const connections = openConnections(db.config());
+  const stop = new AbortController();
+  const before = async () => stop.abort();
+  const server = await describeServer(connections.control);
+  await expect(createSlot(connections, db.config(), server, { log, before }, stop.signal)).rejects.toMatchObject({
+    name: 'AbortError',
+  });
+  expect(await db.sql`select from pg_replication_slots where slot_name = ${db.name}`).toHaveLength(0);
+  await until('its session to end', async () => (await makersOf(db.sql, db.name)).length === 0);
+  await connections.end();
+});
+
 test('a slot that an administrator makes just before the daemon does is no failure', async () => {
   const connections = openConnections(db.config());
   const made = createSlot(
