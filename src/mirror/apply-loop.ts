@@ -48,7 +48,7 @@ export interface ApplyLoop {
   readonly metrics: Metrics;
   readonly health: Pick<Health, 'beat' | 'waits'>;
   readonly replication: Connections['replication'];
-  /** told once the server streams, when nobody else can move the slot any more; before it resolves nothing is written or acknowledged */
+  /** told once the server streams, when nobody else can move the slot any more; before it resolves nothing is written, and nothing new acknowledged */
   readonly opened: () => Promise<void>;
   /** told when all that the server has sent is in the log */
   readonly caughtUp: () => void;

@@ -41,8 +41,6 @@ export interface Gathering extends Receiver {
   take(): Batch;
   /** `rows` of a batch that is written: their memory is used again. */
   reuse(rows: Rows): void;
-  /** the log holds everything before `position`: transactions that begin from now on are compared with it */
-  resumeAt(position: Lsn): void;
 }
 
 /** Rows that are worth a write of their own. */
@@ -78,7 +76,6 @@ export function gather(
     unknownWord = () => {},
   }: { binary?: boolean; unknownWord?: (id: string, word: string) => void } = {},
 ): Gathering {
-  let held = resumeAt;
   let rows = new Rows(binary);
   const spare: Rows[] = [];
   let large: (string | null)[] = [];
@@ -121,7 +118,7 @@ export function gather(
       return oldestCommit();
     },
     begin(commitLsn, committedAt) {
-      state = commitLsn < held ? 'skipping' : 'open';
+      state = commitLsn < resumeAt ? 'skipping' : 'open';
       coming = committedAt;
       newRows = 0;
     },
@@ -152,9 +149,6 @@ export function gather(
         if (newRows > 0) commitTimes.push(committedAt);
       }
       state = 'outside';
-    },
-    resumeAt(position) {
-      held = position;
     },
     take() {
       const batch = {

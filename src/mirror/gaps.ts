@@ -56,7 +56,7 @@ export async function fillGaps(
     signal,
   );
   // the mirror is behind, and the stream still has to deliver the rows
-  if (signal.aborted || auditedXid === undefined) return;
+  if (auditedXid === undefined) return;
   const gap = mirrorTimeoutMs === undefined ? 0 : missing;
   metrics.reconcileMissing.set(gap);
   if (gap > 0)

@@ -54,7 +54,7 @@ export interface AuditOptions {
 export interface LightAudit {
   /** rows that are missing and not refused */
   readonly missing: number;
-  /** all rows of earlier transactions were compared; undefined if the mirror did not catch up in time, or the table was rewritten */
+  /** all rows of earlier transactions were compared; undefined if the mirror did not catch up in time, the table was rewritten, or the audit was stopped */
   readonly auditedXid: string | undefined;
 }
 

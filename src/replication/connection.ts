@@ -33,8 +33,6 @@ export interface StreamHandlers {
 }
 
 export interface Stream {
-  /** the server's process that sends it */
-  readonly pid: number | undefined;
   /** WAL between what the server was last heard to have reached and what is acknowledged */
   readonly lagBytes: number;
   /** Tells the server that everything before `position` is durable here. Never goes back. */
@@ -137,10 +135,8 @@ export async function openStream(
     other: (message) => toClient(message),
   });
   let toClient: (bytes: Buffer) => void;
-  let pid: number | undefined;
   const plugin = pgoutput(config.PUBLICATION_NAME, options.binary, options.server, (client) => {
     // the connection is silent before its query: a message begins with the next byte
-    pid = (client as { processID?: number }).processID;
     connection = (client as unknown as { connection: Connection }).connection;
     const { stream } = connection;
     toClient = stream.listeners('data')[0] as typeof toClient;
@@ -195,7 +191,6 @@ export async function openStream(
     throw error;
   }
   return {
-    pid,
     get lagBytes() {
       return Math.max(0, Number(serverPosition - durable));
     },

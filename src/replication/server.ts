@@ -12,15 +12,12 @@ export interface Place {
 export interface Server extends Place {
   readonly version: number;
   readonly walLevel: string;
-  /** wal_sender_timeout; 0: none */
-  readonly senderTimeoutMs: number;
 }
 
 /** Reads a Server, also over a replication connection. */
 export const SERVER = `
   select (select system_identifier::text from pg_control_system()) as "systemId", current_database() as database, pg_is_in_recovery() as standby,
-         current_setting('server_version_num')::int as version, current_setting('wal_level') as "walLevel",
-         (select setting::int from pg_settings where name = 'wal_sender_timeout') as "senderTimeoutMs"`;
+         current_setting('server_version_num')::int as version, current_setting('wal_level') as "walLevel"`;
 
 export async function describeServer(sql: Sql): Promise<Server> {
   return (await sql.unsafe<[Server]>(SERVER))[0];
