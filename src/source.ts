@@ -140,6 +140,22 @@ export async function describeSource(sql: Sql, config: Pick<Config, 'SOURCE_TABL
   };
 }
 
+/** What a run of the mirror found the source to be is true no more. */
+export class SourceChanged extends Error {}
+
+/** Reads the shape of SOURCE_TABLE again. Throws SourceChanged where a reader of the `known` one would lack something, or take it for what it was. */
+export async function describeUnchanged(
+  sql: Sql,
+  config: Pick<Config, 'SOURCE_TABLE'>,
+  known: Source,
+): Promise<Source> {
+  const now = await describeSource(sql, config);
+  const read = ({ oid, children, types }: Source) =>
+    JSON.stringify([oid, children.map((child) => child.oid), MIRRORED_COLUMNS.map((column) => types.get(column))]);
+  if (read(now) !== read(known)) throw new SourceChanged('the source table, or a column that is read, was changed');
+  return now;
+}
+
 /**
  * SQL that turns the source's inserted_at into an instant; a value without time zone is read in SOURCE_TIMEZONE. `expression` is the text that the
  * stream sent or the column itself, in a session whose time zone is UTC and whose dates are ISO: then one form is right whichever type the

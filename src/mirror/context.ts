@@ -52,6 +52,8 @@ export interface MirrorContext {
   readonly checkpoint: Checkpoint;
   /** reads the checkpoint again; throws where it is not this run's any more */
   readonly readCheckpoint: () => Promise<Checkpoint>;
+  /** reads the source's shape again; throws SourceChanged where it is not this run's any more */
+  readonly readSource: () => Promise<Source>;
   /** observes again, as at the start of the run */
   readonly observe: () => Promise<Observed>;
   /** resets the supervisor's backoff */

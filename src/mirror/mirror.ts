@@ -12,7 +12,7 @@ import { ZERO_LSN, type Lsn } from '../postgres/lsn.ts';
 import { OtherType } from '../replication/pgoutput.ts';
 import { describeServer } from '../replication/server.ts';
 import { describePublication } from '../schema/publication.ts';
-import { describeSource } from '../source.ts';
+import { describeSource, describeUnchanged, SourceChanged } from '../source.ts';
 import { AS_TEXT, formOf } from './apply.ts';
 import type { Checkpoint, ReconcileDue } from './checkpoint.ts';
 import { steppedDown } from '../leader/stepped-down.ts';
@@ -100,15 +100,17 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
       if (checkpoint.term !== term) throw steppedDown();
       return checkpoint;
     };
+    const readSource = () => describeUnchanged(control, config, source);
     const observe = async (): Promise<Observed> => {
       const checkpoint = await readCheckpoint();
+      const now = await readSource();
       return {
         config,
         server,
         checkpoint,
         hasMirroredRows:
           checkpoint.systemId === undefined && (await retryWhileLocked(signal, () => store.hasMirroredRows())),
-        publication: stateOf(config, source, await describePublication(control, config, source)),
+        publication: stateOf(config, now, await describePublication(control, config, now)),
         slot: await describeSlot(control, config.SLOT_NAME),
         makers: await makersOf(control, config.SLOT_NAME),
         unreadable,
@@ -126,7 +128,8 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
       taken.set(step.step, (taken.get(step.step) ?? 0) + 1);
       const repeated = taken.get(step.step)! > 1;
       const { checkpoint } = observed;
-      const context = { deps, store, server, source, form, term, checkpoint, readCheckpoint, observe, works, caughtUp };
+      const again = { readCheckpoint, readSource, observe };
+      const context = { deps, store, server, source, form, term, checkpoint, ...again, works, caughtUp };
       switch (step.step) {
         case 'identify':
           await mark(step.due, step.code);
@@ -219,9 +222,9 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
         ended: () => lead.streams(false),
       });
     } catch (error) {
-      if (error instanceof OtherType) {
-        log.info({ slot: config.SLOT_NAME }, `${error.message}: the mirror restarts and reads text`);
-        mixed = types;
+      if (error instanceof OtherType || error instanceof SourceChanged) {
+        if (error instanceof OtherType) mixed = types;
+        log.info({ slot: config.SLOT_NAME }, `${error.message}: the mirror restarts`);
         return;
       }
       if (!signal.aborted) {

@@ -40,9 +40,17 @@ export async function createSlotWhileReconciling(
     await pause(reconcileMs, signal);
     await auditRepeatedly(context, signal);
   };
+  const watch = async () => {
+    for (;;) {
+      await pause(reconcileMs, signal);
+      if (signal.aborted) return;
+      await context.readSource();
+    }
+  };
   const tasks = [
     createSlot(connections, config, context.server, { log, before }, signal),
     auditLater(),
+    watch(),
     retryRefusedRepeatedly(context, signal),
   ];
   try {
@@ -108,7 +116,7 @@ export async function runReconciling(
     for (;;) {
       await pause(reconcileMs, signal);
       if (signal.aborted) return;
-      // this notices a teardown, too
+      // this notices a teardown and another source, too
       const next = nextStep(await observe());
       // another failed attempt to stream would interrupt the reconcile
       if (!complete && !observable) continue;

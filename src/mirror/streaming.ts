@@ -4,7 +4,6 @@
  */
 import { SmslogdError } from '../errors.ts';
 import { describePublication } from '../schema/publication.ts';
-import { describeSource } from '../source.ts';
 import { pause, untilAborted } from '../supervise.ts';
 import { backfillGatewayIds } from '../reconcile/gateway-ids.ts';
 import { startOf } from './batch.ts';
@@ -143,7 +142,7 @@ export async function runStreaming(
  * notice a teardown. Returns if the mirror must restart.
  */
 async function watchPublication(
-  { deps, readCheckpoint, source: known }: MirrorContext,
+  { deps, readCheckpoint, readSource, source: known }: MirrorContext,
   signal: AbortSignal,
 ): Promise<void> {
   const { config, connections, log, watchMs = WATCH_MS } = deps;
@@ -153,14 +152,7 @@ async function watchPublication(
     await pause(watchMs, signal);
     if (signal.aborted) return;
     await readCheckpoint();
-    const source = await describeSource(control, config);
-    if (source.tracksGateway !== known.tracksGateway) {
-      log.info(
-        { tracks: source.tracksGateway },
-        'the column gateway_id of the source was added or dropped: the mirror restarts',
-      );
-      return;
-    }
+    const source = await readSource();
     const publication = await describePublication(control, config, source);
     const state = stateOf(config, source, publication);
     if (state === 'incomplete') {

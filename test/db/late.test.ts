@@ -121,6 +121,32 @@ test('they are found where they came with the column, and an audit that did not 
   await has(row!.id, '1111111');
 });
 
+test.each(['nothing can be streamed', 'the slot waits for an old transaction'])(
+  'they are found where the column came while %s',
+  async (why) => {
+    await db.sql`alter table verification.verifications drop column gateway_id, drop column gateway_status`;
+    await db.sql`create table other (id int)`;
+    const old = await db.sql.reserve();
+    const waits = why !== 'nothing can be streamed';
+    if (waits) await old.unsafe('begin; insert into other values (1)');
+    else await db.sql`alter publication smslogd drop table verification.verifications`;
+    mirror = startMirror(db);
+    await until('it to be so', async () => {
+      if (!waits) return mirror?.health.mirrorState === 'repairing';
+      return (await db.sql`select from pg_replication_slots where slot_name = ${db.name}`).length === 1;
+    });
+    await db.sql`alter table verification.verifications add column gateway_id text, add column gateway_status text`;
+    const { id } = await insertVerification(db.sql, without);
+    await until('the row', async () => (await logged()) === 1);
+    await give(id, '1111111');
+    await has(id, '1111111');
+    if (waits) await old.unsafe('rollback');
+    else await db.sql`alter publication smslogd add table verification.verifications`;
+    old.release();
+    await mirror.streaming();
+  },
+);
+
 test('one that comes when the queue knows the SMS no more is filled in by the audit, which calls nothing missing', async () => {
   const [first] = await threeWait();
   await mirror!.stop();

@@ -397,6 +397,24 @@ test('after another table was put in the place of the source, its rows are mirro
   await everyRowOnce();
 });
 
+test('a table that is put in the place of the source while nothing can be streamed is streamed once it is published', async () => {
+  const { mirror, gone } = await streamingAsGuest();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  await db.sql`alter publication smslogd drop table verification.verifications`;
+  await until('it to reconcile', () => mirror.health.mirrorState === 'repairing');
+  await db.owner.sql.unsafe(`
+    alter table verification.verifications rename to former;
+    create table verification.verifications (like verification.former including all);
+    insert into verification.verifications select * from verification.former;
+    grant select on verification.verifications to daemon_${db.name};
+    alter publication smslogd add table verification.verifications`);
+  await mirror.streaming();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  await gone();
+});
+
 test('a light audit in which the source is rewritten, which moves its rows, counts for nothing', async () => {
   await insertVerification(db.sql);
   const source = await describeSource(db.daemon, db.config());

@@ -246,6 +246,19 @@ test.each(['full', 'masked'])('rows of tables that inherit from the source are s
   await has(5);
 });
 
+test('a table that comes to inherit from the source, and is published at once, is streamed by the daemon that runs', async () => {
+  // no audit within this test
+  await begin(STANDARD, {}, { auditMs: 3_600_000 });
+  await db.owner.sql.unsafe(`
+    create table verification.v_2027 () inherits (verification.verifications);
+    alter publication smslogd add table only verification.v_2027`);
+  await until('a row of it', async () => {
+    await db.owner.sql`insert into verification.v_2027 (id, phone_number, code, inserted_at)
+                       values (gen_random_uuid(), '+380000000001', 1234, now())`;
+    return (await logged()) > 0;
+  });
+});
+
 test("types and casts of the source's owner are read, and no function of his runs", async () => {
   await begin(`create schema verification;
     create type verification.state as enum ('new', 'verified');
