@@ -100,10 +100,10 @@ export async function runReconciling(
   const { reconcileDue } = checkpoint;
   let reconciled = reconcileDue === undefined;
   let complete = false;
-  /** Runs beside the audits: it reads the whole source, and may wait long for an old transaction. */
+  /** Runs beside the audits: it reads the whole source. Its second pass, which may wait long for an old transaction, can also run beside a stream. */
   const repair = async () => {
-    if (reconcileDue !== undefined) await reconcile({ ...backfill, reason: reconcileDue }, signal);
-    reconciled = true;
+    const due = { ...backfill, copied: () => void (reconciled = true) };
+    if (reconcileDue !== undefined) await reconcile({ ...due, reason: reconcileDue }, signal);
     await untilAborted(signal);
   };
   const copied = () => {

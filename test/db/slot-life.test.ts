@@ -670,13 +670,23 @@ test('while the disk is full the mirror tries ever less often, and goes on when 
   await until('it to stream', () => mirror.health.mirrorState === 'streaming');
 });
 
-test('a mirror whose replication connection is refused is behind by what it has not reconciled, not by all the time without a stream', async () => {
+/** A mirror that streams as a role of its own; `gone` stops it and drops the role. */
+async function streamingAsAnother(): Promise<{ mirror: RunningMirror; role: string; gone: () => Promise<void> }> {
   const role = `stream_${db.name}`;
   await db.sql.unsafe(`create role ${role} replication login password 'made-up'`);
   const url = new URL(db.url);
   url.username = role;
   url.password = 'made-up';
   const mirror = await streaming({ DATABASE_REPLICATION_URL: url.href });
+  const gone = async () => {
+    await mirror.stop();
+    await db.sql.unsafe(`drop role ${role}`);
+  };
+  return { mirror, role, gone };
+}
+
+test('a mirror whose replication connection is refused is behind by what it has not reconciled, not by all the time without a stream', async () => {
+  const { mirror, role, gone } = await streamingAsAnother();
   const began = performance.now();
   await db.sql.unsafe(`alter role ${role} nologin`);
   await cut();
@@ -689,8 +699,28 @@ test('a mirror whose replication connection is refused is behind by what it has 
   await until('it to be refused again and again', async () => (await term()) >= first + 7, 90);
   await until('it to say how far it is behind', () => lag() > 0);
   expect(lag()).toBeLessThan((performance.now() - began) / 2_000);
-  await mirror.stop();
-  await db.sql.unsafe(`drop role ${role}`);
+  await gone();
+});
+
+test('an old transaction for which the reconcile waits keeps nobody from streaming again once the replication login is no longer refused', async () => {
+  const { mirror, role, gone } = await streamingAsAnother();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  await db.sql`create table other (id int)`;
+  const old = await db.sql.reserve();
+  await old.unsafe('begin; insert into other values (1)');
+  await db.sql`update smslogd.checkpoint set reconcile_due = 'by hand'`;
+  await db.sql.unsafe(`alter role ${role} nologin`);
+  await cut();
+  await until('it to reconcile', () => mirror.health.mirrorState === 'repairing');
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  await db.sql.unsafe(`alter role ${role} login`);
+  await until('it to stream', () => mirror.health.mirrorState === 'streaming');
+  await old.unsafe('commit');
+  old.release();
+  await mirror.streaming();
+  await gone();
 });
 
 test.for(['there is no slot yet', 'the slot is there', 'a slot of our name is on the other cluster'] as const)(
