@@ -4,6 +4,7 @@
  * back. All under one advisory lock; every DDL under a lock_timeout, so that nobody queues behind it for long.
  */
 import { readdirSync, readFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Client } from 'pg';
 import { ROOT } from '../package.ts';
@@ -29,6 +30,8 @@ const MIGRATIONS = fileURLToPath(new URL('migrations/', ROOT));
 
 const LOCK_TIMEOUT_MS = 400;
 const LOCKED_MS = 60_000;
+/** Between two tries to be the only migrate. */
+const AGAIN_MS = 200;
 
 export interface MigrateOptions {
   /** the daemon's role, to be granted what it needs */
@@ -111,14 +114,18 @@ export async function migrate(config: Config, { role, say }: MigrateOptions): Pr
   }
 }
 
-/** Another migrate may take as long as it needs. */
+/**
+ * Another migrate may take as long as it needs. No statement waits for it: one that did would have a snapshot, for whose end the other's CREATE INDEX
+ * CONCURRENTLY waits.
+ */
 async function lockMigrations(client: Client, say: (line: string) => void): Promise<void> {
-  const { rows } = await client.query<{ locked: boolean }>('select pg_try_advisory_lock($1) as locked', [
-    MIGRATION_LOCK,
-  ]);
-  if (rows[0]?.locked === true) return;
+  const locked = async () =>
+    (await client.query<{ locked: boolean }>('select pg_try_advisory_lock($1) as locked', [MIGRATION_LOCK])).rows[0]
+      ?.locked === true;
+  if (await locked()) return;
   say('another migrate runs; waiting for it to end');
-  await client.query('select pg_advisory_lock($1)', [MIGRATION_LOCK]);
+  do await delay(AGAIN_MS);
+  while (!(await locked()));
 }
 
 /** More changes than these are told as a number: after a change of the owner all has changed. */

@@ -20,6 +20,20 @@ test('migrate runs twice and from two places at once without harm', async () => 
   await sql.end();
 });
 
+test('those who wait for another migrate do not keep it from building an index of the log, however long that waits for others', async () => {
+  await db.sql`drop index verification.sms_log_gateway_id_idx`;
+  const old = await db.sql.reserve();
+  await old.unsafe('begin; update verification.sms_log set phone_number = phone_number where false');
+  const said: string[] = [];
+  const done = Promise.all([1, 2].map(() => migrate(db.owner.config(), { say: (line) => said.push(line) })));
+  await until('one to build it', async () => (await db.sql`select from pg_stat_progress_create_index`).length > 0);
+  await until('the other to wait', () => said.includes('another migrate runs; waiting for it to end'));
+  await old.unsafe('commit');
+  old.release();
+  await done;
+  expect(said.filter((line) => line.startsWith('index'))).toEqual(['index sms_log_gateway_id_idx of the log']);
+});
+
 test('a row that another service inserts is queued at once, a final one is not', async () => {
   await db.sql`insert into verification.sms_log (phone_number, type, body, gateway_id, gateway_status)
                values ('+380000000001', 'medication_request', 'text', '1234567', 'Accepted'),
