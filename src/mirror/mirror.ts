@@ -8,7 +8,7 @@
 import type { Config } from '../settings.ts';
 import { codeOf, SmslogdError, toSmslogdError, type ErrorCode } from '../errors.ts';
 import { retryWhileLocked } from '../postgres/briefly.ts';
-import { ZERO_LSN, type Lsn } from '../postgres/lsn.ts';
+import { ZERO_LSN } from '../postgres/lsn.ts';
 import { OtherType } from '../replication/pgoutput.ts';
 import { describeServer } from '../replication/server.ts';
 import { describePublication } from '../schema/publication.ts';
@@ -55,7 +55,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
   /** why the stream did not start, until when there is no other attempt, and what was logged of it */
   let streamFailure: { readonly code: ErrorCode; readonly until: number } | undefined;
   const logged = new Set<ErrorCode>();
-  let unreadable: string | undefined;
+  let unreadable: Observed['unreadable'];
   let caughtUpAt = -Infinity;
   /** the types of the source's columns, and those for which the stream had values of others: they are asked for as text */
   let types = '';
@@ -154,7 +154,6 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
           if (repeated) throw new SmslogdError('slot_lost', 'the new replication slot is unusable, too');
           opening();
           await dropSlot(connections, config, () => mark(step.due, step.code));
-          unreadable = undefined;
           break;
         case 'create slot':
           if (repeated)
@@ -236,7 +235,7 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
       const { code, reaction } = problem;
       connections.refresh(error);
       const reason = unreadableReason(error);
-      if (reason !== undefined) unreadable = await afterDecodeTries(reason);
+      if (reason !== undefined) await noteUnreadable(reason);
       if (phase === 'opening' && !signal.aborted && (reaction === 'slow' || reaction === 'retry')) {
         failures += 1;
         if (reaction === 'slow' || failures >= STREAM_TRIES) {
@@ -259,13 +258,13 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
     }
   };
 
-  /** Decoding may succeed the next time: returns `reason` only after it failed several times at the same position. */
-  async function afterDecodeTries(reason: string): Promise<string | undefined> {
-    if (reason !== UNDECODABLE) return reason;
-    const at: Lsn | undefined = (await describeSlot(control, config.SLOT_NAME).catch(() => undefined))?.confirmed;
-    if (at !== undefined && at !== undecodable.at) Object.assign(undecodable, { at, times: 0 });
+  /** Notes that the slot cannot be read where it stands. Decoding may succeed the next time: that only after it failed several times at one position. */
+  async function noteUnreadable(reason: string): Promise<void> {
+    const at = (await describeSlot(control, config.SLOT_NAME).catch(() => undefined))?.confirmed;
+    if (at === undefined) return;
+    if (at !== undecodable.at) Object.assign(undecodable, { at, times: 0 });
     undecodable.times += 1;
-    return undecodable.times < decodeTries ? undefined : reason;
+    if (reason !== UNDECODABLE || undecodable.times >= decodeTries) unreadable = { reason, at };
   }
 }
 

@@ -21,6 +21,7 @@
  */
 import type { Config } from '../settings.ts';
 import type { ErrorCode } from '../errors.ts';
+import type { Lsn } from '../postgres/lsn.ts';
 import { FIRST_START } from '../schema/steps.ts';
 import type { Server } from '../replication/server.ts';
 import type { Slot } from './slot.ts';
@@ -38,8 +39,8 @@ export interface Observed {
   readonly slot: Slot | undefined;
   /** sessions that may create the slot; none is this run's */
   readonly makers: readonly number[];
-  /** why the server could not read from a slot that looks intact */
-  readonly unreadable: string | undefined;
+  /** why the server could not read from a slot that looks intact, and where that one stood: one that was made since stands further on */
+  readonly unreadable: { readonly reason: string; readonly at: Lsn } | undefined;
   /** the reconcile that this run marked as due */
   readonly marked: ReconcileDue | undefined;
   /** steps of this run that our role may not take, or that changed nothing */
@@ -100,7 +101,8 @@ export function nextStep(observed: Observed): Step {
       ? { step: 'terminate reader', pid: slot.reader.pid }
       : { step: 'reconcile', why: 'slot_busy' };
   }
-  const unusable = unreadable ?? (UNUSABLE.has(health) ? `slot ${health}` : undefined);
+  const unusable =
+    unreadable?.at === slot.confirmed ? unreadable.reason : UNUSABLE.has(health) ? `slot ${health}` : undefined;
   if (unusable !== undefined) return { step: 'drop slot', ...newSlotDue(unusable, 'slot_lost') };
   if (server.version >= FAILOVER_SLOTS && !slot.failover && !failed.has('enable failover'))
     return { step: 'enable failover' };

@@ -446,8 +446,7 @@ test('a replication connection that is cut comes back, by a new object of the li
   expect(new Set(connections).size).toBe(connections.length);
 });
 
-test('a row that the server cannot send stops nobody: after some tries the slot is made again behind it, and it is copied', async () => {
-  await tenRowsThenDown();
+async function insertUnsendable(): Promise<void> {
   // what a server without an encoding takes as it comes, and then refuses to send as UTF-8
   await db.sql`update pg_database set encoding = 0 where datname = current_database()`;
   const latin = connect(db.superuser.url, { max: 1, connection: { client_encoding: 'SQL_ASCII' }, fetch_types: false });
@@ -455,11 +454,37 @@ test('a row that the server cannot send stops nobody: after some tries the slot 
     insert into verification.verifications (id, phone_number, check_digit, status, code, code_expired_at, active, inserted_at)
     values (gen_random_uuid(), '+380000000001', 1, E'\xe9', 1234, now(), false, now())`);
   await latin.end();
+}
+
+test('a row that the server cannot send stops nobody: after some tries the slot is made again behind it, and it is copied', async () => {
+  await tenRowsThenDown();
+  await insertUnsendable();
   await insertMany(db.sql, 20);
   await streaming({}, { decodeTries: 3 });
   await insertMany(db.sql, 5);
   await everyRowOnce();
   expect(warnings()).toEqual(['decoding_failed', 'slot_lost']);
+});
+
+test('a slot that somebody makes again in the place of one that could not be read is left as it is', async () => {
+  await tenRowsThenDown();
+  await insertUnsendable();
+  let unpublished: Promise<unknown> | undefined;
+  const beforeStream = async () => {
+    unpublished ??= db.sql`alter publication smslogd drop table verification.verifications`.execute();
+    await unpublished;
+  };
+  const mirror = startMirror(db, { log, decodeTries: 1, failpoints: { beforeStream } });
+  mirrors.push(mirror);
+  await until('it to reconcile', () => mirror.health.mirrorState === 'repairing');
+  await db.sql`select pg_drop_replication_slot(${db.name})`;
+  await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput')`;
+  await db.sql`alter publication smslogd add table verification.verifications`;
+  await mirror.streaming();
+  await insertMany(db.sql, 5);
+  await everyRowOnce();
+  expect(warnings()).toContain('decoding_failed');
+  expect(warnings()).not.toContain('slot_lost');
 });
 
 test.for([

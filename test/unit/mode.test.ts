@@ -2,7 +2,7 @@
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { ErrorCode } from '../../src/errors.ts';
-import { ZERO_LSN } from '../../src/postgres/lsn.ts';
+import { parseLsn, ZERO_LSN } from '../../src/postgres/lsn.ts';
 import type { ReconcileDue } from '../../src/mirror/checkpoint.ts';
 import { nextStep, type Observed, type Step } from '../../src/mirror/mode.ts';
 import type { Slot } from '../../src/mirror/slot.ts';
@@ -21,6 +21,10 @@ const SLOT: Slot = {
   twoPhase: false,
   failover: true,
 };
+
+/** One that is made later. */
+const NEW_SLOT: Slot = { ...SLOT, confirmed: parseLsn('0/1') };
+const UNREADABLE = { reason: 'WAL missing', at: SLOT.confirmed };
 
 const OBSERVED: Observed = {
   config: { SNAPSHOT: 'initial' },
@@ -91,7 +95,12 @@ test.each([
     { step: 'create slot', due: { reason: 'first start' }, code: undefined },
   ],
   ['the slot is lost', slot({ walStatus: 'lost' }), { step: 'drop slot', due: { reason: 'slot lost' } }],
-  ['the slot cannot be read', { unreadable: 'WAL missing' }, { step: 'drop slot', due: { reason: 'WAL missing' } }],
+  ['the slot cannot be read', { unreadable: UNREADABLE }, { step: 'drop slot', due: { reason: 'WAL missing' } }],
+  [
+    'the slot that could not be read was made again by somebody',
+    { unreadable: UNREADABLE, slot: NEW_SLOT },
+    { step: 'stream' },
+  ],
   ['the slot belongs to another database', slot({ database: 'other' }), { step: 'reconcile', why: 'slot_foreign' }],
   ['the slot has another plugin', slot({ plugin: 'test_decoding' }), { step: 'reconcile', why: 'slot_foreign' }],
   [
@@ -149,9 +158,9 @@ function take(observed: Observed, step: Step, may: { repair: boolean; end: boole
     case 'terminate reader':
       return may.end ? { ...observed, slot: { ...observed.slot!, reader: undefined } } : failed('terminate reader');
     case 'drop slot':
-      return marked(step.due, { ...observed, slot: undefined, unreadable: undefined });
+      return marked(step.due, { ...observed, slot: undefined });
     case 'create slot':
-      return marked(step.due, { ...observed, slot: SLOT });
+      return marked(step.due, { ...observed, slot: NEW_SLOT });
     case 'enable failover':
       return failed('enable failover');
     case 'stream':
@@ -216,7 +225,7 @@ const sights: fc.Arbitrary<Observed> = fc
     hasMirroredRows: fc.boolean(),
     publication: fc.constantFrom('correct' as const, 'excess' as const, 'incomplete' as const),
     slot: fc.constantFrom(...SLOTS),
-    unreadable: fc.constantFrom(undefined, 'WAL missing'),
+    unreadable: fc.constantFrom(undefined, UNREADABLE),
     streamFailure: fc.constantFrom<ErrorCode | undefined>(undefined, 'database_auth'),
   })
   .map(({ SNAPSHOT, start, reconcileDue, ...seen }) => ({
