@@ -86,19 +86,23 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
     const failed = new Set<Step['step']>();
     let marked: ReconcileDue | undefined;
     const taken = new Map<Step['step'], number>();
-    const mark = async (due: ReconcileDue | undefined, code?: ErrorCode) => {
-      if (due === undefined) return;
-      if (code !== undefined) warn(deps, code, REPAIRED[code] ?? 'the mirror reconciles', { reason: due.reason });
-      health.setMirrorState(due.reason === FIRST_START ? 'snapshot' : 'repairing');
-      await store.markReconcile(term, due);
-      marked = due;
-    };
     const readCheckpoint = async (): Promise<Checkpoint> => {
       const checkpoint = await store.read();
       requireUsable(checkpoint, config);
       // the row was recreated: who marked it since knows nothing of this run
       if (checkpoint.term !== term) throw steppedDown();
       return checkpoint;
+    };
+    const mark = async (due: ReconcileDue | undefined, code?: ErrorCode) => {
+      if (due === undefined) {
+        // marked before, perhaps, and another daemon leads by now
+        await readCheckpoint();
+        return;
+      }
+      if (code !== undefined) warn(deps, code, REPAIRED[code] ?? 'the mirror reconciles', { reason: due.reason });
+      health.setMirrorState(due.reason === FIRST_START ? 'snapshot' : 'repairing');
+      await store.markReconcile(term, due);
+      marked = due;
     };
     const readSource = () => describeUnchanged(control, config, source);
     const observe = async (): Promise<Observed> => {
@@ -161,8 +165,6 @@ export function createMirror(deps: MirrorDeps): (signal: AbortSignal, works: () 
           opening();
           await createSlotWhileReconciling(context, signal, async () => {
             await mark(step.due, step.code);
-            // marked before, perhaps, and another daemon leads by now
-            if ((await store.read()).term !== term) throw steppedDown();
             log.info({ slot: config.SLOT_NAME, reason: marked?.reason }, 'creating the replication slot');
           });
           // a teardown marks the checkpoint before it drops the slot: either it drops this one, or its mark is seen here

@@ -15,6 +15,7 @@ import { migrate } from '../../src/schema/migrate.ts';
 import { createDatabase, until, untilConfirmed, type TestDatabase } from '../support/database.ts';
 import { startMirror, type RunningMirror } from '../support/mirror.ts';
 import { connect, createServer } from '../support/postgres.ts';
+import { startProxy } from '../support/proxy.ts';
 import { difference, insertMany, insertVerification } from '../support/verifications.ts';
 
 let db: TestDatabase;
@@ -370,6 +371,26 @@ test('a daemon that is stopped just before it makes the slot makes none, and lea
   expect(await db.sql`select from pg_replication_slots where slot_name = ${db.name}`).toHaveLength(0);
   await until('its session to end', async () => (await makersOf(db.sql, db.name)).length === 0);
   await connections.end();
+});
+
+test('a leader that was suspended while it was about to drop an unusable slot drops none once another one leads, also where the reconcile was marked before', async () => {
+  await tenRowsThenDown();
+  await db.sql`select pg_drop_replication_slot(${db.name})`;
+  await db.sql`select pg_create_logical_replication_slot(${db.name}, 'pgoutput', false, true)`;
+  await db.sql`update smslogd.checkpoint set system_id = '1'`;
+  const url = new URL(db.replicationUrl);
+  const proxy = await startProxy({ host: url.hostname, port: Number(url.port) });
+  url.port = String(proxy.port);
+  proxy.holds = true;
+  mirrors.push(startMirror(db, { env: { DATABASE_REPLICATION_URL: url.href } }));
+  await until('it to be about to drop the slot', () => proxy.connections === 1);
+  expect(await due()).toBe('another database');
+  await db.sql`update smslogd.checkpoint set term = term + 1`;
+  proxy.newcomers = 'ignored';
+  proxy.holds = false;
+  await until('it to try again', () => proxy.connections === 2);
+  expect(await db.sql`select from pg_replication_slots where slot_name = ${db.name} and two_phase`).toHaveLength(1);
+  await proxy.close();
 });
 
 test('a slot that an administrator makes just before the daemon does is no failure', async () => {
