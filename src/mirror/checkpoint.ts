@@ -6,6 +6,7 @@ import { parseLsn, type Lsn } from '../postgres/lsn.ts';
 import type { Sql } from '../postgres/pools.ts';
 import { quoteLiteral } from '../postgres/quoting.ts';
 import { DIVISION_BY_ZERO } from '../postgres/refusal.ts';
+import { writtenSince } from '../postgres/transactions.ts';
 import { FIRST_START } from '../schema/steps.ts';
 import type { Config } from '../settings.ts';
 import type { Source } from '../source.ts';
@@ -132,9 +133,10 @@ export function createCheckpointStore(sql: Sql, config: Config) {
 
     /** True if the publication, or the source's entry in it, changed since the last light audit: for a moment it may have lacked something. */
     async republished(source: Source): Promise<boolean> {
+      const changed = (xmin: string) => sql.unsafe(writtenSince(xmin, 'c.audited_xid::xid'));
       const [row] = await sql`
         select exists (select from pg_publication p left join pg_publication_rel r on r.prpubid = p.oid and r.prrelid = ${source.oid}::text::oid
-                        where p.pubname = ${config.PUBLICATION_NAME} and least(age(p.xmin), age(r.xmin)) <= age(c.audited_xid::xid)) as so
+                        where p.pubname = ${config.PUBLICATION_NAME} and (${changed('p.xmin')} or ${changed('r.xmin')})) as so
           from smslogd.checkpoint c where c.slot_name = ${slot}`;
       return row?.['so'] === true;
     },

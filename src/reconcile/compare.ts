@@ -4,6 +4,7 @@ import type { Sql } from '../postgres/pools.ts';
 import { arrayLiteral } from '../postgres/quoting.ts';
 import { bodySql, columnSql, instantSql, largeSql, type Source } from '../source.ts';
 import { briefly } from '../postgres/briefly.ts';
+import { writtenSince } from '../postgres/transactions.ts';
 import type { ChunkQuery } from './chunks.ts';
 
 /** The source rows that an audit covers. */
@@ -67,7 +68,7 @@ export async function scopeOf(
             c.audited_xid::text as xid, pg_snapshot_xmin(pg_current_snapshot())::text as now,
             coalesce(pg_snapshot_xmin(pg_current_snapshot())::text::int8 - c.audited_xid::text::int8 between 0 and 1000000000, false)
             and not exists (select from pg_partition_tree($4::text::oid) t join pg_inherits i on i.inhrelid = t.relid
-                             where age(i.xmin) <= age(c.audited_xid::xid)) as known
+                             where ${writtenSince('i.xmin', 'c.audited_xid::xid')}) as known
        from (select) one left join smslogd.checkpoint c on c.slot_name = $3`,
     [
       sinceSeconds === undefined ? null : String(sinceSeconds),
@@ -91,7 +92,7 @@ export async function compareSource(
   const t = (name: string) => columnSql(source, 't', name);
   const instant = instantSql('t.inserted_at', config.SOURCE_TIMEZONE);
   // a row without a time is never too old
-  const inScope = `(coalesce(${instant} >= $1::text::timestamptz, true) or age(t.xmin) <= age($2::text::xid8::xid))`;
+  const inScope = `(coalesce(${instant} >= $1::text::timestamptz, true) or ${writtenSince('t.xmin', '$2::text::xid8::xid')})`;
   const [compared] = await briefly<SourceComparison>(
     sql,
     `with chunk as materialized (

@@ -3,6 +3,7 @@ import { pino } from 'pino';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { createStore } from '../../src/mirror/store.ts';
 import { lightAudit } from '../../src/reconcile/audit.ts';
+import { writtenSince } from '../../src/postgres/transactions.ts';
 import { migrate } from '../../src/schema/migrate.ts';
 import { describeSource } from '../../src/source.ts';
 import { createDatabase, until, type TestDatabase } from '../support/database.ts';
@@ -460,4 +461,22 @@ test('what a light audit has compared is not compared again for one that began b
   expect(await db.sql`select from smslogd.checkpoint where audit_due`).toHaveLength(0);
   await db.sql`update smslogd.checkpoint set audited_xid = '1000000000000'`;
   expect(await saved(before)).toBe(before);
+});
+
+test('a row is of a later transaction where its own lies between that one and now, and not where it is so old that its age is negative', async () => {
+  // a frozen row keeps its xmin
+  await insertVerification(db.sql);
+  await db.sql`vacuum (freeze) verification.verifications`;
+  const [frozen] = await db.sql`select age(xmin) < 1000 as keeps from verification.verifications`;
+  expect(frozen).toEqual({ keeps: true });
+  const rows = await db.sql.unsafe(`
+    select behind::float8 as behind, age(x) < 0 as negative, ${writtenSince('x', 'since')} as later
+      from (select behind, mod(now - behind + 4294967296, 4294967296)::text::xid as x, (now - 9)::text::xid as since
+              from (select mod(pg_snapshot_xmax(pg_current_snapshot())::text::int8, 4294967296) as now) n, unnest('{1, 9, 10, 2147484000}'::int8[]) behind) b`);
+  expect([...rows]).toEqual([
+    { behind: 1, negative: false, later: true },
+    { behind: 9, negative: false, later: true },
+    { behind: 10, negative: false, later: false },
+    { behind: 2_147_484_000, negative: true, later: false },
+  ]);
 });
