@@ -8,9 +8,12 @@ export const RUNS =
 /** SQL: the name that session `a` was given. PgBouncer adds its client's address to it where application_name_add_host is set. */
 export const SESSION_NAME = "split_part(a.application_name, ' - ', 1)";
 
-/** SQL: a row with this xmin is of transaction `since` or a later one. A frozen row keeps its xmin, whose age is negative from 2^31 transactions on. */
+/**
+ * SQL: a row with this xmin is of transaction `since` or a later one. A frozen row keeps its xmin, whose age is far below zero from 2^31 transactions on; one that
+ * began after the transaction that asks is a little below.
+ */
 export function writtenSince(xmin: string, since: string): string {
-  return `age(${xmin}) between 0 and age(${since})`;
+  return `age(${xmin}) between -1000000 and age(${since})`;
 }
 
 /** A transaction id of now: whatever committed before it is visible once `allEndedBefore` says so. */

@@ -136,7 +136,7 @@ test.each(['nothing can be streamed', 'the slot waits for an old transaction'])(
       return (await db.sql`select from pg_replication_slots where slot_name = ${db.name}`).length === 1;
     });
     await db.sql`alter table verification.verifications add column gateway_id text, add column gateway_status text`;
-    const { id } = await insertVerification(db.sql, without);
+    const { id } = await insertVerification(db.sql, { ...without, inserted_at: new Date().toISOString() });
     await until('the row', async () => (await logged()) === 1);
     await give(id, '1111111');
     await has(id, '1111111');
