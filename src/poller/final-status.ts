@@ -3,8 +3,8 @@
  *
  *   final answer   The gateway's final status is written as it is.
  *   Terminated     An answer that is not final and came past `deadline_at` (SMS_STATUSES_EXPIRATION) is the last one; one that came before and is written
- *                  past it, as behind a lock, is not: the SMS is asked for once more. Without any answer, past `give_up_at` (SMS_STATUSES_GIVE_UP); where the
- *                  gateway can be asked, after one more request.
+ *                  past it, as behind a lock, is not: the SMS is asked for once more. Without any answer, past `give_up_at` (SMS_STATUSES_GIVE_UP); unless the
+ *                  breaker has not been closed for ten minutes (throttle.ts), after one more request, and a second one if no request failed before.
  *   Unaccepted     Past `deadline_at`, if the SMS still has no gateway id: it was never accepted.
  *
  * sql/queue.sql sets both times when it queues an SMS.
@@ -249,8 +249,10 @@ const COMPLETE = `
     update smslogd.sms_poll p
        set gateway_id = coalesce(h.log_gateway_id, p.gateway_id),
            leased_until = '-infinity',
-           -- a released row goes behind the others that are due, so that it does not block them
-           due_at = case when h.result is null or h.early and h.status is not null and p.deadline_at <= ${NOW} then ${NOW}
+           -- a released row goes behind the others that are due, so that it does not block them; so does one that is to be given up and failed for the first
+           -- time: the fault may be that of the gateway as a whole
+           due_at = case when h.result is null or h.early and h.status is not null and p.deadline_at <= ${NOW}
+                              or h.status is null and p.give_up_at <= ${NOW} and coalesce(p.last_result in ('ok', 'unchanged'), true) then ${NOW}
                          when p.deadline_at > ${NOW} then least(${NOW} + make_interval(secs => h.gap / 1000), p.deadline_at)
                          else ${NOW} + make_interval(secs => h.gap / 1000) end,
            last_result = case when h.result = 'ok' and (not h.writes or h.was is not distinct from h.status) then 'unchanged'

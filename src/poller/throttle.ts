@@ -8,13 +8,14 @@ import type { Credentials } from '../gateway/credentials.ts';
 import { createLimit } from './limit.ts';
 import type { Outcome } from './outcome.ts';
 import { createRate } from './rate.ts';
+import { runningMs } from '../running-time.ts';
 import { createThrottledLog } from '../throttled-log.ts';
 
 export interface Throttle {
   readonly inFlight: number;
   /** requests that may be in flight now; 0 while the breaker is open */
   size(): number;
-  /** the breaker is closed: whatever is due is asked for */
+  /** what is due can be asked for, now or after a pause: the breaker is closed, or has not been for SILENCE_MS yet */
   asks(): boolean;
   /** milliseconds until the breaker lets one through; 0 while it does */
   remaining(): number;
@@ -40,16 +41,22 @@ export interface Throttle {
   tryNow(): void;
 }
 
+/** So long without a closed breaker, while the process runs, the gateway counts as one that cannot be asked. */
+const SILENCE_MS = 600_000;
+
 export function createThrottle(
   { metrics, log }: { metrics: Metrics; log: Log },
   options: { ceiling: number; perSecond: number },
   now: () => number = () => performance.now(),
+  running: () => number = runningMs,
 ): Throttle {
   const limit = createLimit(options.ceiling);
   const rate = createRate(options.perSecond, now());
   const breaker = createBreaker();
   let inFlight = 0;
   let refused: Credentials | undefined;
+  /** by `running`, since when the breaker has not been closed */
+  let failingSince: number | undefined;
   const showTrouble = (trouble?: GatewayTrouble) => {
     for (const code of GATEWAY_TROUBLES) metrics.gatewayTrouble.set({ code }, code === trouble ? 1 : 0);
   };
@@ -72,7 +79,7 @@ export function createThrottle(
       return inFlight;
     },
     size,
-    asks: () => breaker.state(now()) === 'closed',
+    asks: () => failingSince === undefined || running() - failingSince < SILENCE_MS,
     remaining: () => breaker.remaining(now()),
     free,
     worthClaiming: () => free() >= Math.max(1, Math.min(size() / 2, rate.room / 2)),
@@ -101,9 +108,11 @@ export function createThrottle(
           limit.ended(outcome.overload ? 'overload' : 'ok', startedAt, at, saturated || inFlight * 2 >= limit.current);
         if (breaker.note(outcome.breaker, startedAt, at, outcome.retryAfterMs)) {
           if (breaker.state(at) === 'closed') {
+            failingSince = undefined;
             throttledLog.resolved('the gateway answers again');
             showTrouble();
           } else {
+            failingSince ??= running();
             const [level, code, sentence, hint] = troubleOf(outcome);
             const seconds = Math.ceil(breaker.remaining(at) / 1000);
             throttledLog.problem(level, new SmslogdError(code, sentence, hint === undefined ? {} : { hint }), {

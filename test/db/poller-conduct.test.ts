@@ -8,7 +8,7 @@ import { factsOf, readStatus } from '../../src/page/from-database.ts';
 import { createSettling } from '../../src/page/settling.ts';
 import { createDatabase, until, untilLocked, untilNone, type TestDatabase } from '../support/database.ts';
 import { reply, startGateway, type TestGateway } from '../support/gateway.ts';
-import { queueSize, series, startPoller, type Running } from '../support/poller.ts';
+import { insertSms, queueSize, series, startPoller, statusBecomes, type Running } from '../support/poller.ts';
 
 let db: TestDatabase;
 let gateway: TestGateway;
@@ -92,6 +92,22 @@ test('429 with Retry-After: nobody asks before that, then all are asked for; it 
   expect(said('does not answer')).toHaveLength(0);
   expect(said('the gateway answers again')).toHaveLength(1);
   expect(await series(running.metrics, 'smslogd_poll_breaker_open')).toBe(0);
+});
+
+test('a pause of the gateway ends no SMS that was to be given up while nobody asked: when it is over all are asked for', async () => {
+  await db.sql`update smslogd.sms_poll set sent_at = now() - interval '4 days', deadline_at = now() - interval '4 days', give_up_at = now()`;
+  gateway.script = () => ({ status: 429, headers: { 'retry-after': '300' } });
+  await start();
+  await until('the pause', () => said('"gateway_busy"').length === 1);
+  await until('what was under way', async () => (await series(running.metrics, 'smslogd_poll_in_flight')) === 0);
+  gateway.script = ({ id }) => reply(id, 'Delivered');
+  // it was asked for in vain: once it is given up, the others have been looked at
+  const inVain = await insertSms(db, { gatewayId: '9000001' });
+  await db.sql`update smslogd.sms_poll set attempt = 1, give_up_at = now(), due_at = now() + interval '1 hour' where id = ${inVain}`;
+  await statusBecomes(db, inVain, 'Terminated');
+  running.tryNow();
+  await untilNone('all to be answered', () => queueSize(db));
+  expect(await db.sql`select from verification.sms_log where gateway_status = 'Delivered'`).toHaveLength(200);
 });
 
 test.each([

@@ -210,6 +210,9 @@ test('what cannot be asked for until it is given up is Terminated, also while th
   await until('the breaker', async () => (await series(metrics, 'smslogd_poll_breaker_open')) === 1);
   expect(gateway.count('5000003')).toBe(1);
   expect(await series(metrics, 'smslogd_poll_requests_total{result="unauthorized"}')).toBe(1);
+  await until('the refusal to be noted', async () => {
+    return (await db.sql`select from smslogd.sms_poll where last_result = 'unauthorized'`).length === 1;
+  });
   await db.sql`update smslogd.sms_poll set give_up_at = now() where id = ${id}`;
   const row = await statusBecomes(db, id, 'Terminated');
   expect(row.status_changed_at).toEqual(row.updated_at);

@@ -175,3 +175,42 @@ test('another login is tried at once where the last one was refused, and where t
   expect([sizeAfter(refusal, first), sizeAfter(refusal, next)]).toEqual([0, 1]);
   expect(sizeAfter(pause, first, next)).toBe(0);
 });
+
+test('the gateway counts as one that can be asked until it has been left alone for ten minutes in which the daemon ran', () => {
+  let now = 0;
+  let ran = 0;
+  const deps = { metrics: createMetrics('test'), log: silentLog };
+  const throttle = createThrottle(
+    deps,
+    { ceiling: 64, perSecond: 0 },
+    () => now,
+    () => ran,
+  );
+  const ended = (outcome: Outcome) => {
+    throttle.began(1);
+    throttle.ended(outcome, now);
+  };
+  const busy = {
+    again: 'schedule',
+    overload: true,
+    result: 'http_4xx',
+    breaker: 'fault',
+    retryAfterMs: 300_000,
+  } as const;
+  // nothing was due for long
+  now = ran = 3_600_000;
+  ended(busy);
+  expect(throttle.asks()).toBe(true);
+  // suspended for days
+  now += 259_200_000;
+  ended(busy);
+  ran += 599_999;
+  expect(throttle.asks()).toBe(true);
+  ran += 1;
+  expect(throttle.asks()).toBe(false);
+  now += 300_000;
+  ended({ again: 'schedule', overload: false, result: 'ok', breaker: 'answer' });
+  expect(throttle.asks()).toBe(true);
+  ended(busy);
+  expect(throttle.asks()).toBe(true);
+});
