@@ -6,7 +6,7 @@ import type { Sql } from '../postgres/pools.ts';
 import { LOCK_NOT_AVAILABLE, writeAccepted } from '../postgres/refusal.ts';
 import { withRetry } from '../postgres/retry.ts';
 import type { Log } from '../log.ts';
-import { describeSource } from '../source.ts';
+import { describeSource, type Source } from '../source.ts';
 import { pause, pauseAfter } from '../supervise.ts';
 import type { Claimed } from './queue.ts';
 import type { PollerStore } from './store.ts';
@@ -36,23 +36,27 @@ const LOCKED_MS = 2_000;
 export const REFUSED_MS = 900_000;
 
 /**
- * Ends claimed SMS without a gateway id past their deadline, after a last lookup in the source. If the source cannot be read they are postponed by a minute,
- * or by seconds if it is locked. A row that the database rejects (by a constraint or a user's trigger) does not block the others.
+ * Ends claimed SMS without a gateway id past their deadline, mirrored ones after a last lookup in the source. If the source cannot be read these are postponed
+ * by a minute, or by seconds if it is locked. A row that the database rejects (by a constraint or a user's trigger) does not block the others.
  */
 export async function expireWithoutGatewayId(deps: ExpiryDeps, rows: readonly Claimed[]): Promise<void> {
   const { config, sql, store, tally } = deps;
-  try {
-    const source = await describeSource(sql, config);
+  const judge = async (source?: Source) => {
     const write = async (some: readonly Claimed[]) => {
       const ids = some.map(({ id }) => id);
-      if (source.tracksGateway) tally.changed(await withRetry(() => store.fillFromSource(source, ids)));
+      if (source?.tracksGateway === true) tally.changed(await withRetry(() => store.fillFromSource(source, ids)));
       tally.changed(await withRetry(() => store.markUnaccepted(some, source)));
     };
-    const refused = async (row: Claimed, error: unknown) => {
+    await writeAccepted(rows, write, async (row, error) => {
       tally.refused(row.id, error);
       await withRetry(() => store.postpone([row], REFUSED_MS));
-    };
-    await retryWhileLocked(AbortSignal.timeout(LOCKED_MS), () => writeAccepted(rows, write, refused));
+    });
+  };
+  const locked = AbortSignal.timeout(LOCKED_MS);
+  try {
+    await retryWhileLocked(locked, () => judge());
+    const source = await describeSource(sql, config);
+    await retryWhileLocked(locked, () => judge(source));
   } catch (error) {
     tally.postponed(rows.length, error);
     await withRetry(() => store.postpone(rows, codeOf(error) === LOCK_NOT_AVAILABLE ? LOCKED_MS : POSTPONED_MS));

@@ -5,7 +5,8 @@
  *   Terminated     An answer that is not final and came past `deadline_at` (SMS_STATUSES_EXPIRATION) is the last one; one that came before and is written
  *                  past it, as behind a lock, is not: the SMS is asked for once more. Without any answer, past `give_up_at` (SMS_STATUSES_GIVE_UP); unless the
  *                  breaker has not been closed for ten minutes (throttle.ts), after one more request, and a second one if no request failed before.
- *   Unaccepted     Past `deadline_at`, if the SMS still has no gateway id: it was never accepted.
+ *   Unaccepted     Past `deadline_at`, if the SMS still has no gateway id: it was never accepted. A mirrored one only after a last lookup in the source, however
+ *                  long that cannot be read.
  *
  * sql/queue.sql sets both times when it queues an SMS.
  *
@@ -99,12 +100,14 @@ export function createFinalStatus(sql: Sql) {
   }
 
   /**
-   * Makes claimed SMS Unaccepted that have no gateway id past their deadline. A mirrored row leaves the queue without a status if the source has no gateway
-   * ids, or had none when the row was inserted; if the source has an id that `fillFromSource` could not write now, the row stays.
+   * Makes claimed SMS Unaccepted that have no gateway id past their deadline: mirrored ones where `source` is given, others where it is not. A mirrored row
+   * leaves the queue without a status if the source has no gateway ids, or had none when the row was inserted; if the source has an id that `fillFromSource`
+   * could not write now, the row stays.
    */
-  async function markUnaccepted(rows: readonly Claimed[], source: Source): Promise<Change[]> {
-    const since = source.tracksGateway ? '(select tracked_since from smslogd.settings)' : `'infinity'`;
-    const hasId = source.tracksGateway
+  async function markUnaccepted(rows: readonly Claimed[], source?: Source): Promise<Change[]> {
+    const tracked = source?.tracksGateway === true;
+    const since = tracked ? '(select tracked_since from smslogd.settings)' : `'infinity'`;
+    const hasId = tracked
       ? `exists (select from ${source.table} s where s.id = l.id and ${columnSql(source, 's', 'gateway_id')} is not null)`
       : 'false';
     const text = `
@@ -119,6 +122,7 @@ export function createFinalStatus(sql: Sql) {
          cross join lateral (select l.id is not null and coalesce(l.gateway_status = any ($3::text[]), true) as open,
                                     smslogd.is_tracked(l.type, l.inserted_at, ${since}) is not true as untracked,
                                     coalesce(l.type = 'verification' and ${hasId}, false) as has_id) a
+         where coalesce(l.type = 'verification', false) = ${source !== undefined}
       ), locked_log as materialized (
         select l.id from verification.sms_log l join decided s on s.id = l.id where s.writes order by l.id for no key update of l skip locked
       ), locked as materialized (
@@ -150,14 +154,15 @@ export function createFinalStatus(sql: Sql) {
 
   /**
    * At most `limit` rows past `give_up_at`. A row that was queued after its deadline must have been asked for once, because it waits behind all others.
-   * `asks`: the gateway can be asked. Then each row is asked for first, as after a restore or days without a daemon: those are left out that are due or in
-   * somebody's lease. So are those without a gateway id, which will be Unaccepted. The order is random, so that locked rows do not block the others.
+   * Those without a gateway id are left out, which will be Unaccepted. `asks`: the gateway can be asked. Then each row is asked for first, as after a restore or
+   * days without a daemon: those are left out, too, that are due or in somebody's lease. The order is random, so that locked rows do not block the others.
    */
   async function overdue(limit: number, asks = false): Promise<string[]> {
     const rows = await sql<{ id: string }[]>`
       with ${clock}
       select id from smslogd.sms_poll
-       where give_up_at <= ${now} and (lane <> 2 or attempt > 0) and (not ${asks}::bool and gateway_id is not null or due_at > ${now} and leased_until <= ${now})
+       where give_up_at <= ${now} and (lane <> 2 or attempt > 0) and gateway_id is not null
+         and (not ${asks}::bool or due_at > ${now} and leased_until <= ${now})
        order by random() limit ${limit}`;
     return rows.map(({ id }) => id);
   }

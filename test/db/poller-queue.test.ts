@@ -231,7 +231,7 @@ test('no verdict changes a final status that somebody else has written, and the 
     expect(await store.markTerminated([asked])).toEqual([]);
     const { rows: claimed } = await store.claim({ total: 2, old: 0, past: 0 }, [null, null, null]);
     expect(claimed).toMatchObject([{ id: without }]);
-    expect(await store.markUnaccepted(claimed, await describeSource(db.daemon, db.config()))).toEqual([]);
+    expect(await store.markUnaccepted(claimed)).toEqual([]);
     expect(await queueSize(db)).toBe(0);
   });
   for (const id of [asked, without]) expect(await readSms(db, id)).toMatchObject({ gateway_status: 'Delivered' });
@@ -258,7 +258,7 @@ test('a transaction that refers to an SMS from another table and goes on puts of
       { id: answered, attempt, gatewayId: '6130001', result: 'ok', status: 'Delivered', date: null, gapMs: 1_000 },
     ]);
     await store.fillFromSource(source, [completed]);
-    await store.markUnaccepted([of(without)], source);
+    await store.markUnaccepted([of(without)]);
     await store.markTerminated([givenUp]);
     expect(await readSms(db, answered)).toMatchObject({ gateway_status: 'Delivered' });
     expect(await readSms(db, completed)).toMatchObject({ gateway_id: '6130003', gateway_status: 'Accepted' });

@@ -198,9 +198,10 @@ test('SMS that came while the source had no gateway columns stay untracked when 
   expect(await counted()).toEqual({ untracked: 2, open: 0 });
 });
 
-test('where the source cannot be read there is no verdict', async () => {
+test('where the source cannot be read no mirrored SMS gets a verdict, however long that lasts; an SMS of another service needs no source', async () => {
   await db.sql.unsafe('alter table verification.verifications rename to elsewhere');
   const id = await insertSms(db, OVER);
+  const foreign = await insertSms(db, { type: '2FA', age: '36 minutes' });
   const { metrics } = await start();
   await until(
     'the failure',
@@ -208,10 +209,20 @@ test('where the source cannot be read there is no verdict', async () => {
   );
   await until('it to be put off', async () => {
     const [row] =
-      await db.sql`select greatest(due_at, leased_until) > now() + interval '30 seconds' as later from smslogd.sms_poll`;
+      await db.sql`select greatest(due_at, leased_until) > now() + interval '30 seconds' as later from smslogd.sms_poll where id = ${id}`;
     return row?.['later'] === true;
   });
+  await statusBecomes(db, foreign, 'Unaccepted');
+  // once the one that is asked for in vain is given up, the other has been looked at
+  gateway.script = () => ({ status: 404 });
+  const inVain = await insertSms(db, { gatewayId: '1234572' });
+  await db.sql`update smslogd.sms_poll set give_up_at = now()`;
+  await statusBecomes(db, inVain, 'Terminated');
+  gateway.script = ({ id: one }) => reply(one, 'Delivered');
   expect(await readSms(db, id)).toMatchObject({ gateway_status: null });
+  await db.sql.unsafe('alter table verification.elsewhere rename to verifications');
+  await db.sql`update smslogd.sms_poll set due_at = now()`;
+  await statusBecomes(db, id, 'Unaccepted');
 });
 
 test('while somebody locks the source no SMS waits for its answer, however many wait for their verdict', async () => {
