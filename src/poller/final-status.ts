@@ -2,9 +2,10 @@
  * When an SMS gets its final status. The rules, all by the database's clock:
  *
  *   final answer   The gateway's final status is written as it is.
- *   Terminated     An answer that is not final and came past `deadline_at` (SMS_STATUSES_EXPIRATION) is the last one; one that came before and is written
- *                  past it, as behind a lock, is not: the SMS is asked for once more. Without any answer, past `give_up_at` (SMS_STATUSES_GIVE_UP); unless the
- *                  breaker has not been closed for ten minutes (throttle.ts), after one more request, and a second one if no request failed before.
+ *   Terminated     An answer that is not final, to a question past `deadline_at` (SMS_STATUSES_EXPIRATION), is the last one; one to a question before it that is
+ *                  written past it, as behind a lock or by a daemon that was suspended, is not: the SMS is asked for once more. Without any answer, past
+ *                  `give_up_at` (SMS_STATUSES_GIVE_UP); unless the breaker has not been closed for ten minutes (throttle.ts), after one more request, and a
+ *                  second one if no request failed before.
  *   Unaccepted     Past `deadline_at`, if the SMS still has no gateway id: it was never accepted. A mirrored one only after a last lookup in the source, however
  *                  long that cannot be read.
  *
@@ -40,7 +41,7 @@ export interface Completion {
   readonly date: number | null;
   /** milliseconds until it is due again, if it stays open */
   readonly gapMs: number;
-  /** the answer came before the end of its life */
+  /** the question was asked before the end of its life; nobody knows when the answer came, for the process may have been suspended */
   readonly early?: boolean;
   /** of a Rejected SMS; only for the metric */
   readonly reason?: RejectReason | undefined;

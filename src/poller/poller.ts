@@ -175,7 +175,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
       date: outcome.answer?.date ?? null,
       reason: outcome.answer?.reason,
       gapMs: gapAfter(outcome, row.ageMs + took),
-      early: took < row.leftMs,
+      early: row.leftMs > 0,
     });
   };
 

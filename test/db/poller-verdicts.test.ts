@@ -1,5 +1,5 @@
 /** What becomes of an SMS whose life ended while the gateway was down, by what the gateway says when it is back, and what dates are written. */
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest';
 import { createDatabase, until, untilLocked, type TestDatabase } from '../support/database.ts';
 import { gatewayDate, reply, startGateway, type TestGateway } from '../support/gateway.ts';
 import { insertSms, readSms, series, startPoller, statusBecomes } from '../support/poller.ts';
@@ -83,6 +83,29 @@ test('an answer from within its life that a locked log lets be written only past
   } finally {
     await stop();
     blocker.release();
+  }
+});
+
+test('an answer to a question from within its life that a suspended daemon hears only past it is not the last one', async () => {
+  let answer: (() => void) | undefined;
+  gateway.script = ({ id }) => new Promise((resolve) => (answer = () => resolve(reply(id, 'Accepted'))));
+  const id = await insertSms(db, { gatewayId: '1000003', age: '0 seconds' });
+  await db.sql`update smslogd.sms_poll set deadline_at = now() + interval '1 minute'`;
+  const { stop } = await startPoller(db, { IP2SMS_URL: gateway.url });
+  let suspended = 0;
+  const now = performance.now.bind(performance);
+  const clock = vi.spyOn(performance, 'now').mockImplementation(() => now() + suspended);
+  try {
+    await until('the question', () => answer !== undefined);
+    suspended = 60_000;
+    await db.sql`update smslogd.sms_poll set deadline_at = clock_timestamp()`;
+    gateway.script = ({ id: one }) => reply(one, 'Delivered');
+    answer!();
+    await statusBecomes(db, id, 'Delivered');
+    expect(gateway.count('1000003')).toBe(2);
+  } finally {
+    await stop();
+    clock.mockRestore();
   }
 });
 
