@@ -206,18 +206,29 @@ export async function openHours(sql: Sql): Promise<string[]> {
   return rows.map(({ hour }) => hour);
 }
 
-/** Queues the open SMS of an hour that are missing from the queue; returns their number. */
+/**
+ * Queues the open SMS of an hour that are missing from the queue, or queued without the gateway id that they have; returns their number. An entry that somebody
+ * holds waits for the next pass.
+ */
 export async function requeueHour(sql: Sql, hour: string, fence: string): Promise<number> {
   const rows = await sql`
-    with ${sql.unsafe(CLOCK)}
-    insert into smslogd.sms_poll
-    select q.* from verification.sms_log l cross join clock
+    with ${sql.unsafe(CLOCK)},
+    open as materialized (
+      select id, gateway_id, gateway_status, type, inserted_at from verification.sms_log l
+       where l.inserted_at >= smslogd.hour_start(${hour}::text::timestamptz) and l.inserted_at <= smslogd.hour_end(${hour}::text::timestamptz)
+         and (l.gateway_status is null or l.gateway_status = any (${arrayLiteral(OPEN_STATUSES)}::text[]))
+    ), without_id as materialized (
+      select p.id from open l cross join lateral (
+        select p.id from smslogd.sms_poll p where p.id = l.id and p.gateway_id is null limit 1 for update skip locked) p
+       where l.gateway_id is not null
+    )
+    insert into smslogd.sms_poll as p
+    select q.* from open l cross join clock
      cross join lateral smslogd.queue_entry(l.id, l.gateway_id, l.gateway_status, l.type, l.inserted_at, clock.now) q
-     where l.inserted_at >= smslogd.hour_start(${hour}::text::timestamptz) and l.inserted_at <= smslogd.hour_end(${hour}::text::timestamptz)
-       and (l.gateway_status is null or l.gateway_status = any (${arrayLiteral(OPEN_STATUSES)}::text[]))
-       and not exists (select from smslogd.sms_poll p where p.id = l.id)
+     where (not exists (select from smslogd.sms_poll p where p.id = l.id) or l.id in (select id from without_id))
        and ${sql.unsafe(fence)}
-    on conflict (id) do nothing`;
+    on conflict (id) do update set gateway_id = excluded.gateway_id, due_at = excluded.due_at, lane = excluded.lane, leased_until = excluded.leased_until
+     where p.gateway_id is null and excluded.gateway_id is not null`;
   return rows.count;
 }
 

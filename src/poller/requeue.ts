@@ -1,6 +1,6 @@
 /**
- * The leader's repair of the queue: it requeues SMS that are open in the log and missing from the queue (somebody emptied it, or disabled a trigger of ours),
- * and resets rows whose due time is too far away.
+ * The leader's repair of the queue: it requeues SMS that are open in the log and missing from the queue, or queued without the gateway id that the log has
+ * (somebody emptied it, or a trigger of ours failed or was disabled), and resets rows whose due time is too far away.
  *
  * No pass reads the whole log: the stored counters name the hours with open SMS, and only these hours are read, by the index on inserted_at.
  */

@@ -70,7 +70,6 @@ test('where an SMS cannot be queued its row is written all the same, and it is q
   expect(await readSms(db, completed)).toMatchObject({ gateway_id: '9900002' });
   expect(await db.sql`select from smslogd.sms_poll where gateway_id is not null`).toHaveLength(0);
   await db.sql`alter table smslogd.sms_poll drop constraint nobody`;
-  await db.sql`delete from smslogd.sms_poll`;
   await start();
   for (const id of [inserted, completed]) await statusBecomes(db, id, 'Delivered');
 });
@@ -83,6 +82,29 @@ test('an SMS that waits for its gateway id is queued again where it is missing, 
   expect(hours).toHaveLength(1);
   expect(await requeueHour(db.daemon, hours[0]!, 'true')).toBe(1);
   expect([...(await db.sql`select id from smslogd.sms_poll`)]).toEqual([{ id: waiting }]);
+});
+
+test('an SMS that is queued without the gateway id that it has is queued with it; an entry that somebody holds waits until the next time', async () => {
+  const [held, free] = [await insertSms(db, { age: '1 minute' }), await insertSms(db, { age: '1 minute' })];
+  await db.sql.begin(async (sql) => {
+    await sql`set local session_replication_role = replica`;
+    await sql`update verification.sms_log set gateway_id = '6100003', gateway_status = 'Accepted'`;
+  });
+  const requeued = async () => {
+    let rows = 0;
+    for (const hour of await openHours(db.daemon)) rows += await requeueHour(db.daemon, hour, 'true');
+    return rows;
+  };
+  await db.sql.begin(async (sql) => {
+    await sql`select from smslogd.sms_poll where id = ${held} for update`;
+    expect(await requeued()).toBe(1);
+  });
+  const due = () =>
+    db.sql`select id from smslogd.sms_poll where gateway_id = '6100003' and due_at <= clock_timestamp()`;
+  expect([...(await due())]).toEqual([{ id: free }]);
+  expect(await requeued()).toBe(1);
+  expect(await due()).toHaveLength(2);
+  expect(await requeued()).toBe(0);
 });
 
 test('an SMS without a gateway id is due at the end of its life, and any is given up so long after it came into the queue', async () => {
