@@ -3,7 +3,7 @@
  *
  *   closed    --- 8 faults in a row ---> open for half a second, doubling to 5 s
  *   closed    --- 401 or 403 ----------> open for a minute, doubling to 15 (more requests could prolong a lock-out)
- *   closed    --- Retry-After ---------> open for that long, at most 5 minutes
+ *   closed    --- Retry-After ---------> open for that long, at most 5 minutes; with a refusal for the longer of the two
  *   open      --- the time is over ----> half-open: one request at a time
  *   open      --- new credentials -----> half-open, if the login was refused
  *   open      --- an operator's wish ---> half-open
@@ -52,19 +52,18 @@ export function createBreaker(): Breaker {
     note(event, startedAt, now, retryAfterMs) {
       const before = breaker.state(now);
       const stale = startedAt < changedAt;
-      if (event === 'unauthorized') {
-        if (stale) return false;
+      if (event === 'unauthorized' && !stale) {
         open(now, doubling(REFUSAL, refusals));
         refusals += 1;
-        return true;
       }
-      if (retryAfterMs !== undefined && retryAfterMs > 0 && event === 'fault') {
+      if (retryAfterMs !== undefined && retryAfterMs > 0 && event !== 'answer') {
         const end = now + Math.min(retryAfterMs, LONGEST_RETRY_AFTER);
         pausedUntil = Math.max(pausedUntil, end);
         open(now, end - now);
         return before !== 'open';
       }
       if (stale) return false;
+      if (event === 'unauthorized') return true;
       if (event === 'answer') {
         inARow = 0;
         if (before !== 'half-open') return false;

@@ -4,7 +4,7 @@
  *
  *   answer              SMS is asked for again   concurrency limit   breaker
  *   a status            by schedule              grows               closes
- *   401, 403            when allowed, last       stays               opens for minutes
+ *   401, 403            when allowed, last       stays               opens for minutes, or for a longer Retry-After
  *   429, 408            by schedule              is halved           a fault; opens for Retry-After
  *   5xx                 by schedule              is halved           a fault; opens for Retry-After
  *   other 4xx           after its age            grows               closes: only this id is rejected
@@ -73,7 +73,7 @@ export function outcomeOf(exchange: Exchange, asked: string): Outcome {
 }
 
 function ofResponse({ status, body, retryAfterMs }: Extract<Exchange, { kind: 'response' }>, asked: string): Outcome {
-  if (status === 401 || status === 403) return EFFECTS.unauthorized;
+  if (status === 401 || status === 403) return { ...EFFECTS.unauthorized, retryAfterMs };
   // 503 with Retry-After is rate limiting, too
   if (status >= 500)
     return { ...EFFECTS.serverError, retryAfterMs, busy: status === 503 && retryAfterMs !== undefined };

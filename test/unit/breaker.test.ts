@@ -76,6 +76,16 @@ test('Retry-After is obeyed from the first time, at most five minutes', () => {
   expect(breaker.remaining(12)).toBe(300_000);
 });
 
+test('a refusal opens it for its Retry-After where that is longer, which another login keeps', () => {
+  const breaker = createBreaker();
+  breaker.note('unauthorized', 0, 10, 1_000);
+  expect(breaker.remaining(10)).toBe(MINUTE);
+  breaker.note('unauthorized', 10 + MINUTE, 10 + MINUTE, 200_000);
+  expect(breaker.remaining(10 + MINUTE)).toBe(200_000);
+  breaker.retry(11 + MINUTE);
+  expect(breaker.remaining(11 + MINUTE)).toBe(199_999);
+});
+
 test('another login is tried at once, and is given the pauses of a first refusal; a pause that was asked for is kept', () => {
   const breaker = createBreaker();
   breaker.note('unauthorized', 0, 10);

@@ -146,7 +146,7 @@ test.each([
   [204, {}, 'protocol', 'answer', false, 'schedule'],
   [400, {}, 'http_4xx', 'answer', false, 'rejected'],
   [401, {}, 'unauthorized', 'unauthorized', false, 'when allowed'],
-  [403, {}, 'unauthorized', 'unauthorized', false, 'when allowed'],
+  [403, { 'retry-after': '7' }, 'unauthorized', 'unauthorized', false, 'when allowed'],
   [408, {}, 'http_4xx', 'fault', true, 'schedule'],
   [429, { 'retry-after': '7' }, 'http_4xx', 'fault', true, 'schedule'],
   [500, {}, 'http_5xx', 'fault', true, 'schedule'],
