@@ -93,7 +93,7 @@ interface RunDeps extends PollerDeps {
   readonly throttle: Throttle;
   readonly tally: Tally;
   readonly tls: GatewayTls;
-  /** what was refused is to be asked for once nothing else is due: the daemon began, or SIGHUP came */
+  /** what was refused is to be asked for once nothing else is due: the daemon began, SIGHUP came, or the login changed */
   readonly refused: { due: boolean };
 }
 
@@ -223,7 +223,7 @@ async function runPoller(deps: RunDeps, signal: AbortSignal): Promise<void> {
   try {
     while (!stop.aborted) {
       health.beat('poller');
-      throttle.login(credentials());
+      if (throttle.login(credentials())) refused.due = true;
       throttle.updateGauges();
       const free = completions.waiting < MAX_UNWRITTEN ? throttle.free() : 0;
       const early = performance.now() - claimedAt < GATHER_MS;

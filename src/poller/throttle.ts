@@ -35,8 +35,8 @@ export interface Throttle {
    * are free. `login`: the credentials of the request.
    */
   ended(outcome: Outcome | undefined, startedAt: number, saturated?: boolean, login?: Credentials): void;
-  /** the current credentials: if they differ from the refused ones they are tried at once */
-  login(now: Credentials): void;
+  /** the current credentials: if they differ from the refused ones they are tried at once; true if so */
+  login(now: Credentials): boolean;
   /** an open breaker becomes half-open */
   tryNow(): void;
 }
@@ -93,9 +93,10 @@ export function createThrottle(
       rate.take(-count);
     },
     login({ login, password }) {
-      if (refused === undefined || (refused.login === login && refused.password === password)) return;
+      if (refused === undefined || (refused.login === login && refused.password === password)) return false;
       refused = undefined;
       breaker.retry(now());
+      return true;
     },
     tryNow() {
       refused = undefined;

@@ -162,17 +162,29 @@ test.each([
       await start();
     },
   ],
+  ['a change of the login', async (password: string) => writeFileSync(password, 'right')],
 ])('what was refused is asked for at once after %s, also where nothing else is due', async (_, again) => {
+  const directory = mkdtempSync(join(tmpdir(), 'smslogd-test-'));
+  const password = join(directory, 'password');
+  writeFileSync(password, 'wrong');
+  vi.stubEnv('IP2SMS_PASSWORD_FILE', password);
   await db.sql`update smslogd.sms_poll set due_at = now() + interval '20 minutes' where gateway_id <> '7000001'`;
   gateway.script = () => ({ status: 401 });
-  await start();
-  await until('the refusal to be noted', async () => {
-    return (await db.sql`select from smslogd.sms_poll where last_result = 'unauthorized'`).length === 1;
-  });
-  gateway.script = ({ id }) => reply(id, 'Delivered');
-  await again();
-  // by itself after a minute
-  await until('it to be answered', async () => (await queueSize(db)) === 199, 30);
+  try {
+    await start();
+    await until('the refusal to be noted', async () => {
+      return (await db.sql`select from smslogd.sms_poll where last_result = 'unauthorized'`).length === 1;
+    });
+    // the longest pause of a refusal
+    await db.sql`update smslogd.sms_poll set due_at = now() + interval '15 minutes' where gateway_id = '7000001'`;
+    gateway.script = ({ id }) => reply(id, 'Delivered');
+    await again(password);
+    // by itself after a minute
+    await until('it to be answered', async () => (await queueSize(db)) === 199, 30);
+  } finally {
+    vi.unstubAllEnvs();
+    rmSync(directory, { recursive: true });
+  }
 });
 
 /** The troubles that the metrics tell now. */
