@@ -20,7 +20,6 @@ export type Reply =
       readonly word?: string;
       /** milliseconds since 1970; undefined if the date is empty, absent or invalid */
       readonly date: number | undefined;
-      readonly badDate: boolean;
       /** of a Rejected SMS */
       readonly reason?: RejectReason;
     }
@@ -69,14 +68,12 @@ function validate(found: Found, asked: string | undefined): Reply {
   } else if (asked !== undefined && found.id !== asked) {
     throw new ReplyFault('mismatch');
   }
-  const date = parseDate(found.date);
   return {
     kind: 'status',
     id: found.id,
     status: status ?? 'Unknown',
     ...(status === undefined ? { word: loggableWord(found.word) } : {}),
-    date,
-    badDate: date === undefined,
+    date: parseDate(found.date),
     ...(status === 'Rejected' ? { reason: rejectReason(found.error ?? '') } : {}),
   };
 }

@@ -55,7 +55,7 @@ export interface Change {
   readonly to: Status;
   /** status_changed_at - inserted_at; may be negative */
   readonly seconds: number | null;
-  /** it was queued after its deadline, by an initial copy or a repair: it does not count as traffic */
+  /** it was queued after its deadline, by an initial copy or a repair, and is now past twice its life: it does not count as traffic */
   readonly history: boolean;
   /** of the source, where it became Unknown by one */
   readonly word?: string | null;
