@@ -4,8 +4,8 @@
  *   final answer   The gateway's final status is written as it is.
  *   Terminated     An answer that is not final, to a question past `deadline_at` (SMS_STATUSES_EXPIRATION), is the last one; one to a question before it that is
  *                  written past it, as behind a lock or by a daemon that was suspended, is not: the SMS is asked for once more. Without any answer, past
- *                  `give_up_at` (SMS_STATUSES_GIVE_UP); unless the breaker has not been closed for ten minutes (throttle.ts), after one more request, and a
- *                  second one if no request failed before.
+ *                  `give_up_at` (SMS_STATUSES_GIVE_UP); unless the gateway has failed for two minutes (throttle.ts), after one more request, and a second one
+ *                  if no request failed before.
  *   Unaccepted     Past `deadline_at`, if the SMS still has no gateway id: it was never accepted. A mirrored one only after a last lookup in the source, however
  *                  long that cannot be read.
  *

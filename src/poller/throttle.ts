@@ -15,7 +15,7 @@ export interface Throttle {
   readonly inFlight: number;
   /** requests that may be in flight now; 0 while the breaker is open */
   size(): number;
-  /** what is due can be asked for, now or after a pause: the breaker is closed, or has not been for SILENCE_MS yet */
+  /** what is due can be asked for, now or after a pause: the breaker is closed, the gateway asked for a pause, or it has failed for less than SILENCE_MS */
   asks(): boolean;
   /** milliseconds until the breaker lets one through; 0 while it does */
   remaining(): number;
@@ -42,7 +42,7 @@ export interface Throttle {
 }
 
 /** So long without a closed breaker, while the process runs, the gateway counts as one that cannot be asked. */
-const SILENCE_MS = 600_000;
+const SILENCE_MS = 120_000;
 
 export function createThrottle(
   { metrics, log }: { metrics: Metrics; log: Log },
@@ -55,7 +55,7 @@ export function createThrottle(
   const breaker = createBreaker();
   let inFlight = 0;
   let refused: Credentials | undefined;
-  /** by `running`, since when the breaker has not been closed */
+  /** by `running`, since when the breaker has not been closed, but for pauses that the gateway asked for */
   let failingSince: number | undefined;
   const showTrouble = (trouble?: GatewayTrouble) => {
     for (const code of GATEWAY_TROUBLES) metrics.gatewayTrouble.set({ code }, code === trouble ? 1 : 0);
@@ -113,7 +113,7 @@ export function createThrottle(
             throttledLog.resolved('the gateway answers again');
             showTrouble();
           } else {
-            failingSince ??= running();
+            failingSince = outcome.busy === true ? undefined : (failingSince ?? running());
             const [level, code, sentence, hint] = troubleOf(outcome);
             const seconds = Math.ceil(breaker.remaining(at) / 1000);
             throttledLog.problem(level, new SmslogdError(code, sentence, hint === undefined ? {} : { hint }), {

@@ -190,27 +190,32 @@ test('the gateway counts as one that can be asked until it has been left alone f
     throttle.began(1);
     throttle.ended(outcome, now);
   };
-  const busy = {
+  const failed = {
     again: 'schedule',
     overload: true,
-    result: 'http_4xx',
+    result: 'http_5xx',
     breaker: 'fault',
     retryAfterMs: 300_000,
   } as const;
   // nothing was due for long
   now = ran = 3_600_000;
-  ended(busy);
+  ended(failed);
   expect(throttle.asks()).toBe(true);
   // suspended for days
   now += 259_200_000;
-  ended(busy);
-  ran += 599_999;
+  ended(failed);
+  ran += 119_999;
   expect(throttle.asks()).toBe(true);
   ran += 1;
   expect(throttle.asks()).toBe(false);
   now += 300_000;
   ended({ again: 'schedule', overload: false, result: 'ok', breaker: 'answer' });
   expect(throttle.asks()).toBe(true);
-  ended(busy);
+  ended(failed);
+  expect(throttle.asks()).toBe(true);
+  // a gateway that asks for a pause can be asked after it
+  now += 300_000;
+  ended({ ...failed, busy: true });
+  ran += 259_200_000;
   expect(throttle.asks()).toBe(true);
 });
