@@ -41,13 +41,15 @@ export const REFUSED_MS = 900_000;
  */
 export async function expireWithoutGatewayId(deps: ExpiryDeps, rows: readonly Claimed[]): Promise<void> {
   const { config, sql, store, tally } = deps;
+  /** whose verdict is still to come */
+  let left = rows;
   const judge = async (source?: Source) => {
     const write = async (some: readonly Claimed[]) => {
       const ids = some.map(({ id }) => id);
       if (source?.tracksGateway === true) tally.changed(await withRetry(() => store.fillFromSource(source, ids)));
       tally.changed(await withRetry(() => store.markUnaccepted(some, source)));
     };
-    await writeAccepted(rows, write, async (row, error) => {
+    await writeAccepted(left, write, async (row, error) => {
       tally.refused(row.id, error);
       await withRetry(() => store.postpone([row], REFUSED_MS));
     });
@@ -55,11 +57,14 @@ export async function expireWithoutGatewayId(deps: ExpiryDeps, rows: readonly Cl
   const locked = AbortSignal.timeout(LOCKED_MS);
   try {
     await retryWhileLocked(locked, () => judge());
+    const mirrored = await store.mirrored(rows.map(({ id }) => id));
+    left = rows.filter(({ id }) => mirrored.has(id));
+    if (left.length === 0) return;
     const source = await describeSource(sql, config);
     await retryWhileLocked(locked, () => judge(source));
   } catch (error) {
-    tally.postponed(rows.length, error);
-    await withRetry(() => store.postpone(rows, codeOf(error) === LOCK_NOT_AVAILABLE ? LOCKED_MS : POSTPONED_MS));
+    tally.postponed(left.length, error);
+    await withRetry(() => store.postpone(left, codeOf(error) === LOCK_NOT_AVAILABLE ? LOCKED_MS : POSTPONED_MS));
   }
 }
 

@@ -100,6 +100,13 @@ export function createFinalStatus(sql: Sql) {
     );
   }
 
+  /** Those of these SMS that come from the source. */
+  async function mirrored(ids: readonly string[]): Promise<ReadonlySet<string>> {
+    const rows = await sql<{ id: string }[]>`
+      select id from verification.sms_log where id = any (${arrayLiteral(ids)}::uuid[]) and type = 'verification'`;
+    return new Set(rows.map(({ id }) => id));
+  }
+
   /**
    * Makes claimed SMS Unaccepted that have no gateway id past their deadline: mirrored ones where `source` is given, others where it is not. A mirrored row
    * leaves the queue without a status if the source has no gateway ids, or had none when the row was inserted; if the source has an id that `fillFromSource`
@@ -202,7 +209,7 @@ export function createFinalStatus(sql: Sql) {
        where id in (select id from smslogd.sms_poll where id = ${id} for update skip locked)`;
   }
 
-  return { completeClaims, fillFromSource, markUnaccepted, overdue, markTerminated, postponeGiveUp };
+  return { completeClaims, fillFromSource, mirrored, markUnaccepted, overdue, markTerminated, postponeGiveUp };
 }
 
 /** Seconds since inserted_at; null if that is infinite, which PostgreSQL before 17 cannot subtract. */

@@ -15,7 +15,7 @@ export interface Throttle {
   readonly inFlight: number;
   /** requests that may be in flight now; 0 while the breaker is open */
   size(): number;
-  /** what is due can be asked for, now or after a pause: the breaker is closed, the gateway asked for a pause, or it has failed for less than SILENCE_MS */
+  /** what is due can be asked for, now or after a pause: the breaker is closed, or the gateway failed for less than SILENCE_MS */
   asks(): boolean;
   /** milliseconds until the breaker lets one through; 0 while it does */
   remaining(): number;
@@ -41,8 +41,8 @@ export interface Throttle {
   tryNow(): void;
 }
 
-/** So long without a closed breaker, while the process runs, the gateway counts as one that cannot be asked. */
-const SILENCE_MS = 120_000;
+/** A gateway that fails for so long, while the process runs, counts as one that cannot be asked; one that asks for pauses, many of them long. */
+const SILENCE_MS = { failing: 120_000, busy: 3_600_000 };
 
 export function createThrottle(
   { metrics, log }: { metrics: Metrics; log: Log },
@@ -55,8 +55,8 @@ export function createThrottle(
   const breaker = createBreaker();
   let inFlight = 0;
   let refused: Credentials | undefined;
-  /** by `running`, since when the breaker has not been closed, but for pauses that the gateway asked for */
-  let failingSince: number | undefined;
+  /** of a breaker that is not closed, by `running`: the first and the newest fault, and how long such ones may last */
+  let failing: { readonly since: number; readonly at: number; readonly most: number } | undefined;
   const showTrouble = (trouble?: GatewayTrouble) => {
     for (const code of GATEWAY_TROUBLES) metrics.gatewayTrouble.set({ code }, code === trouble ? 1 : 0);
   };
@@ -79,7 +79,7 @@ export function createThrottle(
       return inFlight;
     },
     size,
-    asks: () => failingSince === undefined || running() - failingSince < SILENCE_MS,
+    asks: () => failing === undefined || failing.at - failing.since < failing.most,
     remaining: () => breaker.remaining(now()),
     free,
     worthClaiming: () => free() >= Math.max(1, Math.min(size() / 2, rate.room / 2)),
@@ -109,11 +109,9 @@ export function createThrottle(
           limit.ended(outcome.overload ? 'overload' : 'ok', startedAt, at, saturated || inFlight * 2 >= limit.current);
         if (breaker.note(outcome.breaker, startedAt, at, outcome.retryAfterMs)) {
           if (breaker.state(at) === 'closed') {
-            failingSince = undefined;
             throttledLog.resolved('the gateway answers again');
             showTrouble();
           } else {
-            failingSince = outcome.busy === true ? undefined : (failingSince ?? running());
             const [level, code, sentence, hint] = troubleOf(outcome);
             const seconds = Math.ceil(breaker.remaining(at) / 1000);
             throttledLog.problem(level, new SmslogdError(code, sentence, hint === undefined ? {} : { hint }), {
@@ -122,6 +120,11 @@ export function createThrottle(
             showTrouble(code);
           }
           refused = outcome.breaker === 'unauthorized' ? login : undefined;
+        }
+        if (breaker.state(at) === 'closed') failing = undefined;
+        else if (outcome.breaker !== 'answer') {
+          const most = outcome.busy === true ? SILENCE_MS.busy : SILENCE_MS.failing;
+          failing = { since: failing?.since ?? running(), at: running(), most };
         }
       }
       inFlight -= 1;

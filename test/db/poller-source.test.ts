@@ -225,6 +225,16 @@ test('where the source cannot be read no mirrored SMS gets a verdict, however lo
   await statusBecomes(db, id, 'Unaccepted');
 });
 
+test('where all that end are of other services the source is not looked for', async () => {
+  await db.sql.unsafe('alter table verification.verifications rename to elsewhere');
+  const foreign = await insertSms(db, { type: '2FA', age: '36 minutes' });
+  const { metrics } = await start();
+  await statusBecomes(db, foreign, 'Unaccepted');
+  await running.pop()!.stop();
+  expect((await series(metrics, 'smslogd_errors_total{code="source_missing"}')) ?? 0).toBe(0);
+  await db.sql.unsafe('alter table verification.elsewhere rename to verifications');
+});
+
 test('while somebody locks the source no SMS waits for its answer, however many wait for their verdict', async () => {
   await start();
   await db.sql.begin(async (sql) => {

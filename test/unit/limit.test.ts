@@ -197,6 +197,7 @@ test('the gateway counts as one that can be asked until it has been left alone f
     breaker: 'fault',
     retryAfterMs: 300_000,
   } as const;
+  const answered = { again: 'schedule', overload: false, result: 'ok', breaker: 'answer' } as const;
   // nothing was due for long
   now = ran = 3_600_000;
   ended(failed);
@@ -204,18 +205,31 @@ test('the gateway counts as one that can be asked until it has been left alone f
   // suspended for days
   now += 259_200_000;
   ended(failed);
-  ran += 119_999;
-  expect(throttle.asks()).toBe(true);
-  ran += 1;
-  expect(throttle.asks()).toBe(false);
-  now += 300_000;
-  ended({ again: 'schedule', overload: false, result: 'ok', breaker: 'answer' });
-  expect(throttle.asks()).toBe(true);
-  ended(failed);
-  expect(throttle.asks()).toBe(true);
-  // a gateway that asks for a pause can be asked after it
-  now += 300_000;
-  ended({ ...failed, busy: true });
+  // only requests prove that the gateway still fails
   ran += 259_200_000;
   expect(throttle.asks()).toBe(true);
+  now += 300_000;
+  ended(answered);
+  ended(failed);
+  now += 300_000;
+  ran += 119_999;
+  ended(failed);
+  expect(throttle.asks()).toBe(true);
+  now += 300_000;
+  ran += 1;
+  ended(failed);
+  expect(throttle.asks()).toBe(false);
+  now += 300_000;
+  ended(answered);
+  expect(throttle.asks()).toBe(true);
+  // a gateway that asks for a pause can be asked after it, but not for days
+  ended({ ...failed, busy: true });
+  now += 300_000;
+  ran += 3_599_999;
+  ended({ ...failed, busy: true });
+  expect(throttle.asks()).toBe(true);
+  now += 300_000;
+  ran += 1;
+  ended({ ...failed, busy: true });
+  expect(throttle.asks()).toBe(false);
 });
