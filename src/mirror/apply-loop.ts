@@ -186,7 +186,8 @@ export async function runApplyLoop(
       // before the checkpoint passes them, so that no crash forgets it, and under another term, so that a reconcile under way does not take it for done
       const under = toReconcile ? await deps.raiseTerm() : term;
       if (toReconcile) await store.markReconcile(under, COLUMN_GONE);
-      const writing = batch.rows.length + batch.large.length > 0 ? store.write(batch, under) : undefined;
+      const writes = batch.rows.length + batch.large.length > 0 || toReconcile;
+      const writing = writes ? store.write(batch, under) : undefined;
       makeRoom();
       if (writing !== undefined) {
         // the database answers, or the write fails: to restart the process would help neither
