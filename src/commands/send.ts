@@ -70,8 +70,11 @@ export const command: Command = {
 /** What the gateway said is in no row: whoever sees this alone must know that the SMS is on its way. */
 function unlogged(said: Status, error: unknown): SmslogdError {
   const { code, message } = toSmslogdError(error);
+  const lost = isFinal(said) && said !== 'Delivered';
   return new SmslogdError(code, `the gateway answered ${said}, which could not be logged: ${message}`, {
-    hint: 'Do not send the SMS again: it may arrive, though its row will be Unaccepted for want of a gateway id.',
+    hint: lost
+      ? 'The SMS does not arrive, whatever becomes of its row.'
+      : 'Do not send the SMS again: it may arrive, though its row may become Unaccepted for want of a gateway id.',
     cause: error,
   });
 }

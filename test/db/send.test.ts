@@ -84,15 +84,18 @@ test.each([
   expect(output).toContain(`status  ${status}`);
 });
 
-test('an answer that the database does not take is told of, with the row and that the SMS is sent', async () => {
+test.each([
+  ['Accepted', 'Do not send the SMS again'],
+  ['Rejected', 'The SMS does not arrive'],
+])('an answer %s that the database does not take is told of, with the row and what it means', async (status, hint) => {
   await db.sql`create function full_disk() returns trigger language plpgsql as $$ begin raise sqlstate '53100'; end $$`;
   await db.sql`create trigger full_disk before update on verification.sms_log execute function full_disk()`;
-  const { code, output } = await withGateway(() => reply('7654323', 'Accepted'), send);
+  const { code, output } = await withGateway(() => reply('7654323', status), send);
   await db.sql`drop function full_disk cascade`;
   expect(code).toMatchObject({
     code: 'disk_full',
-    message: expect.stringMatching(/^the gateway answered Accepted, which could not be logged: /),
-    hint: expect.stringContaining('Do not send the SMS again'),
+    message: expect.stringMatching(`^the gateway answered ${status}, which could not be logged: `),
+    hint: expect.stringContaining(hint),
   });
   expect(output).toBe(`id      ${String((await latest())?.['id'])}`);
 });
