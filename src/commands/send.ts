@@ -57,7 +57,7 @@ export const command: Command = {
       print(`status  ${status}`);
       if (reply.status === 'Rejected')
         throw new SmslogdError('sms_rejected', `the gateway rejected the SMS: ${reply.reason ?? 'other'}`);
-      return isFinal(reply.status) && reply.status !== 'Delivered' ? 1 : 0;
+      return isLost(reply.status) ? 1 : 0;
     } catch (error) {
       throw toSmslogdError(error);
     } finally {
@@ -67,12 +67,14 @@ export const command: Command = {
   },
 };
 
+/** It is known not to arrive. */
+const isLost = (status: Status) => isFinal(status) && status !== 'Delivered';
+
 /** What the gateway said is in no row: whoever sees this alone must know that the SMS is on its way. */
 function unlogged(said: Status, error: unknown): SmslogdError {
   const { code, message } = toSmslogdError(error);
-  const lost = isFinal(said) && said !== 'Delivered';
   return new SmslogdError(code, `the gateway answered ${said}, which could not be logged: ${message}`, {
-    hint: lost
+    hint: isLost(said)
       ? 'The SMS does not arrive, whatever becomes of its row.'
       : 'Do not send the SMS again: it may arrive, though its row may become Unaccepted for want of a gateway id.',
     cause: error,

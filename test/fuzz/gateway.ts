@@ -100,7 +100,7 @@ const ascii = fc.string({ unit: 'grapheme-ascii', maxLength: 40 });
 
 export const simulatorRequests = fc.property(
   fc.stringMatching(/^[\w-]{1,64}$/),
-  fc.stringMatching(/^\+?[0-9]{10,15}$/),
+  fc.stringMatching(/^\+?38000[0-9]{5,10}$/),
   ascii,
   ascii,
   fc.boolean(),
